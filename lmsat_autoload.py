@@ -1,0 +1,101 @@
+"""Let plain ``lm_eval`` find the lmsat model and tasks.
+
+lm-eval 0.4.13 discovers neither models nor tasks of other packages. A ``.pth`` file imports this module at
+interpreter start; it puts one finder on ``sys.meta_path`` and imports nothing else. When, and only when,
+``lm_eval.models`` or ``lm_eval.tasks.manager`` is imported, the finder adds one lazy registry entry, or one
+folder to the task search path. ``LMSAT_AUTOLOAD=0`` switches it off; ``lmsat eval`` works without it.
+"""
+
+import os
+import sys
+
+
+def _register_model(models):
+    """Add the lazy entry ``lmsat``, unless lm-eval has found it by entry point already."""
+    from lm_eval.api.registry import model_registry
+
+    target = "lmsat_plugin.harness.model:SaturationLM"
+    models.MODEL_MAPPING.setdefault("lmsat", target)
+    if "lmsat" not in model_registry:
+        model_registry.register("lmsat", target=target)
+
+
+def _task_folders():
+    """Return lmsat's own task folder and the ``tasks`` folders of installed lmsat plugins, importing none."""
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    here = Path(__file__).resolve().parent
+    folders = [here / "lmsat_plugin" / "tasks", here / "tasks"][not (here / "lmsat_plugin" / "tasks").is_dir() :][:1]
+    for entry in entry_points(group="lmsat"):
+        try:
+            package = find_spec(entry.value.partition(":")[0].partition(".")[0])
+        except (ImportError, ValueError):
+            continue
+        locations = (package and package.submodule_search_locations) or ()
+        folders += [Path(location) / "tasks" for location in locations]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _extend_task_path(manager):
+    """Search our task folders after lm-eval's own tasks and before the user's ``--include_path``."""
+    from pathlib import Path
+
+    build = manager.TaskIndex.build
+    defaults = Path(manager.__file__).parent
+
+    def build_with_lmsat(paths, **options):
+        paths = list(paths)
+        if paths and Path(paths[0]) == defaults:
+            paths[1:1] = _task_folders()
+        return build(paths, **options)
+
+    manager.TaskIndex.build = staticmethod(build_with_lmsat)
+
+
+_AFTER_IMPORT = {"lm_eval.models": _register_model, "lm_eval.tasks.manager": _extend_task_path}
+
+
+def _apply(name, module):
+    """Run the patch of one module, once; a layout of lm-eval we do not know is left as it is."""
+    patch = _AFTER_IMPORT.pop(name, None)
+    if patch is not None:
+        try:
+            patch(module)
+        except (ImportError, AttributeError) as error:
+            print(f"lmsat: this lm_eval is not supported ({name}: {error})", file=sys.stderr)
+
+
+class _Finder:
+    """A meta-path finder that finds nothing itself: it lets the others find, and acts after the import."""
+
+    def find_spec(self, name, path=None, target=None):
+        """Wrap the loader of the two modules of lm-eval that we extend."""
+        if name not in _AFTER_IMPORT:
+            return None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if finder is not self else None
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def exec_module(module):
+                    execute(module)
+                    _apply(name, module)
+
+                spec.loader.exec_module = exec_module
+                return spec
+        return None
+
+
+def install():
+    """Switch the hook on, also for modules of lm-eval that are imported already."""
+    for name in list(_AFTER_IMPORT):
+        if name in sys.modules:
+            _apply(name, sys.modules[name])
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+if os.environ.get("LMSAT_AUTOLOAD") != "0":
+    install()

@@ -1,0 +1,53 @@
+"""Measure saturation of language-model checkpoints inside the LM Evaluation Harness."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmsat_plugin.errors import LmsatError
+    from lmsat_plugin.hookspecs import CheckpointMeasured, CorpusRegistry, ProbeRegistry, hookimpl
+    from lmsat_plugin.measurement.measure import measure
+    from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LmsatError": "errors",
+    "CheckpointMeasured": "hookspecs",
+    "CorpusRegistry": "hookspecs",
+    "ProbeRegistry": "hookspecs",
+    "hookimpl": "hookspecs",
+    "measure": "measurement.measure",
+    "Measurement": "probes.base",
+    "Need": "probes.base",
+    "Probe": "probes.base",
+    "Settings": "probes.base",
+    "Subject": "probes.base",
+    "Sums": "probes.base",
+    "TokenBatch": "probes.base",
+}
+
+__all__ = [
+    "CheckpointMeasured",
+    "CorpusRegistry",
+    "LmsatError",
+    "Measurement",
+    "Need",
+    "Probe",
+    "ProbeRegistry",
+    "Settings",
+    "Subject",
+    "Sums",
+    "TokenBatch",
+    "hookimpl",
+    "measure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import lmsat_plugin`` does not import torch."""
+    if name in _HOMES:
+        return getattr(import_module(f"lmsat_plugin.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'lmsat_plugin' has no attribute '{name}'")

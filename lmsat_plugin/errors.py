@@ -1,0 +1,53 @@
+"""The one exception of lmsat, and how a command shows it: a sentence, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class LmsatError(Exception):
+    """Something the user can mend. The message says what, which value, and what to do next."""
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first non-empty line of an error's message, or its type's name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def wants_traceback() -> bool:
+    """Return whether ``LMSAT_DEBUG`` asks for tracebacks."""
+    return os.environ.get("LMSAT_DEBUG", "0") not in ("", "0")
+
+
+def print_error(error: LmsatError) -> None:
+    """Print the sentence on standard error, with the process that says it where there are several."""
+    rank = os.environ.get("RANK")
+    process = f" [process {rank}]" if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    print(f"lmsat{process}: error: {error}", file=sys.stderr, flush=True)
+
+
+def sentence_for_lm_eval_command() -> None:
+    """Make ``lm_eval`` print an uncaught `LmsatError` as one sentence; the exit code stays 1.
+
+    Nothing is changed in a notebook or in somebody else's program, where a traceback is what one wants.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = getattr(spec, "name", "") or ""
+    if not module.startswith("lm_eval") and Path(sys.argv[0]).stem not in ("lm_eval", "lm-eval"):
+        return
+    previous = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, LmsatError) and not wants_traceback():
+            print_error(error)
+        else:
+            previous(kind, error, trace)
+
+    sys.excepthook = show

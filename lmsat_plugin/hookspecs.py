@@ -1,0 +1,72 @@
+"""What a plugin may add to lmsat. Each hook takes one dataclass, so that it can grow without breaking anyone.
+
+A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named in the entry-point group
+``lmsat``; a folder ``tasks`` beside its package's ``__init__.py`` is searched by lm-eval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmsat_plugin.corpora import CorpusSource
+    from lmsat_plugin.probes.base import Measurement, Probe
+
+hookspec = pluggy.HookspecMarker("lmsat")
+hookimpl = pluggy.HookimplMarker("lmsat")
+
+
+@dataclass
+class ProbeRegistry:
+    """Where probes are registered, by name."""
+
+    probes: dict[str, type[Probe]] = field(default_factory=dict)
+
+    def add(self, probe: type[Probe]) -> None:
+        """Register a probe class; its lm-eval task is ``lmsat_<name>``. Raises ValueError for a taken name."""
+        if probe.name in self.probes:
+            raise ValueError(f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})")
+        self.probes[probe.name] = probe
+
+
+@dataclass
+class CorpusRegistry:
+    """Where corpora are registered, by the name that ``corpus=`` takes."""
+
+    sources: dict[str, CorpusSource] = field(default_factory=dict)
+
+    def add(self, name: str, source: CorpusSource) -> None:
+        """Register a corpus: a callable from settings to documents. Raises ValueError for a taken name."""
+        if name in self.sources:
+            raise ValueError(f"a corpus named '{name}' is registered already ({self.sources[name]})")
+        self.sources[name] = source
+
+
+@dataclass(frozen=True)
+class CheckpointMeasured:
+    """One checkpoint with its measurements, by probe, and where they come from."""
+
+    model: str
+    revision: str
+    measurements: Mapping[str, Measurement]
+    provenance: Mapping[str, Any]
+
+
+@hookspec
+def lmsat_register_probes(registry: ProbeRegistry) -> None:
+    """Called once, when the probes are first asked for: add yours with ``registry.add(MyProbe)``."""
+
+
+@hookspec
+def lmsat_register_corpora(registry: CorpusRegistry) -> None:
+    """Called once, when the corpora are first asked for: add yours with ``registry.add(name, source)``."""
+
+
+@hookspec
+def lmsat_checkpoint_measured(event: CheckpointMeasured) -> None:
+    """Called after a checkpoint's probes have finished, on the main process only."""

@@ -1,0 +1,1 @@
+"""Documents become windows, windows become batches, batches feed the probes."""

@@ -1,0 +1,323 @@
+"""Measure one checkpoint: all probes on one corpus, in one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lmsat_plugin.corpora import Corpus, CorpusSettings, load_corpus
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
+from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, unwrap
+from lmsat_plugin.measurement.windows import (
+    DEFAULT_WINDOW,
+    TokenizedCorpus,
+    check_tokenizer,
+    check_tokens,
+    tokenize,
+)
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probes.base import CORPUS, FORWARD, Measurement, Need, Probe, Subject
+from lmsat_plugin.settings import parse_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Long enough to tell a wrong head or layer from a right one, short enough to cost nothing.
+_CHECK_TOKENS = 64
+_NO_LIMIT = int(1e12)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run: nothing in here changes a result beyond rounding, except the window and the prefix token."""
+
+    device: torch.device
+    batch_size: int | str = 1
+    max_batch_size: int = 64
+    max_length: int | None = None
+    prefix_token_id: int | None = None
+    autocast: torch.dtype | None = None
+    processes: Processes = Processes()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The measurements of one checkpoint by probe, and what they were made of and with."""
+
+    measurements: dict[str, Measurement]
+    provenance: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All scalars, named ``probe/metric``."""
+        return {f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.metrics.items()}
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All arrays, named ``probe/array``."""
+        return {f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.arrays.items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the scalars as a table with the columns probe, metric, value."""
+        import pandas as pd
+
+        rows = [(*name.split("/", 1), value) for name, value in self.metrics.items()]
+        return pd.DataFrame(rows, columns=["probe", "metric", "value"])
+
+
+def measure(
+    model: PreTrainedModel | str | Path,
+    probes: Sequence[str | Probe] = ("loss", "anisotropy", "head"),
+    *,
+    corpus: str | Iterable[str] = "sample",
+    tokenizer: PreTrainedTokenizerBase | str | None = None,
+    max_tokens: int | None = 50_000,
+    seed: int = 0,
+    text_field: str | None = None,
+    max_length: int | None = None,
+    batch_size: int | str = "auto",
+    prefix_token_id: int | None = None,
+    revision: str = "main",
+    dtype: str | torch.dtype = "auto",
+    device: str | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Measure a causal language model from Python.
+
+    Args:
+        model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``).
+        probes: Names of probes, or instances.
+        corpus: ``sample``, a path, a named corpus, or the documents themselves.
+        tokenizer: A tokenizer or where it is; by default beside the model.
+        max_tokens: Tokens to measure; None takes the whole corpus.
+        seed: Which documents come first.
+        text_field: The column of the text in .jsonl and .parquet files.
+        max_length: Window in tokens; 2,048 or the model's limit by default.
+        batch_size: Windows a batch, or ``auto``.
+        prefix_token_id: Token before each document; BOS, else EOS, by default.
+        revision: The Hub revision.
+        dtype: The type to load weights in.
+        device: Where to load a model that is not loaded; a GPU if there is one.
+        settings: Settings of the probes.
+
+    Returns:
+        The measurements and their provenance.
+
+    Raises:
+        LmsatError: For bad input; the message is one sentence that says what to do.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if isinstance(model, torch.nn.Module):
+        source = model.config._name_or_path
+    else:
+        source = str(model)
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype).to(place)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise LmsatError(f"cannot load the model {source} ({first_sentence(error)}): correct the name") from error
+    if tokenizer is None or isinstance(tokenizer, str):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer or source, revision=revision)
+        except (OSError, ValueError) as error:
+            raise LmsatError(
+                f"no tokenizer at {tokenizer or source or 'the model'} ({first_sentence(error)}): pass tokenizer="
+            ) from error
+    given = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field}
+    if isinstance(corpus, str):
+        corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **given})
+        documents = None
+    else:
+        corpus_settings = parse_settings(CorpusSettings, {"corpus": "documents", **given})
+        documents = Corpus("documents", tuple(corpus))
+    made = make_probes(probes, settings)
+    training = model.training
+    model.eval()
+    try:
+        return measure_probes(
+            model,
+            tokenizer,
+            made,
+            corpus_settings,
+            Execution(
+                device=model.device,
+                batch_size=batch_size,
+                max_length=max_length,
+                prefix_token_id=prefix_token_id,
+                processes=Processes.current(),
+            ),
+            documents=documents,
+        )
+    finally:
+        model.train(training)
+
+
+def make_probes(probes: Sequence[str | Probe], settings: dict[str, Any]) -> dict[str, Probe]:
+    """Return probes by name, each with those of ``settings`` that are its own.
+
+    Raises `LmsatError` for an unknown probe, an unknown setting, or a wrong value.
+    """
+    made, used = {}, set()
+    for probe in probes:
+        if isinstance(probe, str):
+            kind = plugins().probe(probe)
+            own = {key: value for key, value in settings.items() if key in kind.settings_type.model_fields}
+            used |= own.keys()
+            made[probe] = kind(parse_settings(kind.settings_type, own))
+        else:
+            made[probe.name] = probe
+    if unknown := settings.keys() - used:
+        raise LmsatError(f"no probe of {', '.join(made)} has a setting '{min(unknown)}': correct or remove it")
+    return made
+
+
+def measure_probes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    probes: dict[str, Probe],
+    corpus_settings: CorpusSettings,
+    execution: Execution,
+    *,
+    limit: int | None = None,
+    documents: Corpus | None = None,
+) -> Outcome:
+    """Run probes on one model and one corpus, sharing one forward pass. All processes return the same.
+
+    Raises `LmsatError` for bad input, for want of memory, and for results that are not finite.
+    """
+    model = unwrap(model)
+    needs = Need(0)
+    for probe in probes.values():
+        needs |= probe.needs
+    embedding_rows = model.get_input_embeddings().weight.shape[0]
+    check_tokenizer(tokenizer, embedding_rows, tokenizer.name_or_path or "the model")
+    corpus = anatomy = None
+    if needs & CORPUS:
+        documents = documents or load_corpus(corpus_settings, plugins().corpora)
+        corpus = tokenize(
+            documents,
+            corpus_settings,
+            tokenizer,
+            prefix=_prefix_token(tokenizer, execution.prefix_token_id),
+            window=window_length(model, tokenizer, execution.max_length),
+            limit=limit,
+        )
+        check_tokens(corpus, embedding_rows)
+    if needs & FORWARD:
+        assert corpus is not None
+        first = torch.from_numpy(corpus.windows()[0].tokens[:-1][:_CHECK_TOKENS])
+        anatomy = dissect(model, first)
+    subject = Subject(
+        model=model,
+        tokenizer=tokenizer,
+        vocab_rows=min(max(tokenizer.get_vocab().values()) + 1, embedding_rows),
+        device=execution.device,
+        synchronise=execution.processes.size > 1,
+        layer_widths=anatomy.layer_widths if anatomy else (),
+        corpus=corpus,
+    )
+    if anatomy:
+        assert corpus is not None
+        _run_pass(anatomy, corpus, subject, probes, needs, execution)
+    for probe in probes.values():
+        if not probe.needs & FORWARD:
+            probe.start(subject)
+    return Outcome(
+        {name: probe.finish() for name, probe in probes.items()},
+        _provenance(subject, probes, anatomy, execution),
+    )
+
+
+def _run_pass(
+    anatomy: Anatomy,
+    corpus: TokenizedCorpus,
+    subject: Subject,
+    probes: dict[str, Probe],
+    needs: Need,
+    execution: Execution,
+) -> None:
+    watching_layers = [probe for probe in probes.values() if Need.HIDDEN_STATES in probe.needs]
+    watching_losses = [probe for probe in probes.values() if Need.TOKEN_LOSSES in probe.needs]
+
+    def start() -> None:
+        for probe in probes.values():
+            if probe.needs & FORWARD:
+                probe.start(subject)
+
+    def on_layer(layer: int, states_ND: torch.Tensor, batch: Any) -> None:
+        for probe in watching_layers:
+            probe.update_hidden(layer, states_ND, batch)
+
+    def on_losses(losses_N: torch.Tensor, batch: Any) -> None:
+        for probe in watching_losses:
+            probe.update_losses(losses_N, batch)
+
+    windows = corpus.windows()
+    budget = batch_token_budget(
+        execution.batch_size, execution.max_batch_size, windows, corpus.window, execution.device
+    )
+    forward = ForwardPass.over(anatomy, windows, budget, execution.processes, execution.device, execution.autocast)
+    forward.run(
+        start,
+        on_layer if Need.HIDDEN_STATES in needs else None,
+        on_losses if Need.TOKEN_LOSSES in needs else None,
+    )
+
+
+def window_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
+    """Return the window in tokens: ``max_length``, else 2,048 or what the model takes if that is less."""
+    if max_length is not None:
+        if max_length < 1:
+            raise LmsatError(f"max_length={max_length} is not a number of tokens: give at least 1")
+        return max_length
+    config = model.config.get_text_config()
+    limits = [getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx")]
+    limit = next((limit for limit in limits if limit), tokenizer.model_max_length)
+    return int(min(DEFAULT_WINDOW, limit if limit < _NO_LIMIT else DEFAULT_WINDOW))
+
+
+def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:
+    for token in (given, tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise LmsatError("the tokenizer has neither a BOS nor an EOS token: name one with prefix_token_id=ID")
+
+
+def _provenance(
+    subject: Subject, probes: dict[str, Probe], anatomy: Anatomy | None, execution: Execution
+) -> dict[str, Any]:
+    from lmsat_plugin import __version__
+
+    model = subject.model
+    found: dict[str, Any] = {
+        "lmsat_version": __version__,
+        "commit": getattr(model.config, "_commit_hash", None),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tied_head": is_tied(model),
+        "vocab_rows": subject.vocab_rows,
+        "vocab_rows_padded": model.get_input_embeddings().weight.shape[0],
+        "probes": {
+            name: {
+                "version": probe.version,
+                "settings": probe.settings.model_dump(),
+                "origin": plugins().origins.get(f"probe:{name}", type(probe).__module__),
+            }
+            for name, probe in probes.items()
+        },
+        "processes": execution.processes.size,
+    }
+    if subject.corpus is not None:
+        found["corpus"] = subject.corpus.provenance
+    if anatomy is not None:
+        found["head_form"] = "verified against the model's logits" if anatomy.head else "unknown: the model's own logits"
+        found["layer_states"] = "inputs of the blocks" if anatomy.blocks else "output_hidden_states"
+        found["loss_dtype"] = "float64" if model.dtype == torch.float64 else "float32"
+    return found

@@ -1,0 +1,111 @@
+"""The plugin manager. The built-in probes and corpora register through it like anyone's."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from lmsat_plugin import hookspecs
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.hookspecs import CorpusRegistry, ProbeRegistry, hookimpl
+
+if TYPE_CHECKING:
+    from lmsat_plugin.corpora import CorpusSource
+    from lmsat_plugin.probes.base import Probe
+
+
+class BuiltIn:
+    """lmsat's own probes and corpora."""
+
+    @hookimpl
+    def lmsat_register_probes(self, registry: ProbeRegistry) -> None:
+        """Register the built-in probes."""
+        from lmsat_plugin.probes.anisotropy import AnisotropyProbe
+        from lmsat_plugin.probes.head import HeadProbe
+        from lmsat_plugin.probes.loss import LossProbe
+
+        for probe in (LossProbe, AnisotropyProbe, HeadProbe):
+            registry.add(probe)
+
+    @hookimpl
+    def lmsat_register_corpora(self, registry: CorpusRegistry) -> None:
+        """Register the built-in corpora."""
+        from lmsat_plugin.corpora import hub_corpora, sample
+
+        registry.add("sample", sample)
+        for name, source in hub_corpora().items():
+            registry.add(name, source)
+
+
+@dataclass
+class Plugins:
+    """What was found: the manager, the registries, each name's origin, and what failed with its reason."""
+
+    manager: pluggy.PluginManager
+    probes: dict[str, type[Probe]] = field(default_factory=dict)
+    corpora: dict[str, CorpusSource] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """From ``probe:NAME`` or ``corpus:NAME`` to the distribution or module it comes from."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """From a plugin's name to why it is not used."""
+
+    def register(self, plugin: object, name: str, origin: str) -> None:
+        """Use a plugin: check its hooks, take its probes and corpora. All or nothing; a failure is recorded."""
+        probes, corpora = ProbeRegistry(dict(self.probes)), CorpusRegistry(dict(self.corpora))
+        try:
+            self.manager.register(plugin, name=name)
+            self.manager.check_pending()
+            calls = self.manager.subset_hook_caller("lmsat_register_probes", self._others(plugin))
+            calls(registry=probes)
+            calls = self.manager.subset_hook_caller("lmsat_register_corpora", self._others(plugin))
+            calls(registry=corpora)
+        except Exception as error:
+            if self.manager.is_registered(plugin):
+                self.manager.unregister(plugin)
+            self.failures[name] = first_sentence(error)
+            return
+        self.origins.update({f"probe:{key}": origin for key in probes.probes.keys() - self.probes.keys()})
+        self.origins.update({f"corpus:{key}": origin for key in corpora.sources.keys() - self.corpora.keys()})
+        self.probes, self.corpora = probes.probes, corpora.sources
+
+    def _others(self, plugin: object) -> list[object]:
+        return [other for other in self.manager.get_plugins() if other is not plugin]
+
+    def probe(self, name: str) -> type[Probe]:
+        """Return a probe by name. Raises `LmsatError` for an unknown one."""
+        if name not in self.probes:
+            failed = f"; failed to load: {', '.join(self.failures)}" if self.failures else ""
+            raise LmsatError(f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name")
+        return self.probes[name]
+
+
+def load() -> Plugins:
+    """Return a new manager with the built-ins and all installed plugins; a plugin that fails is skipped.
+
+    ``LMSAT_PLUGINS=0`` leaves the installed ones out.
+    """
+    manager = pluggy.PluginManager("lmsat")
+    manager.add_hookspecs(hookspecs)
+    found = Plugins(manager)
+    found.register(BuiltIn(), "lmsat", "built in")
+    if os.environ.get("LMSAT_PLUGINS") != "0":
+        for entry in entry_points(group="lmsat"):
+            origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+            try:
+                plugin = entry.load()
+            except Exception as error:
+                found.failures[entry.name] = f"{entry.value} does not import ({first_sentence(error)})"
+            else:
+                found.register(plugin, entry.name, origin)
+    return found
+
+
+@functools.cache
+def plugins() -> Plugins:
+    """Return this process' plugins, loaded once."""
+    return load()

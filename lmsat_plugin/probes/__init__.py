@@ -1,0 +1,1 @@
+"""The built-in probes, one file each; all of them are plugins like anyone's."""

@@ -1,0 +1,84 @@
+"""Anisotropy: how much the hidden states of a layer point the same way."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+from lmsat_plugin.probes.spectrum import effective_rank
+
+
+class AnisotropyProbe(Probe[Settings]):
+    """Mean cosine of all pairs of hidden states, per layer (Godey et al. 2024, Sec. 4.1, definition of A).
+
+    A(H) = 1/(n² − n) Σ_{i≠j} cos(hᵢ, hⱼ), exact, from unit vectors u by (‖Σu‖² − n)/(n² − n); H is the states
+    from which the corpus' tokens are predicted, one each. Unit vectors and sums are float64.
+
+    Metrics: ``anisotropy_last`` (after the final norm), ``anisotropy_mean`` and ``anisotropy_max`` over layers,
+    ``effective_rank_last`` = exp H(σ/Σσ), σ the singular values of the last layer's states about their mean
+    (Roy and Vetterli 2007). Arrays: ``by_layer`` (index 0 = embeddings, last = after the final norm);
+    ``mean_norm_by_layer``, the mean length of the states; ``last_covariance_eigenvalues``, falling.
+    """
+
+    name = "anisotropy"
+    needs = Need.HIDDEN_STATES
+
+    def start(self, subject: Subject) -> None:
+        """Make the sums empty."""
+        widths = subject.layer_widths
+        self.last, d = len(widths) - 1, widths[-1]
+        self.sums = Sums(
+            subject,
+            tokens=(),
+            norms=(len(widths),),
+            last_sum=(d,),
+            last_squares=(d, d),
+            **{f"units_{layer}": (width,) for layer, width in enumerate(widths)},
+        )
+
+    def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """Add the batch's unit vectors."""
+        states_ND = states_ND.to("cpu" if states_ND.device.type == "mps" else states_ND.device, torch.float64)
+        norms_N = torch.linalg.vector_norm(states_ND, dim=1)
+        increments = {f"units_{layer}": norms_N.reciprocal() @ states_ND}
+        norms = norms_N.new_zeros(self.last + 1)
+        norms[layer] = norms_N.sum()
+        if layer == self.last:
+            increments["tokens"] = norms.new_tensor(len(norms_N))
+            increments["last_sum"] = states_ND.sum(0)
+            increments["last_squares"] = states_ND.T @ states_ND
+        self.sums.update(norms=norms, **increments)
+
+    def finish(self) -> Measurement:
+        """Turn the sums into cosines; the identity holds for any number of states from two on."""
+        sums = self.sums.totals()
+        n = float(sums["tokens"])
+        if n < 2:
+            raise LmsatError("anisotropy needs at least 2 tokens: give a longer corpus or raise max_tokens")
+        by_layer = np.array(
+            [(float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n) for layer in range(self.last + 1)]
+        )
+        if len(bad := np.flatnonzero(~np.isfinite(by_layer))):
+            raise LmsatError(
+                f"the hidden states of layer {bad[0]} of {self.last} are not finite or zero: "
+                "the checkpoint's weights or its precision are broken; load it with dtype=float32 or leave it out"
+            )
+        mean = sums["last_sum"] / n
+        covariance = sums["last_squares"] / n - torch.outer(mean, mean)
+        # Rounding can leave a zero variance slightly negative, as behind a norm without bias.
+        eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).clamp_min(0).numpy()
+        return Measurement(
+            {
+                "anisotropy_last": float(by_layer[-1]),
+                "anisotropy_mean": float(by_layer.mean()),
+                "anisotropy_max": float(by_layer.max()),
+                "effective_rank_last": effective_rank(np.sqrt(eigenvalues)),
+            },
+            {
+                "by_layer": by_layer,
+                "mean_norm_by_layer": (sums["norms"] / n).numpy(),
+                "last_covariance_eigenvalues": eigenvalues,
+            },
+        )

@@ -1,0 +1,184 @@
+"""What a probe is: it declares what it needs, sees it go by, and yields a measurement.
+
+Shapes: N tokens of one batch that are scored, D width of a layer.
+"""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import torch
+import torchmetrics
+from pydantic import BaseModel, ConfigDict
+
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lmsat_plugin.measurement.windows import TokenizedCorpus
+
+
+class Need(enum.Flag):
+    """What a probe needs. The engine provides it, once for all probes that need it."""
+
+    WEIGHTS = enum.auto()
+    """The model's weights, in `Subject.model`."""
+    TOKENS = enum.auto()
+    """The corpus as tokens, in `Subject.corpus`; no forward pass."""
+    HIDDEN_STATES = enum.auto()
+    """`Probe.update_hidden` for every layer of every batch."""
+    TOKEN_LOSSES = enum.auto()
+    """`Probe.update_losses` for every batch."""
+    GRADIENTS = enum.auto()
+    """The probe runs backward passes of its own over `Subject.corpus` in `Probe.finish`."""
+    TRAINING_STREAM = enum.auto()
+    """A corpus to train on besides the one to measure."""
+
+
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES
+CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS
+
+
+class Settings(BaseModel):
+    """Base of a probe's settings: pydantic fields, each with a default, set through ``--metadata``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def head_weight(model: PreTrainedModel) -> torch.Tensor:
+    """Return the weight of a model's LM head, shape [V, D]. Raises `LmsatError` for a model without one."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        raise LmsatError(
+            f"{type(model).__name__} has no LM head of ordinary weights: "
+            "load a causal language model whose head is not quantised"
+        )
+    return weight.detach()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: one checkpoint on one corpus."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    vocab_rows: int
+    """Rows of the head that belong to a token of the tokenizer; the rest is padding."""
+    device: torch.device
+    synchronise: bool
+    """Whether several processes share the corpus, so that sums have to be added across them."""
+    layer_widths: tuple[int, ...] = ()
+    """Width of each layer's states, embeddings first; empty if no probe of this run needs a forward pass."""
+    corpus: TokenizedCorpus | None = None
+    """The tokens; None if no probe of this run needs a corpus."""
+
+    @property
+    def head_weight_VD(self) -> torch.Tensor:
+        """The LM head's weight, padding included. Raises `LmsatError` for a model without one."""
+        return head_weight(self.model)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The scored tokens of one batch, in a fixed order. All tensors are on one device, of length N."""
+
+    targets_N: torch.Tensor
+    """Token ids that are predicted."""
+    documents_N: torch.Tensor
+    """Index of each token's document in `Subject.corpus`."""
+    positions_N: torch.Tensor
+    """Number of tokens of the window before the one that predicts: 0 sees only the first."""
+
+
+@dataclass
+class Measurement:
+    """What a probe found: scalars by name, and arrays by name."""
+
+    metrics: dict[str, float]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class Probe(ABC, Generic[SettingsT]):
+    """One measurement of a checkpoint.
+
+    The engine makes an instance per checkpoint and corpus, and calls `start`, then `update_hidden` and
+    `update_losses` as often as there is something new (see `Need`), then `finish`. A pass that runs out of
+    memory is begun again with `start`.
+    """
+
+    name: ClassVar[str]
+    """The probe's name; its lm-eval task is ``lmsat_<name>``."""
+    version: ClassVar[int] = 1
+    """Raised when the numbers change for the same checkpoint and settings."""
+    needs: ClassVar[Need]
+    settings_type: ClassVar[type[Settings]] = Settings
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+    """For metrics that have a better direction. Geometry has none."""
+
+    def __init__(self, settings: SettingsT | None = None) -> None:
+        self.settings: Any = settings or self.settings_type()
+
+    @abstractmethod
+    def start(self, subject: Subject) -> None:
+        """Make the state empty, for this checkpoint and corpus."""
+
+    def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """See a layer's states of a batch: 0 is the embeddings, the last is after the final norm.
+
+        Each row is the state from which the target in ``batch`` is predicted. The tensor belongs to the
+        model: copy what is to be kept.
+        """
+
+    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
+        """See the losses of a batch's tokens, in nats, float64."""
+
+    @abstractmethod
+    def finish(self) -> Measurement:
+        """Return the measurement. Called once per process; all processes return the same.
+
+        Raises `LmsatError` for a result that is not finite, naming the layer or the document.
+        """
+
+
+class Sums(torchmetrics.Metric):
+    """Named float64 sums that add up across batches and, when computed, across processes.
+
+    ``Sums(subject, total=(), by_layer=(n,))`` makes zeros of those shapes; `update` adds to them.
+    """
+
+    full_state_update = False
+
+    def __init__(self, subject: Subject, **shapes: tuple[int, ...]) -> None:
+        super().__init__(sync_on_compute=subject.synchronise)
+        for name, shape in shapes.items():
+            self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.names = tuple(shapes)
+        # Apple's GPUs have no float64.
+        self.to("cpu" if subject.device.type == "mps" else subject.device)
+
+    def update(self, **increments: torch.Tensor) -> None:
+        """Add tensors to the sums of these names."""
+        for name, increment in increments.items():
+            total = getattr(self, name)
+            total += increment.to(total.device, total.dtype)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Return all sums, added up over the processes, on the CPU."""
+        return {name: getattr(self, name).cpu() for name in self.names}
+
+    def totals(self) -> dict[str, torch.Tensor]:
+        """Return `compute`; a process that got no batch says nothing about it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")
+            return self.compute()

@@ -1,0 +1,55 @@
+"""The spectrum of the LM head: does it flatten, does it collapse?"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject
+from lmsat_plugin.probes.spectrum import divergence_from_uniform, effective_rank, singular_values
+
+
+class HeadProbe(Probe[Settings]):
+    """Singular values of the LM head's weight W (Godey et al. 2024, Sec. 4.2 and Figs. 4 and 5).
+
+    Only the rows of real tokens count: vocabularies are padded, and padding is not trained. W is not centred,
+    and the final norm's gain is not folded in.
+
+    Metrics: ``singular_entropy`` = KL(p‖u) with p = s²/Σs², in nats, the paper's (which its figures settle);
+    ``singular_entropy_linear``, the same with p = s/Σs; ``effective_rank`` = exp H(s/Σs) (Roy and Vetterli
+    2007); ``stable_rank`` = Σs²/s₁²; ``condition_number`` = s₁/s_K; ``top_singular_ratio`` = s₁/mean(s).
+    Array: ``singular_values``, float64, falling, shape [min(rows, width)].
+    """
+
+    name = "head"
+    needs = Need.WEIGHTS
+
+    def start(self, subject: Subject) -> None:
+        """Take the weight; nothing is computed yet."""
+        self.weight_VD = subject.head_weight_VD[: subject.vocab_rows]
+
+    def finish(self) -> Measurement:
+        """Decompose the weight in float64."""
+        finite_V = torch.isfinite(self.weight_VD).all(1)
+        if not finite_V.all():
+            row = int((~finite_V).nonzero()[0])
+            raise LmsatError(
+                f"the LM head's weight is not finite in the row of token {row} and {int((~finite_V).sum()) - 1} more: "
+                "the checkpoint is broken; leave it out"
+            )
+        s = singular_values(self.weight_VD)
+        if s[0] == 0:
+            raise LmsatError("the LM head's weight is zero everywhere: the checkpoint is broken; leave it out")
+        return Measurement(
+            {
+                "singular_entropy": divergence_from_uniform(s**2),
+                "singular_entropy_linear": divergence_from_uniform(s),
+                "effective_rank": effective_rank(s),
+                "stable_rank": float((s**2).sum() / s[0] ** 2),
+                "condition_number": float(s[0] / s[-1]) if s[-1] > 0 else math.inf,
+                "top_singular_ratio": float(s[0] / s.mean()),
+            },
+            {"singular_values": s},
+        )

@@ -1,0 +1,90 @@
+"""Pretraining loss: nats per token, bits per byte, by document and by position in the context."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+
+if TYPE_CHECKING:
+    from lmsat_plugin.measurement.windows import TokenizedCorpus
+
+
+class LossProbe(Probe[Settings]):
+    """Cross-entropy of the corpus (Godey et al. 2024, Fig. 1a; Du et al. 2024, x axis; Kaplan et al. 2020, L).
+
+    Metrics: ``loss`` in nats per token, sum over tokens of −log p divided once by their number; ``perplexity``
+    e^loss; ``bits_per_byte`` = nats / (ln 2 · bytes of UTF-8); ``loss_stderr``, the standard error of the
+    ratio with documents as the unit that is drawn; ``tokens``, ``bytes``.
+    Arrays: ``by_position`` (mean loss after 0, 1, ... tokens of context, nats; NaN where no token stands) with
+    ``by_position_tokens``; ``by_document`` (nats, summed) with ``by_document_tokens``, ``by_document_bytes``.
+    """
+
+    name = "loss"
+    needs = Need.TOKEN_LOSSES
+    higher_is_better = {"loss": False, "perplexity": False, "bits_per_byte": False}
+
+    def start(self, subject: Subject) -> None:
+        """Make the sums empty."""
+        assert subject.corpus is not None
+        self.corpus: TokenizedCorpus = subject.corpus
+        documents, positions = len(self.corpus.documents), self.corpus.window
+        self.sums = Sums(
+            subject,
+            document_nats=(documents,),
+            document_tokens=(documents,),
+            position_nats=(positions,),
+            position_tokens=(positions,),
+        )
+
+    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
+        """Add the batch's losses by document and by position."""
+        documents, positions = len(self.corpus.documents), self.corpus.window
+        ones_N = torch.ones_like(losses_N)
+        self.sums.update(
+            document_nats=losses_N.new_zeros(documents).index_add_(0, batch.documents_N, losses_N),
+            document_tokens=losses_N.new_zeros(documents).index_add_(0, batch.documents_N, ones_N),
+            position_nats=losses_N.new_zeros(positions).index_add_(0, batch.positions_N, losses_N),
+            position_tokens=losses_N.new_zeros(positions).index_add_(0, batch.positions_N, ones_N),
+        )
+
+    def finish(self) -> Measurement:
+        """Divide the sums once."""
+        sums = self.sums.totals()
+        nats_M, tokens_M = sums["document_nats"], sums["document_tokens"]
+        bad = (~torch.isfinite(nats_M)).nonzero().flatten().tolist()
+        if bad:
+            label = self.corpus.documents[bad[0]].label
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise LmsatError(
+                f"the loss of document {label}{more} is {float(nats_M[bad[0]])}: "
+                "the checkpoint's weights or its precision are broken; load it with dtype=float32 or leave it out"
+            )
+        nats, tokens, n_bytes = float(nats_M.sum()), float(tokens_M.sum()), self.corpus.n_bytes
+        loss = nats / tokens
+        metrics = {
+            "loss": loss,
+            "perplexity": math.exp(loss) if loss < 700 else math.inf,
+            "bits_per_byte": nats / (math.log(2) * n_bytes),
+            "tokens": int(tokens),
+            "bytes": n_bytes,
+        }
+        if (documents := len(nats_M)) > 1:
+            residuals_M = nats_M - loss * tokens_M
+            variance = documents / (documents - 1) * float((residuals_M**2).sum())
+            # lm-eval writes its own "N/A" under this key after `loss`: it has to come later to stand.
+            metrics["loss_stderr"] = math.sqrt(variance) / tokens
+        return Measurement(
+            metrics,
+            {
+                "by_position": (sums["position_nats"] / sums["position_tokens"]).numpy(),
+                "by_position_tokens": sums["position_tokens"].long().numpy(),
+                "by_document": nats_M.numpy(),
+                "by_document_tokens": tokens_M.long().numpy(),
+                "by_document_bytes": self.corpus.document_bytes(),
+            },
+        )

@@ -1,0 +1,42 @@
+"""Settings that come from outside: checked, and named in one sentence where they are wrong."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lmsat_plugin.probes.base import Settings
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Return validated settings. Raises `LmsatError` that names the key, the value and what is wrong."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise unknown_setting(key, kind.model_fields) from None
+        raise LmsatError(f"{key}={first['input']} is not right ({first['msg']}): correct it") from None
+
+
+def closest(key: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``key`` is most likely a misspelling of."""
+    return next(iter(difflib.get_close_matches(key, list(known), n=1, cutoff=0.75)), None)
+
+
+def unknown_setting(key: str, known: Iterable[str]) -> LmsatError:
+    """Return the error for a setting that nobody knows."""
+    known = sorted(known)
+    meant = closest(key, known)
+    hint = f"did you mean {meant}?" if meant else f"known are {', '.join(known)}"
+    return LmsatError(f"unknown setting '{key}': {hint}")
