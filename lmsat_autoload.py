@@ -20,14 +20,15 @@ def _register_model(models):
         model_registry.register("lmsat", target=target)
 
 
-def _task_folders():
+def task_folders():
     """Return lmsat's own task folder and the ``tasks`` folders of installed lmsat plugins, importing none."""
     from importlib.metadata import entry_points
     from importlib.util import find_spec
     from pathlib import Path
 
     here = Path(__file__).resolve().parent
-    folders = [here / "lmsat_plugin" / "tasks", here / "tasks"][not (here / "lmsat_plugin" / "tasks").is_dir() :][:1]
+    packaged = here / "lmsat_plugin" / "tasks"
+    folders = [packaged if packaged.is_dir() else here / "tasks"]
     for entry in entry_points(group="lmsat"):
         try:
             package = find_spec(entry.value.partition(":")[0].partition(".")[0])
@@ -48,7 +49,7 @@ def _extend_task_path(manager):
     def build_with_lmsat(paths, **options):
         paths = list(paths)
         if paths and Path(paths[0]) == defaults:
-            paths[1:1] = _task_folders()
+            paths[1:1] = task_folders()
         return build(paths, **options)
 
     manager.TaskIndex.build = staticmethod(build_with_lmsat)
@@ -77,15 +78,16 @@ class _Finder:
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target) if finder is not self else None
             if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
-
-                def exec_module(module):
-                    execute(module)
-                    _apply(name, module)
-
-                spec.loader.exec_module = exec_module
+                spec.loader.exec_module = self._then_apply(name, spec.loader.exec_module)
                 return spec
         return None
+
+    def _then_apply(self, name, execute):
+        def exec_module(module):
+            execute(module)
+            _apply(name, module)
+
+        return exec_module
 
 
 def install():

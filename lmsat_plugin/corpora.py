@@ -48,6 +48,9 @@ class Corpus:
 class CorpusSource(Protocol):
     """A corpus that a plugin registers: called with the settings, it yields the documents' texts."""
 
+    def __hash__(self) -> int:
+        """Corpora are kept for the tasks of one run, by source and settings."""
+
     def __call__(self, settings: CorpusSettings) -> Iterable[str]:
         """Yield one string a document; raise `LmsatError` where there is nothing to be had."""
 
@@ -61,7 +64,9 @@ def load_corpus(settings: CorpusSettings, sources: dict[str, CorpusSource]) -> C
         return _load_named(settings, sources[settings.corpus])
     path = Path(settings.corpus).expanduser()
     if path.exists():
-        return _load_path(settings, tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in _files_of(path)))
+        return _load_path(
+            settings, tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in _files_of(path))
+        )
     known = ", ".join(sorted(sources))
     raise LmsatError(
         f"corpus={settings.corpus} is neither a file or folder here nor a known corpus ({known}): correct the name"
@@ -85,7 +90,9 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
     if not found:
-        raise LmsatError(f"corpus={path} is a folder without {', '.join(_SUFFIXES)} files: give one that has some")
+        raise LmsatError(
+            f"corpus={path} is a folder without {', '.join(_SUFFIXES)} files: give one that has some"
+        )
     return found
 
 
@@ -97,11 +104,17 @@ def _read(path: Path, field: str | None) -> Iterator[str]:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise LmsatError(f"corpus file {path} cannot be read ({error.strerror}): correct its path or rights") from error
+        raise LmsatError(
+            f"corpus file {path} cannot be read ({error.strerror}): correct its path or rights"
+        ) from error
     except UnicodeDecodeError as error:
-        raise LmsatError(f"corpus file {path} is not UTF-8 text (byte {error.start}): give a text file") from error
+        raise LmsatError(
+            f"corpus file {path} is not UTF-8 text (byte {error.start}): give a text file"
+        ) from error
     if "\0" in text:
-        raise LmsatError(f"corpus file {path} is binary (a zero byte at {text.index(chr(0))}): give a text file")
+        raise LmsatError(
+            f"corpus file {path} is binary (a zero byte at {text.index(chr(0))}): give a text file"
+        )
     if path.suffix != ".jsonl":
         yield text
         return
@@ -141,7 +154,9 @@ def _read_parquet(path: Path, field: str | None) -> Iterator[str]:
             for number, row in enumerate(batch.to_pylist()):
                 yield _field_of(row, field, f"row {number} of {path}")
     except (pyarrow.ArrowException, OSError) as error:
-        raise LmsatError(f"corpus file {path} is not a readable parquet file ({first_sentence(error)})") from error
+        raise LmsatError(
+            f"corpus file {path} is not a readable parquet file ({first_sentence(error)})"
+        ) from error
 
 
 def sample(settings: CorpusSettings) -> Iterator[str]:

@@ -30,7 +30,9 @@ class ProbeRegistry:
     def add(self, probe: type[Probe]) -> None:
         """Register a probe class; its lm-eval task is ``lmsat_<name>``. Raises ValueError for a taken name."""
         if probe.name in self.probes:
-            raise ValueError(f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})")
+            raise ValueError(
+                f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})"
+            )
         self.probes[probe.name] = probe
 
 

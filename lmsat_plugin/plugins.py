@@ -80,7 +80,9 @@ class Plugins:
         """Return a probe by name. Raises `LmsatError` for an unknown one."""
         if name not in self.probes:
             failed = f"; failed to load: {', '.join(self.failures)}" if self.failures else ""
-            raise LmsatError(f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name")
+            raise LmsatError(
+                f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name"
+            )
         return self.probes[name]
 
 

@@ -22,7 +22,7 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
     path = Path(pretrained).expanduser()
     if not path.exists():
         looks_local = path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1
-        if looks_local or os.sep != "/" and os.sep in pretrained:
+        if looks_local or (os.sep != "/" and os.sep in pretrained):
             raise LmsatError(f"pretrained={pretrained}: there is no such folder; correct the path")
         return
     if not path.is_dir():
@@ -37,7 +37,9 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
     if not (path / "config.json").is_file():
         raise LmsatError(f"pretrained={path} has no config.json: give the folder of a saved checkpoint")
     if not any(file for pattern in _WEIGHTS for file in path.glob(pattern)):
-        raise LmsatError(f"pretrained={path} has no weights ({' or '.join(_WEIGHTS)}): give a whole checkpoint")
+        raise LmsatError(
+            f"pretrained={path} has no weights ({' or '.join(_WEIGHTS)}): give a whole checkpoint"
+        )
     for file in sorted(path.glob("*.safetensors")):
         try:
             with safe_open(file, framework="np"):

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
@@ -21,6 +20,7 @@ from lmsat_plugin.measurement.windows import Window, check_tokenizer, rolling_wi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import transformers
     from lm_eval.api.instance import Instance
 
     from lmsat_plugin.measurement.measure import Outcome
@@ -44,6 +44,8 @@ class SaturationLM(HFLM):
     Raises:
         LmsatError: For a checkpoint that cannot be read, is incomplete, or has another tokenizer's vocabulary.
     """
+
+    AUTO_MODEL_CLASS: Any
 
     def __init__(
         self,
@@ -84,7 +86,8 @@ class SaturationLM(HFLM):
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them."""
-        loader, self.AUTO_MODEL_CLASS = self.AUTO_MODEL_CLASS, load_whole(self.AUTO_MODEL_CLASS)
+        loader = self.AUTO_MODEL_CLASS
+        self.AUTO_MODEL_CLASS = load_whole(loader)
         try:
             super()._create_model(*args, **kwargs)
         finally:
@@ -122,6 +125,9 @@ class SaturationLM(HFLM):
         return results
 
     def _rolling_pass(self, windows: list[Window], sums: torch.Tensor) -> None:
+        def start() -> None:
+            sums.zero_()
+
         def add(losses_N: torch.Tensor, batch: TokenBatch) -> None:
             sums.index_add_(0, batch.documents_N.cpu(), losses_N.cpu())
 
@@ -130,5 +136,7 @@ class SaturationLM(HFLM):
         )
         anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1][:64]))
         # lm-eval has dealt the documents out already: each process runs all its own windows.
-        forward = ForwardPass.over(anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype)
-        forward.run(lambda: sums.zero_() and None, None, add)
+        forward = ForwardPass.over(
+            anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype
+        )
+        forward.run(start, None, add)

@@ -82,7 +82,8 @@ def run_probe_requests(
     if processes.rank == 0:
         _finish(lm, lm.lmsat_outcomes)
     return [
-        outcomes[request.corpus_settings, request.limit].measurements[request.probe.name].metrics for request in asked
+        outcomes[request.corpus_settings, request.limit].measurements[request.probe.name].metrics
+        for request in asked
     ]
 
 
@@ -130,7 +131,10 @@ def _check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] |
 
 def _is_tensor_parallel(lm: HFLM) -> bool:
     """Return whether every process holds a part of the model and sees the same data."""
-    return getattr(lm.model, "_tp_plan", None) is not None and getattr(lm.model, "_device_mesh", None) is not None
+    return (
+        getattr(lm.model, "_tp_plan", None) is not None
+        and getattr(lm.model, "_device_mesh", None) is not None
+    )
 
 
 def _name_of(lm: HFLM) -> str:

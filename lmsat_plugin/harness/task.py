@@ -44,7 +44,9 @@ class ProbeTask(Task):
         try:
             self.probe = plugins().probe(config.pop("probe"))
         except KeyError:
-            raise LmsatError(f"the task {config.get('task')} names no probe: add `probe: NAME` to its YAML") from None
+            raise LmsatError(
+                f"the task {config.get('task')} names no probe: add `probe: NAME` to its YAML"
+            ) from None
         metadata = dict(config.get("metadata") or {})
         self.VERSION = self.probe.version
         self._higher_is_better: dict[str, bool] = dict(self.probe.higher_is_better)
@@ -55,7 +57,7 @@ class ProbeTask(Task):
         # Like ConfigurableTask, without Task.__init__, which would take the config for the task's name.
         self._config = TaskConfig(**{"output_type": REQUEST_TYPE, "num_fewshot": 0, **config})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
-        self._instances = None
+        self._instances: list[Instance] | None = None
         self.fewshot_rnd = None
         self.download()
 
@@ -68,7 +70,11 @@ class ProbeTask(Task):
     @property
     def doc(self) -> dict[str, Any]:
         """What lm-eval takes for the task's one document."""
-        return {"probe": self.probe.name, **self.corpus_settings.model_dump(), **self.probe_settings.model_dump()}
+        return {
+            "probe": self.probe.name,
+            **self.corpus_settings.model_dump(),
+            **self.probe_settings.model_dump(),
+        }
 
     @property
     def eval_docs(self) -> Sequence[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,6 @@ from lmsat_plugin.settings import parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ class Execution:
     max_length: int | None = None
     prefix_token_id: int | None = None
     autocast: torch.dtype | None = None
-    processes: Processes = Processes()
+    processes: Processes = field(default_factory=Processes)
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,18 @@ class Outcome:
     @property
     def metrics(self) -> dict[str, float]:
         """All scalars, named ``probe/metric``."""
-        return {f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.metrics.items()}
+        return {
+            f"{name}/{key}": value
+            for name, m in self.measurements.items()
+            for key, value in m.metrics.items()
+        }
 
     @property
     def arrays(self) -> dict[str, Any]:
         """All arrays, named ``probe/array``."""
-        return {f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.arrays.items()}
+        return {
+            f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.arrays.items()
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return the scalars as a table with the columns probe, metric, value."""
@@ -115,15 +121,16 @@ def measure(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if isinstance(model, torch.nn.Module):
-        source = model.config._name_or_path
-    else:
-        source = str(model)
+    loaded: Any = model
+    source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
+    if isinstance(model, str | Path):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype).to(place)
+            loaded = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype).to(place)
         except (OSError, ValueError, RuntimeError) as error:
-            raise LmsatError(f"cannot load the model {source} ({first_sentence(error)}): correct the name") from error
+            raise LmsatError(
+                f"cannot load the model {source} ({first_sentence(error)}): correct the name"
+            ) from error
     if tokenizer is None or isinstance(tokenizer, str):
         try:
             tokenizer = AutoTokenizer.from_pretrained(tokenizer or source, revision=revision)
@@ -139,16 +146,16 @@ def measure(
         corpus_settings = parse_settings(CorpusSettings, {"corpus": "documents", **given})
         documents = Corpus("documents", tuple(corpus))
     made = make_probes(probes, settings)
-    training = model.training
-    model.eval()
+    training = loaded.training
+    loaded.eval()
     try:
         return measure_probes(
-            model,
+            loaded,
             tokenizer,
             made,
             corpus_settings,
             Execution(
-                device=model.device,
+                device=loaded.device,
                 batch_size=batch_size,
                 max_length=max_length,
                 prefix_token_id=prefix_token_id,
@@ -157,7 +164,7 @@ def measure(
             documents=documents,
         )
     finally:
-        model.train(training)
+        loaded.train(training)
 
 
 def make_probes(probes: Sequence[str | Probe], settings: dict[str, Any]) -> dict[str, Probe]:
@@ -165,17 +172,20 @@ def make_probes(probes: Sequence[str | Probe], settings: dict[str, Any]) -> dict
 
     Raises `LmsatError` for an unknown probe, an unknown setting, or a wrong value.
     """
-    made, used = {}, set()
+    made: dict[str, Probe] = {}
+    used: set[str] = set()
     for probe in probes:
         if isinstance(probe, str):
             kind = plugins().probe(probe)
             own = {key: value for key, value in settings.items() if key in kind.settings_type.model_fields}
-            used |= own.keys()
+            used.update(own)
             made[probe] = kind(parse_settings(kind.settings_type, own))
         else:
             made[probe.name] = probe
     if unknown := settings.keys() - used:
-        raise LmsatError(f"no probe of {', '.join(made)} has a setting '{min(unknown)}': correct or remove it")
+        raise LmsatError(
+            f"no probe of {', '.join(made)} has a setting '{min(unknown)}': correct or remove it"
+        )
     return made
 
 
@@ -264,7 +274,9 @@ def _run_pass(
     budget = batch_token_budget(
         execution.batch_size, execution.max_batch_size, windows, corpus.window, execution.device
     )
-    forward = ForwardPass.over(anatomy, windows, budget, execution.processes, execution.device, execution.autocast)
+    forward = ForwardPass.over(
+        anatomy, windows, budget, execution.processes, execution.device, execution.autocast
+    )
     forward.run(
         start,
         on_layer if Need.HIDDEN_STATES in needs else None,
@@ -317,7 +329,9 @@ def _provenance(
     if subject.corpus is not None:
         found["corpus"] = subject.corpus.provenance
     if anatomy is not None:
-        found["head_form"] = "verified against the model's logits" if anatomy.head else "unknown: the model's own logits"
+        found["head_form"] = (
+            "verified against the model's logits" if anatomy.head else "unknown: the model's own logits"
+        )
         found["layer_states"] = "inputs of the blocks" if anatomy.blocks else "output_hidden_states"
         found["loss_dtype"] = "float64" if model.dtype == torch.float64 else "float32"
     return found

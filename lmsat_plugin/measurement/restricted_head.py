@@ -30,7 +30,9 @@ def truncate_head(model: PreTrainedModel, rank: int) -> None:
     weight_VD = head_weight(model)
     width = weight_VD.shape[1]
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= width:
-        raise LmsatError(f"head_rank={rank} is not a rank of this head: give a whole number from 1 to {width}")
+        raise LmsatError(
+            f"head_rank={rank} is not a rank of this head: give a whole number from 1 to {width}"
+        )
     vectors_RD = torch.linalg.svd(triangle(weight_VD)).Vh[:rank]
     low_VD = torch.cat(
         [(rows.to(vectors_RD) @ vectors_RD.T @ vectors_RD).to(weight_VD) for rows in weight_VD.split(8192)]

@@ -6,7 +6,7 @@ Shapes: N tokens, D width of the last hidden state, V rows of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -92,7 +92,7 @@ class Anatomy:
     """Width of each layer's states: the embeddings first, the state after the final norm last."""
 
 
-def unwrap(model: nn.Module) -> PreTrainedModel:
+def unwrap(model: Any) -> PreTrainedModel:
     """Return the transformers model inside a PEFT wrapper; adapters stay active in it."""
     while hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -191,20 +191,24 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def dissect(model: nn.Module, window: torch.Tensor) -> Anatomy:
+def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     """Take a causal language model apart and check the parts on ``window``, a row of token ids [T].
 
     Raises `LmsatError` for an encoder-decoder model or one that gives no last hidden state.
     """
-    model = unwrap(model)
+    model = unwrap(loaded)
     if getattr(model.config, "is_encoder_decoder", False):
-        raise LmsatError(f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models")
+        raise LmsatError(
+            f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models"
+        )
     inputs_BT = window[None].to(model.get_input_embeddings().weight.device)
     base = model.base_model
     try:
         theirs = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=True)
     except (TypeError, ValueError) as error:
-        raise LmsatError(f"{type(model).__name__} does not give hidden states ({error}): use another model") from error
+        raise LmsatError(
+            f"{type(model).__name__} does not give hidden states ({error}): use another model"
+        ) from error
     blocks = _find_blocks(base, getattr(model.config.get_text_config(), "num_hidden_layers", None))
     seen: list[torch.Tensor] = []
     try:
@@ -212,7 +216,8 @@ def dissect(model: nn.Module, window: torch.Tensor) -> Anatomy:
     except (AttributeError, KeyError, IndexError, TypeError):
         blocks, last = None, hidden_states(base, None, inputs_BT, lambda _, __: None)
     expected = theirs.hidden_states
-    if blocks and (len(seen) != len(expected) or not all(map(_close, seen, expected))):
+    # The first is the blocks' input by construction; Mamba's own list leaves it out.
+    if blocks and not all(any(_close(states, one) for one in expected) for states in seen[1:]):
         blocks = None
     head = _find_head(model)
     if head is not None and (
@@ -220,5 +225,5 @@ def dissect(model: nn.Module, window: torch.Tensor) -> Anatomy:
         or not _close(head.logits(head.prepare(last[0])), theirs.logits[0])
     ):
         head = None
-    widths = tuple(states.shape[-1] for states in expected)
+    widths = tuple(states.shape[-1] for states in (seen if blocks else expected))
     return Anatomy(model, base, blocks, head, is_tied(model), widths)

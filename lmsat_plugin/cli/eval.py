@@ -1,0 +1,32 @@
+"""``lmsat eval``: lm-eval with the plugin loaded explicitly."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.cli.command import Command
+
+if TYPE_CHECKING:
+    import argparse
+
+
+class Eval(Command):
+    """The same as ``lm_eval run ...``, without relying on the start-up hook.
+
+    lmsat eval --model lmsat --model_args pretrained=DIR --tasks 'lmsat_*'
+    """
+
+    name = "eval"
+    help = "lm_eval run ... with the plugin loaded"
+    passes_on = True
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Hand all arguments to lm-eval."""
+        import lmsat_autoload
+
+        lmsat_autoload.install()
+        from lmsat_plugin.harness.evaluate import run_lm_eval_command
+
+        sys.argv = ["lm_eval", "run", *args.rest]
+        run_lm_eval_command()

