@@ -118,13 +118,13 @@ class SaturationLM(HFLM):
         ]
         sums = torch.zeros(len(texts), dtype=torch.float64)
         if windows:
-            self._rolling_pass(windows, sums)
+            self._rolling_pass(windows, sums, show_progress=not disable_tqdm and self.rank == 0)
         results = (-sums).tolist()
         for text, result in zip(texts, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
         return results
 
-    def _rolling_pass(self, windows: list[Window], sums: torch.Tensor) -> None:
+    def _rolling_pass(self, windows: list[Window], sums: torch.Tensor, show_progress: bool) -> None:
         def start() -> None:
             sums.zero_()
 
@@ -137,6 +137,6 @@ class SaturationLM(HFLM):
         anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1][:64]))
         # lm-eval has dealt the documents out already: each process runs all its own windows.
         forward = ForwardPass.over(
-            anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype
+            anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype, show_progress
         )
         forward.run(start, None, add)

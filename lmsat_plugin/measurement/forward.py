@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed
+from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.cross_entropy import losses_of_logits, token_losses
@@ -83,6 +84,7 @@ class ForwardPass:
     processes: Processes
     device: torch.device
     autocast: torch.dtype | None = None
+    show_progress: bool = True
 
     @classmethod
     def over(
@@ -93,9 +95,10 @@ class ForwardPass:
         processes: Processes,
         device: torch.device,
         autocast: torch.dtype | None = None,
+        show_progress: bool = True,
     ) -> ForwardPass:
         """Make the batches, the same whatever the number of processes."""
-        return cls(anatomy, make_batches(windows, batch_tokens), processes, device, autocast)
+        return cls(anatomy, make_batches(windows, batch_tokens), processes, device, autocast, show_progress)
 
     def run(
         self,
@@ -113,10 +116,7 @@ class ForwardPass:
         while True:
             start()
             try:
-                for windows in share:
-                    size = -(-len(windows) // pieces)
-                    for first in range(0, len(windows), size):
-                        self._run_batch(windows[first : first + size], on_layer, on_losses)
+                self._run_share(share, pieces, on_layer, on_losses)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -132,6 +132,26 @@ class ForwardPass:
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _run_share(
+        self,
+        share: list[list[Window]],
+        pieces: int,
+        on_layer: LayerCallback | None,
+        on_losses: LossCallback | None,
+    ) -> None:
+        total = sum(len(window) for windows in share for window in windows)
+        shown = self.show_progress and self.processes.rank == 0
+        # Only a pass that takes a while shows a bar.
+        with tqdm(
+            total=total, desc="lmsat pass", unit="token", unit_scale=True, delay=2, disable=not shown
+        ) as bar:
+            for windows in share:
+                size = -(-len(windows) // pieces)
+                for first in range(0, len(windows), size):
+                    part = windows[first : first + size]
+                    self._run_batch(part, on_layer, on_losses)
+                    bar.update(sum(map(len, part)))
 
     @torch.no_grad()
     def _run_batch(

@@ -225,6 +225,10 @@ def measure_probes(
         assert corpus is not None
         first = torch.from_numpy(corpus.windows()[0].tokens[:-1][:_CHECK_TOKENS])
         anatomy = dissect(model, first)
+        if Need.HIDDEN_STATES in needs and not anatomy.layer_widths:
+            raise LmsatError(
+                f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"
+            )
     subject = Subject(
         model=model,
         tokenizer=tokenizer,

@@ -9,6 +9,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
 from lmsat_plugin.probes.spectrum import effective_rank
 
+_ROWS = 8192
+
 
 class AnisotropyProbe(Probe[Settings]):
     """Mean cosine of all pairs of hidden states, per layer (Godey et al. 2024, Sec. 4.1, definition of A).
@@ -39,8 +41,13 @@ class AnisotropyProbe(Probe[Settings]):
         )
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """Add the batch's unit vectors."""
-        states_ND = states_ND.to("cpu" if states_ND.device.type == "mps" else states_ND.device, torch.float64)
+        """Add the batch's unit vectors, a few thousand rows at a time: they are doubles."""
+        for rows_ND in states_ND.split(_ROWS):
+            self._add(
+                layer, rows_ND.to("cpu" if rows_ND.device.type == "mps" else rows_ND.device, torch.float64)
+            )
+
+    def _add(self, layer: int, states_ND: torch.Tensor) -> None:
         norms_N = torch.linalg.vector_norm(states_ND, dim=1)
         increments = {f"units_{layer}": norms_N.reciprocal() @ states_ND}
         norms = norms_N.new_zeros(self.last + 1)

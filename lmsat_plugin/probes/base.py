@@ -61,7 +61,8 @@ def head_weight(model: PreTrainedModel) -> torch.Tensor:
             f"{type(model).__name__} has no LM head of ordinary weights: "
             "load a causal language model whose head is not quantised"
         )
-    return weight.detach()
+    # Under tensor parallelism each process holds a part.
+    return weight.full_tensor().detach() if hasattr(weight, "full_tensor") else weight.detach()
 
 
 @dataclass(frozen=True)
