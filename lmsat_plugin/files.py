@@ -15,6 +15,15 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "__", name).strip(".") or "_"
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder if need be. Raises `LmsatError` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise LmsatError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all.
 

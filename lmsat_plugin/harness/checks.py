@@ -51,14 +51,22 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
 
 
 def load_whole(loader: Any) -> Any:
-    """Return a stand-in for an Auto class whose ``from_pretrained`` refuses missing weights.
+    """Return a stand-in for an Auto class whose ``from_pretrained`` refuses missing or misshapen weights.
 
     transformers fills what a checkpoint lacks with random numbers and a warning: a measurement of these is
-    worse than none. Raises `LmsatError` naming the first missing weight.
+    worse than none. Raises `LmsatError` naming the first such weight.
     """
 
     def from_pretrained(pretrained: str, **kwargs: Any) -> Any:
-        model, info = loader.from_pretrained(pretrained, output_loading_info=True, **kwargs)
+        model, info = loader.from_pretrained(
+            pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
+        )
+        if info["mismatched_keys"] and not kwargs.get("ignore_mismatched_sizes"):
+            name, theirs, ours = sorted(info["mismatched_keys"])[0]
+            raise LmsatError(
+                f"{pretrained} has {name} of shape {tuple(theirs)} where its config.json says {tuple(ours)}: "
+                "the checkpoint is of another architecture or vocabulary; give one that is whole"
+            )
         if missing := sorted(info["missing_keys"]):
             raise LmsatError(
                 f"{pretrained} lacks {len(missing)} of the model's weights, {missing[0]} among them: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
+from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.checks import check_checkpoint_folder, load_whole
 from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
@@ -61,6 +63,8 @@ class SaturationLM(HFLM):
         self._tensor_parallel = kwargs.get("tp_plan") is not None
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        if arrays is not None:
+            check_writable(Path(arrays))
         if isinstance(pretrained, str):
             check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
         try:

@@ -92,10 +92,17 @@ def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
     name, revision = _name_of(lm), str(getattr(lm, "revision", None) or "main")
     folder = getattr(lm, "arrays", None)
     for outcome in outcomes:
+        # The measurement is made: neither a full disk nor a plugin may cost it.
         if folder is not None and outcome.arrays:
-            outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
+            try:
+                outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
+            except LmsatError as error:
+                logger.error("The arrays are lost: %s", error)
         event = CheckpointMeasured(name, revision, outcome.measurements, outcome.provenance)
-        plugins().manager.hook.lmsat_checkpoint_measured(event=event)
+        try:
+            plugins().manager.hook.lmsat_checkpoint_measured(event=event)
+        except Exception as error:
+            logger.error("A plugin failed after the measurement: %s: %s", type(error).__name__, error)
 
 
 def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Path:

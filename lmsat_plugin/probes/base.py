@@ -179,7 +179,11 @@ class Sums(torchmetrics.Metric):
         return {name: getattr(self, name).cpu() for name in self.names}
 
     def totals(self) -> dict[str, torch.Tensor]:
-        """Return `compute`; a process that got no batch says nothing about it."""
+        """Return `compute` in the shapes the sums were made with.
+
+        torchmetrics makes scalars of single values, and warns of a process that got no batch.
+        """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")
-            return self.compute()
+            sums = self.compute()
+        return {name: value.reshape(getattr(self, name).shape) for name, value in sums.items()}

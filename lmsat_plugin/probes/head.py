@@ -34,9 +34,9 @@ class HeadProbe(Probe[Settings]):
         """Decompose the weight in float64."""
         finite_V = torch.isfinite(self.weight_VD).all(1)
         if not finite_V.all():
-            row = int((~finite_V).nonzero()[0])
+            rows = (~finite_V).nonzero().flatten().tolist()
             raise LmsatError(
-                f"the LM head's weight is not finite in the row of token {row} and {int((~finite_V).sum()) - 1} more: "
+                f"the LM head's weight is not finite in {len(rows)} rows, first in that of token {rows[0]}: "
                 "the checkpoint is broken; leave it out"
             )
         s = singular_values(self.weight_VD)
