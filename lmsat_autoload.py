@@ -21,21 +21,23 @@ def _register_model(models):
 
 
 def task_folders():
-    """Return lmsat's own task folder and the ``tasks`` folders of installed lmsat plugins, importing none."""
+    """Return lmsat's own task folder and those of the installed plugins that import.
+
+    A plugin's is the folder ``tasks`` beside the ``__init__.py`` of its top package.
+    """
     from importlib.metadata import entry_points
-    from importlib.util import find_spec
     from pathlib import Path
 
     here = Path(__file__).resolve().parent
     packaged = here / "lmsat_plugin" / "tasks"
     folders = [packaged if packaged.is_dir() else here / "tasks"]
-    for entry in entry_points(group="lmsat"):
+    for entry in entry_points(group="lmsat") if os.environ.get("LMSAT_PLUGINS") != "0" else ():
         try:
-            package = find_spec(entry.value.partition(":")[0].partition(".")[0])
-        except (ImportError, ValueError):
-            continue
-        locations = (package and package.submodule_search_locations) or ()
-        folders += [Path(location) / "tasks" for location in locations]
+            entry.load()
+        except (Exception, SystemExit):
+            continue  # `lmsat_plugin.plugins` names it and says why
+        package = sys.modules[entry.module.partition(".")[0]]
+        folders += [Path(location) / "tasks" for location in getattr(package, "__path__", ())]
     return [folder for folder in folders if folder.is_dir()]
 
 

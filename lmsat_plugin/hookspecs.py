@@ -29,6 +29,8 @@ class ProbeRegistry:
 
     def add(self, probe: type[Probe]) -> None:
         """Register a probe class; its lm-eval task is ``lmsat_<name>``. Raises ValueError for a taken name."""
+        if missing := [key for key in ("name", "needs", "settings_type") if not hasattr(probe, key)]:
+            raise ValueError(f"{probe} is not a probe: it has no {missing[0]}")
         if probe.name in self.probes:
             raise ValueError(
                 f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})"
@@ -71,4 +73,4 @@ def lmsat_register_corpora(registry: CorpusRegistry) -> None:
 
 @hookspec
 def lmsat_checkpoint_measured(event: CheckpointMeasured) -> None:
-    """Called after a checkpoint's probes have finished, on the main process only."""
+    """Called after lm-eval has measured a checkpoint, once for each corpus, on the main process only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -16,7 +17,10 @@ from lmsat_plugin.hookspecs import CorpusRegistry, ProbeRegistry, hookimpl
 
 if TYPE_CHECKING:
     from lmsat_plugin.corpora import CorpusSource
+    from lmsat_plugin.hookspecs import CheckpointMeasured
     from lmsat_plugin.probes.base import Probe
+
+logger = logging.getLogger(__name__)
 
 
 class BuiltIn:
@@ -56,6 +60,9 @@ class Plugins:
 
     def register(self, plugin: object, name: str, origin: str) -> None:
         """Use a plugin: check its hooks, take its probes and corpora. All or nothing; a failure is recorded."""
+        if (other := self.manager.get_name(plugin)) is not None:
+            self.skip(name, f"it is the same plugin as '{other}'")
+            return
         probes, corpora = ProbeRegistry(dict(self.probes)), CorpusRegistry(dict(self.corpora))
         try:
             self.manager.register(plugin, name=name)
@@ -67,11 +74,29 @@ class Plugins:
         except Exception as error:
             if self.manager.is_registered(plugin):
                 self.manager.unregister(plugin)
-            self.failures[name] = first_sentence(error)
+            # Of pluggy's complaints the last line has the reason.
+            pluggys = isinstance(error, pluggy.PluginValidationError)
+            self.skip(name, str(error).splitlines()[-1] if pluggys else first_sentence(error))
             return
         self.origins.update({f"probe:{key}": origin for key in probes.probes.keys() - self.probes.keys()})
         self.origins.update({f"corpus:{key}": origin for key in corpora.sources.keys() - self.corpora.keys()})
         self.probes, self.corpora = probes.probes, corpora.sources
+
+    def tell(self, event: CheckpointMeasured) -> None:
+        """Call each plugin's ``lmsat_checkpoint_measured``; one that fails loses neither the result nor the others."""
+        for name, plugin in self.manager.list_name_plugin():
+            call = self.manager.subset_hook_caller("lmsat_checkpoint_measured", self._others(plugin))
+            try:
+                call(event=event)
+            except Exception as error:
+                logger.warning(
+                    "plugin '%s' failed after %s was measured: %s", name, event.model, first_sentence(error)
+                )
+
+    def skip(self, name: str, reason: str) -> None:
+        """Leave a plugin out, and say so."""
+        self.failures[name] = reason
+        logger.warning("plugin '%s' is not used: %s", name, reason)
 
     def _others(self, plugin: object) -> list[object]:
         return [other for other in self.manager.get_plugins() if other is not plugin]
@@ -79,7 +104,8 @@ class Plugins:
     def probe(self, name: str) -> type[Probe]:
         """Return a probe by name. Raises `LmsatError` for an unknown one."""
         if name not in self.probes:
-            failed = f"; failed to load: {', '.join(self.failures)}" if self.failures else ""
+            reasons = ", ".join(f"{plugin} ({reason})" for plugin, reason in self.failures.items())
+            failed = f"; failed to load: {reasons}" if reasons else ""
             raise LmsatError(
                 f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name"
             )
@@ -100,8 +126,8 @@ def load() -> Plugins:
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             try:
                 plugin = entry.load()
-            except Exception as error:
-                found.failures[entry.name] = f"{entry.value} does not import ({first_sentence(error)})"
+            except (Exception, SystemExit) as error:
+                found.skip(entry.name, f"{entry.value} does not import ({first_sentence(error)})")
             else:
                 found.register(plugin, entry.name, origin)
     return found

@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def documents() -> list[str]:
 
     text = " ".join(list(sample(CorpusSettings()))[:20])
     cuts = [0, 9, 60, 400, 1500, 1700, 4000, 4100, 4700, 6000, 9000, 9001, 9400]
-    pieces = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(cuts)]
     return [*pieces, "", "naïve café, 你好, Ωμέγα — 🙂 " * 6]
 
 

@@ -98,11 +98,7 @@ def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
                 outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
             except LmsatError as error:
                 logger.error("The arrays are lost: %s", error)
-        event = CheckpointMeasured(name, revision, outcome.measurements, outcome.provenance)
-        try:
-            plugins().manager.hook.lmsat_checkpoint_measured(event=event)
-        except Exception as error:
-            logger.error("A plugin failed after the measurement: %s: %s", type(error).__name__, error)
+        plugins().tell(CheckpointMeasured(name, revision, outcome.measurements, outcome.provenance))
 
 
 def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Path:
