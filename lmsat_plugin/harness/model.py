@@ -60,7 +60,6 @@ class SaturationLM(HFLM):
         self.arrays = arrays
         self.head_rank = head_rank
         self.lmsat_outcomes: list[Outcome] = []
-        self._tensor_parallel = kwargs.get("tp_plan") is not None
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
@@ -78,7 +77,7 @@ class SaturationLM(HFLM):
                 f"cannot load the model {where} ({first_sentence(error)}): "
                 "correct the name, the revision or the model arguments; LMSAT_DEBUG=1 shows more"
             ) from error
-        if hasattr(self, "accelerator") and not self._tensor_parallel:
+        if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes

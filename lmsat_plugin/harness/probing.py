@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
-    from lmsat_plugin.probes.base import Probe
+    from lmsat_plugin.probes.base import Probe, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ _LM_EVAL_METADATA = {"version", "config_source"}
 class ProbeRequest:
     """What a task asks of a model."""
 
-    probe: Probe
+    probe: str
+    probe_settings: Settings
     corpus_settings: CorpusSettings
     limit: int | None
     metadata: dict[str, Any]
@@ -63,7 +64,12 @@ def run_probe_requests(
     groups: dict[tuple[CorpusSettings, int | None], dict[str, Probe]] = {}
     for request in asked:
         probes = groups.setdefault((request.corpus_settings, request.limit), {})
-        probes[request.probe.name] = request.probe
+        probe = plugins().probe(request.probe)(request.probe_settings)
+        if probes.setdefault(request.probe, probe).settings != request.probe_settings:
+            raise LmsatError(
+                f"two tasks ask for the probe '{request.probe}' on one corpus with different settings: "
+                "run them one after the other"
+            )
     processes = Processes() if _is_tensor_parallel(lm) else Processes.current()
     execution = Execution(
         device=lm.device,
@@ -82,7 +88,7 @@ def run_probe_requests(
     if processes.rank == 0:
         _finish(lm, lm.lmsat_outcomes)
     return [
-        outcomes[request.corpus_settings, request.limit].measurements[request.probe.name].metrics
+        outcomes[request.corpus_settings, request.limit].measurements[request.probe].metrics
         for request in asked
     ]
 

@@ -88,7 +88,8 @@ class ProbeTask(Task):
     def build_all_requests(self, *, limit: int | None = None, **kwargs: Any) -> None:
         """Build the one request."""
         request = ProbeRequest(
-            probe=self.probe(self.probe_settings),
+            probe=self.probe.name,
+            probe_settings=self.probe_settings,
             corpus_settings=self.corpus_settings,
             limit=None if limit is None else int(limit),
             metadata=dict(self.config.metadata or {}),

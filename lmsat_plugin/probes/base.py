@@ -9,7 +9,7 @@ import enum
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 import torch
 import torchmetrics
@@ -128,7 +128,7 @@ class Probe(ABC, Generic[SettingsT]):
     """For metrics that have a better direction. Geometry has none."""
 
     def __init__(self, settings: SettingsT | None = None) -> None:
-        self.settings: Any = settings or self.settings_type()
+        self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
 
     @abstractmethod
     def start(self, subject: Subject) -> None:
