@@ -118,7 +118,8 @@ def _read(path: Path, field: str | None) -> Iterator[str]:
     if path.suffix != ".jsonl":
         yield text
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON may hold other separators of lines than the line feed.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield _field_of(_parse_line(path, number, line), field, f"line {number} of {path}")
 

@@ -112,7 +112,7 @@ def quiet() -> None:
     """Silence the progress of lm-eval and transformers, for commands that show their own."""
     import transformers
 
-    for name in ("lm_eval", "transformers", "lmsat_plugin"):
+    for name in ("lm_eval", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -20,6 +20,7 @@ from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.forward import Processes
 from lmsat_plugin.measurement.measure import Execution, Outcome, measure_probes
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probes.base import CORPUS
 from lmsat_plugin.settings import closest, unknown_setting
 
 if TYPE_CHECKING:
@@ -62,10 +63,15 @@ def run_probe_requests(
     for request in asked:
         _check_metadata(request.metadata, known_arguments)
     groups: dict[tuple[CorpusSettings, int | None], dict[str, Probe]] = {}
-    for request in asked:
-        probes = groups.setdefault((request.corpus_settings, request.limit), {})
-        probe = plugins().probe(request.probe)(request.probe_settings)
-        if probes.setdefault(request.probe, probe).settings != request.probe_settings:
+    keys = {}
+    # A probe of weights alone goes along with any corpus: it comes last.
+    for index in sorted(range(len(asked)), key=lambda i: not plugins().probe(asked[i].probe).needs & CORPUS):
+        request, kind = asked[index], plugins().probe(asked[index].probe)
+        keys[index] = (request.corpus_settings, request.limit)
+        if groups and not kind.needs & CORPUS:
+            keys[index] = next(iter(groups))
+        made = groups.setdefault(keys[index], {}).setdefault(request.probe, kind(request.probe_settings))
+        if made.settings != request.probe_settings:
             raise LmsatError(
                 f"two tasks ask for the probe '{request.probe}' on one corpus with different settings: "
                 "run them one after the other"
@@ -87,10 +93,7 @@ def run_probe_requests(
     lm.lmsat_outcomes = list(outcomes.values())
     if processes.rank == 0:
         _finish(lm, lm.lmsat_outcomes)
-    return [
-        outcomes[request.corpus_settings, request.limit].measurements[request.probe].metrics
-        for request in asked
-    ]
+    return [outcomes[keys[index]].measurements[request.probe].metrics for index, request in enumerate(asked)]
 
 
 def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.cross_entropy import losses_of_logits, token_losses
-from lmsat_plugin.measurement.surgery import Anatomy, hidden_states, own_logits
+from lmsat_plugin.measurement.surgery import Anatomy, hidden_states, own_logits, position_limit
 from lmsat_plugin.measurement.windows import PaddedBatch, Window, make_batches
 from lmsat_plugin.probes.base import TokenBatch
 
@@ -126,6 +126,14 @@ class ForwardPass:
                         f"memory does not suffice for one window of {max(map(len, (w for b in share for w in b)))} "
                         "tokens: set max_length lower, load with dtype=bfloat16, or use a larger device"
                     ) from error
+            except IndexError as error:
+                longest = max(map(len, (window for windows in share for window in windows)))
+                limit = position_limit(self.anatomy.model)
+                if limit is None or longest <= limit:
+                    raise
+                raise LmsatError(
+                    f"max_length={longest} is beyond the {limit} positions that the model has: set it lower"
+                ) from error
             # Outside the except clause: the traceback holds the tensors that have to go.
             pieces *= 2
             logger.warning("Out of memory: the pass begins again with batches split in %d", pieces)
@@ -144,7 +152,7 @@ class ForwardPass:
         shown = self.show_progress and self.processes.rank == 0
         # Only a pass that takes a while shows a bar.
         with tqdm(
-            total=total, desc="lmsat pass", unit="token", unit_scale=True, delay=2, disable=not shown
+            total=total, desc="lmsat pass", unit="token", unit_scale=True, delay=5, disable=not shown
         ) as bar:
             for windows in share:
                 size = -(-len(windows) // pieces)

@@ -11,7 +11,7 @@ import torch
 from lmsat_plugin.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, unwrap
+from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, unwrap
 from lmsat_plugin.measurement.windows import (
     DEFAULT_WINDOW,
     TokenizedCorpus,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Long enough to tell a wrong head or layer from a right one, short enough to cost nothing.
 _CHECK_TOKENS = 64
-_NO_LIMIT = int(1e12)
 
 
 @dataclass(frozen=True)
@@ -294,10 +293,8 @@ def window_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
         if max_length < 1:
             raise LmsatError(f"max_length={max_length} is not a number of tokens: give at least 1")
         return max_length
-    config = model.config.get_text_config()
-    limits = [getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx")]
-    limit = next((limit for limit in limits if limit), tokenizer.model_max_length)
-    return int(min(DEFAULT_WINDOW, limit if limit < _NO_LIMIT else DEFAULT_WINDOW))
+    # A tokenizer without a limit says 10^30.
+    return int(min(DEFAULT_WINDOW, position_limit(model) or tokenizer.model_max_length))
 
 
 def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:

@@ -125,6 +125,13 @@ def is_tied(model: PreTrainedModel) -> bool:
     return len(pointers) == 1 and 0 not in pointers
 
 
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Return how many positions a model is made for; None if its configuration does not say."""
+    config = model.config.get_text_config()
+    limits = (getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx"))
+    return next((int(limit) for limit in limits if limit), None)
+
+
 def _find_blocks(base: nn.Module, n_blocks: int | None) -> tuple[nn.Module, ...] | None:
     for module in base.modules():
         if isinstance(module, nn.ModuleList) and len(module) == n_blocks:

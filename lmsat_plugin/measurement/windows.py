@@ -171,16 +171,16 @@ def tokenize(
     for index in order:
         if left <= 0 or (limit is not None and len(documents) >= limit):
             break
-        text = corpus.documents[index]
+        text = _whole_characters(corpus.documents[index])
         document = _tokenize_document(f"{index} of {corpus.name}", text, tokenizer, left)
+        if document is None:
+            break
         if not len(document.tokens):
             empty += 1
             continue
         left -= len(document.tokens)
         documents.append(document)
-        digest.update(
-            f"{document.n_bytes}:".encode() + text.encode("utf-8", "surrogatepass")[: document.n_bytes]
-        )
+        digest.update(f"{document.n_bytes}:".encode() + text.encode()[: document.n_bytes])
     if not documents:
         raise LmsatError(
             f"corpus={corpus.name} has no text ({len(corpus.documents)} documents, all empty): give one with text"
@@ -205,31 +205,37 @@ def tokenize(
 
 def _tokenize_document(
     label: str, text: str, tokenizer: PreTrainedTokenizerBase, most: float
-) -> TokenizedDocument:
-    """Tokenise a document, as far as its first ``most`` tokens."""
-    part = text
-    if len(text) > 64 * most + 1024:
-        # Of a long document only the beginning is wanted, unless its tokens spell more than 64 characters each.
-        part = text[: int(64 * most) + 1024]
-    encoding = tokenizer(
-        part, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
-    )
-    tokens = np.asarray(encoding["input_ids"], dtype=np.int32)
-    if len(tokens) <= most and len(part) < len(text):
-        return _tokenize_document(label, text, tokenizer, len(text))
+) -> TokenizedDocument | None:
+    """Tokenise a document, as far as its first ``most`` tokens and a whole character; None if none fits."""
+    # Of a long document only the beginning is tokenised, unless its tokens spell more than 64 characters each.
+    for part in (text[: int(min(64 * most + 1024, len(text)))], text):
+        encoding = tokenizer(
+            part, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
+        )
+        tokens = np.asarray(encoding["input_ids"], dtype=np.int32)
+        if len(tokens) > most or len(part) == len(text):
+            break
     if len(tokens) <= most:
         return TokenizedDocument(label, tokens, _count_bytes(text))
-    tokens = tokens[: int(most)]
-    spelled = (
-        text[: encoding["offset_mapping"][len(tokens) - 1][1]]
-        if tokenizer.is_fast
-        else tokenizer.decode(tokens)
+    stop = int(most)
+    if not tokenizer.is_fast:
+        return TokenizedDocument(label, tokens[:stop], _count_bytes(tokenizer.decode(tokens[:stop])))
+    offsets = encoding["offset_mapping"]
+    # A token may end inside a character of several bytes: the document ends before that character.
+    while stop and offsets[stop][0] < offsets[stop - 1][1]:
+        stop -= 1
+    return (
+        TokenizedDocument(label, tokens[:stop], _count_bytes(text[: offsets[stop - 1][1]])) if stop else None
     )
-    return TokenizedDocument(label, tokens, _count_bytes(spelled))
 
 
 def _count_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text.encode())
+
+
+def _whole_characters(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON can hold and no tokenizer takes, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -261,8 +267,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source:
 def check_tokens(corpus: TokenizedCorpus, vocab_rows: int) -> None:
     """Raise `LmsatError` if the corpus holds a token that the model's embedding has no row for."""
     largest = max(int(document.tokens.max()) for document in corpus.documents)
-    if max(largest, corpus.prefix) >= vocab_rows:
+    if largest >= vocab_rows:
         raise LmsatError(
-            f"the tokenizer gives token {max(largest, corpus.prefix)} but the model has only {vocab_rows} rows: "
+            f"the tokenizer gives token {largest} but the model has only {vocab_rows} rows: "
             "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
+        )
+    if not 0 <= corpus.prefix < vocab_rows:
+        raise LmsatError(
+            f"prefix_token_id={corpus.prefix} is no token of the model, which has {vocab_rows} rows: name another"
         )
