@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from lmsat_plugin.errors import LmsatError
     from lmsat_plugin.hookspecs import CheckpointMeasured, CorpusRegistry, ProbeRegistry, hookimpl
     from lmsat_plugin.measurement.measure import measure
-    from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+    from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+    from lmsat_plugin.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,7 @@ _HOMES = {
     "Measurement": "probes.base",
     "Need": "probes.base",
     "Probe": "probes.base",
-    "Settings": "probes.base",
+    "Settings": "settings",
     "Subject": "probes.base",
     "Sums": "probes.base",
     "TokenBatch": "probes.base",

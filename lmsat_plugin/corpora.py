@@ -15,7 +15,7 @@ import yaml
 from pydantic import PositiveInt
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.probes.base import Settings
+from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

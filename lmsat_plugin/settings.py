@@ -5,16 +5,21 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lmsat_plugin.probes.base import Settings
 
-SettingsT = TypeVar("SettingsT", bound="Settings")
+class Settings(BaseModel):
+    """Base of settings: pydantic fields, each with a default, set through ``--metadata``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 import torch
 import torchmetrics
-from pydantic import BaseModel, ConfigDict
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,12 +45,6 @@ class Need(enum.Flag):
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES
 CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS
-
-
-class Settings(BaseModel):
-    """Base of a probe's settings: pydantic fields, each with a default, set through ``--metadata``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def head_weight(model: PreTrainedModel) -> torch.Tensor:

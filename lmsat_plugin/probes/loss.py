@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
     from lmsat_plugin.measurement.windows import TokenizedCorpus
