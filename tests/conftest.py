@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models are far too small for several threads, which on a busy machine wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib.util
 import itertools

@@ -1,0 +1,222 @@
+"""All probes (loss, anisotropy, head) share one forward pass. What does the rest cost?
+
+Of SmolLM2-135M in float32 on 50,000 tokens of the corpus ``sample``:
+
+(a) lmsat, tokenising included, against a bare pass: a hand-written loop over the same batches, model and loss,
+    nothing else. To reach: 1.10 at most.
+(b) against what one runs today, one after the other: ``hf``'s ``loglikelihood_rolling`` at its fastest batch
+    size, a loop with ``output_hidden_states=True`` and the pairwise cosines of each document and layer, and
+    NumPy's SVD of the head. To reach: a third of their sum at most.
+(c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*`` with its defaults, against bare passes. To
+    reach: 3 at most.
+(d) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
+    machine does products of these shapes, as a share of lmsat's time. For information.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import common
+import numpy as np
+import torch
+import transformers
+from loss_memory_speed import fastest_batch_size
+
+import lmsat_plugin
+from lmsat_plugin.corpora import CorpusSettings, load_corpus
+from lmsat_plugin.measurement.cross_entropy import token_losses
+from lmsat_plugin.measurement.forward import batch_token_budget
+from lmsat_plugin.measurement.surgery import dissect
+from lmsat_plugin.measurement.windows import PaddedBatch, make_batches, tokenize
+from lmsat_plugin.plugins import plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lmsat_plugin.measurement.surgery import Anatomy
+    from lmsat_plugin.measurement.windows import TokenizedCorpus, Window
+
+PROBES = ("loss", "anisotropy", "head")
+
+
+def default_corpus(tokenizer: Any, tokens: int) -> TokenizedCorpus:
+    """Return the corpus that `lmsat_plugin.measure` takes by default."""
+    settings = CorpusSettings(max_tokens=tokens)
+    corpus = load_corpus(settings, plugins().corpora)
+    return tokenize(corpus, settings, tokenizer, prefix=tokenizer.bos_token_id, window=common.WINDOW)
+
+
+def default_batches(corpus: TokenizedCorpus, device: torch.device) -> list[list[Window]]:
+    windows = corpus.windows()
+    return make_batches(windows, batch_token_budget("auto", 64, windows, corpus.window, device))
+
+
+@torch.no_grad()
+def bare_pass(anatomy: Anatomy, batches: Sequence[PaddedBatch]) -> float:
+    """Return the loss by the shortest loop that gives it."""
+    device, total, count = anatomy.model.device, 0.0, 0
+    for batch in batches:
+        states = anatomy.base(input_ids=batch.inputs_BT.to(device), use_cache=False).last_hidden_state
+        losses = token_losses(states.flatten(0, 1)[batch.scored_N.to(device)], batch.targets_N, anatomy.head)
+        total += float(losses.sum())
+        count += len(losses)
+    return total / count
+
+
+# What one runs today.
+
+
+@torch.no_grad()
+def cosines_today(model: Any, windows: Sequence[Window]) -> np.ndarray:
+    """Return the mean pairwise cosine per layer, window by window, from all hidden states."""
+    sums = None
+    for window in windows:
+        inputs = torch.from_numpy(window.tokens[None, :-1].astype(np.int64)).to(model.device)
+        layers = model(input_ids=inputs, output_hidden_states=True).hidden_states
+        means = []
+        for states in layers:
+            units = torch.nn.functional.normalize(states[0], dim=-1)
+            n = len(units)
+            means.append(float(((units @ units.T).sum() - n) / max(n * n - n, 1)))
+        sums = np.array(means) if sums is None else sums + means
+    return sums / len(windows)
+
+
+def today(model: Any, tokenizer: Any, corpus: TokenizedCorpus, texts: Sequence[str]) -> dict[str, Callable]:
+    """Return the three runs; ``hf`` at its fastest batch size."""
+    device = model.device.type
+    hf = common.load("hf", model, tokenizer=tokenizer, device=device, max_length=common.WINDOW)
+    requests, windows = common.rolling_requests(texts), corpus.windows()
+    trial = common.rolling_requests(common.documents(8_000))
+
+    def loss(size: int, requests: Sequence[Any]) -> list[float]:
+        hf.batch_size_per_gpu = size
+        return common.rolling(hf, requests)
+
+    best = fastest_batch_size(lambda size: loss(size, trial[: len(requests)]), device)
+    weight = model.get_output_embeddings().weight.detach()
+    return {
+        f"hf's rolling log-likelihood, batch {best}": lambda: loss(best, requests),
+        "hidden states and pairwise cosines": lambda: cosines_today(model, windows),
+        "NumPy's SVD of the head": lambda: np.linalg.svd(weight.float().cpu().numpy(), compute_uv=False),
+    }
+
+
+def whole_glob(model: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
+    """Run every task that ``lmsat_*`` names through lm-eval, as it is unless tokens are fewer than its 50,000."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    metadata = {} if tokens == 50_000 else {"max_tokens": tokens}
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        lm = common.load("lmsat", model, tokenizer=tokenizer, batch_size="auto", device=model.device.type)
+        manager = TaskManager(metadata=metadata)
+        names = manager.match_tasks(["lmsat_*"])
+        return lm_eval.simple_evaluate(lm, tasks=names, task_manager=manager, metadata=metadata)["results"]
+
+
+# The floor.
+
+
+def products(model: Any, batches: Sequence[Sequence[Window]]) -> dict[tuple[int, int, int], int]:
+    """Return how often each matrix product [rows, in] x [in, out] occurs, of linear layers and head, unpadded."""
+    counts: dict[tuple[int, int, int], int] = {}
+    for batch in batches:
+        inputs, scored = sum(map(len, batch)), sum(window.scored for window in batch)
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                rows = scored if name == "lm_head" else inputs
+                shape = (rows, module.in_features, module.out_features)
+                counts[shape] = counts.get(shape, 0) + 1
+    return counts
+
+
+def attention_flops(model: Any, batches: Sequence[Sequence[Window]]) -> float:
+    """Return the operations of the attention's two products, only where a position may look."""
+    config = model.config
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    return (
+        sum(2 * len(window) ** 2 * width for batch in batches for window in batch) * config.num_hidden_layers
+    )
+
+
+def product_seconds(shape: tuple[int, int, int], device: torch.device) -> float:
+    """Return how long one product of a shape takes, at its best; the head's is timed on a part of its rows."""
+    rows, inside, outside = shape
+    part = min(outside, 8192)
+    a, b = torch.randn(rows, inside, device=device), torch.randn(part, inside, device=device)
+    out = torch.empty(rows, part, device=device)
+
+    def multiply() -> None:
+        torch.mm(a, b.T, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    multiply()
+    return min(common.seconds(multiply) for _ in range(3)) * outside / part
+
+
+def floor(model: Any, batches: Sequence[Sequence[Window]]) -> tuple[float, float, float]:
+    """Return the operations of all products, those per second of the linear ones, and the seconds all need."""
+    counts = products(model, batches)
+    linear = sum(2 * rows * inside * outside * count for (rows, inside, outside), count in counts.items())
+    needed = sum(product_seconds(shape, model.device) * count for shape, count in counts.items())
+    attention = attention_flops(model, batches)
+    return linear + attention, linear / needed, needed * (1 + attention / linear)
+
+
+def main() -> int:
+    quick = common.parse_arguments(__doc__).quick
+    tokens, rounds = (4_000, 3) if quick else (50_000, 3)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = common.smollm2()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    corpus = default_corpus(tokenizer, tokens)
+    batches = default_batches(corpus, model.device)
+    padded = [PaddedBatch.of(batch) for batch in batches]
+    anatomy = dissect(model, padded[0].inputs_BT[0, :64])
+
+    def ours() -> Any:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return lmsat_plugin.measure(
+                model, PROBES, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW
+            )
+
+    separate = today(model, tokenizer, corpus, common.documents(tokens))
+    loss = ours().metrics["loss/loss"]
+    if abs(bare_pass(anatomy, padded) / loss - 1) > 1e-6:
+        raise SystemExit("the bare pass and lmsat disagree: they do not do the same work")
+    runs = {"lmsat": ours, "bare": lambda: bare_pass(anatomy, padded), **separate}
+    times = common.interleaved({**runs, "glob": lambda: whole_glob(model, tokenizer, tokens)}, rounds)
+    best = {name: min(values) for name, values in times.items()}
+    sums = [sum(each) for each in zip(*(times[name] for name in separate), strict=True)]
+    flops, rate, needed = floor(model, batches)
+
+    def row(quantity: str, a: str, b: Sequence[float], limit: float | None = None) -> common.Row:
+        return common.Row(
+            quantity, f"{best[a]:.2f} s", f"{min(b):.2f} s", common.ratio(times[a], b), at_most=limit
+        )
+
+    rows = [
+        row("(a) all probes | bare pass", "lmsat", times["bare"], 1.10),
+        row("(b) all probes | separate runs", "lmsat", sums, 1 / 3),
+        *(row(f"    all probes | {name}", "lmsat", times[name]) for name in separate),
+        row("(c) lmsat_* in lm-eval | bare pass", "glob", times["bare"], 3.0),
+        common.Row(
+            f"(d) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
+            f"{best['lmsat']:.2f} s",
+            f"{needed:.2f} s ({needed / best['lmsat']:.0%})",
+            best["lmsat"] / needed,
+        ),
+    ]
+    return common.report(f"One pass over {corpus.n_tokens} tokens on {device}; ratio = lmsat / rival", rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
