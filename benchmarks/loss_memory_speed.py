@@ -100,7 +100,7 @@ def main() -> int:
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         gpu = device == "cuda"
         rows.append(memory_row(device, *((4, 512) if quick else (16, 2048))))
-        tokens, rounds = (2_000, 2) if quick else (200_000 if gpu else 16_000, 5)
+        tokens, rounds = (2_000, 2) if quick else (200_000 if gpu else 10_000, 4)
         rows.append(speed_row("SmolLM2-135M", smol, device, tokens, rounds, 2.0 if gpu else 1.0))
         rows.append(speed_row("the small model", wide, device, tokens, rounds, 2.0 if gpu else 1.0))
     return common.report("The loss; ratio = lmsat / hf for memory, hf / lmsat for time", rows)

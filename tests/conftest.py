@@ -41,7 +41,13 @@ def _configs() -> dict[str, transformers.PretrainedConfig]:
     t = transformers
     return {
         "gpt2": t.GPT2Config(
-            vocab_size=ROWS, n_embd=48, n_layer=3, n_head=4, n_positions=WINDOW, bos_token_id=0, eos_token_id=0
+            vocab_size=ROWS,
+            n_embd=48,
+            n_layer=3,
+            n_head=4,
+            n_positions=WINDOW,
+            bos_token_id=0,
+            eos_token_id=0,
         ),
         "gpt_neox": t.GPTNeoXConfig(**COMMON),
         "opt": t.OPTConfig(**{**COMMON, "ffn_dim": 96, "word_embed_proj_dim": 48}),
@@ -63,8 +69,14 @@ def _configs() -> dict[str, transformers.PretrainedConfig]:
         ),
         # A head that none of our rules describes: codegen has a bias, Falcon-H1-like multipliers are a config.
         "gptj": t.GPTJConfig(
-            vocab_size=ROWS, n_embd=48, n_layer=3, n_head=4, n_positions=WINDOW, rotary_dim=8,
-            bos_token_id=0, eos_token_id=0,
+            vocab_size=ROWS,
+            n_embd=48,
+            n_layer=3,
+            n_head=4,
+            n_positions=WINDOW,
+            rotary_dim=8,
+            bos_token_id=0,
+            eos_token_id=0,
         ),
     }
 

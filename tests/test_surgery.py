@@ -28,7 +28,10 @@ def test_head_of_hidden_states_is_the_models_logits(architecture, window):
     torch.testing.assert_close(torch.cat(pieces, 1), ours)
     targets = window.roll(-1)
     torch.testing.assert_close(
-        anatomy.head.target_logits(last, targets), ours.gather(1, targets[:, None])[:, 0], rtol=1e-4, atol=1e-4
+        anatomy.head.target_logits(last, targets),
+        ours.gather(1, targets[:, None])[:, 0],
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -40,7 +43,9 @@ def test_states_seen_by_hooks_are_the_models_hidden_states(architecture, window)
         expected = model(window[None], output_hidden_states=True).hidden_states
         seen = {}
         hidden_states(anatomy.base, anatomy.blocks, window[None], lambda i, h: seen.setdefault(i, h.clone()))
-    if architecture == "mamba":  # its list begins after the first block and holds the last before the norm too
+    if (
+        architecture == "mamba"
+    ):  # its list begins after the first block and holds the last before the norm too
         expected = (model.get_input_embeddings()(window[None]), *expected[:2], expected[3])
     assert sorted(seen) == list(range(len(expected)))
     for index, states in enumerate(expected):

@@ -78,8 +78,10 @@ class AnisotropyProbe(Probe[Settings]):
             )
         mean = sums["last_sum"] / n
         covariance = sums["last_squares"] / n - torch.outer(mean, mean)
-        # Rounding can leave a zero variance slightly negative, as behind a norm without bias.
-        eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).clamp_min(0).numpy()
+        eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).numpy()
+        # A direction without variance, as behind a norm without bias, keeps the rounding of the sums: drop it.
+        rounding = len(mean) * np.finfo(float).eps * float(sums["last_squares"].trace()) / n
+        eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)
         return Measurement(
             {
                 "anisotropy_last": float(by_layer[-1]),
