@@ -9,7 +9,7 @@ does not grow with the tokens):
     size, a loop with ``output_hidden_states=True`` that keeps the states and takes the cosines of all pairs of
     the corpus in each layer, and NumPy's SVD of the head. To reach: a third of their sum at most. The pairs grow
     with the square of the tokens, lmsat's cost does not: it is compared at 6,000 tokens.
-(c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*`` with its defaults, against bare passes. To
+(c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*``, against bare passes. To
     reach: 3 at most.
 (d) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
     machine does products of these shapes, as a share of lmsat's time. For information.

@@ -137,7 +137,7 @@ class SaturationLM(HFLM):
         budget = batch_token_budget(
             self.batch_size, self.max_batch_size or 64, windows, self.max_length, self.device
         )
-        anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1][:64]))
+        anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1]))
         # lm-eval has dealt the documents out already: each process runs all its own windows.
         forward = ForwardPass.over(
             anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype, show_progress

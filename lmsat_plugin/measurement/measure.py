@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Long enough to tell a wrong head or layer from a right one, short enough to cost nothing.
-_CHECK_TOKENS = 64
-
 
 @dataclass(frozen=True)
 class Execution:
@@ -222,8 +219,7 @@ def measure_probes(
         check_tokens(corpus, embedding_rows)
     if needs & FORWARD:
         assert corpus is not None
-        first = torch.from_numpy(corpus.windows()[0].tokens[:-1][:_CHECK_TOKENS])
-        anatomy = dissect(model, first)
+        anatomy = dissect(model, torch.from_numpy(corpus.windows()[0].tokens[:-1]))
         if Need.HIDDEN_STATES in needs and not anatomy.layer_widths:
             raise LmsatError(
                 f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"

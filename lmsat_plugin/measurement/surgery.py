@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+# Enough to tell a wrong head or layer from a right one, few enough to cost little.
+_CHECK_TOKENS = 16
+
+
 @dataclass(frozen=True)
 class Head:
     """The map from the last hidden state to logits: ``cap(scale · (h Wᵀ + b))``.
@@ -201,7 +205,7 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
 
 @torch.no_grad()
 def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
-    """Take a causal language model apart and check the parts on ``window``, a row of token ids [T].
+    """Take a causal language model apart and check the parts on the first tokens of ``window``, ids [T].
 
     Raises `LmsatError` for an encoder-decoder model.
     """
@@ -210,7 +214,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
         raise LmsatError(
             f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models"
         )
-    inputs_BT = window[None].to(model.get_input_embeddings().weight.device)
+    inputs_BT = window[None, :_CHECK_TOKENS].to(model.get_input_embeddings().weight.device)
     theirs = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=True)
     expected = theirs.hidden_states or ()
     # A model of a half type rounds its logits, whatever type it returns them in.
@@ -224,7 +228,10 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
         # Not built as transformers builds its models: ask the model as a whole for everything.
         return Anatomy(model, base, None, None, is_tied(model), tuple(h.shape[-1] for h in expected))
     # The first is the blocks' input by construction; Mamba's own list leaves it out.
-    if not all(any(_close(states, one, tolerance) for one in expected) for states in seen[1:]):
+    if not all(
+        any(_close(states, one, tolerance) for one in (*expected[index : index + 1], *expected))
+        for index, states in enumerate(seen[1:], 1)
+    ):
         blocks = None
     if head is not None and (
         last_TD.shape[-1] != head.weight_VD.shape[1]
