@@ -1,6 +1,6 @@
 """All probes (loss, anisotropy, head) share one forward pass. What does the rest cost?
 
-Of SmolLM2-135M in float32 on 6,000 tokens of the corpus ``sample`` (the default is 50,000, which only dilutes what
+Of SmolLM2-135M in float32 on 16,000 tokens of the corpus ``sample`` (the default is 50,000, which only dilutes what
 does not grow with the tokens):
 
 (a) lmsat, tokenising included, against a bare pass: a hand-written loop over the same batches, model and loss,
@@ -8,7 +8,7 @@ does not grow with the tokens):
 (b) against what one runs today, one after the other: ``hf``'s ``loglikelihood_rolling`` at its fastest batch
     size, a loop with ``output_hidden_states=True`` that keeps the states and takes the cosines of all pairs of
     the corpus in each layer, and NumPy's SVD of the head. To reach: a third of their sum at most. The pairs grow
-    with the square of the tokens, lmsat's cost does not: it is compared at 6,000 tokens.
+    with the square of the tokens, lmsat's cost does not: it is compared at 16,000 tokens.
 (c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*``, against bare passes. To
     reach: 3 at most.
 (d) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
@@ -177,7 +177,7 @@ def floor(model: Any, batches: Sequence[Sequence[Window]]) -> tuple[float, float
 
 def main() -> int:
     quick = common.parse_arguments(__doc__).quick
-    tokens, rounds = (2_000, 2) if quick else (6_000, 2)
+    tokens, rounds = (2_000, 2) if quick else (16_000, 2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = common.smollm2()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
