@@ -67,7 +67,7 @@ def _configs() -> dict[str, transformers.PretrainedConfig]:
         "mamba": t.MambaConfig(
             vocab_size=ROWS, hidden_size=48, num_hidden_layers=3, state_size=8, bos_token_id=0, eos_token_id=0
         ),
-        # A head that none of our rules describes: codegen has a bias, Falcon-H1-like multipliers are a config.
+        # A head with a bias.
         "gptj": t.GPTJConfig(
             vocab_size=ROWS,
             n_embd=48,

@@ -367,3 +367,17 @@ def test_command_says_one_sentence(breakage, metadata, words, folder, tmp_path):
     assert all(word in line for word in words), line
     assert not list(arrays.glob("*"))
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_measure_refuses_an_incomplete_checkpoint_too(folder, tokenizer):
+    from safetensors.torch import load_file, save_file
+
+    from lmsat_plugin import measure
+
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    lost = sorted(name for name in weights if "mlp" in name)[0]
+    del weights[lost]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(LmsatError, match="lacks 1 of the model's weights"):
+        measure(folder, ["head"], tokenizer=tokenizer)

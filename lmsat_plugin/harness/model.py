@@ -12,8 +12,8 @@ from lm_eval.models.huggingface import HFLM
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.harness.checks import check_checkpoint_folder, load_whole
 from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
+from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.restricted_head import truncate_head
 from lmsat_plugin.measurement.surgery import dissect

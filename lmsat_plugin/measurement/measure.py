@@ -10,6 +10,7 @@ import torch
 
 from lmsat_plugin.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, unwrap
 from lmsat_plugin.measurement.windows import (
@@ -121,8 +122,13 @@ def measure(
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
     if isinstance(model, str | Path):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_checkpoint_folder(source)
         try:
-            loaded = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype).to(place)
+            loaded = (
+                load_whole(AutoModelForCausalLM)
+                .from_pretrained(source, revision=revision, dtype=dtype)
+                .to(place)
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise LmsatError(
                 f"cannot load the model {source} ({first_sentence(error)}): correct the name"
