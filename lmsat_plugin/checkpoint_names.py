@@ -1,0 +1,70 @@
+"""What the name of a checkpoint says: the training step and the tokens seen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lmsat_plugin.errors import LmsatError
+
+_MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+# OLMo's stage1-step5000-tokens21B, Pythia's step1000, DataDecide's step69369-seed-default, Megatron's
+# iter_0001000, the Trainer's checkpoint-500, DeepSpeed's global_step1000, epoch_3, ckpt-100.
+_STEP = re.compile(
+    r"(?:^|[^a-z])(global_?step|step|checkpoint|ckpt|chkpt|iter(?:ation)?|epoch)s?[-_=]?(\d+)(?![\d.]|[kmbt]\b)",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d+(?:\.\d+)?)([kmbt]?)(?![a-z\d.])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training had come: optimiser steps and tokens, each None where it is not known."""
+
+    step: int | None = None
+    tokens: int | None = None
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Return a user's pattern of names. Raises `LmsatError` unless it is one with a group ``step`` or ``tokens``."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise LmsatError(f"step_pattern='{pattern}' is no regular expression ({error}): correct it") from None
+    if not {"step", "tokens"} & compiled.groupindex.keys():
+        raise LmsatError(
+            f"step_pattern='{pattern}' has no group (?P<step>...) or (?P<tokens>...): add the one it is to find"
+        )
+    return compiled
+
+
+def parse_progress(
+    name: str, pattern: re.Pattern[str] | None = None, tokens_per_step: int | None = None
+) -> Progress:
+    """Return the step and the tokens that a revision's or a folder's name states.
+
+    ``pattern`` finds them in names of one's own, by its groups ``step`` and ``tokens``. Tokens that the name
+    does not state are the step times ``tokens_per_step``; an epoch counts as a step without tokens.
+    """
+    if pattern is not None:
+        match = pattern.search(name)
+        groups = match.groupdict() if match else {}
+        step, tokens = _count(groups.get("step")), _count(groups.get("tokens"))
+    else:
+        found = _STEP.search(name)
+        step = int(found[2]) if found else None
+        if found and found[1].lower() == "epoch":
+            tokens_per_step = None
+        found = _TOKENS.search(name)
+        tokens = _count(found[1] + found[2]) if found else None
+    if tokens is None and step is not None and tokens_per_step is not None:
+        tokens = step * tokens_per_step
+    return Progress(step, tokens)
+
+
+def _count(text: str | None) -> int | None:
+    """Return the number that ``21B``, ``0.5m`` or ``1_000`` is; None for what is none."""
+    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmbt]?)", text or "", re.IGNORECASE)
+    if match is None:
+        return None
+    return round(float(re.sub("[_,]", "", match[1])) * _MULTIPLES[match[2].lower()])
