@@ -35,7 +35,7 @@ class Recorder(lmsat_plugin.Probe):
 
     def start(self, subject: lmsat_plugin.Subject) -> None:
         self.layers: list[list[torch.Tensor]] = [[] for _ in subject.layer_widths]
-        self.windows = subject.corpus.windows()
+        self.windows = subject.corpus.windows
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: lmsat_plugin.TokenBatch) -> None:
         self.layers[layer].append(states_ND.double().cpu())

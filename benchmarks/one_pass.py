@@ -52,7 +52,7 @@ def default_corpus(tokenizer: Any, tokens: int) -> TokenizedCorpus:
 
 
 def default_batches(corpus: TokenizedCorpus, device: torch.device) -> list[list[Window]]:
-    windows = corpus.windows()
+    windows = corpus.windows
     return make_batches(windows, batch_token_budget("auto", 64, windows, corpus.window, device))
 
 
@@ -94,7 +94,7 @@ def today(model: Any, tokenizer: Any, corpus: TokenizedCorpus, texts: Sequence[s
     """Return the three runs; ``hf`` at its fastest batch size."""
     device = model.device.type
     hf = common.load("hf", model, tokenizer=tokenizer, device=device, max_length=common.WINDOW)
-    requests, windows = common.rolling_requests(texts), corpus.windows()
+    requests, windows = common.rolling_requests(texts), corpus.windows
     trial = common.rolling_requests(common.documents(8_000))
 
     def loss(size: int, requests: Sequence[Any]) -> list[float]:

@@ -124,7 +124,7 @@ def test_whole_corpus(documents, tokenizer):
     assert (found["documents"], found["documents_empty"]) == (len(seen), documents.count(""))
     assert found["documents_available"] == len(documents)
     assert (found["tokens"], found["bytes"]) == (corpus.n_tokens, corpus.n_bytes)
-    assert sum(window.scored for window in corpus.windows()) == corpus.n_tokens
+    assert sum(window.scored for window in corpus.windows) == corpus.n_tokens
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 63, 64, 65, 1000, 2500])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import transformers
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import get_dtype
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
@@ -16,13 +20,12 @@ from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.restricted_head import truncate_head
-from lmsat_plugin.measurement.surgery import dissect
+from lmsat_plugin.measurement.surgery import dissect, is_tied
 from lmsat_plugin.measurement.windows import Window, check_tokenizer, rolling_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    import transformers
     from lm_eval.api.instance import Instance
 
     from lmsat_plugin.measurement.measure import Outcome
@@ -30,6 +33,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
+
+
+# What makes of the stored weights a model of other weights.
+_MAKES_ANOTHER_MODEL = {
+    *("peft", "delta", "gguf_file", "autogptq", "gptqmodel", "tp_plan", "parallelize", "subfolder"),
+    *("load_in_8bit", "load_in_4bit", "quantization_config", "device_map"),
+}
+# What a configuration says of where it comes from.
+_ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
+
+
+def _shape(config: transformers.PretrainedConfig) -> dict[str, Any]:
+    """Return what a configuration says of the model itself."""
+    return {key: value for key, value in config.to_dict().items() if key not in _ORIGIN}
+
+
+@contextmanager
+def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong while a model loads into a sentence."""
+    try:
+        yield
+    except LmsatError:
+        raise
+    except Exception as error:
+        where = f"{pretrained} at revision {revision}" if revision else pretrained
+        raise LmsatError(
+            f"cannot load the model {where} ({first_sentence(error)}): "
+            "correct the name, the revision or the model arguments; LMSAT_DEBUG=1 shows more"
+        ) from error
 
 
 @register_model("lmsat")
@@ -56,27 +88,20 @@ class SaturationLM(HFLM):
         arrays: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self._given = kwargs
         self._arguments = {"pretrained", "head_rank", "arrays", *kwargs}
         self.arrays = arrays
         self.head_rank = head_rank
         self.lmsat_outcomes: list[Outcome] = []
+        self.memo: dict[Any, Any] | None = None
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
             check_writable(Path(arrays))
         if isinstance(pretrained, str):
             check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
-        try:
+        with _named_errors(f"{pretrained}", kwargs.get("revision")):
             super().__init__(pretrained, **kwargs)
-        except LmsatError:
-            raise
-        except Exception as error:
-            revision = kwargs.get("revision")
-            where = f"{pretrained} at revision {revision}" if revision else f"{pretrained}"
-            raise LmsatError(
-                f"cannot load the model {where} ({first_sentence(error)}): "
-                "correct the name, the revision or the model arguments; LMSAT_DEBUG=1 shows more"
-            ) from error
         if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index
@@ -100,9 +125,59 @@ class SaturationLM(HFLM):
         """Answer the requests of all ``lmsat_*`` tasks in one forward pass per corpus."""
         return run_probe_requests(self, requests, self._arguments)
 
+    def load_weights(self, folder: str) -> bool:
+        """Load the weights of another checkpoint of the same series into the model that is here.
+
+        They come through transformers' own loader, so that renamed and merged tensors are put right, and are
+        copied into the tensors that are here. Returns False, with nothing changed, for a checkpoint of another
+        architecture or type, and for models that are not loaded as they are stored.
+
+        Raises:
+            LmsatError: For a checkpoint that cannot be read or is incomplete.
+        """
+        if self._arguments & _MAKES_ANOTHER_MODEL or getattr(self.config, "quantization_config", None):
+            return False
+        check_checkpoint_folder(folder)
+        with _named_errors(folder):
+            remote = bool(self._given.get("trust_remote_code"))
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+            if _shape(config) != _shape(self.config):
+                return False
+            fresh = load_whole(self.AUTO_MODEL_CLASS).from_pretrained(
+                folder, dtype=get_dtype(self._given.get("dtype", "auto")), trust_remote_code=remote
+            )
+        here, there = (
+            {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+            for model in (self.model, fresh)
+        )
+        if here != there or is_tied(self.model) != is_tied(fresh):
+            return False
+        self.model.load_state_dict(fresh.state_dict())
+        if self.head_rank is not None:
+            truncate_head(self.model, self.head_rank)
+        self.lmsat_outcomes = []
+        return True
+
     def get_model_info(self) -> dict:
-        """Return what ``hf`` does, and ``lmsat``: the provenance of the measurements."""
-        return {**super().get_model_info(), **provenance_of(self)}
+        """Return what ``hf`` does, without asking the Hub, and ``lmsat``: the provenance of the measurements."""
+        return {
+            "model_num_parameters": self.model.num_parameters(),
+            "model_dtype": self.model.dtype,
+            "model_revision": self.revision,
+            "model_sha": getattr(self.config, "_commit_hash", None) or "",
+            **provenance_of(self),
+        }
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return self._once((context, continuation), super()._encode_pair, context, continuation)
+
+    def _once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``make``, or in a series return what it made for the checkpoint before."""
+        if self.memo is None:
+            return make(*arguments)
+        if key not in self.memo:
+            self.memo[key] = make(*arguments)
+        return self.memo[key]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return each string's log-likelihood in nats: ``hf``'s windows, with the loss in float32 or better.
@@ -113,7 +188,7 @@ class SaturationLM(HFLM):
         if self.backend != "causal":
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         texts = [request.args[0] for request in requests]
-        encoded = [torch.tensor(self.tok_encode(text), dtype=torch.int32).numpy() for text in texts]
+        encoded = [self._once(("rolling", text), self._encode, text) for text in texts]
         windows: list[Window] = [
             window
             for index, tokens in enumerate(encoded)
@@ -126,6 +201,9 @@ class SaturationLM(HFLM):
         for text, result in zip(texts, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
         return results
+
+    def _encode(self, text: str) -> np.ndarray:
+        return np.asarray(self.tok_encode(text), dtype=np.int32)
 
     def _rolling_pass(self, windows: list[Window], sums: torch.Tensor, show_progress: bool) -> None:
         def start() -> None:

@@ -85,6 +85,7 @@ def run_probe_requests(
         prefix_token_id=lm.custom_prefix_token_id,
         autocast=lm.mixed_precision_dtype,
         processes=processes,
+        memo=getattr(lm, "memo", None),
     )
     outcomes = {
         key: measure_probes(lm.model, lm.tokenizer, probes, key[0], execution, limit=key[1])
@@ -120,7 +121,7 @@ def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Pa
 
 
 def provenance_of(lm: Any) -> dict[str, Any]:
-    """Return ``{"lmsat": ...}`` for the result file's config, or nothing if no probe has run."""
+    """Return ``{"lmsat": ...}`` for the result file's config: a list for several corpora; nothing without probes."""
     outcomes: list[Outcome] = getattr(lm, "lmsat_outcomes", [])
     if not outcomes:
         return {}

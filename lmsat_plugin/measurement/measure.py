@@ -12,7 +12,7 @@ from lmsat_plugin.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, unwrap
+from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
 from lmsat_plugin.measurement.windows import (
     DEFAULT_WINDOW,
     TokenizedCorpus,
@@ -25,7 +25,7 @@ from lmsat_plugin.probes.base import CORPUS, FORWARD, Measurement, Need, Probe, 
 from lmsat_plugin.settings import parse_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +42,16 @@ class Execution:
     prefix_token_id: int | None = None
     autocast: torch.dtype | None = None
     processes: Processes = field(default_factory=Processes)
+    memo: dict[Any, Any] | None = None
+    """What the checkpoints of one tokenizer share; a series keeps it, a single measurement needs none."""
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` makes; in a series it is made once."""
+        if self.memo is None:
+            return make()
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
 
 @dataclass(frozen=True)
@@ -210,22 +220,29 @@ def measure_probes(
     for probe in probes.values():
         needs |= probe.needs
     embedding_rows = model.get_input_embeddings().weight.shape[0]
-    check_tokenizer(tokenizer, embedding_rows, tokenizer.name_or_path or "the model")
+    execution.once(
+        ("tokenizer", embedding_rows),
+        lambda: check_tokenizer(tokenizer, embedding_rows, tokenizer.name_or_path or "the model"),
+    )
     corpus = anatomy = None
     if needs & CORPUS:
-        documents = documents or load_corpus(corpus_settings, plugins().corpora)
-        corpus = tokenize(
-            documents,
-            corpus_settings,
-            tokenizer,
-            prefix=_prefix_token(tokenizer, execution.prefix_token_id),
-            window=window_length(model, tokenizer, execution.max_length),
-            limit=limit,
+        prefix = _prefix_token(tokenizer, execution.prefix_token_id)
+        window = window_length(model, tokenizer, execution.max_length)
+        corpus = execution.once(
+            (corpus_settings, prefix, window, limit),
+            lambda: tokenize(
+                documents or load_corpus(corpus_settings, plugins().corpora),
+                corpus_settings,
+                tokenizer,
+                prefix=prefix,
+                window=window,
+                limit=limit,
+            ),
         )
         check_tokens(corpus, embedding_rows)
     if needs & FORWARD:
         assert corpus is not None
-        anatomy = dissect(model, torch.from_numpy(corpus.windows()[0].tokens[:-1]))
+        anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1]))
         if Need.HIDDEN_STATES in needs and not anatomy.layer_widths:
             raise LmsatError(
                 f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"
@@ -233,7 +250,7 @@ def measure_probes(
     subject = Subject(
         model=model,
         tokenizer=tokenizer,
-        vocab_rows=min(max(tokenizer.get_vocab().values()) + 1, embedding_rows),
+        vocab_rows=min(execution.once("vocabulary", lambda: _vocabulary(tokenizer)), embedding_rows),
         device=execution.device,
         synchronise=execution.processes.size > 1,
         layer_widths=anatomy.layer_widths if anatomy else (),
@@ -275,7 +292,7 @@ def _run_pass(
         for probe in watching_losses:
             probe.update_losses(losses_N, batch)
 
-    windows = corpus.windows()
+    windows = corpus.windows
     budget = batch_token_budget(
         execution.batch_size, execution.max_batch_size, windows, corpus.window, execution.device
     )
@@ -297,6 +314,10 @@ def window_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
         return max_length
     # A tokenizer without a limit says 10^30.
     return int(min(DEFAULT_WINDOW, position_limit(model) or tokenizer.model_max_length))
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> int:
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:
@@ -328,6 +349,7 @@ def _provenance(
             for name, probe in probes.items()
         },
         "processes": execution.processes.size,
+        "model": size_of(model),
     }
     if subject.corpus is not None:
         found["corpus"] = subject.corpus.provenance

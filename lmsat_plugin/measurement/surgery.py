@@ -129,6 +129,25 @@ def is_tied(model: PreTrainedModel) -> bool:
     return len(pointers) == 1 and 0 not in pointers
 
 
+def size_of(model: PreTrainedModel) -> dict[str, int]:
+    """Return a model's ``n_params``, ``n_params_non_embedding``, ``hidden_size`` and ``vocab_size``.
+
+    A shared tensor counts once. Embeddings are those of tokens and of learned positions, and the LM head (the
+    convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size`` is the number of rows, padding included.
+    """
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    apart = {id(weight): weight.numel() for weight in (*embeddings, head) if isinstance(weight, torch.Tensor)}
+    total = model.num_parameters()
+    config = model.config.get_text_config()
+    return {
+        "n_params": total,
+        "n_params_non_embedding": total - sum(apart.values()),
+        "hidden_size": int(config.hidden_size),
+        "vocab_size": model.get_input_embeddings().weight.shape[0],
+    }
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """Return how many positions a model is made for; None if its configuration does not say."""
     config = model.config.get_text_config()

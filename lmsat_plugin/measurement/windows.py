@@ -5,6 +5,7 @@ Shapes: B windows of a batch, T tokens of its longest window, N scored tokens of
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -138,8 +139,9 @@ class TokenizedCorpus:
         """Return the bytes of each document."""
         return np.array([document.n_bytes for document in self.documents])
 
+    @functools.cached_property
     def windows(self) -> list[Window]:
-        """Return all windows, document by document."""
+        """All windows, document by document."""
         return [
             window
             for index, document in enumerate(self.documents)

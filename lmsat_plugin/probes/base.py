@@ -41,6 +41,8 @@ class Need(enum.Flag):
     """The probe runs backward passes of its own over `Subject.corpus` in `Probe.finish`."""
     TRAINING_STREAM = enum.auto()
     """A corpus to train on besides the one to measure."""
+    HEAD = enum.auto()
+    """The LM head's weight, in `Subject.head_weight_VD`. If nothing needs more, nothing more is loaded."""
 
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES

@@ -25,7 +25,7 @@ class HeadProbe(Probe[Settings]):
     """
 
     name = "head"
-    needs = Need.WEIGHTS
+    needs = Need.HEAD
 
     def start(self, subject: Subject) -> None:
         """Take the weight; nothing is computed yet."""

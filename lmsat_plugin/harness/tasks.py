@@ -1,0 +1,126 @@
+"""Tasks that many checkpoints share: their objects, few-shot contexts and requests are made once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lm_eval.tasks
+from lm_eval.api.group import Group
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import TaskIndex
+
+import lmsat_autoload
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.settings import closest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lm_eval.api.task import Task
+    from lm_eval.tasks._index import Entry
+
+_LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
+
+
+class SharedTasks(TaskManager):
+    """A task manager that gives the same Task objects each time, with their requests kept.
+
+    lm-eval's own tasks take seconds to index: they are only looked at for a name that is not found elsewhere.
+
+    Raises:
+        LmsatError: For a task that is not there, or cannot be loaded.
+    """
+
+    def __init__(self, wanted: Sequence[str], include_path: Sequence[str], metadata: dict[str, Any]) -> None:
+        folders = [*lmsat_autoload.task_folders(), *include_path]
+        super().__init__(include_defaults=False, include_path=folders, metadata=metadata)
+        if not all(self._matches(name) for name in wanted):
+            super().__init__(include_path=folders, metadata=metadata)
+        self._made: dict[str, Any] = {}
+
+    def resolve(self, wanted: Sequence[str]) -> list[str]:
+        """Return the names and YAML files that names, globs and tags stand for, each once."""
+        found: dict[str, None] = {}
+        for name in wanted:
+            matches = self._matches(name)
+            if not matches:
+                meant = closest(name, self.all_tasks)
+                hint = f"did you mean {meant}?" if meant else "`lm_eval ls tasks` lists lm-eval's"
+                raise LmsatError(
+                    f"no task is named '{name}': {hint} (your own are found with include_path: FOLDER)"
+                )
+            for match in matches:
+                tagged = self.task_index[match].tags if match in self.all_tags else (match,)
+                found.update(dict.fromkeys(sorted(tagged)))
+        return list(found)
+
+    def _matches(self, name: str) -> list[str]:
+        return self.match_tasks([name]) or ([name] if Path(name).is_file() else [])
+
+    def probe_of(self, name: str) -> str | None:
+        """Return the probe that a task of ours asks for; None for any other task."""
+        return (self._config_of(name) or {}).get("probe")
+
+    def version_of(self, name: str) -> Any:
+        """Return what identifies a task: its version, by member for a group; a file of the user's by its content."""
+        probe = self.probe_of(name)
+        if probe is not None:
+            return plugins().probe(probe).version
+        config = self._config_of(name) or {}
+        version = (config.get("metadata") or {}).get("version")
+        members = config.get("task")
+        if isinstance(members, list):
+            names = [member if isinstance(member, str) else member.get("task", "") for member in members]
+            return {
+                "version": version,
+                **{member: self.version_of(member) for member in names if self._entry_of(member)},
+            }
+        entry = self._entry_of(name)
+        path = entry.yaml_path if entry else None
+        if path is None or path.is_relative_to(_LM_EVAL_TASKS):
+            return version
+        return {"version": version, "yaml_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    def _entry_of(self, name: str) -> Entry | None:
+        return self.task_index.get(name) or (TaskIndex.entry_from_path(Path(name)) if name else None)
+
+    def _config_of(self, name: str) -> dict[str, Any] | None:
+        entry = self._entry_of(name)
+        if entry is None or entry.cfg is not None or entry.yaml_path is None:
+            return entry.cfg if entry else None
+        return lm_eval.tasks._yaml_loader.load_yaml(entry.yaml_path, resolve_func=False)
+
+    def _load_spec(self, spec: Any) -> Any:
+        if spec not in self._made:
+            try:
+                made = super()._load_spec(spec)
+            except LmsatError:
+                raise
+            except Exception as error:
+                raise LmsatError(
+                    f"the task '{spec}' cannot be loaded ({first_sentence(error)}): "
+                    "check its data and the network, or leave it out"
+                ) from error
+            for task in made.get_all_tasks() if isinstance(made, Group) else [made]:
+                _build_once(task)
+            self._made[spec] = made
+        return self._made[spec]
+
+
+def _build_once(task: Task) -> None:
+    """Make a task build its requests only once; afterwards it hands them out without their old answers."""
+    build, built = task.build_all_requests, False
+
+    def build_all_requests(**options: Any) -> None:
+        nonlocal built
+        if not built:
+            build(**options)
+            built = True
+        for instance in task.instances:
+            instance.resps = []
+            instance.filtered_resps = {}
+
+    task.build_all_requests = build_all_requests
