@@ -1,4 +1,4 @@
-"""Keep the task files out of an editable install: it finds them in the checkout."""
+"""Keep the tasks and configurations out of an editable install: they are found in the checkout."""
 
 from typing import Any
 

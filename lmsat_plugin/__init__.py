@@ -6,8 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmsat_plugin.callback import SaturationCallback
     from lmsat_plugin.errors import LmsatError
-    from lmsat_plugin.hookspecs import CheckpointMeasured, CorpusRegistry, ProbeRegistry, hookimpl
+    from lmsat_plugin.harness.results import load_results
+    from lmsat_plugin.hookspecs import (
+        CheckpointEvaluated,
+        CheckpointMeasured,
+        CorpusRegistry,
+        ProbeRegistry,
+        SweepFinished,
+        hookimpl,
+    )
     from lmsat_plugin.measurement.measure import measure
     from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
     from lmsat_plugin.settings import Settings
@@ -15,11 +24,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "SaturationCallback": "callback",
     "LmsatError": "errors",
+    "CheckpointEvaluated": "hookspecs",
     "CheckpointMeasured": "hookspecs",
     "CorpusRegistry": "hookspecs",
     "ProbeRegistry": "hookspecs",
+    "SweepFinished": "hookspecs",
     "hookimpl": "hookspecs",
+    "load_results": "harness.results",
     "measure": "measurement.measure",
     "Measurement": "probes.base",
     "Need": "probes.base",
@@ -31,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckpointEvaluated",
     "CheckpointMeasured",
     "CorpusRegistry",
     "LmsatError",
@@ -38,11 +52,14 @@ __all__ = [
     "Need",
     "Probe",
     "ProbeRegistry",
+    "SaturationCallback",
     "Settings",
     "Subject",
     "Sums",
+    "SweepFinished",
     "TokenBatch",
     "hookimpl",
+    "load_results",
     "measure",
 ]
 

@@ -1,4 +1,4 @@
-"""The demonstration: train a small series on the sample text, and measure each of its checkpoints.
+"""The demonstration: train two small series on the sample text, and sweep over their checkpoints.
 
 Everything is real and small: GPT-NeoX models as Pythia's, trained with Pythia's optimiser settings, saved as
 ordinary Hugging Face checkpoints, measured through lm-eval on documents they were not trained on.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -17,8 +17,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lmsat_plugin.corpora import CorpusSettings, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from lmsat_plugin.sweep.runner import Summary
 
 WIDTHS = (32, 128)
 STEPS = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -113,34 +115,27 @@ def _learning_rate(step: int, peak: float) -> float:
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def run_demo(output: Path, show: Any) -> list[dict[str, Any]]:
-    """Train the series and measure every checkpoint; return one row of metrics a checkpoint.
+def run_demo(output: Path, show: Callable[[str], None]) -> Summary:
+    """Train the series and sweep over them as `configs/demo.yaml` says; ``show`` is told how far training is.
 
-    Under ``output``: the held-out corpus, the checkpoints, and lm-eval's result files. ``show`` is called with
-    each row as soon as it is there.
+    Under ``output``: the held-out corpus, the checkpoints, and the results.
     """
-    from lmsat_plugin.harness.evaluate import evaluate_checkpoint, own_task_manager, quiet
+    from lmsat_plugin.sweep.config import SHIPPED, load_config
+    from lmsat_plugin.sweep.run import run_sweep
 
-    quiet()
     documents, held_out = split_sample()
-    corpus = output / "held_out.jsonl"
-    write_corpus(held_out, corpus)
+    write_corpus(held_out, output / "held_out.jsonl")
     tokenizer = train_tokenizer(documents)
-    manager = own_task_manager({"corpus": str(corpus)})
-    rows = []
     for width in WIDTHS:
         name = f"neox-w{width}"
-        for step, folder in train(width, documents, tokenizer, output / "checkpoints" / name):
-            place = output / "results" / name / f"step{step}"
-            results = evaluate_checkpoint(
-                str(folder), ["lmsat_*"], manager, place, batch_size="auto", arrays=str(place)
-            )
-            metrics = {
-                metric.partition(",")[0]: value
-                for task in results["results"].values()
-                for metric, value in task.items()
-                if "," in metric
-            }
-            rows.append({"model": name, "step": step, **metrics})
-            show(rows[-1])
-    return rows
+        for step, _ in train(width, documents, tokenizer, output / "checkpoints" / name):
+            show(f"{name}: step {step} of {STEPS[-1]}")
+    here = {
+        "models": [
+            {"pretrained": str(output / "checkpoints" / f"neox-w{width}"), "tokens_per_step": BATCH * CONTEXT}
+            for width in WIDTHS
+        ],
+        "corpora": str(output / "held_out.jsonl"),
+        "output": str(output / "results"),
+    }
+    return run_sweep(load_config(SHIPPED / "demo.yaml", here))

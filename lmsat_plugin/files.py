@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
 
+PART = ".part"
+"""How a file ends that is being written; one that is left was cut off by a kill."""
+
 
 def safe_name(name: str) -> str:
     """Return a name for a file from a name from outside: no separators, no ``..``, nothing a shell reads."""
@@ -32,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

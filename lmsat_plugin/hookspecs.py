@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from lmsat_plugin.corpora import CorpusSource
     from lmsat_plugin.probes.base import Measurement, Probe
@@ -61,6 +62,32 @@ class CheckpointMeasured:
     provenance: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class CheckpointEvaluated:
+    """One checkpoint's results, as soon as its result file is written."""
+
+    model: str
+    revision: str
+    step: int | None
+    tokens: int | None
+    metrics: Mapping[str, float]
+    """All values of the file by ``task/metric``, with ``task/metric,filter`` where the filter is not ``none``."""
+    path: Path
+    """The result file."""
+    output: Path
+    """The sweep's output folder."""
+    trackers: Mapping[str, Mapping[str, Any]]
+    """The trackers that the sweep's configuration asks for, with their settings."""
+
+
+@dataclass(frozen=True)
+class SweepFinished:
+    """A sweep that has ended: its output folder, and the trackers that its configuration asks for."""
+
+    output: Path
+    trackers: Mapping[str, Mapping[str, Any]]
+
+
 @hookspec
 def lmsat_register_probes(registry: ProbeRegistry) -> None:
     """Called once, when the probes are first asked for: add yours with ``registry.add(MyProbe)``."""
@@ -74,3 +101,13 @@ def lmsat_register_corpora(registry: CorpusRegistry) -> None:
 @hookspec
 def lmsat_checkpoint_measured(event: CheckpointMeasured) -> None:
     """Called after lm-eval has measured a checkpoint, once for each corpus, on the main process only."""
+
+
+@hookspec
+def lmsat_checkpoint_evaluated(event: CheckpointEvaluated) -> None:
+    """Called by a sweep after each result file, on the main process only."""
+
+
+@hookspec
+def lmsat_sweep_finished(event: SweepFinished) -> None:
+    """Called when a sweep ends, also when it is interrupted, on the main process only."""

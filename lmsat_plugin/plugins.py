@@ -13,14 +13,27 @@ import pluggy
 
 from lmsat_plugin import hookspecs
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.hookspecs import CorpusRegistry, ProbeRegistry, hookimpl
+from lmsat_plugin.hookspecs import (
+    CheckpointEvaluated,
+    CheckpointMeasured,
+    CorpusRegistry,
+    ProbeRegistry,
+    SweepFinished,
+    hookimpl,
+)
+from lmsat_plugin.trackers import TRACKERS
 
 if TYPE_CHECKING:
     from lmsat_plugin.corpora import CorpusSource
-    from lmsat_plugin.hookspecs import CheckpointMeasured
     from lmsat_plugin.probes.base import Probe
 
 logger = logging.getLogger(__name__)
+
+_EVENTS = {
+    CheckpointMeasured: "lmsat_checkpoint_measured",
+    CheckpointEvaluated: "lmsat_checkpoint_evaluated",
+    SweepFinished: "lmsat_sweep_finished",
+}
 
 
 class BuiltIn:
@@ -82,15 +95,17 @@ class Plugins:
         self.origins.update({f"corpus:{key}": origin for key in corpora.sources.keys() - self.corpora.keys()})
         self.probes, self.corpora = probes.probes, corpora.sources
 
-    def tell(self, event: CheckpointMeasured) -> None:
-        """Call each plugin's ``lmsat_checkpoint_measured``; one that fails loses neither the result nor the others."""
+    def tell(self, event: CheckpointMeasured | CheckpointEvaluated | SweepFinished) -> None:
+        """Call the event's hook in each plugin; one that fails loses neither the result nor the others."""
+        hook = _EVENTS[type(event)]
+        subject = event.output if isinstance(event, SweepFinished) else event.model
         for name, plugin in self.manager.list_name_plugin():
-            call = self.manager.subset_hook_caller("lmsat_checkpoint_measured", self._others(plugin))
+            call = self.manager.subset_hook_caller(hook, self._others(plugin))
             try:
                 call(event=event)
             except Exception as error:
                 logger.warning(
-                    "plugin '%s' failed after %s was measured: %s", name, event.model, first_sentence(error)
+                    "plugin '%s' failed in %s of %s: %s", name, hook, subject, first_sentence(error)
                 )
 
     def skip(self, name: str, reason: str) -> None:
@@ -121,6 +136,8 @@ def load() -> Plugins:
     manager.add_hookspecs(hookspecs)
     found = Plugins(manager)
     found.register(BuiltIn(), "lmsat", "built in")
+    for tracker in TRACKERS:
+        found.register(tracker(), f"lmsat.{tracker.name}", "built in")
     if os.environ.get("LMSAT_PLUGINS") != "0":
         for entry in entry_points(group="lmsat"):
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -17,7 +18,17 @@ import torch
 import transformers
 from conftest import WINDOW
 
-from lmsat_plugin import Measurement, Need, Probe, hookimpl, hookspecs, measure
+from lmsat_plugin import (
+    CheckpointEvaluated,
+    CheckpointMeasured,
+    Measurement,
+    Need,
+    Probe,
+    SweepFinished,
+    hookimpl,
+    hookspecs,
+    measure,
+)
 from lmsat_plugin.corpora import CorpusSettings, load_corpus
 from lmsat_plugin.plugins import load, plugins
 
@@ -249,7 +260,20 @@ def test_example_in_many_batches(installed, checkpoint, monkeypatch, centred):
     np.testing.assert_allclose(outcome.arrays["principal_component/by_layer"], shares, rtol=1e-5)
 
 
-def test_lmsat_checkpoint_measured_that_fails_is_named_and_the_others_are_told(caplog):
+def evaluated(output: Path) -> CheckpointEvaluated:
+    metrics = {"lmsat_loss/loss": 2.5, "gsm8k/exact_match,strict-match": 0.25}
+    return CheckpointEvaluated("model", "step8", 8, None, metrics, output / "results.json", output, {})
+
+
+EVENTS = {
+    "lmsat_checkpoint_measured": CheckpointMeasured("model", "main", {}, {}),
+    "lmsat_checkpoint_evaluated": evaluated(Path("output")),
+    "lmsat_sweep_finished": SweepFinished(Path("output"), {}),
+}
+
+
+@pytest.mark.parametrize("hook", EVENTS)
+def test_plugin_that_fails_to_listen_is_named_and_the_others_are_told(hook, caplog):
     told = []
 
     def fails(event):
@@ -258,15 +282,42 @@ def test_lmsat_checkpoint_measured_that_fails_is_named_and_the_others_are_told(c
     def listens(event):
         told.append(event)
 
-    fails.__name__ = listens.__name__ = "lmsat_checkpoint_measured"
+    fails.__name__ = listens.__name__ = hook
     found = load()
-    for name, hook in (("first", listens), ("bad", fails), ("last", listens)):
-        found.register(plugin(hook), name, "docs")
-    event = hookspecs.CheckpointMeasured("model", "main", {}, {})
-    found.tell(event)
-    assert told == [event, event]
-    assert "plugin 'bad' failed" in caplog.text
-    assert "the disk is full" in caplog.text
+    for name, function in (("first", listens), ("bad", fails), ("last", listens)):
+        found.register(plugin(function), name, "docs")
+    found.tell(EVENTS[hook])
+    assert told == [EVENTS[hook]] * 2
+    [record] = caplog.records
+    subject = "output" if hook == "lmsat_sweep_finished" else "model"
+    assert record.getMessage() == f"plugin 'bad' failed in {hook} of {subject}: the disk is full"
+
+
+def test_lmsat_checkpoint_evaluated_and_lmsat_sweep_finished_get_their_own_event_only(tmp_path):
+    told = []
+
+    def lmsat_checkpoint_evaluated(event):
+        told.append(("evaluated", event))
+
+    def lmsat_sweep_finished(event):
+        told.append(("finished", event))
+
+    found = load()
+    found.register(plugin(lmsat_checkpoint_evaluated, lmsat_sweep_finished), "mine", "mine 1.0")
+    one, end = evaluated(tmp_path), SweepFinished(tmp_path, {})
+    for event in (EVENTS["lmsat_checkpoint_measured"], one, end):
+        found.tell(event)
+    assert told == [("evaluated", one), ("finished", end)]
+
+
+def test_lmsat_sweep_finished_is_told_to_the_built_in_trackers(tmp_path):
+    pytest.importorskip("tensorboard")
+    found, trackers = load(), {"tensorboard": {}}
+    found.tell(dataclasses.replace(evaluated(tmp_path), trackers=trackers))
+    tracker = found.manager.get_plugin("lmsat.tensorboard")
+    assert list(tracker.runs) == [(tmp_path, "model")]
+    found.tell(SweepFinished(tmp_path, trackers))
+    assert tracker.runs == {}
 
 
 def test_plugin_named_by_two_entry_points_is_used_once():

@@ -7,10 +7,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from lmsat_plugin import __version__
+from lmsat_plugin.cli.checkpoints import Checkpoints
 from lmsat_plugin.cli.demo import Demo
 from lmsat_plugin.cli.doctor import Doctor
 from lmsat_plugin.cli.eval import Eval
 from lmsat_plugin.cli.probes import Probes
+from lmsat_plugin.cli.results import Results
+from lmsat_plugin.cli.sweep import Sweep
 from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.cli.command import Command
 
-COMMANDS: tuple[type[Command], ...] = (Demo, Eval, Probes, Doctor)
+COMMANDS: tuple[type[Command], ...] = (Demo, Checkpoints, Sweep, Eval, Probes, Results, Doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

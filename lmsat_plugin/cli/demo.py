@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
 _COLUMNS = {
-    "model": "model",
-    "step": "step",
     "loss": "loss",
-    "loss_stderr": "±",
     "bits_per_byte": "bits/byte",
     "anisotropy_last": "anisotropy",
     "effective_rank_last": "eff. rank",
@@ -41,11 +38,12 @@ class Demo(Command):
             "--output", type=Path, default=Path("demo"), metavar="DIR", help="a new folder (default: demo)"
         )
 
-    def run(self, args: argparse.Namespace) -> None:
+    def run(self, args: argparse.Namespace) -> int:
         """Run it and print the table."""
         output: Path = args.output
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise LmsatError(f"--output {output} is there already: remove it or name a new folder")
+        from lmsat_plugin import load_results
         from lmsat_plugin.demo import run_demo
 
         begun = time.monotonic()
@@ -53,21 +51,20 @@ class Demo(Command):
             f"Training two small GPT-NeoX models on CPython's documentation; results go to {output}/",
             flush=True,
         )
-        rows = run_demo(
-            output,
-            lambda row: print(
-                f"  {row['model']} step {row['step']:>3}: loss {row['loss']:.3f} nats/token", flush=True
-            ),
+        summary = run_demo(output, lambda line: print(f"  {line}", flush=True))
+        table = load_results(output / "results").pivot_table(
+            index=["model", "step"], columns="metric", values="value"
         )
         print_table(
             "Loss in nats/token on held-out documents, last layer's anisotropy and effective rank, the head's entropy",
-            list(_COLUMNS.values()),
-            [[row.get(key, "") for key in _COLUMNS] for row in rows],
+            ["model", "step", *_COLUMNS.values()],
+            table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
         )
         print(
-            f"{len(rows)} checkpoints in {time.monotonic() - begun:.0f} s. "
+            f"{len(table)} checkpoints in {time.monotonic() - begun:.0f} s. "
             "A run this short does not saturate: these are the curves of a healthy beginning.\n"
-            f"Result files: {output / 'results'}   Measure one again with:\n"
+            f"All values: lmsat results {output / 'results'}   Measure one again with:\n"
             f"  lm_eval --model lmsat --model_args pretrained={output}/checkpoints/neox-w128/step512 "
             f"--tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl"
         )
+        return int(bool(summary.failed))

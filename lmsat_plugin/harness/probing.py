@@ -61,7 +61,7 @@ def run_probe_requests(
         )
     asked: list[ProbeRequest] = [request.args[1] for request in requests]
     for request in asked:
-        _check_metadata(request.metadata, known_arguments)
+        check_metadata(request.metadata, known_arguments)
     groups: dict[tuple[CorpusSettings, int | None], dict[str, Probe]] = {}
     keys = {}
     # A probe of weights alone goes along with any corpus: it comes last.
@@ -129,7 +129,7 @@ def provenance_of(lm: Any) -> dict[str, Any]:
     return {"lmsat": provenance[0] if len(provenance) == 1 else provenance}
 
 
-def _check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
+def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
     """Raise `LmsatError` for a key that is nobody's: neither lm-eval's, nor the model's, nor ours."""
     settings = set(CorpusSettings.model_fields)
     for probe in plugins().probes.values():

@@ -14,19 +14,36 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
+def local_folder(pretrained: str) -> Path | None:
+    """Return the folder that ``pretrained`` names, or None for what could be a name of the Hub.
+
+    Raises `LmsatError` for a path where there is no folder.
+    """
+    path = Path(pretrained)
+    try:
+        path = path.expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or first_sentence(error)
+        raise LmsatError(f"pretrained={pretrained} cannot be read ({reason}); correct the path") from None
+    if not exists:
+        looks_local = path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1
+        if looks_local or (os.sep != "/" and os.sep in pretrained):
+            raise LmsatError(f"pretrained={pretrained}: there is no such folder; correct the path")
+        return None
+    if not path.is_dir():
+        raise LmsatError(f"pretrained={pretrained} is a file: give the folder that holds it")
+    return path
+
+
 def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str | None = None) -> None:
     """Raise `LmsatError` for a missing folder, or one without a configuration, or with missing or cut weights.
 
     A name that is not a folder here and could be one of the Hub is left to the Hub.
     """
-    path = Path(pretrained).expanduser()
-    if not path.exists():
-        looks_local = path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1
-        if looks_local or (os.sep != "/" and os.sep in pretrained):
-            raise LmsatError(f"pretrained={pretrained}: there is no such folder; correct the path")
+    path = local_folder(pretrained)
+    if path is None:
         return
-    if not path.is_dir():
-        raise LmsatError(f"pretrained={pretrained} is a file: give the folder that holds it")
     path = path / subfolder
     if gguf_file is not None:
         if not (path / gguf_file).is_file():

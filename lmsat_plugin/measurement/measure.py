@@ -344,6 +344,7 @@ def _provenance(
             name: {
                 "version": probe.version,
                 "settings": probe.settings.model_dump(),
+                "reads_corpus": bool(probe.needs & CORPUS),
                 "origin": plugins().origins.get(f"probe:{name}", type(probe).__module__),
             }
             for name, probe in probes.items()

@@ -1,0 +1,231 @@
+"""Measure a model while transformers' Trainer trains it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from transformers import ProcessorMixin, Trainer, TrainerCallback
+
+from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
+from lmsat_plugin.measurement.measure import make_probes, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas as pd
+    from transformers import (
+        PreTrainedTokenizerBase,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+
+    from lmsat_plugin.probes.base import Probe
+
+logger = logging.getLogger(__name__)
+
+# Of measure(); other settings are the probes'.
+_OF_THE_CORPUS = ("seed", "text_field", "max_length", "prefix_token_id")
+
+
+class SaturationCallback(TrainerCallback):
+    """Measure the Trainer's model at step 0, after every ``every`` steps, and at the end.
+
+    The values are logged as the Trainer's own are: they are in ``trainer.state.log_history`` and wherever
+    ``report_to`` says, named as in a sweep (``lmsat_loss/loss``). They are those that measuring the saved checkpoint
+    would give. The training is the same, to the bit, as without the callback. With several processes, all measure
+    together. A measurement that fails is a warning, and the training goes on.
+
+    Attributes:
+        history: One dictionary for each measurement: ``step``, ``tokens`` (where
+            ``include_num_input_tokens_seen`` counts them, else None) and ``metrics``.
+    """
+
+    def __init__(
+        self,
+        probes: Sequence[str | Probe] = ("loss", "anisotropy", "head"),
+        every: int = 500,
+        corpus: str | Iterable[str] = "sample",
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
+        max_tokens: int | None = 20_000,
+        batch_size: int | str = "auto",
+        at_start: bool = True,
+        at_end: bool = True,
+        **settings: Any,
+    ) -> None:
+        """Check the arguments.
+
+        Args:
+            probes: Names of probes, or instances.
+            every: Steps of the optimizer from one measurement to the next.
+            corpus: ``sample``, a path, a named corpus, or the documents themselves.
+            tokenizer: A tokenizer or where it is; by default the Trainer's ``processing_class``.
+            max_tokens: Tokens to measure; None takes the whole corpus.
+            batch_size: Windows a batch, or ``auto``.
+            at_start: Measure at step 0.
+            at_end: Measure at the last step.
+            settings: Settings of the probes, and ``seed``, ``text_field``, ``max_length`` and ``prefix_token_id``
+                of `lmsat_plugin.measure`.
+
+        Raises:
+            LmsatError: For a number of steps that is none, an unknown probe, or an unknown setting.
+        """
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise LmsatError(f"every={every!r} is not a number of steps: give a whole number, at least 1")
+        make_probes(probes, {k: v for k, v in settings.items() if k not in _OF_THE_CORPUS})
+        self.every = every
+        self.at_start = at_start
+        self.at_end = at_end
+        self.tokenizer = tokenizer
+        self.arguments = {
+            "probes": tuple(probes),
+            "corpus": corpus if isinstance(corpus, str) else tuple(corpus),
+            "max_tokens": max_tokens,
+            "batch_size": batch_size,
+            **settings,
+        }
+        self.history: list[dict[str, Any]] = []
+        self._last_step: int | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the history as a table with the columns step, tokens, task, metric, value."""
+        import pandas as pd
+
+        rows = [
+            (entry["step"], entry["tokens"], *name.split("/", 1), value)
+            for entry in self.history
+            for name, value in entry["metrics"].items()
+        ]
+        return pd.DataFrame(rows, columns=["step", "tokens", "task", "metric", "value"])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the model as it was given; not where a training is resumed."""
+        self._last_step = None
+        if self.at_start and state.global_step == 0:
+            self._measure(args, state, control, **kwargs)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure after a step of the optimizer, if it is due or the last."""
+        if state.global_step % self.every == 0:
+            self._measure(args, state, control, **kwargs)
+        self._measure_if_last(args, state, control, **kwargs)
+
+    def _measure_if_last(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.at_end and control.should_training_stop:
+            self._measure(args, state, control, **kwargs)
+
+    # Early stopping is decided after the step's end; on_train_end is late: trackers have closed by then.
+    on_save = on_epoch_end = _measure_if_last
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the model at the end, if that is still to do and it is still the last step's."""
+        if not self.at_end or state.global_step == self._last_step:
+            return
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            logger.warning(
+                "step %d is not measured: the Trainer has loaded its best model", state.global_step
+            )
+        else:
+            self._measure(args, state, control, **kwargs)
+
+    def _measure(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        processing_class: Any = None,
+        **_: Any,
+    ) -> None:
+        step = state.global_step
+        if step == self._last_step:
+            return
+        self._last_step = step
+        tokenizer = self.tokenizer or processing_class
+        if isinstance(tokenizer, ProcessorMixin):
+            tokenizer = tokenizer.tokenizer
+        model = extract_model_from_parallel(model, keep_torch_compile=False)
+        try:
+            with _undisturbed(model):
+                outcome = measure(model, tokenizer=tokenizer, **self.arguments)
+        except Exception as error:
+            logger.warning(
+                "step %d is not measured: %s", step, first_sentence(error), exc_info=wants_traceback()
+            )
+            return
+        metrics = {f"lmsat_{name}": float(value) for name, value in outcome.metrics.items()}
+        counted = args.include_num_input_tokens_seen not in (False, "no")
+        tokens = int(state.num_input_tokens_seen) if counted else None
+        self.history.append({"step": step, "tokens": tokens, "metrics": metrics})
+        # Logging takes back the flag by which the Trainer's own log of this step is due.
+        due = control.should_log
+        trainer = _calling_trainer()
+        if trainer is not None:
+            trainer.log(dict(metrics))
+        else:
+            state.log_history.append({**metrics, "epoch": state.epoch, "step": step})
+        control.should_log = due
+
+
+def _calling_trainer() -> Trainer | None:
+    """Return the Trainer that calls the callback.
+
+    It alone knows all that ``report_to`` names, and tells its callbacks neither itself nor them; when a callback
+    sees a log, both the history and the trackers have it already, without what the callback would add.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer):
+            return caller
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+@contextlib.contextmanager
+def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
+    """Put back what measuring touches or may touch: modes, hooks, gradients and random numbers.
+
+    Within, the model is as its saved checkpoint is: without mixed precision, and not compiled.
+    """
+    modules = [(module, dict(module.__dict__), set(module._forward_hooks)) for module in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
+    # Compiling for the measurement's shapes would use up the number of times that the training's code may be.
+    stance = getattr(torch.compiler, "set_stance", None)
+    with torch.random.fork_rng(devices), stance("force_eager") if stance else contextlib.nullcontext():
+        try:
+            for parameter, _ in gradients:
+                parameter.grad = None
+            if "_original_forward" in model.__dict__:  # accelerate's, beneath its mixed precision
+                model.forward = model.__dict__["_original_forward"]
+            yield
+        finally:
+            for module, attributes, hooks in modules:
+                # transformers leaves hooks, and a mark that it did, in a model that was asked for hidden states;
+                # compiled code goes to pieces over them.
+                for hook in module._forward_hooks.keys() - hooks:
+                    del module._forward_hooks[hook]
+                for key in module.__dict__.keys() - attributes.keys():
+                    del module.__dict__[key]
+                module.__dict__.update(attributes)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,0 +1,109 @@
+"""``lmsat checkpoints``: what a series holds, before a sweep measures it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.tables import print_table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lmsat_plugin.sweep.checkpoints import Checkpoint
+
+_REQUESTS_AT_ONCE = 8
+
+
+class Checkpoints(Command):
+    """List the checkpoints that a repository of the Hub or a folder holds: revision, step, tokens, commit, size."""
+
+    name = "checkpoints"
+    help = "the checkpoints of a Hub repository or a folder"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.add_argument("model", metavar="MODEL", help="a repository of the Hub, or a folder")
+        parser.add_argument(
+            "--revisions",
+            nargs="+",
+            metavar="SELECTION",
+            help="list these only, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
+            "the step), every:N, A..B (steps, such as 1k..10k), a name, a glob, a step or a commit",
+        )
+        parser.add_argument(
+            "--step-pattern", metavar="RE", help="finds (?P<step>...) or (?P<tokens>...) in names of your own"
+        )
+        parser.add_argument("--tokens-per-step", type=int, metavar="N", help="for names that state no tokens")
+        parser.add_argument(
+            "--sizes", action="store_true", help="the sizes on the Hub too: one request for each revision"
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Print the list."""
+        from rich.markup import escape
+
+        from lmsat_plugin.errors import LmsatError
+        from lmsat_plugin.sweep.checkpoints import find_checkpoints, select
+
+        if args.tokens_per_step is not None and args.tokens_per_step < 1:
+            raise LmsatError(
+                f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more"
+            )
+        found = find_checkpoints(
+            args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern
+        )
+        if args.revisions:
+            found = select(found, args.revisions)
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, found))
+        rows = [_describe(checkpoint, size) for checkpoint, size in zip(found, sizes, strict=True)]
+        if args.json:
+            print(json.dumps(rows, indent=2))
+            return
+        columns = {"revision": [_printable(row["revision"]) for row in rows]}
+        for key in ("step", "tokens"):
+            columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
+        columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
+        columns["size"] = _right([_readable(row["size"]) for row in rows])
+        columns = {key: cells for key, cells in columns.items() if any(cells)}
+        title = f"{_printable(found[0].model)}: {len(found)} checkpoint{'s' if len(found) != 1 else ''}"
+        print_table(escape(title), tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _describe(checkpoint: Checkpoint, size: int | None) -> dict[str, Any]:
+    keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
+    return {**{key: getattr(checkpoint, key) for key in keys}, "size": size}
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    """Return the bytes of a checkpoint's weights."""
+    from lmsat_plugin.sweep.hub import file_sizes
+    from lmsat_plugin.sweep.weights import weight_files
+
+    if checkpoint.folder is not None:
+        sizes = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file()}
+    else:
+        sizes = file_sizes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
+    return sum(weight_files(sizes).values())
+
+
+def _readable(size: int | None) -> str:
+    """Return a size as people say it."""
+    if size is None:
+        return ""
+    unit = next(unit for unit in (1e9, 1e6, 1e3, 0) if size >= unit)
+    return f"{size / unit:.1f} {({1e9: 'GB', 1e6: 'MB', 1e3: 'kB'})[unit]}" if unit else f"{size} B"
+
+
+def _right(cells: list[str]) -> list[str]:
+    width = max(map(len, cells), default=0)
+    return [cell.rjust(width) if cell else "" for cell in cells]
+
+
+def _printable(text: str) -> str:
+    """Return a name without the bytes of a file name that are no text."""
+    return text.encode("utf-8", "replace").decode()

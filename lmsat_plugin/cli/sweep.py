@@ -1,0 +1,200 @@
+"""``lmsat sweep``: every checkpoint on every task, however often it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from lmsat_plugin.sweep.config import SweepConfig
+    from lmsat_plugin.sweep.run import Options
+    from lmsat_plugin.sweep.runner import Summary
+
+_EXECUTORS = ("local", "processes", "slurm")
+
+
+class Sweep(Command):
+    """Measure a series of checkpoints as a YAML file says; what is measured already is not measured again.
+
+    lmsat sweep configs/folder.yaml --dry-run
+    lmsat sweep configs/pythia.yaml max_tokens=20000 output=results/pythia
+    lmsat sweep run.yaml --executor processes --workers 4
+    lmsat sweep run.yaml --watch
+
+    The exit code is 0 if everything is measured, 1 if a checkpoint failed or is left, 2 for bad input,
+    130 after Ctrl-C.
+    """
+
+    name = "sweep"
+    help = "measure a series of checkpoints, and go on where it was interrupted"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the configuration and how to run it."""
+        parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to measure: see configs/")
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="take precedence over the file")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+        parser.add_argument(
+            "--executor", choices=_EXECUTORS, help="where to run (default: the file's, or local)"
+        )
+        parser.add_argument("--workers", type=int, metavar="N", help="processes, for --executor processes")
+        parser.add_argument(
+            "--shard", type=_fraction, metavar="I/N", help="only part I of N of the checkpoints"
+        )
+        parser.add_argument("--only", type=_checkpoint, metavar="MODEL@REVISION", help="only this checkpoint")
+        parser.add_argument("--force", action="store_true", help="measure again what is done")
+        parser.add_argument("--retry-failed", action="store_true", help="try again what has failed")
+        parser.add_argument(
+            "--watch",
+            nargs="?",
+            type=float,
+            const=30.0,
+            metavar="SECONDS",
+            help="measure checkpoints as they appear, looking every 30 seconds, until Ctrl-C",
+        )
+        parser.add_argument("--wait", action="store_true", help="with slurm: stay until the jobs are through")
+        parser.add_argument("--worker", help=argparse.SUPPRESS)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run it."""
+        import lmsat_autoload
+
+        lmsat_autoload.install()
+        from lmsat_plugin.sweep.config import load_config
+        from lmsat_plugin.sweep.run import Options, run_sweep
+
+        given = {"executor": args.executor, "workers": args.workers}
+        overrides = {
+            **_parse(args.overrides),
+            **{key: value for key, value in given.items() if value is not None},
+        }
+        config = load_config(args.config, overrides)
+        options = Options(
+            shard=args.shard,
+            only=args.only,
+            force=args.force,
+            retry_failed=args.retry_failed,
+            watch=args.watch,
+        )
+        if args.watch is not None and args.watch <= 0:
+            raise LmsatError(f"--watch {args.watch} is no number of seconds: give more than 0")
+        if args.dry_run:
+            return _show_plan(config, options)
+        try:
+            if args.worker is not None or config.executor == "local":
+                if args.worker is not None:
+                    options = replace(options, wait=False, prefix=f"worker {args.worker} ")
+                summary = run_sweep(config, options)
+            else:
+                from lmsat_plugin.sweep.executors import run_processes, run_slurm
+
+                again = _again(args)
+                if config.executor == "processes":
+                    summary = run_processes(config, options, again)
+                else:
+                    summary = run_slurm(config, options, again, wait=args.wait)
+        except KeyboardInterrupt:
+            print(
+                f"lmsat: interrupted; what is measured is kept in {config.output}. "
+                f"Go on with: {' '.join(['lmsat', *sys.argv[1:]])}",
+                file=sys.stderr,
+            )
+            return 130
+        return 0 if args.worker is not None else _report(config, summary)
+
+
+def _parse(overrides: list[str]) -> dict[str, Any]:
+    found = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LmsatError(
+                f"'{text}' is not KEY=VALUE: give an option of the file, such as max_tokens=20000"
+            )
+        try:
+            found["corpora" if key == "corpus" else key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found
+
+
+def _fraction(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"{text} is no part I/N: give for example 1/4 to 4/4")
+    return int(first), int(second)
+
+
+def _checkpoint(text: str) -> tuple[str, str]:
+    model, at, revision = text.rpartition("@")
+    if not at:
+        raise argparse.ArgumentTypeError(f"{text} is not MODEL@REVISION")
+    return model, revision
+
+
+def _again(args: argparse.Namespace) -> list[str]:
+    """Return the arguments with which a worker runs the same sweep."""
+    flags = [name for name in ("force", "retry_failed") if getattr(args, name)]
+    return [
+        *("sweep", str(args.config), *args.overrides, "--executor", "local"),
+        *(f"--{name.replace('_', '-')}" for name in flags),
+    ]
+
+
+def _show_plan(config: SweepConfig, options: Options) -> int:
+    from lmsat_plugin.sweep.plan import Plan
+    from lmsat_plugin.sweep.run import chosen, make_downloads, survey
+    from lmsat_plugin.sweep.store import Store
+
+    plan = Plan(config)
+    store = Store(config.output)
+    jobs = chosen(plan.jobs, options)
+    states = survey(plan, store, make_downloads(config, store), jobs)
+    print_table(
+        "Tasks",
+        ("task", "corpus", "tokens", "shots"),
+        [
+            (
+                unit.task,
+                batch.corpus.corpus if unit.probe else "",
+                (batch.corpus.max_tokens or "all") if unit.probe else "",
+                "" if unit.num_fewshot is None else unit.num_fewshot,
+            )
+            for batch in plan.batches
+            for unit in batch.units
+        ],
+    )
+    print_table(
+        f"Results in {config.output}",
+        ("model", "checkpoints", "results", "done", "failed", "to do", "GB to download"),
+        [
+            (m, s.checkpoints, s.results, s.done, s.failed, s.todo, round(s.download_bytes / 1e9, 2))
+            for m, s in states.items()
+        ],
+    )
+    return 0
+
+
+def _report(config: SweepConfig, summary: Summary) -> int:
+    """Print what became of the sweep; return the exit code."""
+    parts = [f"{summary.measured} measured", f"{summary.done_before} done before"]
+    if summary.elsewhere:
+        parts.append(f"{summary.elsewhere} left to other sweeps")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed")
+    for same in summary.identical:
+        print(f"Identical weights: {', '.join(same)}")
+    for label, reason in list(summary.failed.items())[:20]:
+        print(f"Failed: {label}: {reason}", file=sys.stderr)
+    print(f"Checkpoints: {', '.join(parts)}. Results: {config.output}")
+    if summary.failed:
+        print("Try the failed ones again with --retry-failed.", file=sys.stderr)
+    return 1 if summary.failed or summary.elsewhere else 0

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM: at once where nothing is lost by it, after the write where a file is being written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Interrupts:
+    """Turns both signals into KeyboardInterrupt, except within `held`, where they wait."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._waiting = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._depth:
+            self._waiting = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside; outside the main thread there are none to handle."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._handle) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let what is inside finish first."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._waiting and not self._depth:
+                self._waiting = False
+                raise KeyboardInterrupt

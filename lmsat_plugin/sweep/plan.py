@@ -1,0 +1,221 @@
+"""What a sweep has to do: checkpoints × tasks × corpora, and what identifies each result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.corpora import CorpusSettings, HubCorpus, load_corpus
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.probing import check_metadata
+from lmsat_plugin.harness.tasks import SharedTasks
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probes.base import CORPUS, Need
+from lmsat_plugin.settings import parse_settings
+from lmsat_plugin.sweep.checkpoints import Checkpoint, find_checkpoints, select
+from lmsat_plugin.sweep.store import Identity, Stored, canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.sweep.config import ModelEntry, SweepConfig
+
+# Arguments of the model that say how it runs, not what comes out.
+_HOW = {
+    *("device", "batch_size", "max_batch_size", "parallelize", "device_map", "tp_plan", "logits_cache"),
+    *("max_memory_per_gpu", "max_cpu_memory", "offload_folder", "trust_remote_code", "attn_implementation"),
+}
+# What of them a probe of weights alone does not see.
+_OF_TEXT = {"max_length", "prefix_token_id", "add_bos_token", "truncation"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A task on one corpus with one number of shots, which is measured as a whole or not at all."""
+
+    task: str
+    version: Any
+    probe: str | None
+    needs: Need | None
+    """What the probe needs; None for a task of lm-eval's."""
+    num_fewshot: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Units that lm-eval evaluates together: one call, one pass over the corpus, one result file."""
+
+    corpus: CorpusSettings
+    num_fewshot: int | None
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to measure, with the model arguments it is loaded with."""
+
+    checkpoint: Checkpoint
+    model_args: dict[str, Any] = field(hash=False)
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.checkpoint.model} {self.checkpoint.revision}"
+
+
+class Plan:
+    """A configuration worked out.
+
+    Raises:
+        LmsatError: For a model, a revision, a task, a corpus or a setting that is not there or not right.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+        self.batches = _batches(config)
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """The selected checkpoints, model by model, in the order of training."""
+        return find_jobs(self.config)
+
+    @cached_property
+    def _corpora(self) -> dict[CorpusSettings, dict[str, Any]]:
+        return {
+            batch.corpus: {**batch.corpus.model_dump(), "sha256": _digest(batch.corpus)}
+            for batch in self.batches
+            if any(unit.needs is not None and unit.needs & CORPUS for unit in batch.units)
+        }
+
+    def identity(self, job: Job, batch: Batch, unit: Unit, weights: str | None) -> Identity:
+        """Return all that a unit's result depends on. ``weights`` is a commit or a hash."""
+        config, args = self.config, {k: v for k, v in job.model_args.items() if k not in _HOW}
+        found: dict[str, Any] = {"task": unit.task, "version": unit.version, "weights": weights}
+        if unit.probe is None:
+            own = {key for probe in plugins().probes.values() for key in probe.settings_type.model_fields}
+            own |= CorpusSettings.model_fields.keys()
+            found.update(
+                num_fewshot=unit.num_fewshot,
+                limit=config.limit,
+                metadata={key: value for key, value in config.metadata.items() if key not in own},
+                chat=[config.apply_chat_template, config.fewshot_as_multiturn, config.system_instruction],
+                gen_kwargs=config.gen_kwargs,
+            )
+        else:
+            found["settings"] = _probe_settings(unit.probe, config.metadata)
+            assert unit.needs is not None
+            if unit.needs & CORPUS:
+                found.update(corpus=self._corpora[batch.corpus], limit=config.limit)
+            else:
+                args = {key: value for key, value in args.items() if key not in _OF_TEXT}
+        found["model_args"] = args
+        return json.loads(canonical(found))
+
+    def work(self, job: Job, weights: str | None) -> list[tuple[int, Unit, Identity]]:
+        """Return everything to be measured of a checkpoint: batch numbers, units, identities."""
+        return [
+            (number, unit, self.identity(job, batch, unit, weights))
+            for number, batch in enumerate(self.batches)
+            for unit in batch.units
+        ]
+
+    def pending(
+        self, job: Job, stored: Stored, weights: str | None, *, force: bool = False, retry_failed: bool = True
+    ) -> list[tuple[int, Unit, Identity]]:
+        """Return what is neither measured nor, unless it is to be retried, known to fail."""
+        known = {} if force else {**stored.done, **({} if retry_failed else stored.failed)}
+        return [item for item in self.work(job, weights) if canonical(item[2]) not in known]
+
+    def metadata(self, batch: Batch, job: Job) -> dict[str, Any]:
+        """Return what lm-eval's ``--metadata`` would be: the model's arguments among it."""
+        corpus = batch.corpus.model_dump(exclude_none=True) | {"max_tokens": batch.corpus.max_tokens}
+        return {**job.model_args, "pretrained": job.checkpoint.pretrained, **self.config.metadata, **corpus}
+
+
+def find_jobs(config: SweepConfig) -> list[Job]:
+    """Return the selected checkpoints of a configuration."""
+    jobs: list[Job] = []
+    for entry in config.models:
+        found = find_checkpoints(
+            entry.pretrained,
+            name=entry.name,
+            tokens_per_step=entry.tokens_per_step,
+            step_pattern=entry.step_pattern,
+        )
+        args = _model_args(config, entry)
+        jobs += [Job(checkpoint, args) for checkpoint in select(found, entry.revisions)]
+    seen: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        key = (job.checkpoint.model, job.checkpoint.revision)
+        if key in seen and seen[key] != job:
+            raise LmsatError(
+                f"two models of the sweep are called '{key[0]}' and have a checkpoint '{key[1]}': "
+                "give one of them another `name`"
+            )
+        seen[key] = job
+    return list(seen.values())
+
+
+def _model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
+    args = {**config.model_args, **entry.model_args}
+    if (
+        misplaced := {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
+        & args.keys()
+    ):
+        raise LmsatError(
+            f"model_args: '{min(misplaced)}' is the sweep's business: remove it, or set it as a key of its own"
+        )
+    if entry.tokenizer is not None:
+        args["tokenizer"] = entry.tokenizer
+    return args
+
+
+def _batches(config: SweepConfig) -> list[Batch]:
+    """Sort the tasks into calls of lm-eval: by corpus, for probes that read one, and by number of shots."""
+    wanted = [entry.task for entry in config.tasks]
+    tasks = SharedTasks(wanted, config.include_path, dict(config.metadata))
+    names = tasks.resolve(wanted)
+    if any(tasks.probe_of(name) for name in names):
+        arguments = {key for entry in config.models for key in _model_args(config, entry)}
+        check_metadata(config.metadata, arguments)
+    corpora = config.corpus_settings()
+    units: dict[tuple[CorpusSettings, int | None], dict[str, Unit]] = {}
+    for entry in config.tasks:
+        shots = config.num_fewshot if entry.num_fewshot is None else entry.num_fewshot
+        for name in tasks.resolve([entry.task]):
+            probe = tasks.probe_of(name)
+            needs = None if probe is None else plugins().probe(probe).needs
+            if probe is not None:
+                _probe_settings(probe, config.metadata)
+                shots = config.num_fewshot
+            unit = Unit(name, tasks.version_of(name), probe, needs, None if probe else shots)
+            several = needs is not None and needs & CORPUS
+            for corpus in corpora if several else corpora[:1]:
+                units.setdefault((corpus, shots), {})[name] = unit
+    return [Batch(corpus, shots, tuple(found.values())) for (corpus, shots), found in units.items()]
+
+
+def _probe_settings(probe: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    kind = plugins().probe(probe).settings_type
+    own = {key: value for key, value in metadata.items() if key in kind.model_fields}
+    return parse_settings(kind, own).model_dump(mode="json")
+
+
+def _digest(settings: CorpusSettings) -> str | None:
+    """Return a hash of a corpus' text; None for one of the Hub, which its name and settings stand for."""
+    sources = plugins().corpora
+    if isinstance(sources.get(settings.corpus), HubCorpus):
+        return None
+    digest = hashlib.sha256()
+    for document in load_corpus(settings, sources).documents:
+        data = document.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()
+
+
+def share(jobs: Sequence[Job], shard: tuple[int, int] | None) -> list[Job]:
+    """Return the part ``(i, n)``, counted from 1, of the jobs: every n-th, so that parts are alike."""
+    return list(jobs) if shard is None else list(jobs[shard[0] - 1 :: shard[1]])

@@ -1,0 +1,76 @@
+"""How far a sweep is: bars on a terminal, a line for each checkpoint elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SHOWN = {"lmsat_loss/loss": "loss", "lmsat_anisotropy/anisotropy_last": "anisotropy"}
+
+
+class Progress:
+    """Shows a sweep of ``total`` checkpoints; ``prefix`` names the worker where there are several."""
+
+    def __init__(self, total: int, prefix: str = "") -> None:
+        self._total, self._prefix = total, prefix
+        self._count = self._measured = 0
+        self._begun = self._spent = 0.0
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc="sweep", unit="checkpoint", dynamic_ncols=True)
+
+    def begin(self, label: str) -> None:
+        """A checkpoint's turn has come."""
+        self._begun = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_description(label)
+
+    def end(
+        self, label: str, values: Mapping[str, float], error: str | None, *, before: bool = False
+    ) -> None:
+        """A checkpoint is through: measured, failed, or done ``before``."""
+        self._count += 1
+        found = [f"{short} {values[key]:.4f}" for key, short in _SHOWN.items() if key in values]
+        if not found:
+            found = [f"{key} {value:.4f}" for key, value in list(values.items())[:2]]
+        text = ", ".join(found)
+        if not before:
+            self._measured += 1
+            self._spent += time.monotonic() - self._begun
+        if self._bar is not None:
+            self._bar.update()
+            if text:
+                self._bar.set_postfix_str(text)
+            if error is not None:
+                self._bar.write(f"{self._prefix}{label}: failed: {error}", file=sys.stderr)
+            return
+        if before and error is None:
+            return
+        done = f"failed{' before' if before else ''}: {error}" if error is not None else text or "measured"
+        print(f"{self._prefix}[{self._count}/{self._total}] {label}: {done}{self._left()}", flush=True)
+
+    def _left(self) -> str:
+        left = self._total - self._count
+        if not left or not self._measured:
+            return ""
+        seconds = self._spent / self._measured * left
+        text = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return f"; about {text if seconds < 5400 else f'{seconds / 3600:.1f} h'} left"
+
+    def expect(self, total: int) -> None:
+        """There are more checkpoints than there were."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,199 @@
+"""A sweep from its configuration to its results, in this process, once or as checkpoints appear."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.hookspecs import SweepFinished
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.sweep.downloads import Downloads
+from lmsat_plugin.sweep.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweep.measurer import Launch, Measurer
+from lmsat_plugin.sweep.plan import Job, Plan, find_jobs, share
+from lmsat_plugin.sweep.progress import Progress
+from lmsat_plugin.sweep.runner import Runner, Summary
+from lmsat_plugin.sweep.store import Store, Stored, canonical
+from lmsat_plugin.trackers import validate_trackers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.sweep.config import SweepConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a sweep: nothing in here changes a result."""
+
+    shard: tuple[int, int] | None = None
+    """Part i of n, counted from 1."""
+    only: tuple[str, str] | None = None
+    """The model and the revision of the one checkpoint to measure."""
+    force: bool = False
+    retry_failed: bool = False
+    wait: bool = True
+    """Whether to wait for the checkpoints that other processes are measuring."""
+    watch: float | None = None
+    """Seconds between two looks for new checkpoints; None ends the sweep when all are measured."""
+    prefix: str = ""
+
+
+def run_sweep(config: SweepConfig, options: Options = Options()) -> Summary:
+    """Measure what is not measured yet; return what became of it.
+
+    On the other processes of an ``accelerate launch`` the summary is empty.
+
+    Raises:
+        LmsatError: For a configuration that cannot be run, and where results cannot be written.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM.
+    """
+    from lmsat_plugin.harness.series import quiet
+
+    quiet()
+    plan = Plan(config)
+    launch = Launch(Measurer(plan))
+    if launch.rank:
+        launch.serve()
+        return Summary()
+    try:
+        validate_trackers(config.trackers)
+        store = Store(config.output)
+        store.prepare()
+        downloads = make_downloads(config, store)
+        return _run(plan, store, downloads, launch, options)
+    finally:
+        launch.finish()
+        plugins().tell(SweepFinished(output=config.output, trackers=config.trackers))
+
+
+def make_downloads(config: SweepConfig, store: Store) -> Downloads:
+    """Return where a sweep's downloads go."""
+    args = [config.model_args, *(entry.model_args for entry in config.models)]
+    return Downloads(
+        store.private / "downloads",
+        None if config.keep == "all" else config.keep,
+        trust_remote_code=any(found.get("trust_remote_code") for found in args),
+    )
+
+
+def _run(plan: Plan, store: Store, downloads: Downloads, launch: Launch, options: Options) -> Summary:
+    jobs = chosen(plan.jobs if options.watch is None else _found(plan.config), options)
+    progress = Progress(len(jobs), options.prefix)
+    runner = Runner(
+        plan,
+        store,
+        downloads,
+        launch,
+        progress,
+        force=options.force,
+        retry_failed=options.retry_failed,
+        wait=options.wait and options.watch is None,
+    )
+    try:
+        if options.watch is None:
+            runner.run(jobs)
+            runner.summary.identical = identical(plan, store)
+        else:
+            _watch(plan, runner, progress, options)
+    finally:
+        progress.close()
+        store.clean_claims()
+    return runner.summary
+
+
+def _watch(plan: Plan, runner: Runner, progress: Progress, options: Options) -> None:
+    """Measure checkpoints as they appear. One that is still being written changes from one look to the next."""
+    assert options.watch is not None
+    before: dict[Job, Any] = {}
+    through: set[Job] = set()
+    while True:
+        found = [job for job in chosen(_found(plan.config), options) if job not in through]
+        stamps = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in found}
+        ready = [job for job in found if job in before and before[job] == stamps[job]]
+        if ready:
+            progress.expect(len(through) + len(ready))
+            runner.run(ready)
+            through.update(ready)
+        before = stamps
+        time.sleep(options.watch)
+
+
+def _found(config: SweepConfig) -> list[Job]:
+    try:
+        return find_jobs(config)
+    except LmsatError:
+        # A run that has not saved its first checkpoint yet.
+        return []
+
+
+def chosen(jobs: Sequence[Job], options: Options) -> list[Job]:
+    """Return the jobs that the options leave."""
+    if options.only is None:
+        return share(jobs, options.shard)
+    found = [job for job in jobs if (job.checkpoint.model, job.checkpoint.revision) == options.only]
+    if not found:
+        raise LmsatError(f"the sweep has no checkpoint {'@'.join(options.only)}: see `lmsat sweep --dry-run`")
+    return found
+
+
+def identical(plan: Plan, store: Store) -> list[list[str]]:
+    """Return the groups of checkpoints whose weights are the same, as their results say."""
+    groups: dict[str, list[str]] = {}
+    for job in plan.jobs:
+        checkpoint = job.checkpoint
+        stored = store.read(checkpoint.model, checkpoint.revision)
+        hashes = [known.get("weights_sha256") for known in stored.checkpoints]
+        if hashes and hashes[-1]:
+            groups.setdefault(hashes[-1], []).append(job.label)
+    return [labels for labels in groups.values() if len(labels) > 1]
+
+
+def known_weights(job: Job, stored: Stored) -> str | None:
+    """Return what identifies a job's weights, if that is known without reading them."""
+    if job.checkpoint.folder is None:
+        return job.checkpoint.commit
+    return (known_files(job.checkpoint.folder, stored.checkpoints) or {}).get("identity")
+
+
+@dataclass
+class State:
+    """What a sweep would do with one model: numbers of results, and the bytes to download."""
+
+    checkpoints: int = 0
+    results: int = 0
+    done: int = 0
+    failed: int = 0
+    todo: int = 0
+    download_bytes: int = 0
+
+
+def survey(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Job]) -> dict[str, State]:
+    """Return the state of each model: what a dry run shows. Nothing is written, and nothing downloaded."""
+    found: dict[str, State] = {}
+    sizes: dict[str, int] = {}
+    waiting: Counter[str] = Counter()
+    for job in jobs:
+        checkpoint = job.checkpoint
+        state = found.setdefault(checkpoint.model, State())
+        stored = store.read(checkpoint.model, checkpoint.revision)
+        weights = known_weights(job, stored)
+        identities = [canonical(identity) for *_, identity in plan.work(job, weights)]
+        done = sum(identity in stored.done for identity in identities)
+        failed = sum(identity in stored.failed and identity not in stored.done for identity in identities)
+        state.checkpoints += 1
+        state.results += len(identities)
+        state.done += done
+        state.failed += failed
+        state.todo += len(identities) - done - failed
+        if checkpoint.folder is None and done + failed < len(identities):
+            # One request tells the size of a checkpoint; those of a series are alike.
+            if checkpoint.model not in sizes:
+                sizes[checkpoint.model] = downloads.size(checkpoint)
+            waiting[checkpoint.model] += 1
+    for model, count in waiting.items():
+        found[model].download_bytes = sizes[model] * count
+    return found

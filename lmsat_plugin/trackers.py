@@ -1,0 +1,196 @@
+"""Where a sweep's numbers can be watched as they come: trackio, Weights & Biases, TensorBoard.
+
+Each is a plugin like anyone's. It acts where the sweep's configuration names it, and imports its package only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import safe_name
+from lmsat_plugin.hookspecs import hookimpl
+from lmsat_plugin.settings import unknown_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from lmsat_plugin.hookspecs import CheckpointEvaluated, SweepFinished
+
+
+class Tracker:
+    """Base of the built-in trackers: one run per model, kept open until the sweep ends."""
+
+    name: str
+    package: str
+    """The module to import; the pip extra has the tracker's name."""
+
+    def __init__(self) -> None:
+        self.runs: dict[tuple[Path, str], Any] = {}
+
+    def imported(self) -> Any:
+        """Return the package. Raises `LmsatError` if it does not import."""
+        try:
+            return importlib.import_module(self.package)
+        except ImportError as error:
+            raise LmsatError(
+                f"the tracker '{self.name}' does not import ({first_sentence(error)}): "
+                f"pip install 'lmsat-plugin[{self.name}]'"
+            ) from error
+
+    def known_settings(self) -> Collection[str]:
+        """Return the names of the settings. Raises `LmsatError` if the package does not import."""
+        raise NotImplementedError
+
+    def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
+        """Begin or continue the run of the event's model."""
+        raise NotImplementedError
+
+    def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
+        """Log metrics, all finite. Steps may go back: checkpoints are measured in any order."""
+        raise NotImplementedError
+
+    def finish(self, run: Any) -> None:
+        """End a run."""
+        raise NotImplementedError
+
+    @hookimpl
+    def lmsat_checkpoint_evaluated(self, event: CheckpointEvaluated) -> None:
+        """Log a checkpoint, if the sweep asks for this tracker."""
+        if self.name not in event.trackers:
+            return
+        key = (event.output, event.model)
+        if key not in self.runs:
+            self.runs[key] = self.start(event, event.trackers[self.name])
+        self.log(self.runs[key], event, {k: v for k, v in event.metrics.items() if math.isfinite(v)})
+
+    @hookimpl
+    def lmsat_sweep_finished(self, event: SweepFinished) -> None:
+        """End the sweep's runs."""
+        with contextlib.ExitStack() as stack:  # which ends the others also where one fails
+            for key in [key for key in self.runs if key[0] == event.output]:
+                stack.callback(self.finish, self.runs.pop(key))
+
+
+class Trackio(Tracker):
+    """`trackio <https://github.com/gradio-app/trackio>`_: local, or a Hugging Face Space with ``space_id``."""
+
+    name = package = "trackio"
+
+    def known_settings(self) -> Collection[str]:
+        """Return the arguments of ``trackio.init`` but those that make the run."""
+        return inspect.signature(self.imported().init).parameters.keys() - {"name", "resume"}
+
+    def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
+        """Begin or continue the run. trackio ends the one that was open, hence there is never a second."""
+        self.runs.clear()
+        given = {"project": _project(event), **settings}
+        with contextlib.redirect_stdout(sys.stderr):
+            return self.imported().init(**given, name=event.model, resume="allow")
+
+    def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
+        """Log metrics; the dashboard has a choice of the axis."""
+        tokens = {} if event.tokens is None else {"tokens": event.tokens}
+        run.log({"revision": event.revision, **tokens, **metrics}, step=event.step)
+
+    def finish(self, run: Any) -> None:
+        """Write what is left. (After ``run.finish()`` trackio would finish it, and say so, once more at exit.)"""
+        with contextlib.redirect_stdout(sys.stderr):
+            self.imported().finish()
+
+
+class Wandb(Tracker):
+    """`Weights & Biases <https://wandb.ai>`_; ``mode: offline`` writes files for ``wandb sync``."""
+
+    name = package = "wandb"
+
+    def known_settings(self) -> Collection[str]:
+        """Return the arguments of ``wandb.init`` but those that make the run."""
+        return inspect.signature(self.imported().init).parameters.keys() - {"name", "id", "resume", "reinit"}
+
+    def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
+        """Begin or continue the run, whose id follows from the output folder and the model."""
+        identity = hashlib.sha256(f"{event.output.resolve()}\n{event.model}".encode()).hexdigest()[:16]
+        # Runs that are open already, of other models or of the user's program, stay open.
+        how = {"name": event.model, "id": identity, "resume": "allow", "reinit": "create_new"}
+        run = self.imported().init(**{"project": _project(event), **settings}, **how)
+        # wandb's own step may not go back. Where a checkpoint has no step, the last one's is not its.
+        axis = "tokens" if event.step is None and event.tokens is not None else "step"
+        run.define_metric("*", step_metric=axis, step_sync=False)
+        return run
+
+    def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
+        """Log metrics, with step and tokens as values among them, either of which can be the axis."""
+        axes = {"step": event.step, "tokens": event.tokens}
+        given = {key: value for key, value in axes.items() if value is not None}
+        run.log({"revision": event.revision, **given, **metrics})
+
+    def finish(self, run: Any) -> None:
+        """Send what is left."""
+        run.finish()
+
+
+class TensorBoard(Tracker):
+    """TensorBoard's event files, a folder per model in ``log_dir``; each metric by step and by tokens."""
+
+    name, package = "tensorboard", "torch.utils.tensorboard"
+
+    def known_settings(self) -> Collection[str]:
+        """Return the one setting."""
+        self.imported()
+        return ["log_dir"]
+
+    def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
+        """Open another event file in the model's folder, which TensorBoard reads as one run."""
+        folder = Path(settings.get("log_dir", event.output / "tensorboard"))
+        return self.imported().SummaryWriter(str(folder / safe_name(event.model)))
+
+    def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
+        """Write metrics to the file."""
+        axes = {"by_step": event.step, "by_tokens": event.tokens}
+        given = {f"/{axis}": position for axis, position in axes.items() if position is not None}
+        for metric, value in metrics.items():
+            for axis, position in (given or {"": 0}).items():
+                run.add_scalar(metric + axis, value, global_step=position)
+        run.flush()
+
+    def finish(self, run: Any) -> None:
+        """Close the file."""
+        run.close()
+
+
+TRACKERS: tuple[type[Tracker], ...] = (Trackio, Wandb, TensorBoard)
+
+
+def validate_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the trackers that a sweep asks for before it begins.
+
+    A name that is not built in may be that of any plugin that implements ``lmsat_checkpoint_evaluated``.
+
+    Raises:
+        LmsatError: For a tracker or a setting that nobody knows, and for a package that is not installed.
+    """
+    from lmsat_plugin.plugins import plugins
+
+    known = {tracker.name: tracker() for tracker in TRACKERS}
+    listeners = plugins().manager.hook.lmsat_checkpoint_evaluated.get_hookimpls()
+    others = any(not isinstance(listener.plugin, Tracker) for listener in listeners)
+    for name, settings in trackers.items():
+        if name in known:
+            names = known[name].known_settings()
+            for key in settings:
+                if key not in names:
+                    raise unknown_setting(key, names)
+        elif not others:
+            raise LmsatError(f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name")
+
+
+def _project(event: CheckpointEvaluated) -> str:
+    return safe_name(event.output.resolve().name)

@@ -1,0 +1,261 @@
+"""A small stand-in for the Hugging Face Hub, as much of it as huggingface_hub and transformers ask for.
+
+`FakeHub({"org/name": {"main": folder}})` serves folders; `python tests/fake_hub.py FOLDER` serves
+``FOLDER/<org>/<name>/<revision>`` and prints its port. What it is asked and what it sends is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BLOCK = 1 << 16
+# What the Hub says of a repository that is not there, and of one that is closed.
+MISSING = (401, "RepoNotFound", "Repository not found")
+GATED = (401, "GatedRepo", "Access to this model is restricted")
+FORBIDDEN = (403, "", "Forbidden")
+BROKEN = (500, "", "Internal error")
+
+
+class FakeHub:
+    """Repositories served on a port of this machine, from the moment it is made until `close`."""
+
+    def __init__(
+        self, repositories: dict[str, dict[str, Path]], tags: dict[str, dict[str, Path]] | None = None
+    ):
+        self.branches = repositories
+        self.tags = tags or {}
+        self.refuse: dict[str, tuple[int, str, str]] = {}
+        """From a repository to the status, the error's code and its message."""
+        self.cut: dict[str, int] = {}
+        """From a file's name to the bytes after which its next transfer breaks off."""
+        self.seconds_per_block = 0.0
+        self.requests: Counter[str] = Counter()
+        """From method and path to the number of requests."""
+        self.sent: Counter[str] = Counter()
+        """From a file's name to the bytes of its content that were sent."""
+        self.closed = False
+        self._commits: dict[Path, str] = {}
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @cached_property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Be gone, as when the network is; a request for ``/end`` does so too."""
+        self.closed = True
+        self._server.shutdown()
+        self._server.server_close()
+
+    def forget(self) -> None:
+        """Start counting anew."""
+        self.requests.clear()
+        self.sent.clear()
+
+    def commit(self, repository: str, revision: str) -> str:
+        """Return the hash of a revision's content, 40 digits as git's."""
+        folder = {**self.tags.get(repository, {}), **self.branches.get(repository, {})}[revision]
+        if folder not in self._commits:
+            digest = hashlib.sha1(f"{repository}\0".encode())
+            for name, path in files(folder).items():
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+            self._commits[folder] = digest.hexdigest()
+        return self._commits[folder]
+
+    def find(self, repository: str, revision: str) -> tuple[str, Path] | None:
+        """Return the commit and the folder of a branch, a tag or a commit."""
+        folders = {**self.tags.get(repository, {}), **self.branches.get(repository, {})}
+        for name, folder in folders.items():
+            if revision in (name, self.commit(repository, name)):
+                return self.commit(repository, name), folder
+        return None
+
+    def count(self, counter: Counter[str], key: str, by: int = 1) -> None:
+        with self._lock:
+            counter[key] += by
+
+    def cut_after(self, name: str) -> int | None:
+        with self._lock:
+            return self.cut.pop(name, None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: FakeHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        path = urlsplit(self.path).path
+        if path == "/end":
+            self._json({})
+            threading.Thread(target=self.hub.close).start()
+            self.hub.closed = True
+        if self.hub.closed:
+            self.close_connection = True
+            return None
+        self.hub.count(self.hub.requests, f"{self.command} {path}")
+        if match := re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path
+        ):
+            repository, what, revision, inside = match.groups()
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            repository, revision, inside = match.groups()
+            what = "resolve"
+        else:
+            return self._error(404, "", "Not Found")
+        if repository in self.hub.refuse:
+            return self._error(*self.hub.refuse[repository])
+        if repository not in self.hub.branches:
+            return self._error(*MISSING)
+        if what == "refs":
+            return self._json(self._refs(repository))
+        found = self.hub.find(repository, unquote(revision or "main"))
+        if found is None:
+            return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        commit, folder = found
+        if what == "resolve":
+            return self._file(commit, folder, unquote(inside))
+        if what == "tree":
+            if inside:
+                return self._error(404, "EntryNotFound", f"{inside} does not exist")
+            entries = files(folder).items()
+            return self._json(
+                [{"type": "file", "path": n, "size": p.stat().st_size, "oid": blob(p)} for n, p in entries]
+            )
+        siblings = [
+            {"rfilename": name, "size": path.stat().st_size, "blobId": blob(path)}
+            for name, path in files(folder).items()
+        ]
+        return self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": siblings})
+
+    def _refs(self, repository: str) -> dict[str, object]:
+        def refs(kind: str, names: dict[str, Path]) -> list[dict[str, str]]:
+            return [
+                {"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": self.hub.commit(repository, n)}
+                for n in names
+            ]
+
+        branches = self.hub.branches[repository]
+        converted = [{"name": "parquet", "ref": "refs/convert/parquet", "targetCommit": "0" * 40}]
+        tags = refs("tags", self.hub.tags.get(repository, {}))
+        return {"branches": refs("heads", branches), "tags": tags, "converts": converted}
+
+    def _file(self, commit: str, folder: Path, name: str) -> None:
+        path = files(folder).get(name)
+        if path is None:
+            return self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
+        size, start = path.stat().st_size, 0
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{blob(path)}"', "Accept-Ranges": "bytes"}
+        if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(match[1])
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self._head(206 if start else 200, size - start, headers)
+        if self.command == "HEAD":
+            return None
+        limit = self.hub.cut_after(name)
+        end = size if limit is None else min(size, start + limit)
+        with path.open("rb") as file, suppress(ConnectionError):
+            file.seek(start)
+            while file.tell() < end:
+                block = file.read(min(BLOCK, end - file.tell()))
+                self.wfile.write(block)
+                self.hub.count(self.hub.sent, name, len(block))
+                time.sleep(self.hub.seconds_per_block)
+        self.close_connection = end < size
+        return None
+
+    def _json(self, value: object) -> None:
+        data = json.dumps(value).encode()
+        self._head(200, len(data), {"Content-Type": "application/json"})
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        codes = {"X-Error-Code": code} if code else {}
+        self._head(status, 0, {**codes, "X-Error-Message": message, **(headers or {})})
+
+    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Return a folder's files by their path in it."""
+    return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def blob(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def hub_environment(hub: FakeHub, home: Path) -> dict[str, str]:
+    """Return the environment of a process that takes the fake for the Hub, with a cache of its own."""
+    dropped = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE"}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return {
+        **kept,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def run_with_hub(
+    hub: FakeHub, home: Path, code: str | list[str], *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code, or the arguments of a Python interpreter, in a process that takes the fake for the Hub."""
+    argv = ["-c", code] if isinstance(code, str) else code
+    return subprocess.run(
+        [sys.executable, *argv, *arguments],
+        env={**hub_environment(hub, home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def main() -> None:
+    """Serve ``FOLDER/<org>/<name>/<revision>`` until the process is ended."""
+    repositories: dict[str, dict[str, Path]] = {}
+    for folder in sorted(Path(sys.argv[1]).glob("*/*/*")):
+        repositories.setdefault("/".join(folder.parts[-3:-1]), {})[folder.name] = folder
+    print(FakeHub(repositories).port, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
