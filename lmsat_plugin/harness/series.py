@@ -60,7 +60,15 @@ class Series:
     _tokenizer: tuple[str, Any] = ("", None)
     _memo: dict[Any, Any] = field(default_factory=dict)
 
-    def load(self, folder: Path, *, name: str, revision: str, head_only: bool = False) -> None:
+    def load(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        revision: str,
+        commit: str | None = None,
+        head_only: bool = False,
+    ) -> None:
         """Load a checkpoint: its weights alone, where the model of the one before takes them.
 
         ``head_only`` loads the LM head and nothing else, for tasks that look at no more.
@@ -83,6 +91,8 @@ class Series:
                 self._make(folder, key, str(folder))
             assert self.lm is not None
             self.lm.pretrained, self.lm.revision = name, revision
+            for config in (self.lm.config, self.lm.model.config):
+                config._commit_hash = commit
 
     def _make(self, folder: Path, key: str, pretrained: Any) -> None:
         """Make a model anew, once the one before has given its memory back."""

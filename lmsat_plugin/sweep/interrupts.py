@@ -16,12 +16,16 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._waiting = False
+        self._asked = False
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._depth:
-            self._waiting = True
-        else:
+        self._asked = True
+        if not self._depth:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise what was swallowed: Python ignores exceptions in finalisers, and a signal may fall into one."""
+        if self._asked and not self._depth:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -46,6 +50,4 @@ class Interrupts:
             yield
         finally:
             self._depth -= 1
-            if self._waiting and not self._depth:
-                self._waiting = False
-                raise KeyboardInterrupt
+            self.check()

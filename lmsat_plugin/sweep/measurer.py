@@ -53,7 +53,13 @@ class Measurer:
             self.series = None
             self.series = Series(job.model_args, self._options)
         checkpoint = job.checkpoint
-        self.series.load(folder, name=checkpoint.model, revision=checkpoint.revision, head_only=head_only)
+        self.series.load(
+            folder,
+            name=checkpoint.model,
+            revision=checkpoint.revision,
+            commit=checkpoint.commit,
+            head_only=head_only,
+        )
 
     def evaluate(
         self, job: Job, batch: int, names: Sequence[str]

@@ -12,6 +12,7 @@ from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweep.downloads import Downloads
 from lmsat_plugin.sweep.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.measurer import Launch, Measurer
 from lmsat_plugin.sweep.plan import Job, Plan, find_jobs, share
 from lmsat_plugin.sweep.progress import Progress
@@ -82,35 +83,38 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
 
 def _run(plan: Plan, store: Store, downloads: Downloads, launch: Launch, options: Options) -> Summary:
     jobs = chosen(plan.jobs if options.watch is None else _found(plan.config), options)
-    progress = Progress(len(jobs), options.prefix)
+    progress, interrupts = Progress(len(jobs), options.prefix), Interrupts()
     runner = Runner(
         plan,
         store,
         downloads,
         launch,
         progress,
+        interrupts,
         force=options.force,
         retry_failed=options.retry_failed,
         wait=options.wait and options.watch is None,
     )
     try:
-        if options.watch is None:
-            runner.run(jobs)
-            runner.summary.identical = identical(plan, store)
-        else:
-            _watch(plan, runner, progress, options)
+        with interrupts.handled():
+            if options.watch is None:
+                runner.run(jobs)
+            else:
+                _watch(plan, runner, progress, interrupts, options)
+        runner.summary.identical = identical(plan, store)
     finally:
         progress.close()
         store.clean_claims()
     return runner.summary
 
 
-def _watch(plan: Plan, runner: Runner, progress: Progress, options: Options) -> None:
+def _watch(plan: Plan, runner: Runner, progress: Progress, interrupts: Interrupts, options: Options) -> None:
     """Measure checkpoints as they appear. One that is still being written changes from one look to the next."""
     assert options.watch is not None
     before: dict[Job, Any] = {}
     through: set[Job] = set()
     while True:
+        interrupts.check()
         found = [job for job in chosen(_found(plan.config), options) if job not in through]
         stamps = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in found}
         ready = [job for job in found if job in before and before[job] == stamps[job]]

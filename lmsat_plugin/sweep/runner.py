@@ -18,7 +18,6 @@ from lmsat_plugin.measurement.head_only import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.base import Need
 from lmsat_plugin.sweep.fingerprint import Fingerprint, fingerprint, known_files, remembered, stamp_of
-from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.store import canonical
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lmsat_plugin.sweep.downloads import Downloads
+    from lmsat_plugin.sweep.interrupts import Interrupts
     from lmsat_plugin.sweep.measurer import Launch
     from lmsat_plugin.sweep.plan import Job, Plan, Unit
     from lmsat_plugin.sweep.progress import Progress
@@ -89,6 +89,7 @@ class Runner:
         downloads: Downloads,
         launch: Launch,
         progress: Progress,
+        interrupts: Interrupts,
         *,
         force: bool = False,
         retry_failed: bool = False,
@@ -97,7 +98,7 @@ class Runner:
         self._plan, self._store, self._downloads = plan, store, downloads
         self._launch, self._progress = launch, progress
         self._force, self._retry_failed, self._wait = force, retry_failed or force, wait
-        self._interrupts = Interrupts()
+        self._interrupts = interrupts
         self._background = _Background()
         self.summary = Summary()
 
@@ -106,28 +107,28 @@ class Runner:
 
         Raises:
             LmsatError: Where going on makes no sense: results cannot be written, the device is broken.
-            KeyboardInterrupt: On Ctrl-C or SIGTERM; a file that is being written is finished first.
+            KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
         pending = deque(jobs)
         following: _Started | None = None
-        with self._interrupts.handled():
-            try:
-                while True:
-                    current, following = following or self._start_next(pending), None
-                    if current is None:
-                        if not pending or not self._wait:
-                            break
-                        time.sleep(_POLL_SECONDS)
-                        continue
-                    try:
-                        # The next one is fetched and read while this one is measured.
-                        following = self._start_next(pending)
-                        self._measure(current)
-                    finally:
-                        current.claim.release()
-            finally:
-                if following is not None:
-                    following.claim.release()
+        try:
+            while True:
+                self._interrupts.check()
+                current, following = following or self._start_next(pending), None
+                if current is None:
+                    if not pending or not self._wait:
+                        break
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                try:
+                    # The next one is fetched and read while this one is measured.
+                    following = self._start_next(pending)
+                    self._measure(current)
+                finally:
+                    current.claim.release()
+        finally:
+            if following is not None:
+                following.claim.release()
         self.summary.elsewhere = len(pending)
         return self.summary
 
