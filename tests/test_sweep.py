@@ -615,6 +615,29 @@ def test_workers_share_the_work_and_one_that_is_killed_is_replaced(configure, sa
     assert not strays(tmp_path / "out")
 
 
+def test_a_launch_of_two_processes_gives_the_values_of_one(configure, quiz, run_folder, tmp_path):
+    """One checkpoint fails on both: it is recorded once, and they go on together."""
+    weights = run_folder / "step10" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    tasks = {"tasks": ["lmsat_*", "quiz"], "include_path": str(quiz()), "batch_size": 4}
+    assert main(["sweep", str(configure(**tasks, output=str(tmp_path / "one")))]) == 1
+    config = configure(**tasks, device=None)
+    launcher = ["torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    launcher += ["--rdzv_endpoint=localhost:0", "-m", "lmsat_plugin.cli"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "sweep", str(config)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "2 measured, 0 done before, 1 failed" in done.stdout, done.stdout + done.stderr[-3000:]
+    one, two = values_of(tmp_path / "one"), values_of(tmp_path / "out")
+    assert one.keys() == two.keys()
+    assert all(two[key] == pytest.approx(value, rel=1e-6) for key, value in one.items())
+    assert len(list((tmp_path / "out").rglob("failures.json"))) == 1
+
+
 def test_watch_measures_checkpoints_as_they_appear(configure, save, run_folder, tmp_path):
     for step in (10, 100):
         shutil.rmtree(run_folder / f"step{step}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ class SaturationLM(HFLM):
         self.head_rank = head_rank
         self.lmsat_outcomes: list[Outcome] = []
         self.memo: dict[Any, Any] | None = None
+        self._fitting: dict[Any, int] = {}
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
@@ -170,6 +172,20 @@ class SaturationLM(HFLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return self._once((context, continuation), super()._encode_pair, context, continuation)
+
+    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
+        """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
+        with redirect_stdout(io.StringIO()):
+            return super()._batch_scheduler(pos, n_reordered_requests)
+
+    def _detect_batch_size(self, requests: Sequence | None = None, pos: int = 0) -> int:
+        """Try which batch fits, by five forward passes of it; in a series only for its first checkpoint."""
+        if self.memo is None or requests is None:
+            return super()._detect_batch_size(requests, pos)
+        key = (pos, len(requests), len(requests[pos][1]) + len(requests[pos][2]), self.max_batch_size)
+        if key not in self._fitting:
+            self._fitting[key] = super()._detect_batch_size(requests, pos)
+        return self._fitting[key]
 
     def _once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
         """Call ``make``, or in a series return what it made for the checkpoint before."""

@@ -7,12 +7,17 @@ import gc
 import hashlib
 import json
 import logging
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub.utils
+import lm_eval.api.model
+import lm_eval.api.task
+import lm_eval.models.huggingface
 import torch
 import transformers
 from lm_eval import evaluator, simple_evaluate
@@ -20,6 +25,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
 from lm_eval.models.utils_hf import get_dtype
 from lm_eval.utils import handle_non_serializable, hash_string
+from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.model import SaturationLM
@@ -244,8 +250,19 @@ def _git_hash() -> str | None:
     )
 
 
+class _PassingBar(tqdm):
+    """A bar that shows only what takes a while, only on a terminal, and goes when it is done."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        disable = kwargs.pop("disable", False) or not sys.stderr.isatty()
+        super().__init__(*args, **{"leave": False, "delay": 5, **kwargs, "disable": disable})
+
+
 def quiet() -> None:
-    """Silence lm-eval and transformers, for commands that show their own progress."""
+    """Silence lm-eval, transformers and huggingface_hub, for commands that show their own progress."""
+    for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
+        module.tqdm = _PassingBar
+    huggingface_hub.utils.disable_progress_bars()
     for name in ("lm_eval", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

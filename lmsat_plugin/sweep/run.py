@@ -64,11 +64,15 @@ def run_sweep(config: SweepConfig, options: Options = Options()) -> Summary:
         validate_trackers(config.trackers)
         store = Store(config.output)
         store.prepare()
-        downloads = make_downloads(config, store)
-        return _run(plan, store, downloads, launch, options)
-    finally:
+        summary = _run(plan, store, make_downloads(config, store), launch, options)
+    except Exception:
+        # Not after an interrupt: the other processes may be in the middle of something, and the launcher ends them.
         launch.finish()
+        raise
+    finally:
         plugins().tell(SweepFinished(output=config.output, trackers=config.trackers))
+    launch.finish()
+    return summary
 
 
 def make_downloads(config: SweepConfig, store: Store) -> Downloads:
