@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slurm lint bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,13 +24,18 @@ demo: $(VENV)/.installed
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest
 
+# A real Slurm on this machine: as root, on Debian.
+test-slurm: $(VENV)/.developing
+	tests/slurm/start_slurm.sh
+	LMSAT_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm; code=$$?; tests/slurm/stop_slurm.sh; exit $$code
+
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(VENV)/.developing
-	for script in startup rolling_parity exactness loss_memory_speed one_pass; do \
+	for script in startup rolling_parity exactness loss_memory_speed one_pass sweep_loop sweep_memory load_results; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

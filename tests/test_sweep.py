@@ -511,7 +511,7 @@ def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path):
     config = str(configure())
     assert main(["sweep", config, "tasks=lmsat_head", "--shard", "2/3"]) == 0
     assert [Path(path).parts[1] for path in files_of(tmp_path / "out")] == ["step10"]
-    assert main(["sweep", config, "tasks=[lmsat_head]", "--only", "run@step100"]) == 0
+    assert main(["sweep", config, "--only", "run@step100", "tasks=[lmsat_head]"]) == 0
     assert sorted(Path(path).parts[1] for path in files_of(tmp_path / "out")) == ["step10", "step100"]
     assert main(["sweep", config, "--only", "run@step7"]) == 2
 

@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Bad input is one sentence on standard error and exit code 2."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
+    if hasattr(args, "overrides"):
+        # argparse takes them only where they stand together.
+        args.overrides += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
     if rest and not args.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest

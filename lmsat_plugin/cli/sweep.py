@@ -94,7 +94,8 @@ class Sweep(Command):
                     options = replace(options, wait=False, prefix=f"worker {args.worker} ")
                 summary = run_sweep(config, options)
             else:
-                from lmsat_plugin.sweep.executors import run_processes, run_slurm
+                from lmsat_plugin.sweep.processes import run_processes
+                from lmsat_plugin.sweep.slurm import run_slurm
 
                 again = _again(args)
                 if config.executor == "processes":

@@ -167,6 +167,24 @@ def known_weights(job: Job, stored: Stored) -> str | None:
     return (known_files(job.checkpoint.folder, stored.checkpoints) or {}).get("identity")
 
 
+def summarise(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
+    """Return what the output folder says of the jobs, whoever did them."""
+    summary = Summary()
+    for job in jobs:
+        stored = store.read(job.checkpoint.model, job.checkpoint.revision)
+        identities = [canonical(identity) for *_, identity in plan.work(job, known_weights(job, stored))]
+        reasons = [stored.failed[i] for i in identities if i in stored.failed and i not in stored.done]
+        if reasons:
+            summary.failed[job.label] = reasons[0]
+        elif all(identity in stored.done for identity in identities):
+            summary.measured += 1
+        else:
+            summary.elsewhere += 1
+    summary.identical = identical(plan, store)
+    store.clean_claims()
+    return summary
+
+
 @dataclass
 class State:
     """What a sweep would do with one model: numbers of results, and the bytes to download."""

@@ -1,4 +1,4 @@
-"""Where a sweep runs besides this process: in several processes of this machine, or on a cluster.
+"""A sweep in several processes of this machine.
 
 Every worker runs the same sweep. They share the work through the claims of the output folder, so that none
 waits for another, and one that dies leaves its checkpoint to the others.
@@ -12,22 +12,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.sweep.fingerprint import fingerprint, stamp_of
 from lmsat_plugin.sweep.plan import Plan
-from lmsat_plugin.sweep.run import chosen, identical
-from lmsat_plugin.sweep.runner import Summary
-from lmsat_plugin.sweep.store import Store, canonical
+from lmsat_plugin.sweep.run import chosen, summarise
+from lmsat_plugin.sweep.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmsat_plugin.sweep.config import SlurmSettings, SweepConfig
+    from lmsat_plugin.sweep.config import SweepConfig
     from lmsat_plugin.sweep.plan import Job
     from lmsat_plugin.sweep.run import Options
+    from lmsat_plugin.sweep.runner import Summary
 
 # A checkpoint at which so many workers were killed is taken to be the reason.
 _FATAL_DEATHS = 2
@@ -79,7 +77,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         for worker in workers.values():
             worker.terminate()
         raise
-    return _summary(plan, store, jobs)
+    return summarise(plan, store, jobs)
 
 
 class _Worker:
@@ -148,120 +146,3 @@ def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, cod
             "use a smaller batch_size, fewer workers or a larger machine"
         )
         store.write_failures(stored, [(i, reason) for *_, i in plan.pending(job, stored, weights)], facts)
-
-
-def _summary(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
-    """Return what the output folder says of the jobs, whoever did them."""
-    from lmsat_plugin.sweep.run import known_weights
-
-    summary = Summary()
-    for job in jobs:
-        stored = store.read(job.checkpoint.model, job.checkpoint.revision)
-        identities = [canonical(identity) for *_, identity in plan.work(job, known_weights(job, stored))]
-        reasons = [stored.failed[i] for i in identities if i in stored.failed and i not in stored.done]
-        if reasons:
-            summary.failed[job.label] = reasons[0]
-        elif all(identity in stored.done for identity in identities):
-            summary.measured += 1
-        else:
-            summary.elsewhere += 1
-    summary.identical = identical(plan, store)
-    store.clean_claims()
-    return summary
-
-
-@dataclass
-class SlurmJob:
-    """One checkpoint, as a job that submitit runs; preempted or out of time, it is queued again."""
-
-    arguments: tuple[str, ...]
-    launcher: str
-
-    def __call__(self) -> int:
-        """Run the sweep of the one checkpoint."""
-        python = [sys.executable, "-m"]
-        if self.launcher == "accelerate":
-            python += ["accelerate.commands.launch", "--multi_gpu", "-m"]
-        # A process of its own, so that what kills it leaves the job to say so.
-        process = subprocess.Popen([*python, "lmsat_plugin.cli", *self.arguments])
-        return process.wait()
-
-    def checkpoint(self) -> Any:
-        """Be queued again: what is measured is kept in the output folder."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-
-def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wait: bool) -> Summary:
-    """Submit one Slurm array with a job for each checkpoint that is not done; ``wait`` until they are through.
-
-    Raises:
-        LmsatError: Without submitit or Slurm, and for a submission that Slurm refuses.
-    """
-    try:
-        import submitit
-    except ImportError:
-        raise LmsatError(
-            "the slurm executor needs submitit: install it with pip install 'lmsat-plugin[slurm]'"
-        ) from None
-    plan, store = Plan(config), Store(config.output)
-    store.prepare()
-    jobs = chosen(plan.jobs, options)
-    todo = [job for job in jobs if _has_work(plan, store, job, options)]
-    if not todo:
-        return _summary(plan, store, jobs)
-    executor = submitit.AutoExecutor(folder=store.private / "slurm" / "%A", cluster="slurm")
-    executor.update_parameters(**_slurm_parameters(config.slurm))
-    try:
-        with executor.batch():
-            submitted = [executor.submit(_slurm_job(config.slurm, again, job)) for job in todo]
-    except (submitit.core.utils.FailedJobError, RuntimeError, OSError, ValueError) as error:
-        raise LmsatError(
-            f"Slurm refuses the jobs ({' '.join(str(error).split())}): correct `slurm`"
-        ) from error
-    name = submitted[0].job_id.partition("_")[0]
-    print(f"Submitted {len(todo)} checkpoints as Slurm array {name}; logs: {store.private / 'slurm' / name}")
-    if wait:
-        while not all(job.done() for job in submitted):
-            time.sleep(2)
-        return _summary(plan, store, jobs)
-    print("Run the same command with --dry-run to see how far they are, and without to queue what is left.")
-    summary = _summary(plan, store, jobs)
-    summary.elsewhere = 0
-    return summary
-
-
-def _has_work(plan: Plan, store: Store, job: Job, options: Options) -> bool:
-    from lmsat_plugin.sweep.run import known_weights
-
-    stored = store.read(job.checkpoint.model, job.checkpoint.revision)
-    retry = options.retry_failed or options.force
-    return bool(
-        plan.pending(job, stored, known_weights(job, stored), force=options.force, retry_failed=retry)
-    )
-
-
-def _slurm_job(settings: SlurmSettings, again: Sequence[str], job: Job) -> SlurmJob:
-    only = f"{job.checkpoint.model}@{job.checkpoint.revision}"
-    return SlurmJob((*again, "--only", only, f"--worker={job.checkpoint.revision}"), settings.launcher)
-
-
-def _slurm_parameters(settings: SlurmSettings) -> dict[str, Any]:
-    given = {
-        "slurm_partition": settings.partition,
-        "slurm_account": settings.account,
-        "slurm_qos": settings.qos,
-        "slurm_constraint": settings.constraint,
-        "mem_gb": settings.mem_gb,
-        "slurm_gpus_per_node": settings.gpus_per_node or None,
-        "slurm_setup": settings.setup or None,
-    }
-    return {
-        "name": "lmsat",
-        "timeout_min": settings.time,
-        "cpus_per_task": settings.cpus_per_task,
-        "slurm_array_parallelism": settings.array_parallelism,
-        "slurm_additional_parameters": {"requeue": True, **settings.additional},
-        **{key: value for key, value in given.items() if value is not None},
-    }
