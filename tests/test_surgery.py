@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from conftest import ROWS, WINDOW, make_model
 
-from lmsat_plugin.measurement.surgery import Head, dissect, hidden_states
+from lmsat_plugin.measurement.surgery import Head, dissect, hidden_states, size_of
 
 
 @pytest.fixture
@@ -71,3 +72,31 @@ def test_head_keeps_half_types_unrounded():
     head = Head(weight)
     ours = head.logits(head.prepare(hidden))
     torch.testing.assert_close(ours.double(), hidden.double() @ weight.double().T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "expected"),
+    # Pythia-14m and Pythia-70m, as their authors count them.
+    [(128, 4, (14_067_712, 1_189_888)), (512, 8, (70_426_624, 18_915_328))],
+)
+def test_numbers_of_parameters_are_those_published(width, heads, expected):
+    config = transformers.GPTNeoXConfig(
+        vocab_size=50304,
+        hidden_size=width,
+        num_hidden_layers=6,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )
+    with torch.device("meta"):
+        model = transformers.GPTNeoXForCausalLM(config)
+    found = size_of(model)
+    assert (found["n_params"], found["n_params_non_embedding"]) == expected
+
+
+def test_tied_heads_and_learned_positions_are_embeddings():
+    with torch.device("meta"):
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    model.tie_weights()
+    # 12 blocks of 12·768² + 13·768, and the final norm.
+    assert size_of(model)["n_params_non_embedding"] == 12 * (12 * 768**2 + 13 * 768) + 2 * 768
+    assert size_of(model)["n_params"] == 124_439_808

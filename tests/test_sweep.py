@@ -285,7 +285,7 @@ def test_a_failure_is_a_result(configure, run_folder, tmp_path, capsys):
 
 
 def test_one_failing_task_does_not_cost_the_others(configure, run_folder, tmp_path):
-    """The head is broken in one row of an unused token: its spectrum has no value, and the loss has."""
+    """The head is zero: its spectrum has no value, and the loss has."""
     tensors = load_tensors(run_folder / "step10" / "model.safetensors")
     name = next(name for name in tensors if name in ("embed_out.weight", "lm_head.weight"))
     tensors[name][:, :] *= 0
@@ -295,6 +295,28 @@ def test_one_failing_task_does_not_cost_the_others(configure, run_folder, tmp_pa
     found = files_of(tmp_path / "out")
     measured = [list(document["results"]) for path, document in found.items() if "/step10/" in path]
     assert measured == [["lmsat_loss"]]
+
+    # A task that is added is measured, and what failed before still stands.
+    summary = run_sweep(load_config(configure(tasks=["lmsat_*"])))
+    assert list(summary.failed) == ["run step10"]
+    [record] = (tmp_path / "out").rglob("failures.json")
+    assert [failure["identity"]["task"] for failure in json.loads(record.read_text())["failures"]] == [
+        "lmsat_head"
+    ]
+    assert len(list(record.parent.glob("results_*.json"))) == 2
+
+
+def test_a_task_whose_data_is_not_there_ends_the_sweep(configure, quiz, tmp_path, capsys):
+    """It would fail at every checkpoint: nothing is recorded, so that the sweep goes on once it is there."""
+    folder = quiz()
+    (folder / "train.jsonl").rename(folder / "away.jsonl")
+    config = configure(tasks=["quiz"], include_path=str(folder))
+    assert main(["sweep", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert "the task 'quiz' cannot be loaded" in error
+    assert error.count("\n") == 1
+    (folder / "away.jsonl").rename(folder / "train.jsonl")
+    assert main(["sweep", str(config)]) == 0
 
 
 def test_identical_weights_are_reported(configure, run_folder, capsys):

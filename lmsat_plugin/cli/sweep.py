@@ -86,6 +86,10 @@ class Sweep(Command):
         )
         if args.watch is not None and args.watch <= 0:
             raise LmsatError(f"--watch {args.watch} is no number of seconds: give more than 0")
+        if args.watch is not None and config.executor != "local":
+            raise LmsatError(
+                f"--watch does not go with the executor {config.executor}: leave one of them out"
+            )
         if args.dry_run:
             return _show_plan(config, options)
         try:
@@ -103,6 +107,8 @@ class Sweep(Command):
                 else:
                     summary = run_slurm(config, options, again, wait=args.wait)
         except KeyboardInterrupt:
+            if args.worker is not None:
+                return 130
             print(
                 f"lmsat: interrupted; what is measured is kept in {config.output}. "
                 f"Go on with: {' '.join(['lmsat', *sys.argv[1:]])}",
@@ -147,6 +153,8 @@ def _again(args: argparse.Namespace) -> list[str]:
     return [
         *("sweep", str(args.config), *args.overrides, "--executor", "local"),
         *(f"--{name.replace('_', '-')}" for name in flags),
+        *(("--shard", "/".join(map(str, args.shard))) if args.shard else ()),
+        *(("--only", "@".join(args.only)) if args.only else ()),
     ]
 
 
@@ -188,7 +196,7 @@ def _report(config: SweepConfig, summary: Summary) -> int:
     """Print what became of the sweep; return the exit code."""
     parts = [f"{summary.measured} measured", f"{summary.done_before} done before"]
     if summary.elsewhere:
-        parts.append(f"{summary.elsewhere} left to other sweeps")
+        parts.append(f"{summary.elsewhere} left")
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed")
     for same in summary.identical:

@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 _LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
 
 
+class TaskError(LmsatError):
+    """A task or its data cannot be loaded, whatever the checkpoint."""
+
+
 class SharedTasks(TaskManager):
     """A task manager that gives the same Task objects each time, with their requests kept.
 
     lm-eval's own tasks take seconds to index: they are only looked at for a name that is not found elsewhere.
 
     Raises:
-        LmsatError: For a task that is not there, or cannot be loaded.
+        LmsatError: For a task that is not there; `TaskError` for one that cannot be loaded.
     """
 
     def __init__(self, wanted: Sequence[str], include_path: Sequence[str], metadata: dict[str, Any]) -> None:
@@ -97,10 +101,10 @@ class SharedTasks(TaskManager):
         if spec not in self._made:
             try:
                 made = super()._load_spec(spec)
-            except LmsatError:
-                raise
+            except LmsatError as error:
+                raise TaskError(str(error)) from error
             except Exception as error:
-                raise LmsatError(
+                raise TaskError(
                     f"the task '{spec}' cannot be loaded ({first_sentence(error)}): "
                     "check its data and the network, or leave it out"
                 ) from error

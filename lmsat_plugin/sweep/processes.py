@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.sweep.fingerprint import fingerprint, stamp_of
+from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.plan import Plan
 from lmsat_plugin.sweep.run import chosen, summarise
 from lmsat_plugin.sweep.store import Store
@@ -46,37 +47,34 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     jobs = chosen(plan.jobs, options)
     gpus = _visible_gpus()
     count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))
-    extra = [f"--shard={options.shard[0]}/{options.shard[1]}"] if options.shard else []
-    workers = {
-        number: _Worker(number, count, [*again, *extra], _share_of_machine(number - 1, count, gpus))
-        for number in range(1, count + 1)
-    }
+    workers: dict[int, _Worker] = {}
     deaths: Counter[str] = Counter()
-    try:
-        while workers:
-            time.sleep(0.2)
-            for number, worker in list(workers.items()):
-                code = worker.poll()
-                if code is None:
-                    continue
-                del workers[number]
-                # 1: a failed write or a failed checkpoint; 2: bad input. Only a kill is worth another worker.
-                if code < 0 or code > 128:
-                    label = store.died_at(worker.pid) or "starting"
-                    deaths[label] += 1
-                    print(
-                        f"worker {number} was killed (exit code {code}) at {label}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                    if deaths[label] >= _FATAL_DEATHS:
-                        _record_death(plan, store, jobs, label, code)
-                    if deaths[label] <= _FATAL_DEATHS and label != "starting":
-                        workers[number] = worker.again()
-    except KeyboardInterrupt:
-        for worker in workers.values():
-            worker.terminate()
-        raise
+    with Interrupts().handled():
+        try:
+            for number in range(1, count + 1):
+                share = _share_of_machine(number - 1, count, gpus)
+                workers[number] = _Worker(number, count, again, share)
+            while workers:
+                time.sleep(0.2)
+                for number, worker in list(workers.items()):
+                    code = worker.poll()
+                    if code is None:
+                        continue
+                    del workers[number]
+                    # Only a kill is worth another worker: any other end would come again.
+                    if code < 0 or code > 128:
+                        label = store.died_at(worker.pid) or "starting"
+                        deaths[label] += 1
+                        message = f"worker {number} was killed (exit code {code}) at {label}"
+                        print(message, file=sys.stderr, flush=True)
+                        if deaths[label] >= _FATAL_DEATHS:
+                            _record_death(plan, store, jobs, label, code)
+                        if deaths[label] <= _FATAL_DEATHS and label != "starting":
+                            workers[number] = worker.again()
+        except KeyboardInterrupt:
+            for worker in workers.values():
+                worker.terminate()
+            raise
     return summarise(plan, store, jobs)
 
 

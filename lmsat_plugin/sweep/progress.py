@@ -15,14 +15,15 @@ _SHOWN = {"lmsat_loss/loss": "loss", "lmsat_anisotropy/anisotropy_last": "anisot
 
 
 class Progress:
-    """Shows a sweep of ``total`` checkpoints; ``prefix`` names the worker where there are several."""
+    """Shows a sweep of ``total`` checkpoints; ``prefix`` names the worker where there are
+    several, which share one terminal and have no bars."""
 
     def __init__(self, total: int, prefix: str = "") -> None:
         self._total, self._prefix = total, prefix
         self._count = self._measured = 0
         self._begun = self._spent = 0.0
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not prefix:
             self._bar = tqdm(total=total, desc="sweep", unit="checkpoint", dynamic_ncols=True)
 
     def begin(self, label: str) -> None:

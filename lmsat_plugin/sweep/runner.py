@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
+from lmsat_plugin.harness.tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.measurement.head_only import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
@@ -106,7 +107,8 @@ class Runner:
         """Run the jobs.
 
         Raises:
-            LmsatError: Where going on makes no sense: results cannot be written, the device is broken.
+            LmsatError: Where going on makes no sense: results cannot be written, a task cannot be loaded, the
+                device is broken.
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
         pending = deque(jobs)
@@ -195,6 +197,7 @@ class Runner:
         facts: dict[str, Any] = {
             key: getattr(checkpoint, key) for key in ("model", "revision", "step", "tokens", "commit")
         }
+        work: Work = []
         failures: list[tuple[Identity, str]] = []
         values: dict[str, float] = {}
         weights = checkpoint.commit
@@ -211,12 +214,21 @@ class Runner:
             if work:
                 self._load(started, fetched)
         except Exception as error:
-            failures = [(identity, _reason(error)) for *_, identity in self._plan.work(job, weights)]
+            work = self._pending(job, stored, weights)
+            failures = [(identity, _reason(error)) for *_, identity in work]
         else:
             for batch in dict.fromkeys(batch for batch, *_ in work):
                 asked = [(unit, identity) for number, unit, identity in work if number == batch]
                 failures += self._evaluate(started, batch, asked, facts, values)
         self._downloads.release(checkpoint)
+        # What failed before, and was not to be tried again, still stands.
+        tried = {canonical(identity) for *_, identity in work}
+        wanted = {canonical(identity): identity for *_, identity in self._plan.work(job, weights)}
+        failures += [
+            (identity, stored.failed[text])
+            for text, identity in wanted.items()
+            if text in stored.failed and text not in tried and text not in stored.done
+        ]
         with self._interrupts.held():
             self._store.write_failures(stored, failures, facts)
         self._count(job, failures[0][1] if failures else None, values=values)
@@ -243,6 +255,8 @@ class Runner:
         job = started.job
         try:
             results, arrays = self._launch.call("evaluate", job, batch, [unit.task for unit, _ in asked])
+        except TaskError:
+            raise
         except Exception as error:
             if "CUDA error" in str(error):
                 raise LmsatError(
@@ -259,20 +273,20 @@ class Runner:
             path = self._store.write(
                 checkpoint.model, checkpoint.revision, results, arrays, identities, facts, supersedes
             )
-            found = metrics_of(results)
-            values.update(found)
-            plugins().tell(
-                CheckpointEvaluated(
-                    model=checkpoint.model,
-                    revision=checkpoint.revision,
-                    step=checkpoint.step,
-                    tokens=checkpoint.tokens,
-                    metrics=found,
-                    path=path,
-                    output=self._store.output,
-                    trackers=self._plan.config.trackers,
-                )
+        found = metrics_of(results)
+        values.update(found)
+        plugins().tell(
+            CheckpointEvaluated(
+                model=checkpoint.model,
+                revision=checkpoint.revision,
+                step=checkpoint.step,
+                tokens=checkpoint.tokens,
+                metrics=found,
+                path=path,
+                output=self._store.output,
+                trackers=self._plan.config.trackers,
             )
+        )
         return []
 
     def _count(
