@@ -180,6 +180,9 @@ class SaturationLM(HFLM):
 
     def _detect_batch_size(self, requests: Sequence | None = None, pos: int = 0) -> int:
         """Try which batch fits, by five forward passes of it; in a series only for its first checkpoint."""
+        if self.device.type == "cpu":
+            # There ``hf`` tries as well, and always ends up with this.
+            return self.max_batch_size
         if self.memo is None or requests is None:
             return super()._detect_batch_size(requests, pos)
         key = (pos, len(requests), len(requests[pos][1]) + len(requests[pos][2]), self.max_batch_size)

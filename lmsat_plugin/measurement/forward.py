@@ -152,7 +152,13 @@ class ForwardPass:
         shown = self.show_progress and self.processes.rank == 0
         # Only a pass that takes a while shows a bar.
         with tqdm(
-            total=total, desc="lmsat pass", unit="token", unit_scale=True, delay=5, disable=not shown
+            total=total,
+            desc="lmsat pass",
+            unit="token",
+            unit_scale=True,
+            delay=5,
+            leave=None,
+            disable=not shown,
         ) as bar:
             for windows in share:
                 size = -(-len(windows) // pieces)
