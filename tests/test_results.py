@@ -558,9 +558,9 @@ def test_markdown_and_latex_escape(tree, capsys):
     assert len(widths) == 1
     assert "<" not in "".join(markdown)
     assert "path" not in markdown[0]
-    assert "tokens" not in markdown[0], "a column without a value is left out"
+    assert "tokens" not in markdown[0], "md and latex are for people"
     latex = printed(capsys, tree, "--format", "latex")
-    assert "a/b\\_c & step1" in latex
+    assert "a/b\\_c & 1 & sample" in latex
     assert "\\& \\textless{}script\\textgreater{}, 50\\%\\_\\textbar{}'x'" in latex
     body = [line for line in latex.splitlines() if line.endswith("\\\\")]
     assert len(body) == 5

@@ -27,7 +27,14 @@ _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
         **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"},
-        **{"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " ", "\r": " "},
+        **{
+            "±": "$\\pm$",
+            "<": "\\textless{}",
+            ">": "\\textgreater{}",
+            "|": "\\textbar{}",
+            "\n": " ",
+            "\r": " ",
+        },
     }
 )
 
@@ -103,14 +110,19 @@ def _print(table: pd.DataFrame, format_: str) -> None:
 
 
 def _print_table(table: pd.DataFrame) -> None:
+    columns, rows = _for_people(table)
+    print_table(f"{len(rows):,} results", columns, [[_short(cell) for cell in row] for row in rows])
+
+
+def _for_people(table: pd.DataFrame) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the columns that tell values apart, and their rows; the revision stands for an unknown step."""
     columns = {"model": "model", "step": "step", "corpus": "corpus", "task": "task", "num_fewshot": "n-shot"}
     columns |= {"metric": "metric", "filter": "filter", "value": "value", "stderr": "±"}
     for name in ("corpus", "filter"):
         if table[name].nunique(dropna=False) == 1:
             del columns[name]
     shown = table.assign(step=table.step.astype(object).where(table.step.notna(), table.revision))
-    rows = [[_short(cell) for cell in row] for row in zip(*(_plain(shown[c]) for c in columns), strict=True)]
-    print_table(f"{len(rows):,} results", list(columns.values()), rows)
+    return list(columns.values()), list(zip(*(_plain(shown[name]) for name in columns), strict=True))
 
 
 def _short(cell: Any) -> Any:
@@ -129,9 +141,10 @@ def _text(table: pd.DataFrame, format_: str) -> str:
         return _with_text_dates(table).to_csv(index=False, lineterminator="\n")
     if format_ == "json":
         return _json(table)
-    table = table.drop(columns=["path", "date"]).dropna(axis="columns", how="all")
-    rows = [[_cell(cell) for cell in row] for row in zip(*(_plain(table[c]) for c in table), strict=True)]
-    return (_markdown if format_ == "md" else _latex)(list(map(str, table.columns)), rows)
+    columns, rows = _for_people(table)
+    return (_markdown if format_ == "md" else _latex)(
+        columns, [[_cell(cell) for cell in row] for row in rows]
+    )
 
 
 def _json(table: pd.DataFrame) -> str:
