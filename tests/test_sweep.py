@@ -233,6 +233,33 @@ def test_nothing_is_measured_twice(configure, quiz, tmp_path):
     assert len(files_of(tmp_path / "out")) == len(sixth) + 3
 
 
+def test_groups_tags_and_files_are_tasks(configure, quiz, tmp_path):
+    folder = quiz()
+    text = (folder / "quiz.yaml").read_text()
+    for name in ("left", "right"):
+        (folder / f"{name}.yaml").write_text(text.replace("task: quiz", f"task: {name}\ntag: sides"))
+    group = {"group": "both", "task": ["left", "right"], "metadata": {"version": 1}}
+    group["aggregate_metric_list"] = [{"metric": "acc", "weight_by_size": True}]
+    (folder / "both.yaml").write_text(yaml.safe_dump(group))
+    (tmp_path / "lone.yaml").write_text(text.replace("task: quiz", "task: lone"))
+    config = configure(tasks=["both", str(tmp_path / "lone.yaml")], include_path=str(folder))
+    for _ in range(2):
+        assert main(["sweep", str(config)]) == 0
+        found = files_of(tmp_path / "out")
+        assert len(found) == 3
+        for document in found.values():
+            assert set(document["results"]) == {"both", "left", "right", "lone"}
+            score = document["results"]["both"]["acc,none"]
+            assert score == pytest.approx(document["results"]["left"]["acc,none"])
+    assert main(["sweep", str(config), "--force"]) == 0
+    from lmsat_plugin import load_results
+
+    assert len(set(load_results(tmp_path / "out").path)) == 3
+    config = configure(tasks=["sides"], include_path=str(folder), output=str(tmp_path / "tagged"))
+    assert main(["sweep", str(config)]) == 0
+    assert all(set(d["results"]) == {"left", "right"} for d in files_of(tmp_path / "tagged").values())
+
+
 def test_changed_weights_are_measured_anew(configure, save, run_folder, tmp_path):
     assert main(["sweep", str(configure())]) == 0
     first = files_of(tmp_path / "out")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lm_eval.api.task import Task
-    from lm_eval.tasks._index import Entry
 
 _LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
 
@@ -41,12 +40,14 @@ class SharedTasks(TaskManager):
     def __init__(self, wanted: Sequence[str], include_path: Sequence[str], metadata: dict[str, Any]) -> None:
         folders = [*lmsat_autoload.task_folders(), *include_path]
         super().__init__(include_defaults=False, include_path=folders, metadata=metadata)
-        if not all(self._matches(name) for name in wanted):
+        if not all([self._matches(name) for name in wanted]):
             super().__init__(include_path=folders, metadata=metadata)
+            for name in wanted:
+                self._matches(name)
         self._made: dict[str, Any] = {}
 
     def resolve(self, wanted: Sequence[str]) -> list[str]:
-        """Return the names and YAML files that names, globs and tags stand for, each once."""
+        """Return the names of tasks and groups that names, globs, tags and YAML files stand for, each once."""
         found: dict[str, None] = {}
         for name in wanted:
             matches = self._matches(name)
@@ -62,7 +63,16 @@ class SharedTasks(TaskManager):
         return list(found)
 
     def _matches(self, name: str) -> list[str]:
-        return self.match_tasks([name]) or ([name] if Path(name).is_file() else [])
+        """Return the names that a name, a glob or a file stands for; a file's task is known by its name then."""
+        if name in self.task_index:
+            return [name]
+        if matches := self.match_tasks([name]):
+            return matches
+        entry = TaskIndex.entry_from_path(Path(name))
+        if entry is None:
+            return []
+        self.task_index[entry.name] = entry
+        return [entry.name]
 
     def probe_of(self, name: str) -> str | None:
         """Return the probe that a task of ours asks for; None for any other task."""
@@ -80,19 +90,16 @@ class SharedTasks(TaskManager):
             names = [member if isinstance(member, str) else member.get("task", "") for member in members]
             return {
                 "version": version,
-                **{member: self.version_of(member) for member in names if self._entry_of(member)},
+                **{member: self.version_of(member) for member in names if member in self.task_index},
             }
-        entry = self._entry_of(name)
+        entry = self.task_index.get(name)
         path = entry.yaml_path if entry else None
         if path is None or path.is_relative_to(_LM_EVAL_TASKS):
             return version
         return {"version": version, "yaml_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
-    def _entry_of(self, name: str) -> Entry | None:
-        return self.task_index.get(name) or (TaskIndex.entry_from_path(Path(name)) if name else None)
-
     def _config_of(self, name: str) -> dict[str, Any] | None:
-        entry = self._entry_of(name)
+        entry = self.task_index.get(name)
         if entry is None or entry.cfg is not None or entry.yaml_path is None:
             return entry.cfg if entry else None
         return lm_eval.tasks._yaml_loader.load_yaml(entry.yaml_path, resolve_func=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed
@@ -14,7 +15,6 @@ from lmsat_plugin.harness.tasks import SharedTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -91,7 +91,9 @@ class Measurer:
             self._tasks, self._tasks_key = {}, key
         if batch not in self._tasks:
             found = self.plan.batches[batch]
-            wanted = [unit.task for unit in found.units]
+            # Files first: they are known by their task's name once they are read.
+            given = [entry.task for entry in self.plan.config.tasks if Path(entry.task).is_file()]
+            wanted = [*given, *(unit.task for unit in found.units)]
             self._tasks[batch] = SharedTasks(
                 wanted, self.plan.config.include_path, self.plan.metadata(found, job)
             )

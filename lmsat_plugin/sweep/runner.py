@@ -268,7 +268,7 @@ class Runner:
                 failure for one in asked for failure in self._evaluate(started, batch, [one], facts, values)
             ]
         checkpoint, identities = job.checkpoint, [identity for _, identity in asked]
-        supersedes = _superseded(started.stored, identities)
+        supersedes = _superseded(started.stored, identities, results.get("group_subtasks") or {})
         with self._interrupts.held():
             path = self._store.write(
                 checkpoint.model, checkpoint.revision, results, arrays, identities, facts, supersedes
@@ -306,18 +306,26 @@ class Runner:
         self._progress.end(job.label, values or {}, error, before=before)
 
 
-def _superseded(stored: Stored, identities: Sequence[Identity]) -> dict[str, list[str]]:
-    """Return the result files, with their tasks, that new results take the place of."""
+def _superseded(
+    stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return the result files, with their tasks, that new results take the place of.
+
+    ``members`` says what the groups consist of: with a group go its tasks.
+    """
 
     def rest(identity: Identity) -> str:
         return canonical({key: value for key, value in identity.items() if key not in _REPLACED_BY})
+
+    def with_members(name: str) -> list[str]:
+        return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
 
     ours = {rest(identity) for identity in identities}
     found: dict[str, list[str]] = {}
     for text, name in stored.done.items():
         identity = json.loads(text)
         if rest(identity) in ours:
-            found.setdefault(name, []).append(identity["task"])
+            found.setdefault(name, []).extend(with_members(identity["task"]))
     return found
 
 
