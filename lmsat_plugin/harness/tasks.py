@@ -40,7 +40,7 @@ class SharedTasks(TaskManager):
     def __init__(self, wanted: Sequence[str], include_path: Sequence[str], metadata: dict[str, Any]) -> None:
         folders = [*lmsat_autoload.task_folders(), *include_path]
         super().__init__(include_defaults=False, include_path=folders, metadata=metadata)
-        if not all([self._matches(name) for name in wanted]):
+        if not all(self._matches(name) for name in wanted):
             super().__init__(include_path=folders, metadata=metadata)
             for name in wanted:
                 self._matches(name)
