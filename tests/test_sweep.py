@@ -688,23 +688,33 @@ def test_a_launch_of_two_processes_gives_the_values_of_one(configure, quiz, run_
 
 
 def test_watch_measures_checkpoints_as_they_appear(configure, save, run_folder, tmp_path):
-    for step in (10, 100):
-        shutil.rmtree(run_folder / f"step{step}")
+    aside = run_folder.rename(tmp_path / "aside")
     process = start(configure(), "--watch", "0.3")
-    deadline = time.monotonic() + 120
-    # A checkpoint that is still being written is left alone until it is whole.
-    half = run_folder / "step20"
-    shutil.copytree(run_folder / "step0", half)
-    (half / "model.safetensors").write_bytes((half / "model.safetensors").read_bytes()[:5000])
-    while not list((tmp_path / "out").rglob("run/step0/results_*.json")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    save(run_folder / "step30", 30)
-    while not list((tmp_path / "out").rglob("run/step30/results_*.json")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    assert process.stdout is not None
+    # The folder is not there yet: it says so, and waits.
+    assert "Waiting: pretrained=" in process.stdout.readline()
+
+    def wait_for(step: int, name: str, there: bool = True) -> None:
+        deadline = time.monotonic() + 100
+        while bool(list((tmp_path / "out").rglob(f"run/step{step}/{name}"))) != there:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    run_folder.mkdir()
+    (aside / "step0").rename(run_folder / "step0")
+    wait_for(0, "results_*.json")
+    # One that rests half written is a failure, until it is whole.
+    whole = (aside / "step10" / "model.safetensors").read_bytes()
+    (aside / "step10" / "model.safetensors").write_bytes(whole[:5000])
+    (aside / "step10").rename(run_folder / "step10")
+    wait_for(10, "failures.json")
+    (run_folder / "step10" / "model.safetensors").write_bytes(whole)
+    wait_for(10, "results_*.json")
+    wait_for(10, "failures.json", there=False)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert {Path(path).parts[1] for path in files_of(tmp_path / "out")} == {"step0", "step30"}
+    assert {Path(path).parts[1] for path in files_of(tmp_path / "out")} == {"step0", "step10"}
 
 
 def test_claims_are_exclusive_and_freed(tmp_path):

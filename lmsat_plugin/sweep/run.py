@@ -86,7 +86,7 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
 
 
 def _run(plan: Plan, store: Store, downloads: Downloads, launch: Launch, options: Options) -> Summary:
-    jobs = chosen(plan.jobs if options.watch is None else _found(plan.config), options)
+    jobs = chosen(plan.jobs, options) if options.watch is None else []
     progress, interrupts = Progress(len(jobs), options.prefix), Interrupts()
     runner = Runner(
         plan,
@@ -116,26 +116,25 @@ def _watch(plan: Plan, runner: Runner, progress: Progress, interrupts: Interrupt
     """Measure checkpoints as they appear. One that is still being written changes from one look to the next."""
     assert options.watch is not None
     before: dict[Job, Any] = {}
-    through: set[Job] = set()
+    through: dict[Job, Any] = {}
+    waiting = None
     while True:
         interrupts.check()
-        found = [job for job in chosen(_found(plan.config), options) if job not in through]
-        stamps = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in found}
-        ready = [job for job in found if job in before and before[job] == stamps[job]]
+        try:
+            found = chosen(find_jobs(plan.config), options)
+        except LmsatError as error:
+            # A run that has not saved its first checkpoint yet, or a name that is wrong.
+            if str(error) != waiting:
+                print(f"Waiting: {error}", flush=True)
+            found, waiting = [], str(error)
+        now = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in found}
+        ready = [job for job in found if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
-            progress.expect(len(through) + len(ready))
+            progress.expect(len(through.keys() | set(ready)))
             runner.run(ready)
-            through.update(ready)
-        before = stamps
+            through.update({job: now[job] for job in ready})
+        before = now
         time.sleep(options.watch)
-
-
-def _found(config: SweepConfig) -> list[Job]:
-    try:
-        return find_jobs(config)
-    except LmsatError:
-        # A run that has not saved its first checkpoint yet.
-        return []
 
 
 def chosen(jobs: Sequence[Job], options: Options) -> list[Job]:
