@@ -575,16 +575,29 @@ def test_dry_run_writes_nothing(configure, tmp_path, capsys):
     assert row == ["run", "3", "6", "2", "0", "4", "0"]
 
 
-def start(config: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lmsat_plugin.cli", "sweep", str(config), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Return a function that starts a sweep in a process of its own, which does not outlive the test."""
+    started = []
+
+    def start(config: Path, *arguments: str) -> subprocess.Popen:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "lmsat_plugin.cli", "sweep", str(config), *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_two_sweeps_at_once_share_the_work(configure, save, run_folder, tmp_path):
+def test_two_sweeps_at_once_share_the_work(start, configure, save, run_folder, tmp_path):
     for step in range(200, 1000, 100):
         save(run_folder / f"step{step}", step)
     config = configure()
@@ -619,7 +632,7 @@ def test_killed_at_any_instant_and_started_again(configure, save, run_folder, tm
         assert path.with_name(path.name.replace("arrays_", "results_")).with_suffix(".json").exists()
 
 
-def test_ctrl_c_keeps_what_is_measured_and_says_how_to_go_on(configure, save, run_folder, tmp_path):
+def test_ctrl_c_keeps_what_is_measured_and_says_how_to_go_on(start, configure, save, run_folder, tmp_path):
     for step in range(200, 3000, 100):
         save(run_folder / f"step{step}", step)
     process = start(configure(max_tokens=3000))
@@ -648,7 +661,9 @@ def test_an_interrupt_waits_for_the_write():
     assert seen == ["written"]
 
 
-def test_workers_share_the_work_and_one_that_is_killed_is_replaced(configure, save, run_folder, tmp_path):
+def test_workers_share_the_work_and_one_that_is_killed_is_replaced(
+    start, configure, save, run_folder, tmp_path
+):
     for step in range(200, 900, 100):
         save(run_folder / f"step{step}", step)
     process = start(configure(), "--executor", "processes", "--workers", "2")
@@ -687,7 +702,7 @@ def test_a_launch_of_two_processes_gives_the_values_of_one(configure, quiz, run_
     assert len(list((tmp_path / "out").rglob("failures.json"))) == 1
 
 
-def test_watch_measures_checkpoints_as_they_appear(configure, save, run_folder, tmp_path):
+def test_watch_measures_checkpoints_as_they_appear(start, configure, save, run_folder, tmp_path):
     aside = run_folder.rename(tmp_path / "aside")
     process = start(configure(), "--watch", "0.3")
     assert process.stdout is not None

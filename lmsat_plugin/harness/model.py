@@ -161,7 +161,12 @@ class SaturationLM(HFLM):
         return True
 
     def get_model_info(self) -> dict:
-        """Return what ``hf`` does, without asking the Hub, and ``lmsat``: the provenance of the measurements."""
+        """Return what ``hf`` does, and ``lmsat``: the provenance of the measurements.
+
+        The commit is the one that was loaded; ``hf`` asks the Hub for it, each time.
+        """
+        if self.peft or self.delta:
+            return {**super().get_model_info(), **provenance_of(self)}
         return {
             "model_num_parameters": self.model.num_parameters(),
             "model_dtype": self.model.dtype,
@@ -171,7 +176,7 @@ class SaturationLM(HFLM):
         }
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        return self._once((context, continuation), super()._encode_pair, context, continuation)
+        return self._once(("pair", context, continuation), super()._encode_pair, context, continuation)
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
@@ -183,9 +188,10 @@ class SaturationLM(HFLM):
         if self.device.type == "cpu":
             # There ``hf`` tries as well, and always ends up with this.
             return self.max_batch_size
-        if self.memo is None or requests is None:
+        if self.memo is None:
             return super()._detect_batch_size(requests, pos)
-        key = (pos, len(requests), len(requests[pos][1]) + len(requests[pos][2]), self.max_batch_size)
+        size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
+        key = (pos, size, self.max_batch_size)
         if key not in self._fitting:
             self._fitting[key] = super()._detect_batch_size(requests, pos)
         return self._fitting[key]

@@ -105,10 +105,10 @@ class Store:
         """Return where a checkpoint's results are."""
         return self.output / folder_name(model) / folder_name(revision)
 
-    def claim(self, model: str, revision: str, *, wait: bool = False) -> Claim | None:
-        """Claim a checkpoint; None if another process has it. ``wait`` waits for it instead."""
+    def claim(self, model: str, revision: str) -> Claim | None:
+        """Claim a checkpoint; None if another process has it."""
         path = self.private / "claims" / f"{folder_name(model)}--{folder_name(revision)}.lock"
-        lock = FileLock(path, timeout=-1 if wait else 0, thread_local=False)
+        lock = FileLock(path, timeout=0, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
