@@ -678,6 +678,14 @@ def test_workers_share_the_work_and_one_that_is_killed_is_replaced(
     values_of(tmp_path / "out")
     assert not strays(tmp_path / "out")
 
+    # Workers that measure all again do so once, and a checkpoint that fails is tried by one of them.
+    (run_folder / "step10" / "model.safetensors").write_bytes(b"")
+    process = start(configure(), "--executor", "processes", "--workers", "2", "--force")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, out
+    assert out.count("failed: ") == 1, out
+    assert len(files_of(tmp_path / "out")) == 19
+
 
 def test_a_launch_of_two_processes_gives_the_values_of_one(configure, quiz, run_folder, tmp_path):
     """One checkpoint fails on both: it is recorded once, and they go on together."""

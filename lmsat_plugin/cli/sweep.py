@@ -62,6 +62,7 @@ class Sweep(Command):
         )
         parser.add_argument("--wait", action="store_true", help="with slurm: stay until the jobs are through")
         parser.add_argument("--worker", help=argparse.SUPPRESS)
+        parser.add_argument("--run", dest="run_name", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run it."""
@@ -80,6 +81,7 @@ class Sweep(Command):
         options = Options(
             shard=args.shard,
             only=args.only,
+            **({"run": args.run_name} if args.run_name else {}),
             force=args.force,
             retry_failed=args.retry_failed,
             watch=args.watch,
@@ -101,7 +103,7 @@ class Sweep(Command):
                 from lmsat_plugin.sweep.processes import run_processes
                 from lmsat_plugin.sweep.slurm import run_slurm
 
-                again = _again(args)
+                again = [*_again(args), "--run", options.run]
                 if config.executor == "processes":
                     summary = run_processes(config, options, again)
                 else:
@@ -149,10 +151,10 @@ def _checkpoint(text: str) -> tuple[str, str]:
 
 def _again(args: argparse.Namespace) -> list[str]:
     """Return the arguments with which a worker runs the same sweep."""
-    flags = [name for name in ("force", "retry_failed") if getattr(args, name)]
     return [
         *("sweep", str(args.config), *args.overrides, "--executor", "local"),
-        *(f"--{name.replace('_', '-')}" for name in flags),
+        *(("--force",) if args.force else ()),
+        *(("--retry-failed",) if args.retry_failed else ()),
         *(("--shard", "/".join(map(str, args.shard))) if args.shard else ()),
         *(("--only", "@".join(args.only)) if args.only else ()),
     ]

@@ -159,7 +159,7 @@ def read_settings(values: dict[str, Any]) -> dict[str, str]:
     return {
         key: clean(str(value))
         for key, value in values.items()
-        if value is not None and value is not False and value not in ("", "None", "False", "auto")
+        if value is not None and value is not False and value not in ("", "None", "False", "auto", {}, [])
     }
 
 

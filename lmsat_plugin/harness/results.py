@@ -157,7 +157,9 @@ def _differing(group: Iterable[TaskResult], attribute: str) -> Iterator[str]:
             # The text differs, of course, where less of it was taken.
             scope = revision if key in _BY_REVISION else others if key == "sha256" else None
             values[scope].add(dict(settings).get(key))
-        if any(len(one) > 1 for one in values.values()):
+        # Some results say nothing of the folder.
+        silent = {None} if key == "folder" else set()
+        if any(len(one - silent) > 1 for one in values.values()):
             yield key
 
 

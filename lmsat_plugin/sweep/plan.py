@@ -123,11 +123,27 @@ class Plan:
         ]
 
     def pending(
-        self, job: Job, stored: Stored, weights: str | None, *, force: bool = False, retry_failed: bool = True
+        self,
+        job: Job,
+        stored: Stored,
+        weights: str | None,
+        *,
+        force: bool = False,
+        retry_failed: bool = True,
+        run: str = "",
     ) -> list[tuple[int, Unit, Identity]]:
-        """Return what is neither measured nor, unless it is to be retried, known to fail."""
-        known = {} if force else {**stored.done, **({} if retry_failed else stored.failed)}
-        return [item for item in self.work(job, weights) if canonical(item[2]) not in known]
+        """Return what is neither measured nor, unless it is to be retried, known to fail.
+
+        ``force`` measures again what is done. What ``run`` itself has measured or tried is neither measured nor
+        tried again.
+        """
+        done = {text for text, name in stored.done.items() if not force or stored.runs[name] == run}
+        failed = () if retry_failed and stored.failed_run != run else stored.failed
+        return [
+            item
+            for item in self.work(job, weights)
+            if (text := canonical(item[2])) not in done and text not in failed
+        ]
 
     def metadata(self, batch: Batch, job: Job) -> dict[str, Any]:
         """Return what lm-eval's ``--metadata`` would be: the model's arguments among it."""

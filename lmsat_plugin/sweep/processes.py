@@ -68,7 +68,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
                         message = f"worker {number} was killed (exit code {code}) at {label}"
                         print(message, file=sys.stderr, flush=True)
                         if deaths[label] >= _FATAL_DEATHS:
-                            _record_death(plan, store, jobs, label, code)
+                            _record_death(plan, store, jobs, label, code, options.run)
                         if deaths[label] <= _FATAL_DEATHS and label != "starting":
                             workers[number] = worker.again()
         except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def _share_of_machine(index: int, count: int, gpus: Sequence[str]) -> dict[str, 
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
 
 
-def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, code: int) -> None:
+def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, code: int, run: str) -> None:
     """Record that measuring a checkpoint kills the process that does it."""
     for job in (job for job in jobs if job.label == label):
         checkpoint = job.checkpoint
@@ -143,4 +143,5 @@ def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, cod
             f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "
             "use a smaller batch_size, fewer workers or a larger machine"
         )
-        store.write_failures(stored, [(i, reason) for *_, i in plan.pending(job, stored, weights)], facts)
+        failures = [(identity, reason) for *_, identity in plan.pending(job, stored, weights)]
+        store.write_failures(stored, failures, facts, run)

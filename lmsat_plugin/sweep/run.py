@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError
@@ -34,6 +35,8 @@ class Options:
     """Part i of n, counted from 1."""
     only: tuple[str, str] | None = None
     """The model and the revision of the one checkpoint to measure."""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What tells this run from others; the workers of one run share it."""
     force: bool = False
     retry_failed: bool = False
     wait: bool = True
@@ -43,7 +46,7 @@ class Options:
     prefix: str = ""
 
 
-def run_sweep(config: SweepConfig, options: Options = Options()) -> Summary:
+def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
     """Measure what is not measured yet; return what became of it.
 
     On the other processes of an ``accelerate launch`` the summary is empty.
@@ -55,6 +58,7 @@ def run_sweep(config: SweepConfig, options: Options = Options()) -> Summary:
     from lmsat_plugin.harness.series import quiet
 
     quiet()
+    options = options or Options()
     plan = Plan(config)
     launch = Launch(Measurer(plan))
     if launch.rank:
@@ -95,6 +99,7 @@ def _run(plan: Plan, store: Store, downloads: Downloads, launch: Launch, options
         launch,
         progress,
         interrupts,
+        run=options.run,
         force=options.force,
         retry_failed=options.retry_failed,
         wait=options.wait and options.watch is None,

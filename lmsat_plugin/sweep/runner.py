@@ -10,6 +10,7 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
@@ -78,8 +79,9 @@ class Runner:
     """Runs the jobs of a plan that are neither done nor claimed by another process.
 
     Args:
-        force: Measure again what is done.
-        retry_failed: Try again what has failed before.
+        run: The name of this run, which the workers of one share.
+        force: Measure again what is done before it.
+        retry_failed: Try again what has failed before it.
         wait: Wait for the checkpoints that others are measuring, and take over those that they leave.
     """
 
@@ -92,13 +94,15 @@ class Runner:
         progress: Progress,
         interrupts: Interrupts,
         *,
+        run: str,
         force: bool = False,
         retry_failed: bool = False,
         wait: bool = True,
     ) -> None:
         self._plan, self._store, self._downloads = plan, store, downloads
         self._launch, self._progress = launch, progress
-        self._force, self._retry_failed, self._wait = force, retry_failed or force, wait
+        self._pending = partial(plan.pending, run=run, force=force, retry_failed=retry_failed or force)
+        self._run, self._wait = run, wait
         self._interrupts = interrupts
         self._background = _Background()
         self.summary = Summary()
@@ -178,9 +182,6 @@ class Runner:
             self._count(job, next(filter(None, reasons), None), before=True)
         return work
 
-    def _pending(self, job: Job, stored: Stored, weights: str | None) -> Work:
-        return self._plan.pending(job, stored, weights, force=self._force, retry_failed=self._retry_failed)
-
     def _fetch(self, job: Job, stored: Stored, head_only: bool) -> _Fetched:
         folder = self._downloads.fetch(job.checkpoint, head_only=head_only)
         known = remembered(folder, stored.checkpoints)
@@ -230,7 +231,7 @@ class Runner:
             if text in stored.failed and text not in tried and text not in stored.done
         ]
         with self._interrupts.held():
-            self._store.write_failures(stored, failures, facts)
+            self._store.write_failures(stored, failures, facts, self._run)
         self._count(job, failures[0][1] if failures else None, values=values)
 
     def _load(self, started: _Started, fetched: _Fetched) -> None:
@@ -271,7 +272,14 @@ class Runner:
         supersedes = _superseded(started.stored, identities, results.get("group_subtasks") or {})
         with self._interrupts.held():
             path = self._store.write(
-                checkpoint.model, checkpoint.revision, results, arrays, identities, facts, supersedes
+                checkpoint.model,
+                checkpoint.revision,
+                results,
+                arrays,
+                identities,
+                facts,
+                supersedes,
+                self._run,
             )
         found = metrics_of(results)
         values.update(found)

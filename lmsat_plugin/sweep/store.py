@@ -57,8 +57,12 @@ class Stored:
     folder: Path
     done: dict[str, str] = field(default_factory=dict)
     """From each identity measured, in canonical form, to the name of its result file."""
+    runs: dict[str, str] = field(default_factory=dict)
+    """From the name of a result file to the run that wrote it."""
     failed: dict[str, str] = field(default_factory=dict)
     """From each identity that could not be measured to the reason."""
+    failed_run: str | None = None
+    """The run that tried it last."""
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files say of the checkpoint: commit, weights, files."""
     broken: list[Path] = field(default_factory=list)
@@ -150,11 +154,13 @@ class Store:
                 continue  # plain lm-eval wrote it
             stored.checkpoints.append(ours.get("checkpoint") or {})
             stored.done.update({canonical(identity): path.name for identity in ours["identities"]})
+            stored.runs[path.name] = ours.get("run", "")
         with suppress(OSError, ValueError, TypeError, KeyError):
             record = json.loads((stored.folder / FAILURES).read_text("utf-8"))
             for failure in record["failures"]:
                 stored.failed[canonical(failure["identity"])] = str(failure["error"])
             stored.checkpoints.append(record["checkpoint"])
+            stored.failed_run = record.get("run")
         return stored
 
     def mend(self, stored: Stored) -> None:
@@ -184,6 +190,7 @@ class Store:
         identities: Iterable[Identity],
         checkpoint: Mapping[str, Any],
         supersedes: Mapping[str, list[str]],
+        run: str,
     ) -> Path:
         """Write one result file, its arrays and samples first, so that the file is there only with all of them.
 
@@ -192,7 +199,7 @@ class Store:
         folder = self.folder(model, revision)
         stamp, path = _free_stamp(folder)
         ours = results["config"].setdefault("lmsat", {})
-        ours.update(checkpoint=dict(checkpoint), identities=list(identities))
+        ours.update(checkpoint=dict(checkpoint), identities=list(identities), run=run)
         if supersedes:
             ours["supersedes"] = dict(supersedes)
         if arrays:
@@ -209,7 +216,11 @@ class Store:
         return path
 
     def write_failures(
-        self, stored: Stored, failures: Iterable[tuple[Identity, str]], checkpoint: Mapping[str, Any]
+        self,
+        stored: Stored,
+        failures: Iterable[tuple[Identity, str]],
+        checkpoint: Mapping[str, Any],
+        run: str,
     ) -> None:
         """Replace the record of what could not be measured of a checkpoint; without failures there is none.
 
@@ -218,7 +229,7 @@ class Store:
         path = stored.folder / FAILURES
         entries = [{"identity": identity, "error": error} for identity, error in failures]
         if entries:
-            record = {"checkpoint": dict(checkpoint), "failures": entries}
+            record = {"checkpoint": dict(checkpoint), "run": run, "failures": entries}
             write_atomically(path, json.dumps(record, indent=2, default=str).encode())
         else:
             path.unlink(missing_ok=True)
