@@ -267,7 +267,8 @@ def test_changed_weights_are_measured_anew(configure, save, run_folder, tmp_path
     save(run_folder / "step10", 77)
     # Files that are only touched are read again, and found to be the same.
     os.utime(run_folder / "step0" / "model.safetensors", (1, 1))
-    assert main(["sweep", str(configure())]) == 0
+    summary = run_sweep(load_config(configure()))
+    assert (summary.measured, summary.done_before) == (1, 2)
     second = files_of(tmp_path / "out")
     [new] = second.keys() - first.keys()
     assert Path(new).parts[:2] == ("run", "step10")

@@ -178,7 +178,8 @@ class Runner:
             weights = (known or {}).get("identity")
         work = self._pending(job, stored, weights)
         if not work:
-            reasons = [stored.failed.get(canonical(i)) for *_, i in self._plan.work(job, weights)]
+            wanted = [canonical(identity) for *_, identity in self._plan.work(job, weights)]
+            reasons = (stored.failed.get(text) for text in wanted if text not in stored.done)
             self._count(job, next(filter(None, reasons), None), before=True)
         return work
 
@@ -232,7 +233,7 @@ class Runner:
         ]
         with self._interrupts.held():
             self._store.write_failures(stored, failures, facts, self._run)
-        self._count(job, failures[0][1] if failures else None, values=values)
+        self._count(job, failures[0][1] if failures else None, before=not work, values=values)
 
     def _load(self, started: _Started, fetched: _Fetched) -> None:
         job = started.job
