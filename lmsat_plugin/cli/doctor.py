@@ -40,7 +40,7 @@ class Doctor(Command):
         """Print the findings."""
         import torch
 
-        from lmsat_plugin.harness.evaluate import finds_model, finds_tasks
+        from lmsat_plugin.harness.command import finds_model, finds_tasks
         from lmsat_plugin.plugins import plugins
 
         def installed(package: str) -> str:

@@ -26,7 +26,7 @@ class Eval(Command):
         import lmsat_autoload
 
         lmsat_autoload.install()
-        from lmsat_plugin.harness.evaluate import run_lm_eval_command
+        from lmsat_plugin.harness.command import run_lm_eval_command
 
         sys.argv = ["lm_eval", "run", *args.rest]
         run_lm_eval_command()

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.measurement.checkpoint import TOKENIZER_FILES
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.measurement.head_only import load_head
 
@@ -38,15 +39,6 @@ if TYPE_CHECKING:
     from lmsat_plugin.harness.tasks import SharedTasks
 
 logger = logging.getLogger(__name__)
-
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 @dataclass
@@ -131,7 +123,7 @@ class Series:
         if named is not None:
             return f"named {named}"
         digest = hashlib.sha256()
-        for path in sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)}):
+        for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 

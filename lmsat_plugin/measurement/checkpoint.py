@@ -11,7 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+CONFIG_FILES = ("config.json", "generation_config.json", "adapter_config.json")
+TOKENIZER_FILES = (
+    *("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+"""Patterns of the files that a checkpoint consists of."""
 
 
 def local_folder(pretrained: str) -> Path | None:
@@ -53,9 +59,9 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
         return
     if not (path / "config.json").is_file():
         raise LmsatError(f"pretrained={path} has no config.json: give the folder of a saved checkpoint")
-    if not any(file for pattern in _WEIGHTS for file in path.glob(pattern)):
+    if not any(file for pattern in WEIGHT_FILES for file in path.glob(pattern)):
         raise LmsatError(
-            f"pretrained={path} has no weights ({' or '.join(_WEIGHTS)}): give a whole checkpoint"
+            f"pretrained={path} has no weights ({' or '.join(WEIGHT_FILES)}): give a whole checkpoint"
         )
     for file in sorted(path.glob("*.safetensors")):
         try:

@@ -6,21 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.measurement.checkpoint import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
 from lmsat_plugin.sweep.weights import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-_SMALL = (
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-)
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_SMALL = (*CONFIG_FILES, *TOKENIZER_FILES)
 
 Stamp = dict[str, list[int]]
 """Each file's size in bytes and time of modification in ns."""
@@ -37,7 +30,7 @@ class Fingerprint:
 
 def stamp_of(folder: Path) -> Stamp:
     """Return the sizes and times of the files that make the model."""
-    files = {path for pattern in (*_SMALL, *_WEIGHTS) for path in folder.glob(pattern) if path.is_file()}
+    files = {path for pattern in (*_SMALL, *WEIGHT_FILES) for path in folder.glob(pattern) if path.is_file()}
     stats = {path.name: path.stat() for path in sorted(files)}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 

@@ -10,17 +10,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.measurement.checkpoint import CONFIG_FILES, TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from io import FileIO
     from pathlib import Path
 
-_SMALL = (
-    *("config.json", "generation_config.json", "adapter_config.json", "chat_template*"),
-    *("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken"),
-    *("special_tokens_map.json", "added_tokens.json"),
-)
 # In the order in which transformers looks for them; an adapter where there is nothing else.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head|decoder|unembed)\.(weight|bias)$")
@@ -40,7 +36,7 @@ def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -
         and (
             trust_remote_code
             if name.endswith(".py")
-            else any(fnmatchcase(name, pattern) for pattern in _SMALL)
+            else any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
         )
     }
     return {**small, **weight_files(sizes)}
