@@ -175,8 +175,8 @@ def _show_plan(config: SweepConfig, options: Options) -> int:
         [
             (
                 unit.task,
-                batch.corpus.corpus if unit.probe else "",
-                (batch.corpus.max_tokens or "all") if unit.probe else "",
+                batch.corpus.corpus if unit.reads_corpus else "",
+                (batch.corpus.max_tokens or "all") if unit.reads_corpus else "",
                 "" if unit.num_fewshot is None else unit.num_fewshot,
             )
             for batch in plan.batches

@@ -43,6 +43,11 @@ class Unit:
     """What the probe needs; None for a task of lm-eval's."""
     num_fewshot: int | None
 
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether it is a probe that depends on the corpus."""
+        return self.needs is not None and bool(self.needs & CORPUS)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -87,7 +92,7 @@ class Plan:
         return {
             batch.corpus: {**batch.corpus.model_dump(), "sha256": _digest(batch.corpus)}
             for batch in self.batches
-            if any(unit.needs is not None and unit.needs & CORPUS for unit in batch.units)
+            if any(unit.reads_corpus for unit in batch.units)
         }
 
     def identity(self, job: Job, batch: Batch, unit: Unit, weights: str | None) -> Identity:
@@ -106,8 +111,7 @@ class Plan:
             )
         else:
             found["settings"] = _probe_settings(unit.probe, config.metadata)
-            assert unit.needs is not None
-            if unit.needs & CORPUS:
+            if unit.reads_corpus:
                 found.update(corpus=self._corpora[batch.corpus], limit=config.limit)
             else:
                 args = {key: value for key, value in args.items() if key not in _OF_TEXT}
@@ -208,8 +212,7 @@ def _batches(config: SweepConfig) -> list[Batch]:
                 _probe_settings(probe, config.metadata)
                 shots = config.num_fewshot
             unit = Unit(name, tasks.version_of(name), probe, needs, None if probe else shots)
-            several = needs is not None and needs & CORPUS
-            for corpus in corpora if several else corpora[:1]:
+            for corpus in corpora if unit.reads_corpus else corpora[:1]:
                 units.setdefault((corpus, shots), {})[name] = unit
     return [Batch(corpus, shots, tuple(found.values())) for (corpus, shots), found in units.items()]
 
