@@ -443,6 +443,15 @@ def test_head_alone_is_read_for_what_needs_no_more(configure, run_folder, tmp_pa
     assert all(whole[key] == pytest.approx(value, rel=1e-12) for key, value in alone.items())
 
 
+def test_a_whole_checkpoint_after_one_of_which_only_the_head_was_wanted(configure, tmp_path):
+    assert main(["sweep", str(configure(tasks=["lmsat_loss"])), "--only", "run@step0"]) == 0
+    assert main(["sweep", str(configure())]) == 0
+    assert main(["sweep", str(configure(output=str(tmp_path / "fresh")))]) == 0
+    mixed, fresh = values_of(tmp_path / "out"), values_of(tmp_path / "fresh")
+    assert mixed.keys() == fresh.keys()
+    assert all(mixed[key] == pytest.approx(value, rel=1e-12) for key, value in fresh.items())
+
+
 @pytest.mark.parametrize("name", ["gpt2", "opt", "llama", "gemma2", "cohere", "opt_narrow", "gptj"])
 def test_head_alone_is_the_whole_models(checkpoint, name):
     """Tied and untied heads, under the names that each architecture stores them by."""

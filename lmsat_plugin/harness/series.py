@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,10 +52,9 @@ class Series:
     model_args: dict[str, Any]
     options: dict[str, Any]
     lm: SaturationLM | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-    """Seconds spent on loading, and in the model's answers, since the timings were last emptied."""
     _tokenizer: tuple[str, Any] = ("", None)
     _memo: dict[Any, Any] = field(default_factory=dict)
+    _head_only: bool = False
 
     def load(
         self,
@@ -74,23 +72,21 @@ class Series:
         Raises:
             LmsatError: For a checkpoint that cannot be read, is incomplete, or has another vocabulary.
         """
-        with self._timed("loading"):
-            key = self._tokenizer_key(folder)
-            same = key == self._tokenizer[0]
-            if head_only:
-                dtype = self.model_args.get("dtype", "auto")
-                head = load_head(
-                    folder,
-                    dtype=None if dtype == "auto" else get_dtype(dtype),
-                    trust_remote_code=self._trusts,
-                )
-                self._make(folder, key, head)
-            elif not (same and self.lm is not None and self.lm.load_weights(str(folder))):
-                self._make(folder, key, str(folder))
-            assert self.lm is not None
-            self.lm.pretrained, self.lm.revision = name, revision
-            for config in (self.lm.config, self.lm.model.config):
-                config._commit_hash = commit
+        key = self._tokenizer_key(folder)
+        here = None if self._head_only or key != self._tokenizer[0] else self.lm
+        if head_only:
+            dtype = self.model_args.get("dtype", "auto")
+            head = load_head(
+                folder, dtype=None if dtype == "auto" else get_dtype(dtype), trust_remote_code=self._trusts
+            )
+            self._make(folder, key, head)
+        elif here is None or not here.load_weights(str(folder)):
+            self._make(folder, key, str(folder))
+        self._head_only = head_only
+        assert self.lm is not None
+        self.lm.pretrained, self.lm.revision = name, revision
+        for config in (self.lm.config, self.lm.model.config):
+            config._commit_hash = commit
 
     def _make(self, folder: Path, key: str, pretrained: Any) -> None:
         """Make a model anew, once the one before has given its memory back."""
@@ -148,7 +144,7 @@ class Series:
         while True:
             tracker = EvaluationTracker()
             try:
-                with self._timed("evaluation"), _cached_environment():
+                with _cached_environment():
                     results = simple_evaluate(
                         model=self.lm,
                         model_args=model_args,
@@ -187,14 +183,6 @@ class Series:
         else:
             lm.batch_size_per_gpu = size // 2
         logger.warning("Out of memory: again with a batch of %d", size // 2)
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - begun
 
 
 def _as_written_by_lm_eval(
