@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ def _in_folder(
 
 
 def _holds_config(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _CONFIGS)
+    with suppress(OSError):
+        return any((folder / name).is_file() for name in _CONFIGS)
+    return False
 
 
 def _progress(folder: Path, pattern: re.Pattern[str] | None, tokens_per_step: int | None) -> Progress:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.checkpoint import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
 from lmsat_plugin.sweep.weights import read_ahead
 
@@ -29,10 +31,13 @@ class Fingerprint:
 
 
 def stamp_of(folder: Path) -> Stamp:
-    """Return the sizes and times of the files that make the model."""
-    files = {path for pattern in (*_SMALL, *WEIGHT_FILES) for path in folder.glob(pattern) if path.is_file()}
-    stats = {path.name: path.stat() for path in sorted(files)}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    """Return the sizes and times of the files that make the model, as far as they can be seen."""
+    stamp = {}
+    for path in sorted({path for pattern in (*_SMALL, *WEIGHT_FILES) for path in folder.glob(pattern)}):
+        with suppress(OSError):
+            stat = path.stat()
+            stamp[path.name] = [stat.st_size, stat.st_mtime_ns]
+    return stamp
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -40,7 +45,10 @@ def fingerprint(folder: Path) -> Fingerprint:
     weights = read_ahead(folder)
     digest = hashlib.sha256(weights.encode())
     for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()}):
-        digest.update(path.name.encode("utf-8", "surrogatepass") + b"\0" + path.read_bytes())
+        try:
+            digest.update(path.name.encode("utf-8", "surrogatepass") + b"\0" + path.read_bytes())
+        except OSError as error:
+            raise LmsatError(f"{path} cannot be read ({error.strerror}): correct its rights") from error
     return Fingerprint(digest.hexdigest(), weights)
 
 
