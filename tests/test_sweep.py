@@ -566,13 +566,17 @@ def test_shipped_configurations_are_valid():
         assert load_config(path).tasks
 
 
-def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path):
+def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path, capsys):
     config = str(configure())
     assert main(["sweep", config, "tasks=lmsat_head", "--shard", "2/3"]) == 0
     assert [Path(path).parts[1] for path in files_of(tmp_path / "out")] == ["step10"]
     assert main(["sweep", config, "--only", "run@step100", "tasks=[lmsat_head]"]) == 0
     assert sorted(Path(path).parts[1] for path in files_of(tmp_path / "out")) == ["step10", "step100"]
     assert main(["sweep", config, "--only", "run@step7"]) == 2
+    assert main(["sweep", config, "bach_size=3"]) == 2
+    assert (
+        "on the command line: unknown key 'bach_size': did you mean 'batch_size'?" in capsys.readouterr().err
+    )
 
 
 def test_dry_run_writes_nothing(configure, tmp_path, capsys):
@@ -714,6 +718,7 @@ def test_a_launch_of_two_processes_gives_the_values_of_one(configure, quiz, run_
         timeout=300,
     )
     assert "2 measured, 0 done before, 1 failed" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert done.stdout.count("Checkpoints: ") == 1
     one, two = values_of(tmp_path / "one"), values_of(tmp_path / "out")
     assert one.keys() == two.keys()
     assert all(two[key] == pytest.approx(value, rel=1e-6) for key, value in one.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -113,11 +115,13 @@ class Sweep(Command):
                 return 130
             print(
                 f"lmsat: interrupted; what is measured is kept in {config.output}. "
-                f"Go on with: {' '.join(['lmsat', *sys.argv[1:]])}",
+                f"Go on with: {shlex.join(['lmsat', *sys.argv[1:]])}",
                 file=sys.stderr,
             )
             return 130
-        return 0 if args.worker is not None else _report(config, summary)
+        # Of several processes the first speaks.
+        silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
+        return 0 if silent else _report(config, summary)
 
 
 def _parse(overrides: list[str]) -> dict[str, Any]:

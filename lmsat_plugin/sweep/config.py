@@ -167,17 +167,18 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepCon
     try:
         return SweepConfig(**{**values, **(overrides or {})})
     except ValidationError as error:
-        raise _named(error, path, node) from None
+        raise _named(error, path, node, overrides or {}) from None
 
 
-def _named(error: ValidationError, path: Path, node: Any) -> LmsatError:
-    """Return the first thing that is wrong as a sentence with its line."""
+def _named(error: ValidationError, path: Path, node: Any, overrides: dict[str, Any]) -> LmsatError:
+    """Return the first thing that is wrong as a sentence with its line, or that it is an override."""
     first = error.errors()[0]
     # Where a value may be of several types, the location goes on with the type's name.
     location = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
     while location and location[-1] in ("int", "str", "float", "bool", "constrained"):
         location.pop()
-    where = f"{path}, line {_line(node, location)}"
+    overridden = bool(location) and location[0] in overrides
+    where = "on the command line" if overridden else f"{path}, line {_line(node, location)}"
     key = next((str(part) for part in reversed(location) if isinstance(part, str)), "")
     if first["type"] == "extra_forbidden":
         kind = _ENTRIES.get(str(location[0]), SweepConfig) if len(location) > 1 else SweepConfig
