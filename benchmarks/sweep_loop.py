@@ -7,33 +7,20 @@ the largest relative difference of any result, and what a checkpoint costs beyon
 from __future__ import annotations
 
 import json
-import random
+import runpy
 import subprocess
 import sys
 import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import common
 import yaml
 
-QUIZ = """
-task: quiz
-dataset_path: json
-dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
-training_split: train
-test_split: test
-fewshot_split: train
-output_type: multiple_choice
-doc_to_text: "{{{{question}}}}\\nAnswer:"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: answer
-num_fewshot: 2
-metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
-metadata: {{version: 1}}
-"""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def make_series(folder: Path, count: int) -> None:
@@ -56,20 +43,23 @@ def make_series(folder: Path, count: int) -> None:
 
 
 def make_quiz(folder: Path) -> None:
-    """Write a multiple-choice task with its data."""
-    numbers = random.Random(0)
-    folder.mkdir()
-    for split, count in (("train", 20), ("test", 50)):
-        rows = [
-            {
-                "question": f"Which module has function {numbers.randrange(1000)}?",
-                "choices": [f" module {numbers.randrange(100)}" for _ in range(4)],
-                "answer": numbers.randrange(4),
-            }
-            for _ in range(count)
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "quiz.yaml").write_text(QUIZ.format(folder=folder))
+    """Write the tests' multiple-choice task, with more questions."""
+    path = Path(__file__).parent.parent / "tests" / "quiz.py"
+    runpy.run_path(str(path))["write_quiz"](folder, train=20, test=50)
+
+
+def at_each_checkpoint(look: Callable[[], Any]) -> list[Any]:
+    """Return a list that a sweep in this process fills with what ``look`` returns after each checkpoint."""
+    from lmsat_plugin.sweep import progress, run
+
+    found: list[Any] = []
+
+    class Looking(progress.Progress):
+        def end(self, *args: Any, **kwargs: Any) -> None:
+            found.append(look())
+
+    run.Progress = Looking  # type: ignore[misc]
+    return found
 
 
 def run(command: list[str]) -> None:
@@ -118,7 +108,7 @@ def beyond_the_model(folder: Path) -> list[float]:
     from lmsat_plugin.harness import series
     from lmsat_plugin.harness.model import SaturationLM
     from lmsat_plugin.measurement import forward
-    from lmsat_plugin.sweep import progress, run
+    from lmsat_plugin.sweep import run
     from lmsat_plugin.sweep.config import load_config
 
     inside = 0.0
@@ -139,13 +129,7 @@ def beyond_the_model(folder: Path) -> list[float]:
     timed(series.Series, "load")
     timed(forward.ForwardPass, "_run_batch")
     timed(SaturationLM, "_model_call")
-    marks: list[tuple[float, float]] = []
-
-    class Marking(progress.Progress):
-        def end(self, *args: Any, **kwargs: Any) -> None:
-            marks.append((time.perf_counter(), inside))
-
-    run.Progress = Marking  # type: ignore[misc]
+    marks = at_each_checkpoint(lambda: (time.perf_counter(), inside))
     run.run_sweep(load_config(folder / "sweep.yaml", {"output": folder / "again"}))
     return [(after[0] - before[0]) - (after[1] - before[1]) for before, after in pairwise(marks)]
 

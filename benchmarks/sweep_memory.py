@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import common
-from sweep_loop import make_quiz, make_series, sweep_command
+from sweep_loop import at_each_checkpoint, make_quiz, make_series, sweep_command
 
 
 def resident() -> int:
@@ -22,18 +22,14 @@ def resident() -> int:
 
 def states(folder: Path, count: int) -> list[tuple[int, int, int]]:
     """Sweep; return memory, open files and threads after each checkpoint."""
-    from lmsat_plugin.sweep import progress, run
     from lmsat_plugin.sweep.config import load_config
+    from lmsat_plugin.sweep.run import run_sweep
 
     common.silence()
-    found = []
-
-    class Marking(progress.Progress):
-        def end(self, *args: object, **kwargs: object) -> None:
-            found.append((resident(), len(os.listdir("/proc/self/fd")), threading.active_count()))  # noqa: PTH208
-
-    run.Progress = Marking  # type: ignore[misc]
-    summary = run.run_sweep(load_config(folder / "sweep.yaml"))
+    found = at_each_checkpoint(
+        lambda: (resident(), len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208
+    )
+    summary = run_sweep(load_config(folder / "sweep.yaml"))
     assert summary.measured == count, summary
     return found
 

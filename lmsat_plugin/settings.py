@@ -34,6 +34,11 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> Settings
         raise LmsatError(f"{key}={first['input']} is not right ({first['msg']}): correct it") from None
 
 
+def parse_own(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Return the settings that are among values of several kinds. Raises as `parse_settings`."""
+    return parse_settings(kind, {key: value for key, value in values.items() if key in kind.model_fields})
+
+
 def closest(key: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``key`` is most likely a misspelling of."""
     return next(iter(difflib.get_close_matches(key, list(known), n=1, cutoff=0.75)), None)

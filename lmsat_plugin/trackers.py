@@ -11,6 +11,7 @@ import importlib
 import inspect
 import math
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.hookspecs import CheckpointEvaluated, SweepFinished
 
 
-class Tracker:
+class Tracker(ABC):
     """Base of the built-in trackers: one run per model, kept open until the sweep ends."""
 
     name: str
@@ -45,21 +46,21 @@ class Tracker:
                 f"pip install 'lmsat-plugin[{self.name}]'"
             ) from error
 
+    @abstractmethod
     def known_settings(self) -> Collection[str]:
         """Return the names of the settings. Raises `LmsatError` if the package does not import."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Begin or continue the run of the event's model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
         """Log metrics, all finite. Steps may go back: checkpoints are measured in any order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, run: Any) -> None:
         """End a run."""
-        raise NotImplementedError
 
     @hookimpl
     def lmsat_checkpoint_evaluated(self, event: CheckpointEvaluated) -> None:

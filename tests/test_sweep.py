@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import make_model
+from quiz import write_quiz
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
@@ -28,22 +28,6 @@ from lmsat_plugin.sweep.config import SHIPPED, load_config
 from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.run import run_sweep
 from lmsat_plugin.sweep.store import Store, folder_name
-
-QUIZ = """
-task: quiz
-dataset_path: json
-dataset_kwargs: {{data_files: {{train: {train}, test: {test}}}}}
-training_split: train
-test_split: test
-fewshot_split: train
-output_type: multiple_choice
-doc_to_text: "{{{{question}}}}\\nAnswer:"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: answer
-num_fewshot: 2
-metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
-metadata: {{version: {version}}}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,26 +63,7 @@ def run_folder(tmp_path, save) -> Path:
 def quiz(tmp_path):
     """Return a function that writes the files of a multiple-choice task, and returns their folder."""
 
-    def write(version: int = 1) -> Path:
-        folder = tmp_path / "quiz"
-        folder.mkdir(exist_ok=True)
-        numbers = random.Random(0)
-        for split, count in (("train", 12), ("test", 24)):
-            rows = [
-                {
-                    "question": f"How much is {numbers.randrange(9)} and {numbers.randrange(9)}?",
-                    "choices": [f" {numbers.randrange(20)} things" for _ in range(4)],
-                    "answer": numbers.randrange(4),
-                }
-                for _ in range(count)
-            ]
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / f"{split}.jsonl").write_text(lines, "utf-8")
-        text = QUIZ.format(train=folder / "train.jsonl", test=folder / "test.jsonl", version=version)
-        (folder / "quiz.yaml").write_text(text, "utf-8")
-        return folder
-
-    return write
+    return lambda version=1: write_quiz(tmp_path / "quiz", version=version)
 
 
 @pytest.fixture

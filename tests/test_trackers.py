@@ -212,6 +212,12 @@ def test_a_metric_that_is_not_finite_is_left_out(tmp_path):
         def start(self, event, settings):
             return [settings]
 
+        def known_settings(self):
+            return ()
+
+        def finish(self, run):
+            pass
+
         def log(self, run, event, metrics):
             run.append(metrics)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
+from lmsat_plugin.measurement.measure import once
 from lmsat_plugin.measurement.restricted_head import truncate_head
 from lmsat_plugin.measurement.surgery import dissect, is_tied
 from lmsat_plugin.measurement.windows import Window, check_tokenizer, rolling_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lm_eval.api.instance import Instance
 
@@ -176,7 +178,8 @@ class SaturationLM(HFLM):
         }
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        return self._once(("pair", context, continuation), super()._encode_pair, context, continuation)
+        encode = super()._encode_pair
+        return once(self.memo, ("pair", context, continuation), lambda: encode(context, continuation))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
@@ -191,18 +194,8 @@ class SaturationLM(HFLM):
         if self.memo is None:
             return super()._detect_batch_size(requests, pos)
         size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
-        key = (pos, size, self.max_batch_size)
-        if key not in self._fitting:
-            self._fitting[key] = super()._detect_batch_size(requests, pos)
-        return self._fitting[key]
-
-    def _once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
-        """Call ``make``, or in a series return what it made for the checkpoint before."""
-        if self.memo is None:
-            return make(*arguments)
-        if key not in self.memo:
-            self.memo[key] = make(*arguments)
-        return self.memo[key]
+        detect = super()._detect_batch_size
+        return once(self._fitting, (pos, size, self.max_batch_size), lambda: detect(requests, pos))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return each string's log-likelihood in nats: ``hf``'s windows, with the loss in float32 or better.
@@ -213,7 +206,7 @@ class SaturationLM(HFLM):
         if self.backend != "causal":
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         texts = [request.args[0] for request in requests]
-        encoded = [self._once(("rolling", text), self._encode, text) for text in texts]
+        encoded = [once(self.memo, ("rolling", text), partial(self._encode, text)) for text in texts]
         windows: list[Window] = [
             window
             for index, tokens in enumerate(encoded)

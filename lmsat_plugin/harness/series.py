@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import hashlib
 import json
 import logging
@@ -17,12 +16,11 @@ import huggingface_hub.utils
 import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
-import torch
 import transformers
 from lm_eval import evaluator, simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
-from lm_eval.models.utils_hf import get_dtype
+from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 from lm_eval.utils import handle_non_serializable, hash_string
 from tqdm import tqdm
 
@@ -91,9 +89,7 @@ class Series:
     def _make(self, folder: Path, key: str, pretrained: Any) -> None:
         """Make a model anew, once the one before has given its memory back."""
         self.lm = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_torch_cache()
         if key != self._tokenizer[0]:
             self._memo = {}
             self._tokenizer = (key, None)
@@ -159,9 +155,7 @@ class Series:
                 if not is_out_of_memory(error):
                     raise
                 self._halve_batch(error)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            clear_torch_cache()
         if results is None:
             return None
         tracker.general_config_tracker.log_end_time()

@@ -17,7 +17,7 @@ from lmsat_plugin.errors import LmsatError, sentence_for_lm_eval_command
 from lmsat_plugin.harness.probing import ProbeRequest, provenance_of, run_probe_requests
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.base import CORPUS
-from lmsat_plugin.settings import parse_settings
+from lmsat_plugin.settings import parse_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,10 +50,8 @@ class ProbeTask(Task):
         metadata = dict(config.get("metadata") or {})
         self.VERSION = self.probe.version
         self._higher_is_better: dict[str, bool] = dict(self.probe.higher_is_better)
-        own = {key: value for key, value in metadata.items() if key in CorpusSettings.model_fields}
-        self.corpus_settings = parse_settings(CorpusSettings, own)
-        own = {key: value for key, value in metadata.items() if key in self.probe.settings_type.model_fields}
-        self.probe_settings = parse_settings(self.probe.settings_type, own)
+        self.corpus_settings = parse_own(CorpusSettings, metadata)
+        self.probe_settings = parse_own(self.probe.settings_type, metadata)
         # Like ConfigurableTask, without Task.__init__, which would take the config for the task's name.
         self._config = TaskConfig(**{"output_type": REQUEST_TYPE, "num_fewshot": 0, **config})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]

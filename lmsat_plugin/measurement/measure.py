@@ -47,11 +47,16 @@ class Execution:
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what ``make`` makes; in a series it is made once."""
-        if self.memo is None:
-            return make()
-        if key not in self.memo:
-            self.memo[key] = make()
-        return self.memo[key]
+        return once(self.memo, key, make)
+
+
+def once(memo: dict[Any, Any] | None, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what ``make`` makes, made only once where there is a memo."""
+    if memo is None:
+        return make()
+    if key not in memo:
+        memo[key] = make()
+    return memo[key]
 
 
 @dataclass(frozen=True)

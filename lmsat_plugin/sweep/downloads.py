@@ -16,15 +16,13 @@ from huggingface_hub import constants, snapshot_download
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.sweep.hub import cached_snapshot, file_sizes, hub_errors
-from lmsat_plugin.sweep.weights import head_shards, needed_files, read_ahead, weight_files
+from lmsat_plugin.sweep.weights import head_shards, needed_files, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from lmsat_plugin.sweep.checkpoints import Checkpoint
-
-__all__ = ["Downloads", "read_ahead"]
 
 _HEAD = ".head"
 _RELEASED = ".released"

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.sweep.plan import Job, Plan
 
+# Keys of a sweep that are arguments of lm-eval's ``simple_evaluate``.
+_OPTIONS = {
+    *("batch_size", "max_batch_size", "device", "limit", "log_samples", "bootstrap_iters", "gen_kwargs"),
+    *("apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
+}
 # How long a process waits for the others to be through with the same checkpoint.
 _PATIENCE = datetime.timedelta(hours=1)
 
@@ -28,21 +33,8 @@ class Measurer:
     """One model whose weights change from job to job, and the tasks that jobs share."""
 
     def __init__(self, plan: Plan) -> None:
-        config = plan.config
         self.plan = plan
-        self._options: dict[str, Any] = {
-            "batch_size": config.batch_size,
-            "device": config.device,
-            "limit": config.limit,
-            "log_samples": config.log_samples,
-            "bootstrap_iters": config.bootstrap_iters,
-            "apply_chat_template": config.apply_chat_template,
-            "fewshot_as_multiturn": config.fewshot_as_multiturn,
-            "system_instruction": config.system_instruction,
-            "gen_kwargs": config.gen_kwargs,
-        }
-        if config.max_batch_size is not None:
-            self._options["max_batch_size"] = config.max_batch_size
+        self._options = plan.config.model_dump(include=_OPTIONS, exclude_none=True)
         self.series: Series | None = None
         self._tasks: dict[int, SharedTasks] = {}
         self._tasks_key: Any = None

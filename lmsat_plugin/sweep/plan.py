@@ -14,8 +14,9 @@ from lmsat_plugin.harness.probing import check_metadata
 from lmsat_plugin.harness.tasks import SharedTasks
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.base import CORPUS, Need
-from lmsat_plugin.settings import parse_settings
+from lmsat_plugin.settings import parse_own
 from lmsat_plugin.sweep.checkpoints import Checkpoint, find_checkpoints, select
+from lmsat_plugin.sweep.fingerprint import known_files, stamp_of
 from lmsat_plugin.sweep.store import Identity, Stored, canonical
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.sweep.config import ModelEntry, SweepConfig
 
+_OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 # Arguments of the model that say how it runs, not what comes out.
 _HOW = {
     *("device", "batch_size", "max_batch_size", "parallelize", "device_map", "tp_plan", "logits_cache"),
@@ -70,6 +72,21 @@ class Job:
         """What people call it."""
         return f"{self.checkpoint.model} {self.checkpoint.revision}"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What results say of the checkpoint, as far as it is known without reading the weights."""
+        names = ("model", "revision", "step", "tokens", "commit")
+        facts = {name: getattr(self.checkpoint, name) for name in names}
+        return (
+            facts if self.checkpoint.folder is None else {**facts, "files": stamp_of(self.checkpoint.folder)}
+        )
+
+    def known_weights(self, stored: Stored) -> str | None:
+        """Return what identifies the weights, if that is known without reading them."""
+        if self.checkpoint.folder is None:
+            return self.checkpoint.commit
+        return (known_files(self.checkpoint.folder, stored.checkpoints) or {}).get("identity")
+
 
 class Plan:
     """A configuration worked out.
@@ -88,6 +105,15 @@ class Plan:
         return find_jobs(self.config)
 
     @cached_property
+    def _parts(self) -> list[tuple[int, Unit, Identity]]:
+        """All units, with what of their identity is the same for every checkpoint."""
+        return [
+            (number, unit, self._part(batch, unit))
+            for number, batch in enumerate(self.batches)
+            for unit in batch.units
+        ]
+
+    @cached_property
     def _corpora(self) -> dict[CorpusSettings, dict[str, Any]]:
         return {
             batch.corpus: {**batch.corpus.model_dump(), "sha256": _digest(batch.corpus)}
@@ -95,10 +121,9 @@ class Plan:
             if any(unit.reads_corpus for unit in batch.units)
         }
 
-    def identity(self, job: Job, batch: Batch, unit: Unit, weights: str | None) -> Identity:
-        """Return all that a unit's result depends on. ``weights`` is a commit or a hash."""
-        config, args = self.config, {k: v for k, v in job.model_args.items() if k not in _HOW}
-        found: dict[str, Any] = {"task": unit.task, "version": unit.version, "weights": weights}
+    def _part(self, batch: Batch, unit: Unit) -> Identity:
+        config = self.config
+        found: dict[str, Any] = {"task": unit.task, "version": unit.version}
         if unit.probe is None:
             own = {key for probe in plugins().probes.values() for key in probe.settings_type.model_fields}
             own |= CorpusSettings.model_fields.keys()
@@ -113,17 +138,30 @@ class Plan:
             found["settings"] = _probe_settings(unit.probe, config.metadata)
             if unit.reads_corpus:
                 found.update(corpus=self._corpora[batch.corpus], limit=config.limit)
-            else:
-                args = {key: value for key, value in args.items() if key not in _OF_TEXT}
-        found["model_args"] = args
-        return json.loads(canonical(found))
+        return found
 
     def work(self, job: Job, weights: str | None) -> list[tuple[int, Unit, Identity]]:
-        """Return everything to be measured of a checkpoint: batch numbers, units, identities."""
+        """Return everything to be measured of a checkpoint: batch numbers, units, and identities.
+
+        An identity is all that a unit's result depends on. ``weights`` is a commit or a hash.
+        """
+        args = {key: value for key, value in job.model_args.items() if key not in _HOW}
+        without_text = {key: value for key, value in args.items() if key not in _OF_TEXT}
         return [
-            (number, unit, self.identity(job, batch, unit, weights))
-            for number, batch in enumerate(self.batches)
-            for unit in batch.units
+            (
+                number,
+                unit,
+                json.loads(
+                    canonical(
+                        {
+                            **part,
+                            "weights": weights,
+                            "model_args": args if unit.probe is None or unit.reads_corpus else without_text,
+                        }
+                    )
+                ),
+            )
+            for number, unit, part in self._parts
         ]
 
     def pending(
@@ -147,6 +185,14 @@ class Plan:
             item
             for item in self.work(job, weights)
             if (text := canonical(item[2])) not in done and text not in failed
+        ]
+
+    def failures(self, job: Job, stored: Stored, weights: str | None) -> list[tuple[Identity, str]]:
+        """Return what is known to fail, with the reasons, and was not measured in spite of it."""
+        return [
+            (identity, stored.failed[text])
+            for *_, identity in self.work(job, weights)
+            if (text := canonical(identity)) in stored.failed and text not in stored.done
         ]
 
     def metadata(self, batch: Batch, job: Job) -> dict[str, Any]:
@@ -181,10 +227,7 @@ def find_jobs(config: SweepConfig) -> list[Job]:
 
 def _model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
     args = {**config.model_args, **entry.model_args}
-    if (
-        misplaced := {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
-        & args.keys()
-    ):
+    if misplaced := _OF_THE_SWEEP & args.keys():
         raise LmsatError(
             f"model_args: '{min(misplaced)}' is the sweep's business: remove it, or set it as a key of its own"
         )
@@ -197,10 +240,7 @@ def _batches(config: SweepConfig) -> list[Batch]:
     """Sort the tasks into calls of lm-eval: by corpus, for probes that read one, and by number of shots."""
     wanted = [entry.task for entry in config.tasks]
     tasks = SharedTasks(wanted, config.include_path, dict(config.metadata))
-    names = tasks.resolve(wanted)
-    if any(tasks.probe_of(name) for name in names):
-        arguments = {key for entry in config.models for key in _model_args(config, entry)}
-        check_metadata(config.metadata, arguments)
+    arguments = {key for entry in config.models for key in _model_args(config, entry)}
     corpora = config.corpus_settings()
     units: dict[tuple[CorpusSettings, int | None], dict[str, Unit]] = {}
     for entry in config.tasks:
@@ -209,6 +249,7 @@ def _batches(config: SweepConfig) -> list[Batch]:
             probe = tasks.probe_of(name)
             needs = None if probe is None else plugins().probe(probe).needs
             if probe is not None:
+                check_metadata(config.metadata, arguments)
                 _probe_settings(probe, config.metadata)
                 shots = config.num_fewshot
             unit = Unit(name, tasks.version_of(name), probe, needs, None if probe else shots)
@@ -218,9 +259,7 @@ def _batches(config: SweepConfig) -> list[Batch]:
 
 
 def _probe_settings(probe: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    kind = plugins().probe(probe).settings_type
-    own = {key: value for key, value in metadata.items() if key in kind.model_fields}
-    return parse_settings(kind, own).model_dump(mode="json")
+    return parse_own(plugins().probe(probe).settings_type, metadata).model_dump(mode="json")
 
 
 def _digest(settings: CorpusSettings) -> str | None:

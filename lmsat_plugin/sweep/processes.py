@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lmsat_plugin.sweep.fingerprint import fingerprint, stamp_of
+from lmsat_plugin.sweep.fingerprint import fingerprint
 from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.plan import Plan
 from lmsat_plugin.sweep.run import chosen, summarise
@@ -49,6 +49,20 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))
     workers: dict[int, _Worker] = {}
     deaths: Counter[str] = Counter()
+
+    def successor(worker: _Worker, code: int) -> _Worker | None:
+        """Return the worker that takes the place of one that ended, if another is of use."""
+        # Only a kill is worth another worker: any other end would come again.
+        if 0 <= code <= 128:
+            return None
+        label = store.died_at(worker.pid) or "starting"
+        deaths[label] += 1
+        message = f"worker {worker.number} was killed (exit code {code}) at {label}"
+        print(message, file=sys.stderr, flush=True)
+        if deaths[label] >= _FATAL_DEATHS:
+            _record_death(plan, store, jobs, label, code, options.run)
+        return worker.again() if deaths[label] <= _FATAL_DEATHS and label != "starting" else None
+
     with Interrupts().handled():
         try:
             for number in range(1, count + 1):
@@ -57,20 +71,11 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
             while workers:
                 time.sleep(0.2)
                 for number, worker in list(workers.items()):
-                    code = worker.poll()
-                    if code is None:
+                    if (code := worker.poll()) is None:
                         continue
                     del workers[number]
-                    # Only a kill is worth another worker: any other end would come again.
-                    if code < 0 or code > 128:
-                        label = store.died_at(worker.pid) or "starting"
-                        deaths[label] += 1
-                        message = f"worker {number} was killed (exit code {code}) at {label}"
-                        print(message, file=sys.stderr, flush=True)
-                        if deaths[label] >= _FATAL_DEATHS:
-                            _record_death(plan, store, jobs, label, code, options.run)
-                        if deaths[label] <= _FATAL_DEATHS and label != "starting":
-                            workers[number] = worker.again()
+                    if replacement := successor(worker, code):
+                        workers[number] = replacement
         except KeyboardInterrupt:
             for worker in workers.values():
                 worker.terminate()
@@ -84,6 +89,7 @@ class _Worker:
     def __init__(
         self, number: int, count: int, arguments: Sequence[str], environment: dict[str, str]
     ) -> None:
+        self.number = number
         self._made_of = (number, count, arguments, environment)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmsat_plugin.cli", *arguments, f"--worker={number}/{count}"],
@@ -133,11 +139,9 @@ def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, cod
     """Record that measuring a checkpoint kills the process that does it."""
     for job in (job for job in jobs if job.label == label):
         checkpoint = job.checkpoint
-        facts: dict[str, Any] = {"model": checkpoint.model, "revision": checkpoint.revision}
-        weights = checkpoint.commit
+        facts, weights = job.facts, checkpoint.commit
         if checkpoint.folder is not None:
-            weights = fingerprint(checkpoint.folder).identity
-            facts.update(identity=weights, files=stamp_of(checkpoint.folder))
+            weights = facts["identity"] = fingerprint(checkpoint.folder).identity
         stored = store.read(checkpoint.model, checkpoint.revision)
         reason = (
             f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "

@@ -12,13 +12,13 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweep.downloads import Downloads
-from lmsat_plugin.sweep.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweep.fingerprint import stamp_of
 from lmsat_plugin.sweep.interrupts import Interrupts
 from lmsat_plugin.sweep.measurer import Launch, Measurer
 from lmsat_plugin.sweep.plan import Job, Plan, find_jobs, share
 from lmsat_plugin.sweep.progress import Progress
 from lmsat_plugin.sweep.runner import Runner, Summary
-from lmsat_plugin.sweep.store import Store, Stored, canonical
+from lmsat_plugin.sweep.store import Store
 from lmsat_plugin.trackers import validate_trackers
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def _run(plan: Plan, store: Store, downloads: Downloads, launch: Launch, options
                 runner.run(jobs)
             else:
                 _watch(plan, runner, progress, interrupts, options)
-        runner.summary.identical = identical(plan, store)
+        if not options.prefix:
+            # A worker reports nothing: whoever started it does.
+            runner.summary.identical = identical(plan, store)
     finally:
         progress.close()
         store.clean_claims()
@@ -164,26 +166,18 @@ def identical(plan: Plan, store: Store) -> list[list[str]]:
     return [labels for labels in groups.values() if len(labels) > 1]
 
 
-def known_weights(job: Job, stored: Stored) -> str | None:
-    """Return what identifies a job's weights, if that is known without reading them."""
-    if job.checkpoint.folder is None:
-        return job.checkpoint.commit
-    return (known_files(job.checkpoint.folder, stored.checkpoints) or {}).get("identity")
-
-
 def summarise(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
     """Return what the output folder says of the jobs, whoever did them."""
     summary = Summary()
     for job in jobs:
         stored = store.read(job.checkpoint.model, job.checkpoint.revision)
-        identities = [canonical(identity) for *_, identity in plan.work(job, known_weights(job, stored))]
-        reasons = [stored.failed[i] for i in identities if i in stored.failed and i not in stored.done]
-        if reasons:
-            summary.failed[job.label] = reasons[0]
-        elif all(identity in stored.done for identity in identities):
-            summary.measured += 1
-        else:
+        weights = job.known_weights(stored)
+        if failures := plan.failures(job, stored, weights):
+            summary.failed[job.label] = failures[0][1]
+        elif plan.pending(job, stored, weights):
             summary.elsewhere += 1
+        else:
+            summary.measured += 1
     summary.identical = identical(plan, store)
     store.clean_claims()
     return summary
@@ -210,16 +204,16 @@ def survey(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Job]) 
         checkpoint = job.checkpoint
         state = found.setdefault(checkpoint.model, State())
         stored = store.read(checkpoint.model, checkpoint.revision)
-        weights = known_weights(job, stored)
-        identities = [canonical(identity) for *_, identity in plan.work(job, weights)]
-        done = sum(identity in stored.done for identity in identities)
-        failed = sum(identity in stored.failed and identity not in stored.done for identity in identities)
+        weights = job.known_weights(stored)
+        results = len(plan.work(job, weights))
+        failed = len(plan.failures(job, stored, weights))
+        undone = len(plan.pending(job, stored, weights))
         state.checkpoints += 1
-        state.results += len(identities)
-        state.done += done
+        state.results += results
+        state.done += results - undone
         state.failed += failed
-        state.todo += len(identities) - done - failed
-        if checkpoint.folder is None and done + failed < len(identities):
+        state.todo += undone - failed
+        if checkpoint.folder is None and failed < undone:
             # One request tells the size of a checkpoint; those of a series are alike.
             if checkpoint.model not in sizes:
                 sizes[checkpoint.model] = downloads.size(checkpoint)

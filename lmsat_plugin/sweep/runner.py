@@ -19,7 +19,7 @@ from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.measurement.head_only import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.base import Need
-from lmsat_plugin.sweep.fingerprint import Fingerprint, fingerprint, known_files, remembered, stamp_of
+from lmsat_plugin.sweep.fingerprint import Fingerprint, fingerprint, known_files, remembered
 from lmsat_plugin.sweep.store import canonical
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Runner:
         for job in list(pending):
             checkpoint = job.checkpoint
             # Once without a claim, which is cheap, and again with it: others may have done it in between.
-            if not self._left(job):
+            if not self._left(job, self._store.read(checkpoint.model, checkpoint.revision)):
                 pending.remove(job)
                 continue
             claim = self._store.claim(checkpoint.model, checkpoint.revision)
@@ -153,7 +153,7 @@ class Runner:
             try:
                 stored = self._store.read(checkpoint.model, checkpoint.revision)
                 self._store.mend(stored)
-                work = self._left(job)
+                work = self._left(job, stored)
                 if not work:
                     claim.release()
                     continue
@@ -165,22 +165,17 @@ class Runner:
             return _Started(job, claim, stored, head_only, fetched)
         return None
 
-    def _left(self, job: Job) -> Work:
+    def _left(self, job: Job, stored: Stored) -> Work:
         """Return what seems to be left to do of a job; count it if there is nothing."""
-        checkpoint = job.checkpoint
-        stored = self._store.read(checkpoint.model, checkpoint.revision)
-        weights: str | None = checkpoint.commit
-        if checkpoint.folder is not None:
-            known = known_files(checkpoint.folder, stored.checkpoints)
-            if known is None and (stored.done or stored.failed):
-                # Other files than the results were made of: reading them will tell.
-                return self._plan.work(job, None)
-            weights = (known or {}).get("identity")
+        folder, weights = job.checkpoint.folder, job.known_weights(stored)
+        known = folder is None or weights is not None or known_files(folder, stored.checkpoints) is not None
+        if not known and (stored.done or stored.failed):
+            # Other files than the results were made of: reading them will tell.
+            return self._plan.work(job, None)
         work = self._pending(job, stored, weights)
         if not work:
-            wanted = [canonical(identity) for *_, identity in self._plan.work(job, weights)]
-            reasons = (stored.failed.get(text) for text in wanted if text not in stored.done)
-            self._count(job, next(filter(None, reasons), None), before=True)
+            failures = self._plan.failures(job, stored, weights)
+            self._count(job, failures[0][1] if failures else None, before=True)
         return work
 
     def _fetch(self, job: Job, stored: Stored, head_only: bool) -> _Fetched:
@@ -196,16 +191,12 @@ class Runner:
         checkpoint = job.checkpoint
         self._progress.begin(job.label)
         started.claim.note(job.label)
-        facts: dict[str, Any] = {
-            key: getattr(checkpoint, key) for key in ("model", "revision", "step", "tokens", "commit")
-        }
+        facts = job.facts
         work: Work = []
         failures: list[tuple[Identity, str]] = []
         values: dict[str, float] = {}
         weights = checkpoint.commit
         try:
-            if checkpoint.folder is not None:
-                facts["files"] = stamp_of(checkpoint.folder)
             fetched = started.fetched.result()
             if fetched.fingerprint is not None:
                 facts["weights_sha256"] = fetched.fingerprint.weights_sha256
@@ -225,11 +216,10 @@ class Runner:
         self._downloads.release(checkpoint)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(identity) for *_, identity in work}
-        wanted = {canonical(identity): identity for *_, identity in self._plan.work(job, weights)}
         failures += [
-            (identity, stored.failed[text])
-            for text, identity in wanted.items()
-            if text in stored.failed and text not in tried and text not in stored.done
+            failure
+            for failure in self._plan.failures(job, stored, weights)
+            if canonical(failure[0]) not in tried
         ]
         with self._interrupts.held():
             self._store.write_failures(stored, failures, facts, self._run)

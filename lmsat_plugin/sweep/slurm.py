@@ -36,8 +36,7 @@ class SlurmJob:
         if self.launcher == "accelerate":
             python += ["accelerate.commands.launch", "--multi_gpu", "-m"]
         # A process of its own, so that what kills it leaves the job to say so.
-        process = subprocess.Popen([*python, "lmsat_plugin.cli", *self.arguments])
-        return process.wait()
+        return subprocess.call([*python, "lmsat_plugin.cli", *self.arguments])
 
     def checkpoint(self) -> Any:
         """Be queued again: what is measured is kept in the output folder."""
@@ -90,13 +89,9 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
 
 
 def _has_work(plan: Plan, store: Store, job: Job, options: Options) -> bool:
-    from lmsat_plugin.sweep.run import known_weights
-
     stored = store.read(job.checkpoint.model, job.checkpoint.revision)
     retry = options.retry_failed or options.force
-    return bool(
-        plan.pending(job, stored, known_weights(job, stored), force=options.force, retry_failed=retry)
-    )
+    return bool(plan.pending(job, stored, job.known_weights(stored), force=options.force, retry_failed=retry))
 
 
 def _slurm_job(settings: SlurmSettings, again: Sequence[str], job: Job) -> SlurmJob:
