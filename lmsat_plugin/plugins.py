@@ -43,10 +43,20 @@ class BuiltIn:
     def lmsat_register_probes(self, registry: ProbeRegistry) -> None:
         """Register the built-in probes."""
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
+        from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
         from lmsat_plugin.probes.head import HeadProbe
         from lmsat_plugin.probes.loss import LossProbe
+        from lmsat_plugin.probes.ngram import NgramProbe
+        from lmsat_plugin.probes.rank_head import RankHeadProbe
 
-        for probe in (LossProbe, AnisotropyProbe, HeadProbe):
+        for probe in (
+            LossProbe,
+            AnisotropyProbe,
+            HeadProbe,
+            RankHeadProbe,
+            GradientBottleneckProbe,
+            NgramProbe,
+        ):
             registry.add(probe)
 
     @hookimpl

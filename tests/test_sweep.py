@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.series import Series, quiet
+from lmsat_plugin.measurement.restricted_head import save_restricted_head
 from lmsat_plugin.sweep import store as store_module
 from lmsat_plugin.sweep.config import SHIPPED, load_config
 from lmsat_plugin.sweep.interrupts import Interrupts
@@ -525,10 +526,38 @@ def test_a_wrong_configuration_is_named_with_its_line(tmp_path, text, says):
 
 
 def test_shipped_configurations_are_valid():
-    sweeps = [path for path in SHIPPED.glob("*.yaml") if "lm_eval run" not in path.read_text()]
+    sweeps = [path for path in SHIPPED.glob("*.yaml") if "lmsat sweep" in path.read_text()]
     assert {path.stem for path in sweeps} >= {"demo", "pythia", "folder", "slurm", "olmo"}
     for path in sweeps:
         assert load_config(path).tasks
+
+
+def test_a_head_or_a_text_to_train_on_that_was_replaced_is_measured_anew(
+    configure, tmp_path, corpus_file, capsys
+):
+    head, text = tmp_path / "head.safetensors", tmp_path / "train.txt"
+    config = str(
+        configure(
+            model_args={"head": str(head)},
+            tasks=["lmsat_loss", "lmsat_rank_head"],
+            metadata={"ranks": [4], "train_tokens": 1100, "train_corpus": str(text)},
+        )
+    )
+    text.write_text("Some words to train on, which are not those that are measured. " * 200)
+    assert main(["sweep", config, "--only", "run@step10"]) == 2
+    assert f"head={head} cannot be read (No such file or directory)" in capsys.readouterr().err
+
+    def measured() -> list[set[str]]:
+        assert main(["sweep", config, "--only", "run@step10"]) == 0
+        paths = sorted((tmp_path / "out").rglob("results_*.json"))
+        return [set(json.loads(path.read_text())["results"]) for path in paths]
+
+    save_restricted_head(head, torch.ones(576, 3), torch.ones(3, 48), {})
+    assert measured() == measured() == [{"lmsat_loss", "lmsat_rank_head"}]
+    text.write_text("Others. " * 2000)
+    assert measured()[1:] == [{"lmsat_rank_head"}]
+    save_restricted_head(head, torch.ones(576, 2), torch.ones(2, 48), {})
+    assert measured()[2:] == [{"lmsat_loss", "lmsat_rank_head"}]
 
 
 def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path, capsys):

@@ -7,10 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from lmsat_plugin import __version__
+from lmsat_plugin.cli.bottleneck import Bottleneck
 from lmsat_plugin.cli.checkpoints import Checkpoints
 from lmsat_plugin.cli.demo import Demo
 from lmsat_plugin.cli.doctor import Doctor
 from lmsat_plugin.cli.eval import Eval
+from lmsat_plugin.cli.ngram import Ngram
 from lmsat_plugin.cli.probes import Probes
 from lmsat_plugin.cli.results import Results
 from lmsat_plugin.cli.sweep import Sweep
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.cli.command import Command
 
-COMMANDS: tuple[type[Command], ...] = (Demo, Checkpoints, Sweep, Eval, Probes, Results, Doctor)
+COMMANDS: tuple[type[Command], ...] = (
+    Demo,
+    Checkpoints,
+    Sweep,
+    Eval,
+    Probes,
+    Results,
+    Bottleneck,
+    Ngram,
+    Doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.measure import once
-from lmsat_plugin.measurement.restricted_head import truncate_head
+from lmsat_plugin.measurement.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.measurement.surgery import dissect, is_tied
 from lmsat_plugin.measurement.windows import Window, check_tokenizer, rolling_windows
 
@@ -75,6 +75,8 @@ class SaturationLM(HFLM):
         pretrained: A folder, a Hub name, or a loaded model.
         head_rank: Truncate the LM head to this rank, by its best approximation in the Frobenius norm, so that
             any task of lm-eval runs with a rank-restricted head.
+        head: A file with a rank-restricted head to put in the place of the model's own, that ``lmsat_rank_head``
+            has trained or truncated (``heads=FOLDER``).
         arrays: A folder for the array results, as safetensors.
         kwargs: The arguments of ``hf``.
 
@@ -88,13 +90,14 @@ class SaturationLM(HFLM):
         self,
         pretrained: str | transformers.PreTrainedModel,
         head_rank: int | None = None,
+        head: str | None = None,
         arrays: str | None = None,
         **kwargs: Any,
     ) -> None:
         self._given = kwargs
-        self._arguments = {"pretrained", "head_rank", "arrays", *kwargs}
+        self._arguments = {"pretrained", "head_rank", "head", "arrays", *kwargs}
         self.arrays = arrays
-        self.head_rank = head_rank
+        self.head_rank, self.head = head_rank, head
         self.lmsat_outcomes: list[Outcome] = []
         self.memo: dict[Any, Any] | None = None
         self._fitting: dict[Any, int] = {}
@@ -113,8 +116,13 @@ class SaturationLM(HFLM):
         if self.backend == "causal":
             rows = self.model.get_input_embeddings().weight.shape[0]
             check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or pretrained))
-        if head_rank is not None:
-            truncate_head(self.model, head_rank)
+        self._restrict_head()
+
+    def _restrict_head(self) -> None:
+        if self.head is not None:
+            load_restricted_head(self.model, Path(self.head).expanduser())
+        if self.head_rank is not None:
+            truncate_head(self.model, self.head_rank)
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them."""
@@ -157,8 +165,7 @@ class SaturationLM(HFLM):
         if here != there or is_tied(self.model) != is_tied(fresh):
             return False
         self.model.load_state_dict(fresh.state_dict())
-        if self.head_rank is not None:
-            truncate_head(self.model, self.head_rank)
+        self._restrict_head()
         self.lmsat_outcomes = []
         return True
 
@@ -238,4 +245,4 @@ class SaturationLM(HFLM):
         forward = ForwardPass.over(
             anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype, show_progress
         )
-        forward.run(start, None, add)
+        forward.run(start, on_losses=add)

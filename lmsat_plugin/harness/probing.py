@@ -86,6 +86,7 @@ def run_probe_requests(
         autocast=lm.mixed_precision_dtype,
         processes=processes,
         memo=getattr(lm, "memo", None),
+        name=f"{_name_of(lm)} {_revision_of(lm)}",
     )
     outcomes = {
         key: measure_probes(lm.model, lm.tokenizer, probes, key[0], execution, limit=key[1])
@@ -99,7 +100,7 @@ def run_probe_requests(
 
 def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
     """Store the arrays and tell the plugins."""
-    name, revision = _name_of(lm), str(getattr(lm, "revision", None) or "main")
+    name, revision = _name_of(lm), _revision_of(lm)
     folder = getattr(lm, "arrays", None)
     for outcome in outcomes:
         # The measurement is made: neither a full disk nor a plugin may cost it.
@@ -152,3 +153,7 @@ def _is_tensor_parallel(lm: HFLM) -> bool:
 
 def _name_of(lm: HFLM) -> str:
     return lm.pretrained if isinstance(lm.pretrained, str) else lm.model.config._name_or_path or "model"
+
+
+def _revision_of(lm: HFLM) -> str:
+    return str(getattr(lm, "revision", None) or "main")

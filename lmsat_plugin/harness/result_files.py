@@ -56,10 +56,10 @@ def read_result_file(path: Path, name: str, naming: Naming) -> list[TaskResult]:
 
     ``name`` is its path as the table is to show it.
     """
-    data = _read(path)
+    data = parse_result_file(path)
     if data is None:
         return []
-    provenance = _provenance(data)
+    provenance = provenance_parts(data)
     origin = read_origin(data, provenance, path, clean(name), naming)
     results = {**as_dict(data.get("groups")), **data["results"]}
     found = [_task(data, provenance, origin, task, as_dict(entry)) for task, entry in results.items()]
@@ -73,7 +73,8 @@ def read_result_file(path: Path, name: str, naming: Naming) -> list[TaskResult]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def parse_result_file(path: Path) -> dict[str, Any] | None:
+    """Return what a result file holds; None, with a warning where one was meant, for any other file."""
     meant = path.name.startswith("results")
     try:
         text = path.read_bytes()
@@ -157,7 +158,7 @@ def _texts(entry: dict[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _provenance(data: dict[str, Any]) -> list[dict[str, Any]]:
+def provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what lmsat noted, one dict for each corpus."""
     found = as_dict(data.get("config")).get("lmsat")
     return [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, dict)]

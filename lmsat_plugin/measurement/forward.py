@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     LayerCallback = Callable[[int, torch.Tensor, TokenBatch], None]
-    LossCallback = Callable[[torch.Tensor, TokenBatch], None]
+    BatchCallback = Callable[[torch.Tensor, TokenBatch], None]
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,9 @@ class ForwardPass:
     def run(
         self,
         start: Callable[[], None],
-        on_layer: LayerCallback | None,
-        on_losses: LossCallback | None,
+        on_layer: LayerCallback | None = None,
+        on_final: BatchCallback | None = None,
+        on_losses: BatchCallback | None = None,
     ) -> None:
         """Run this process' share. Where memory runs out, begin again with each batch in two halves.
 
@@ -116,7 +117,7 @@ class ForwardPass:
         while True:
             start()
             try:
-                self._run_share(share, pieces, on_layer, on_losses)
+                self._run_share(share, pieces, on_layer, on_final, on_losses)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -146,7 +147,8 @@ class ForwardPass:
         share: list[list[Window]],
         pieces: int,
         on_layer: LayerCallback | None,
-        on_losses: LossCallback | None,
+        on_final: BatchCallback | None,
+        on_losses: BatchCallback | None,
     ) -> None:
         total = sum(len(window) for windows in share for window in windows)
         shown = self.show_progress and self.processes.rank == 0
@@ -164,12 +166,16 @@ class ForwardPass:
                 size = -(-len(windows) // pieces)
                 for first in range(0, len(windows), size):
                     part = windows[first : first + size]
-                    self._run_batch(part, on_layer, on_losses)
+                    self._run_batch(part, on_layer, on_final, on_losses)
                     bar.update(sum(map(len, part)))
 
     @torch.no_grad()
     def _run_batch(
-        self, windows: Sequence[Window], on_layer: LayerCallback | None, on_losses: LossCallback | None
+        self,
+        windows: Sequence[Window],
+        on_layer: LayerCallback | None,
+        on_final: BatchCallback | None,
+        on_losses: BatchCallback | None,
     ) -> None:
         padded = PaddedBatch.of(windows)
         columns = (padded.targets_N, padded.documents_N, padded.positions_N)
@@ -192,12 +198,15 @@ class ForwardPass:
             else:
                 base, blocks = self.anatomy.base, self.anatomy.blocks
                 final = hidden_states(base, blocks, inputs_BT, None if on_layer is None else see_layer)
+        final = scored(final)
+        if on_final is not None:
+            on_final(final, batch)
         if on_losses is None:
             return
         if head is None:
-            losses_N = losses_of_logits(scored(final), batch.targets_N)
+            losses_N = losses_of_logits(final, batch.targets_N)
         else:
-            losses_N = token_losses(scored(final), batch.targets_N, head)
+            losses_N = token_losses(final, batch.targets_N, head)
         on_losses(losses_N.to(self.device), batch)
 
     def _autocast(self) -> AbstractContextManager:

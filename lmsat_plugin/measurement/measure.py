@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
+from lmsat_plugin.measurement.training import TrainingStream, training_text
 from lmsat_plugin.measurement.windows import (
     DEFAULT_WINDOW,
     TokenizedCorpus,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lmsat_plugin.measurement.windows import Window
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -42,6 +45,8 @@ class Execution:
     prefix_token_id: int | None = None
     autocast: torch.dtype | None = None
     processes: Processes = field(default_factory=Processes)
+    name: str = "model"
+    """What the checkpoint is called, its revision included."""
     memo: dict[Any, Any] | None = None
     """What the checkpoints of one tokenizer share; a series keeps it, a single measurement needs none."""
 
@@ -177,6 +182,7 @@ def measure(
                 max_length=max_length,
                 prefix_token_id=prefix_token_id,
                 processes=Processes.current(),
+                name=f"{source or 'model'} {revision}",
             ),
             documents=documents,
         )
@@ -230,13 +236,17 @@ def measure_probes(
         lambda: check_tokenizer(tokenizer, embedding_rows, tokenizer.name_or_path or "the model"),
     )
     corpus = anatomy = None
+
+    def source() -> Corpus:
+        return documents or load_corpus(corpus_settings, plugins().corpora)
+
     if needs & CORPUS:
         prefix = _prefix_token(tokenizer, execution.prefix_token_id)
         window = window_length(model, tokenizer, execution.max_length)
         corpus = execution.once(
             (corpus_settings, prefix, window, limit),
             lambda: tokenize(
-                documents or load_corpus(corpus_settings, plugins().corpora),
+                source(),
                 corpus_settings,
                 tokenizer,
                 prefix=prefix,
@@ -245,9 +255,15 @@ def measure_probes(
             ),
         )
         check_tokens(corpus, embedding_rows)
-    if needs & FORWARD:
+    if needs & (FORWARD | Need.TRAINING_STREAM):
         assert corpus is not None
         anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1]))
+        if Need.FINAL_STATES in needs and anatomy.head is None:
+            apart = [name for name, probe in probes.items() if Need.FINAL_STATES in probe.needs]
+            raise LmsatError(
+                f"the logits of {type(model).__name__} are no known function of its last hidden states: "
+                f"leave out {', '.join(f'lmsat_{name}' for name in apart)}"
+            )
         if Need.HIDDEN_STATES in needs and not anatomy.layer_widths:
             raise LmsatError(
                 f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"
@@ -260,17 +276,54 @@ def measure_probes(
         synchronise=execution.processes.size > 1,
         layer_widths=anatomy.layer_widths if anatomy else (),
         corpus=corpus,
+        head=anatomy.head if anatomy else None,
+        name=execution.name,
     )
-    if anatomy:
+    if Need.TRAINING_STREAM in needs:
         assert corpus is not None
+        assert anatomy is not None
+        opener = _training_opener(anatomy, corpus, source, corpus_settings, tokenizer, execution)
+        subject = replace(subject, open_training=opener)
+    for probe in probes.values():
+        probe.prepare(subject)
+    if needs & FORWARD:
+        assert corpus is not None
+        assert anatomy is not None
         _run_pass(anatomy, corpus, subject, probes, needs, execution)
     for probe in probes.values():
         if not probe.needs & FORWARD:
             probe.start(subject)
-    return Outcome(
-        {name: probe.finish() for name, probe in probes.items()},
-        _provenance(subject, probes, anatomy, execution),
-    )
+    measurements = {name: probe.finish() for name, probe in probes.items()}
+    provenance = _provenance(subject, probes, anatomy, execution)
+    for name, measurement in measurements.items():
+        provenance["probes"][name].update(measurement.facts)
+    return Outcome(measurements, provenance)
+
+
+def _training_opener(
+    anatomy: Anatomy,
+    corpus: TokenizedCorpus,
+    source: Callable[[], Corpus],
+    settings: CorpusSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    execution: Execution,
+) -> Callable[[int, str | None, int], TrainingStream]:
+    def forward(windows: Sequence[Window]) -> ForwardPass:
+        budget = batch_token_budget(
+            execution.batch_size, execution.max_batch_size, windows, corpus.window, execution.device
+        )
+        return ForwardPass.over(
+            anatomy, windows, budget, execution.processes, execution.device, execution.autocast, False
+        )
+
+    def open_training(tokens: int, name: str | None, least: int) -> TrainingStream:
+        text = execution.once(
+            ("training", settings, corpus.provenance["sha256"], corpus.prefix, corpus.window, tokens, name),
+            lambda: training_text(corpus, source(), settings, tokenizer, tokens, name, least),
+        )
+        return TrainingStream(text, execution.processes, forward)
+
+    return open_training
 
 
 def _run_pass(
@@ -282,6 +335,7 @@ def _run_pass(
     execution: Execution,
 ) -> None:
     watching_layers = [probe for probe in probes.values() if Need.HIDDEN_STATES in probe.needs]
+    watching_final = [probe for probe in probes.values() if Need.FINAL_STATES in probe.needs]
     watching_losses = [probe for probe in probes.values() if Need.TOKEN_LOSSES in probe.needs]
 
     def start() -> None:
@@ -292,6 +346,10 @@ def _run_pass(
     def on_layer(layer: int, states_ND: torch.Tensor, batch: Any) -> None:
         for probe in watching_layers:
             probe.update_hidden(layer, states_ND, batch)
+
+    def on_final(states_ND: torch.Tensor, batch: Any) -> None:
+        for probe in watching_final:
+            probe.update_final(states_ND, batch)
 
     def on_losses(losses_N: torch.Tensor, batch: Any) -> None:
         for probe in watching_losses:
@@ -307,6 +365,7 @@ def _run_pass(
     forward.run(
         start,
         on_layer if Need.HIDDEN_STATES in needs else None,
+        on_final if Need.FINAL_STATES in needs else None,
         on_losses if Need.TOKEN_LOSSES in needs else None,
     )
 

@@ -61,15 +61,10 @@ class Head:
             logits = torch.mm(hidden_ND, weight.T, out_dtype=torch.float32)
         else:
             logits = hidden_ND @ weight.to(hidden_ND.dtype).T
-        return self._finish(logits, None if self.bias_V is None else self.bias_V[start:stop])
+        return self.finish(logits, None if self.bias_V is None else self.bias_V[start:stop])
 
-    def target_logits(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """Return each token's logit of its own target, shape [N]."""
-        rows_ND = self.weight_VD[targets_N].to(torch.promote_types(hidden_ND.dtype, self.dtype))
-        logits = (hidden_ND.to(rows_ND.dtype) * rows_ND).sum(-1)
-        return self._finish(logits, None if self.bias_V is None else self.bias_V[targets_N])
-
-    def _finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Make logits of products with the weight, in place where that can be: add the bias, scale, cap."""
         if bias is not None:
             logits += bias.to(logits.dtype)
         if self.scale != 1.0:

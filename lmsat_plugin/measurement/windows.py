@@ -111,6 +111,8 @@ class TokenizedDocument:
     tokens: np.ndarray
     """int32, shape [tokens]."""
     n_bytes: int
+    source: int = 0
+    """Which document of the corpus it is, or the beginning of."""
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,13 @@ def tokenize(
         if left <= 0 or (limit is not None and len(documents) >= limit):
             break
         text = _whole_characters(corpus.documents[index])
-        document = _tokenize_document(f"{index} of {corpus.name}", text, tokenizer, left)
-        if document is None:
+        tokens = _tokenize_document(text, tokenizer, left)
+        if tokens is None:
             break
-        if not len(document.tokens):
+        if not len(tokens[0]):
             empty += 1
             continue
+        document = TokenizedDocument(f"{index} of {corpus.name}", *tokens, index)
         left -= len(document.tokens)
         documents.append(document)
         digest.update(f"{document.n_bytes}:".encode() + text.encode()[: document.n_bytes])
@@ -206,9 +209,9 @@ def tokenize(
 
 
 def _tokenize_document(
-    label: str, text: str, tokenizer: PreTrainedTokenizerBase, most: float
-) -> TokenizedDocument | None:
-    """Tokenise a document, as far as its first ``most`` tokens and a whole character; None if none fits."""
+    text: str, tokenizer: PreTrainedTokenizerBase, most: float
+) -> tuple[np.ndarray, int] | None:
+    """Return a document's tokens, at most ``most`` and a whole character, and their bytes; None if none fits."""
     # Of a long document only the beginning is tokenised, unless its tokens spell more than 64 characters each.
     for part in (text[: int(min(64 * most + 1024, len(text)))], text):
         encoding = tokenizer(
@@ -218,17 +221,15 @@ def _tokenize_document(
         if len(tokens) > most or len(part) == len(text):
             break
     if len(tokens) <= most:
-        return TokenizedDocument(label, tokens, _count_bytes(text))
+        return tokens, _count_bytes(text)
     stop = int(most)
     if not tokenizer.is_fast:
-        return TokenizedDocument(label, tokens[:stop], _count_bytes(tokenizer.decode(tokens[:stop])))
+        return tokens[:stop], _count_bytes(tokenizer.decode(tokens[:stop]))
     offsets = encoding["offset_mapping"]
     # A token may end inside a character of several bytes: the document ends before that character.
     while stop and offsets[stop][0] < offsets[stop - 1][1]:
         stop -= 1
-    return (
-        TokenizedDocument(label, tokens[:stop], _count_bytes(text[: offsets[stop - 1][1]])) if stop else None
-    )
+    return (tokens[:stop], _count_bytes(text[: offsets[stop - 1][1]])) if stop else None
 
 
 def _count_bytes(text: str) -> int:

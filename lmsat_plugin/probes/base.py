@@ -9,7 +9,7 @@ import enum
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 import torchmetrics
@@ -18,11 +18,13 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lmsat_plugin.measurement.surgery import Head
+    from lmsat_plugin.measurement.training import TrainingStream
     from lmsat_plugin.measurement.windows import TokenizedCorpus
 
 
@@ -40,13 +42,15 @@ class Need(enum.Flag):
     GRADIENTS = enum.auto()
     """The probe runs backward passes of its own over `Subject.corpus` in `Probe.finish`."""
     TRAINING_STREAM = enum.auto()
-    """A corpus to train on besides the one to measure."""
+    """Text to train on besides the corpus to measure, by `Subject.open_training`."""
+    FINAL_STATES = enum.auto()
+    """`Probe.update_final` for every batch, and `Subject.head`, which makes logits of these states."""
     HEAD = enum.auto()
     """The LM head's weight, in `Subject.head_weight_VD`. If nothing needs more, nothing more is loaded."""
 
 
-FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES
-CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
+CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS | Need.TRAINING_STREAM
 
 
 def head_weight(model: PreTrainedModel) -> torch.Tensor:
@@ -76,6 +80,13 @@ class Subject:
     """Width of each layer's states, embeddings first; empty if no probe of this run needs a forward pass."""
     corpus: TokenizedCorpus | None = None
     """The tokens; None if no probe of this run needs a corpus."""
+    head: Head | None = None
+    """The map from final states to logits; None if no probe of this run needs final states."""
+    open_training: Callable[[int, str | None, int], TrainingStream] | None = None
+    """``open_training(tokens, name, least)``: text to train on, of the corpus of this name or, for None, of the rest
+    of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
+    name: str = "model"
+    """What the checkpoint is called, its revision included."""
 
     @property
     def head_weight_VD(self) -> torch.Tensor:
@@ -101,6 +112,8 @@ class Measurement:
 
     metrics: dict[str, float]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How it was made, beyond the settings: goes into the provenance."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -109,9 +122,9 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class Probe(ABC, Generic[SettingsT]):
     """One measurement of a checkpoint.
 
-    The engine makes an instance per checkpoint and corpus, and calls `start`, then `update_hidden` and
-    `update_losses` as often as there is something new (see `Need`), then `finish`. A pass that runs out of
-    memory is begun again with `start`.
+    The engine makes an instance per checkpoint and corpus, and calls `prepare`, then `start`, then `update_hidden`,
+    `update_final` and `update_losses` as often as there is something new (see `Need`), then `finish`. A pass that
+    runs out of memory is begun again with `start`.
     """
 
     name: ClassVar[str]
@@ -126,6 +139,9 @@ class Probe(ABC, Generic[SettingsT]):
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
 
+    def prepare(self, subject: Subject) -> None:
+        """Do what comes before the pass over the corpus, such as training. Called once."""
+
     @abstractmethod
     def start(self, subject: Subject) -> None:
         """Make the state empty, for this checkpoint and corpus."""
@@ -136,6 +152,9 @@ class Probe(ABC, Generic[SettingsT]):
         Each row is the state from which the target in ``batch`` is predicted. The tensor belongs to the
         model: copy what is to be kept.
         """
+
+    def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """See the last layer's states of a batch, after the final norm: what `Subject.head` takes."""
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """See the losses of a batch's tokens, in nats, float64."""

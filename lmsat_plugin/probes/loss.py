@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from lmsat_plugin.measurement.windows import TokenizedCorpus
 
 
+def stderr_of(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
+    """Return ``{metric_stderr: ...}`` of the ratio Σ sums / Σ tokens, the M documents as the unit that is drawn.
+
+    √(M/(M−1) · Σ_d (sums_d − ratio · tokens_d)²) / Σ tokens; nothing for a single document.
+    """
+    documents, tokens = len(sums_M), float(tokens_M.sum())
+    if documents < 2:
+        return {}
+    residuals_M = sums_M - sums_M.sum() / tokens * tokens_M
+    variance = documents / (documents - 1) * float((residuals_M**2).sum())
+    return {f"{metric}_stderr": math.sqrt(variance) / tokens}
+
+
 class LossProbe(Probe[Settings]):
     """Cross-entropy of the corpus (Godey et al. 2024, Fig. 1a; Du et al. 2024, x axis; Kaplan et al. 2020, L).
 
@@ -74,11 +87,8 @@ class LossProbe(Probe[Settings]):
             "tokens": int(tokens),
             "bytes": n_bytes,
         }
-        if (documents := len(nats_M)) > 1:
-            residuals_M = nats_M - loss * tokens_M
-            variance = documents / (documents - 1) * float((residuals_M**2).sum())
-            # lm-eval writes its own "N/A" under this key after `loss`: it has to come later to stand.
-            metrics["loss_stderr"] = math.sqrt(variance) / tokens
+        # lm-eval writes its own "N/A" under this key after `loss`: it has to come later to stand.
+        metrics |= stderr_of("loss", nats_M, tokens_M)
         return Measurement(
             metrics,
             {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.corpora import CorpusSettings, HubCorpus, load_corpus
@@ -135,9 +136,14 @@ class Plan:
                 gen_kwargs=config.gen_kwargs,
             )
         else:
-            found["settings"] = _probe_settings(unit.probe, config.metadata)
+            settings = found["settings"] = _probe_settings(unit.probe, config.metadata)
             if unit.reads_corpus:
                 found.update(corpus=self._corpora[batch.corpus], limit=config.limit)
+            if (name := settings.get("train_corpus")) is not None:
+                text = batch.corpus.model_copy(
+                    update={"corpus": name, "max_tokens": settings["train_tokens"]}
+                )
+                found["train_corpus_sha256"] = _digest(text)
         return found
 
     def work(self, job: Job, weights: str | None) -> list[tuple[int, Unit, Identity]]:
@@ -146,6 +152,8 @@ class Plan:
         An identity is all that a unit's result depends on. ``weights`` is a commit or a hash.
         """
         args = {key: value for key, value in job.model_args.items() if key not in _HOW}
+        if "head" in args:
+            args["head"] = _sha256_of(Path(args["head"]).expanduser())
         without_text = {key: value for key, value in args.items() if key not in _OF_TEXT}
         return [
             (
@@ -272,6 +280,19 @@ def _digest(settings: CorpusSettings) -> str | None:
         data = document.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()
+
+
+def _sha256_of(head: Path) -> str:
+    try:
+        return _sha256(head, head.stat().st_mtime_ns)
+    except OSError as error:
+        raise LmsatError(f"head={head} cannot be read ({error.strerror}): correct its name") from error
+
+
+@lru_cache
+def _sha256(path: Path, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def share(jobs: Sequence[Job], shard: tuple[int, int] | None) -> list[Job]:

@@ -39,7 +39,8 @@ class Progress:
         self._count += 1
         found = [f"{short} {values[key]:.4f}" for key, short in _SHOWN.items() if key in values]
         if not found:
-            found = [f"{key} {value:.4f}" for key, value in list(values.items())[:2]]
+            named = ((key, value) for key, value in values.items() if not key.endswith("_stderr"))
+            found = [f"{key} {value:.4f}" for key, value in list(named)[:2]]
         text = ", ".join(found)
         if not before:
             self._measured += 1

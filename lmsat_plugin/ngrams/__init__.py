@@ -1,0 +1,1 @@
+"""The n-gram dimension of a corpus: counts of n-grams, and the spectrum of their matrix."""

@@ -1,0 +1,123 @@
+"""How much of the gradient of the logits the LM head cannot pass back.
+
+Shapes: N tokens, D width, V rows of the head, K the head's rank, M documents.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.measurement.cross_entropy import tile_shape
+from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.probes.loss import stderr_of
+from lmsat_plugin.probes.spectrum import triangle
+from lmsat_plugin.settings import Settings
+
+
+class GradientBottleneckProbe(Probe[Settings]):
+    """The share of the logits' gradient outside the column space of the head (Godey and Artzi 2026, 2603.10145).
+
+    For each token g = ∂(−log p)/∂(W h) = softmax(z) − e, of V entries, of which Wᵀ g goes back into the model: the
+    part of g outside the column space of W is lost. The paper gives the share in words; the definition here is
+    ‖(I − P) g‖ / ‖g‖ with P the projector on the column space of W, all rows, padding included. Where logits are
+    capped, g holds the slope of the cap.
+
+    Metrics: ``suppressed_norm_share``, the mean of that over tokens, with its standard error by document;
+    ``suppressed_energy_share`` = Σ ‖(I − P) g‖² / Σ ‖g‖² over all tokens.
+    """
+
+    name = "gradient_bottleneck"
+    needs = Need.FINAL_STATES | Need.TOKEN_LOSSES
+
+    def prepare(self, subject: Subject) -> None:
+        """Make an orthonormal basis of the head's column space, shape [V, K]."""
+        assert subject.head is not None
+        self.head = subject.head
+        weight_VD = self.head.weight_VD
+        triangle_KD = triangle(weight_VD)
+        if not torch.isfinite(triangle_KD).all():
+            raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
+        _, singular, vectors_KD = torch.linalg.svd(triangle_KD, full_matrices=False)
+        kept = singular > singular[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
+        into_DK = vectors_KD[kept].T / singular[kept]
+        self.basis_VK = torch.cat(
+            [
+                (rows.to(into_DK) @ into_DK).to(weight_VD.device, self.head.dtype)
+                for rows in weight_VD.split(8192)
+            ]
+        )
+
+    def start(self, subject: Subject) -> None:
+        """Make the sums empty."""
+        assert subject.corpus is not None
+        documents = (len(subject.corpus.documents),)
+        self.sums = Sums(subject, share=documents, tokens=documents, lost=(), total=())
+
+    def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """Keep the states until the losses come."""
+        self._states_ND = states_ND
+
+    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
+        """Project the gradients, a tile of tokens × vocabulary at a time."""
+        rows, _ = tile_shape(self.basis_VK.device)
+        parts = [
+            self._energies(
+                self._states_ND[start : start + rows],
+                batch.targets_N[start : start + rows],
+                losses_N[start : start + rows],
+            )
+            for start in range(0, len(losses_N), rows)
+        ]
+        del self._states_ND
+        total_N, kept_N = (torch.cat(column) for column in zip(*parts, strict=True))
+        # A target of probability 1 has no gradient, and loses none.
+        lost_N = (total_N - kept_N).clamp_min(0)
+        share_N = (lost_N / total_N.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+        documents_N = batch.documents_N.to(share_N.device)
+        zeros_M = share_N.new_zeros(len(self.sums.share))
+        self.sums.update(
+            share=zeros_M.index_add(0, documents_N, share_N),
+            tokens=zeros_M.index_add(0, documents_N, torch.ones_like(share_N)),
+            lost=lost_N.sum(),
+            total=total_N.sum(),
+        )
+
+    def _energies(
+        self, states_ND: torch.Tensor, targets_N: torch.Tensor, losses_N: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ‖g‖² and ‖P g‖² of each token, float64."""
+        head, device = self.head, self.basis_VK.device
+        states_ND, targets_N = head.prepare(states_ND), targets_N.to(device)
+        own_N1 = (states_ND.to(head.dtype) * head.weight_VD[targets_N].to(head.dtype)).sum(1, keepdim=True)
+        bias = None if head.bias_V is None else head.bias_V[targets_N, None]
+        log_sum_N1 = losses_N.to(device)[:, None] + head.finish(own_N1, bias)
+        total_N = losses_N.new_zeros(len(targets_N), device=device)
+        kept_NK = states_ND.new_zeros(len(targets_N), self.basis_VK.shape[1], dtype=self.basis_VK.dtype)
+        _, columns = tile_shape(device)
+        for start in range(0, len(self.basis_VK), columns):
+            stop = min(start + columns, len(self.basis_VK))
+            logits = head.logits(states_ND, start, stop)
+            slope = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
+            gradient = logits.sub_(log_sum_N1.to(logits.dtype)).exp_()
+            inside = ((targets_N >= start) & (targets_N < stop)).nonzero()[:, 0]
+            gradient[inside, targets_N[inside] - start] -= 1
+            if slope is not None:
+                gradient *= slope
+            total_N += torch.linalg.vector_norm(gradient, dim=1).double() ** 2
+            kept_NK.addmm_(gradient.to(kept_NK.dtype), self.basis_VK[start:stop])
+        return total_N, (kept_NK.double() ** 2).sum(1)
+
+    def finish(self) -> Measurement:
+        """Divide the sums once."""
+        sums = self.sums.totals()
+        share = float(sums["share"].sum() / sums["tokens"].sum())
+        if share != share:
+            raise LmsatError("the model's loss is not finite: the checkpoint is broken; leave it out")
+        return Measurement(
+            {
+                "suppressed_norm_share": share,
+                **stderr_of("suppressed_norm_share", sums["share"], sums["tokens"]),
+                "suppressed_energy_share": float(sums["lost"] / sums["total"]),
+            }
+        )

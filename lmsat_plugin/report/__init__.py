@@ -1,0 +1,1 @@
+"""What people look at: results read back, and figures of them."""

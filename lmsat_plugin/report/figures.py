@@ -1,0 +1,249 @@
+"""Figures of results, for print: each function returns a matplotlib Figure. Imported only where one is wanted."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import replacing
+from lmsat_plugin.report.rank_results import HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+LOSSES = ("model", "curve", "rank", "w_error", "loss", "gap_stderr", "full_loss")
+ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 200,
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "legend.borderaxespad": 0,
+    # Names from outside may hold dollar signs.
+    "text.parse_math": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "lmsat",
+}
+PANEL = 3.5, 2.7
+"""Width and height of a panel with its labels, in inches; its legend comes below."""
+PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#aa4499", "#999933")
+"""Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#666666"
+BAND = 0.2
+"""The opacity of bands of one standard error."""
+REFERENCE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.8}
+_DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "truncated": (0, (1, 1.2))}
+_Looks = dict[str, dict[str, Any]]
+# Files that show the same are the same: they have no date.
+_FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+_LETTERS_WIDE = 48
+_MOST_RANKS = 8
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `LmsatError` for a name of a file that `write_figure` cannot write."""
+    if path.suffix.lower() not in _FORMATS:
+        raise LmsatError(f"{path} is no name of a figure: give one that ends in {', '.join(_FORMATS)}")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the file's name ends in, whole or not at all.
+
+    Raises `LmsatError` for another format, and where the folder cannot be written.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    with rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
+
+
+def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
+    """Draw loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8).
+
+    Panels, of which those without data are left out: the loss at each rank; accuracies at each rank; the loss against
+    the W-error of the model's own head at that rank, of each model's first curve.
+
+    Args:
+        losses: The columns `LOSSES`, a row for each rank of each curve (a key of `HEADS`): losses in nats per token,
+            ``gap_stderr`` is the standard error of the loss above the full one.
+        accuracies: The columns `ACCURACIES`, a row for each value: ``curve`` is None for the model's own head, whose
+            ``rank`` may be NaN; values are shares. Standard errors may be NaN in both.
+    """
+    models = list(dict.fromkeys([*losses.model, *accuracies.model]))
+    looks = _looks(models)
+    panels: list[tuple[str, Callable[..., list[Artist]], pd.DataFrame]] = []
+    if len(losses):
+        panels.append(("Loss", _draw_losses, losses))
+    if len(accuracies):
+        panels.append(("Accuracy", _draw_accuracies, accuracies))
+    if len(losses):
+        panels.append(("Loss against W-error", _draw_w_errors, losses))
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        lines = 0
+        for index, (title, draw, data) in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), index + 1)
+            axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
+            lines = max(lines, _legend(axes, draw(axes, data, looks)))
+        if len(models) == 1:
+            figure.suptitle(_wrapped(models[0], _LETTERS_WIDE * len(panels)))
+        figure.set_size_inches(PANEL[0] * len(panels), PANEL[1] + lines * STYLE["legend.fontsize"] * 1.5 / 72)
+    return figure
+
+
+def _looks(names: Iterable[str]) -> _Looks:
+    """Return a colour and a marker for each name."""
+    return {
+        name: {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+        for index, name in enumerate(names)
+    }
+
+
+def _draw_losses(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist]:
+    _rank_axis(axes, losses["rank"])
+    axes.set_ylabel("loss (nats per token)")
+    return _draw_curves(axes, losses, "rank", looks)
+
+
+def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist]:
+    axes.set_xlabel("W-error of the model's own head at the rank")
+    axes.set_ylabel("loss (nats per token)")
+    first = losses[losses.curve == losses.groupby("model").curve.transform("first")]
+    return _draw_curves(axes, first, "w_error", looks)
+
+
+def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: _Looks) -> list[Artist]:
+    """Draw losses against a column, beside the full losses; return what the legend is to hold."""
+    for model, curve in losses[["model", "curve"]].drop_duplicates().itertuples(index=False):
+        rows = losses[(losses.model == model) & (losses.curve == curve)].sort_values(x)
+        label = f"{model}, {HEADS[curve]}"
+        axes.plot(rows[x], rows.loss, linestyle=_DASHES[curve], label=label, **looks[model])
+        ends = rows.loss - rows.gap_stderr, rows.loss + rows.gap_stderr
+        axes.fill_between(rows[x], *ends, color=looks[model]["color"], alpha=BAND, linewidth=0, label=label)
+    for model, loss in losses[["model", "full_loss"]].drop_duplicates().itertuples(index=False):
+        axes.axhline(loss, color=looks[model]["color"], label=f"{model}, own head", **REFERENCE)
+    handles = [*_models(losses.model, looks), *_heads(losses.curve), _own_head()]
+    if losses.gap_stderr.notna().any():
+        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error of the gap"))
+    return handles
+
+
+def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: _Looks) -> list[Artist]:
+    """Draw a line for each model, task and kind of head, which ends at the model's own head.
+
+    Colours tell tasks apart where there is one model, else models.
+    """
+    _rank_axis(axes, accuracies["rank"].dropna())
+    axes.set_ylabel("accuracy ± standard error" if accuracies.stderr.notna().any() else "accuracy")
+    metrics = dict(zip(accuracies.task, accuracies.metric, strict=True))
+    of_tasks = _looks([*looks, *metrics] if len(looks) == 1 else metrics)
+    heads = accuracies.curve.dropna()
+    references = False
+    lines = accuracies[accuracies.curve.notna()][["model", "task", "curve"]].drop_duplicates()
+    for model, task, curve in lines.itertuples(index=False):
+        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": looks[model]["color"]})}
+        rows = accuracies[(accuracies.model == model) & (accuracies.task == task)]
+        rows = rows[(rows.curve == curve) | rows.curve.isna()].sort_values("rank")
+        label = f"{model}, {task}, {HEADS[curve]}"
+        line = rows[rows["rank"].notna()]
+        axes.errorbar(
+            line["rank"],
+            line.value,
+            line.stderr,
+            label=label,
+            linestyle=_DASHES[curve],
+            elinewidth=0.8,
+            **look,
+        )
+        for value in rows.value[rows["rank"].isna()]:
+            references = True
+            axes.axhline(value, color=look["color"], label=f"{model}, {task}, own head", **REFERENCE)
+    handles: list[Artist] = []
+    for task, metric in metrics.items():
+        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": GREY, "linestyle": "none"})}
+        handles.append(Line2D([], [], label=f"{task}, {metric}", **look))
+    handles += [*_models(accuracies.model, looks, marker="none"), *_heads(heads)]
+    return [*handles, _own_head()] if references else handles
+
+
+def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
+    """Make the x axis one of ranks, with ticks at the highest and at others that leave room for their labels."""
+    axes.set_xlabel("rank of the LM head")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    least = math.log2(ranks.max() / ranks.min()) / _MOST_RANKS
+    ticks: list[float] = []
+    for rank in sorted(set(ranks), reverse=True):
+        if not ticks or math.log2(ticks[-1] / rank) >= least:
+            ticks.append(rank)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    margin = 2 ** max(0.5, least / 2)
+    axes.set_xlim(ranks.min() / margin, ranks.max() * margin)
+
+
+def _models(models: Iterable[str], looks: _Looks, **changes: Any) -> list[Artist]:
+    """Return the models for a legend; a single one is the figure's title."""
+    names = dict.fromkeys(models) if len(looks) > 1 else ()
+    return [Line2D([], [], label=name, **{**looks[name], **changes}) for name in names]
+
+
+def _heads(curves: Iterable[str]) -> list[Artist]:
+    there = set(curves)
+    return [
+        Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=label)
+        for curve, label in HEADS.items()
+        if curve in there
+    ]
+
+
+def _own_head() -> Artist:
+    return Line2D([], [], color=GREY, label="the model's own head", **REFERENCE)
+
+
+def _legend(axes: Axes, handles: Sequence[Artist]) -> int:
+    """Put a legend below the x axis' label; return how many lines of text it has."""
+    labels = [_wrapped(str(handle.get_label()), _LETTERS_WIDE) for handle in handles]
+    columns = 2 if max(map(len, labels)) <= _LETTERS_WIDE // 2 - 4 else 1
+    below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
+    axes.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + below,
+        ncols=columns,
+    )
+    return math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
