@@ -10,11 +10,15 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from quiz import write_quiz
 from safetensors.numpy import save_file
 
 from lmsat_plugin.analysis.bottleneck import CURVES, RankCurve, by_rank, capacity, rank_needed, w_error
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.sweep.config import SHIPPED, load_config
+from lmsat_plugin.sweep.plan import find_jobs
 
 RANKS = np.array([4, 8, 16, 32])
 TOKENS = np.array([100, 250, 70, 400, 180])
@@ -323,7 +327,7 @@ def test_json_of_a_tree(tmp_path, capsys):
     assert list(after) == [
         *("model", "revision", "step", "corpus", "curve", "full_loss", "within"),
         *("rank_needed", "rank_low", "rank_high", "hidden_size", "ranks", "corpus_dimension"),
-        *("corpus_w_error_at_hidden_size", "suppressed_norm_share"),
+        *("corpus_w_error_at_hidden_size", "suppressed_norm_share", "downstream"),
     ]
     assert [before[key] for key in ("model", "revision", "step", "corpus")] == [
         "neox-w24",
@@ -444,6 +448,275 @@ def test_missing_and_broken_arrays(tmp_path, capsys, caplog):
     assert "results_1.json" in caplog.text
 
 
+def write_scores(file, args, results, date=1.7e9, name=None, width=None, **more) -> None:
+    """Write results of lm-eval's tasks: plain lm_eval's, or a sweep's if it has a name for the model."""
+    note = {"checkpoint": {"model": name, "revision": "step10", "step": 10}} if name else {}
+    if width is not None:
+        note["model"] = {"hidden_size": width}
+    content = {
+        "results": {task: {"alias": task, **values} for task, values in results.items()},
+        "configs": {task: {"task": task, "num_fewshot": 0} for task in results},
+        "config": {
+            "model": "lmsat",
+            "model_args": args,
+            "model_revision": "step10" if name else "main",
+            **({"lmsat": note} if note else {}),
+        },
+        "date": date,
+        **more,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def scores_of(one) -> dict[tuple, float]:
+    return {(s["task"], s["metric"], s["curve"], s["rank"]): s["value"] for s in one["downstream"]}
+
+
+def test_accuracies_of_a_sweep_over_ranks(tmp_path, capsys):
+    """All entries are one checkpoint, which the sweep knows under another name for each head."""
+    folder = tmp_path / "runs" / "neox"
+    for rank in (4, 16):
+        args = {"pretrained": str(folder / "step10"), "head_rank": rank}
+        found = {"quiz": {"acc,none": rank / 100, "acc_stderr,none": 0.01, "acc_norm,none": 1}}
+        write_scores(tmp_path / f"out/r{rank}/results_1.json", args, found, name=f"neox rank {rank}")
+    own = {"quiz": {"acc,none": 0.5, "acc_stderr,none": "N/A"}, "other": {"acc,none": 0.1}}
+    write_scores(
+        tmp_path / "out/own/results_1.json",
+        {"pretrained": str(folder / "step10")},
+        own,
+        name="my neox",
+        width=24,
+    )
+    [one] = run_json(capsys, tmp_path / "out")
+    assert [one[key] for key in ("model", "revision", "step", "hidden_size", "curve", "ranks")] == [
+        *("my neox", "step10", 10, 24),
+        *(None, []),
+    ]
+    # A task that was run with the model's own head alone says nothing of ranks.
+    assert one["downstream"] == [
+        {"task": "quiz", "metric": "acc", "curve": "truncated", "rank": 4, "value": 0.04, "stderr": 0.01},
+        {"task": "quiz", "metric": "acc", "curve": "truncated", "rank": 16, "value": 0.16, "stderr": 0.01},
+        {"task": "quiz", "metric": "acc", "curve": None, "rank": 24, "value": 0.5, "stderr": None},
+    ]
+    [one] = run_json(capsys, tmp_path / "out" / "r4")
+    assert (one["model"], one["hidden_size"]) == ("neox", None)
+
+
+def test_accuracies_of_plain_lm_eval(tmp_path, capsys, caplog):
+    """Arguments as text, heads from files, and a width that nothing states."""
+    arguments = {
+        "head_rank=8": 0.1,
+        "head=heads/a__b__main__rank_32.safetensors": 0.2,
+        "head=heads/a__b__main__truncated_rank_32.safetensors": 0.3,
+        "revision=main": 0.4,
+        "head=mine.safetensors": 0.5,
+        "head_rank=8,head=x__rank_16.safetensors": 0.6,
+        "head_rank=many": 0.7,
+    }
+    for number, (args, value) in enumerate(arguments.items()):
+        file = tmp_path / f"results_{number}.json"
+        write_scores(file, f"pretrained=a/b,{args},dtype=float32", {"piqa": {"acc,none": value}})
+    with caplog.at_level(logging.WARNING):
+        [one] = run_json(capsys, tmp_path)
+    assert (one["model"], one["revision"], one["hidden_size"]) == ("a/b", "main", None)
+    assert scores_of(one) == {
+        ("piqa", "acc", "truncated", 8): 0.1,
+        ("piqa", "acc", "trained", 32): 0.2,
+        ("piqa", "acc", "weighted", 32): 0.3,
+        ("piqa", "acc", None, None): 0.4,
+    }
+    assert caplog.text.count("Left out") == 3
+    assert "results_4.json: head=mine.safetensors does not say a rank" in caplog.text
+    assert "head=x__rank_16.safetensors and head_rank=8 does not" in caplog.text
+
+
+def test_which_accuracy_of_a_task(tmp_path, capsys):
+    found = {
+        "norm": {"acc_norm,none": 0.1, "exact_match,none": 0.9},
+        "math": {"exact_match,strict": 0.2, "exact_match,loose": 0.3, "exact_match_stderr,loose": 0.01},
+        "lmsat_loss": {"loss,none": 3.0, "acc,none": 0.9},
+        "words": {"perplexity,none": 9.0},
+        "all": {"acc,none": 0.4},
+        "part": {"acc,none": 0.5},
+    }
+    write_scores(
+        tmp_path / "results_1.json",
+        {"pretrained": "a/b", "head_rank": 4},
+        found,
+        group_subtasks={"all": ["part"], "norm": [], "tag": ["math"], "odd": 3},
+    )
+    [one] = run_json(capsys, tmp_path / "results_1.json")
+    assert {key[:2]: value for key, value in scores_of(one).items()} == {
+        ("norm", "acc_norm"): 0.1,
+        ("math (filter=strict)", "exact_match"): 0.2,
+        ("math (filter=loose)", "exact_match"): 0.3,
+        ("all", "acc"): 0.4,
+    }
+
+
+def test_settings_tell_accuracies_apart_and_the_newest_stands(tmp_path, capsys):
+    args = {"pretrained": "a/b", "head_rank": 4}
+    for date, value in ((2, 0.2), (1, 0.1)):
+        write_scores(
+            tmp_path / f"{date}/results_1.json", {**args, "arrays": "x"}, {"piqa": {"acc,none": value}}, date
+        )
+    [one] = run_json(capsys, tmp_path)
+    assert scores_of(one) == {("piqa", "acc", "truncated", 4): 0.2}
+    few = {"piqa": {"task": "piqa", "num_fewshot": 5}}
+    write_scores(tmp_path / "3/results_1.json", args, {"piqa": {"acc,none": 0.3}}, 3, configs=few)
+    write_scores(tmp_path / "4/results_1.json", {**args, "head_rank": 8}, {"piqa": {"acc,none": 0.4}}, 4)
+    write_scores(tmp_path / "5/results_1.json", {"pretrained": "a/b"}, {"piqa": {"acc,none": 0.5}}, 5)
+    other = {**args, "pretrained": "c/d"}
+    write_scores(tmp_path / "6/results_1.json", other, {"piqa": {"acc,none": 0.6}}, 6)
+    one, another = run_json(capsys, tmp_path)
+    assert scores_of(one) == {
+        ("piqa (num_fewshot=0)", "acc", "truncated", 4): 0.2,
+        ("piqa (num_fewshot=0)", "acc", "truncated", 8): 0.4,
+        ("piqa (num_fewshot=0)", "acc", None, None): 0.5,
+        ("piqa (num_fewshot=5)", "acc", "truncated", 4): 0.3,
+    }
+    assert scores_of(another) == {("piqa", "acc", "truncated", 4): 0.6}
+
+
+def figure_data(monkeypatch, *arguments):
+    """Return what the command would have drawn."""
+    drawn = []
+    monkeypatch.setattr(
+        "lmsat_plugin.report.figures.rank_figure", lambda *data: drawn.append(data) or Figure()
+    )
+    assert main(["bottleneck", *map(str, arguments)]) == 0
+    [data] = drawn
+    return data
+
+
+def test_figure_of_losses_and_accuracies(tmp_path, capsys, monkeypatch):
+    hits = {f"accuracy_rank_{rank},none": rank / 100 for rank in RANKS.tolist()}
+    hits |= {"accuracy_rank_4_stderr,none": 0.01}
+    write_result(tmp_path / "tree/a", 10, arrays_of(1))
+    file = tmp_path / "tree/a/results_10.json"
+    content = json.loads(file.read_text())
+    content["results"]["lmsat_rank_head"] |= hits
+    content["config"]["model_args"] = {"pretrained": "runs/neox-w24/step10"}
+    file.write_text(json.dumps(content))
+    args = {"pretrained": "/elsewhere/neox-w24/step10", "head_rank": 8}
+    write_scores(tmp_path / "tree/b/results_1.json", args, {"piqa": {"acc,none": 0.6}}, name="rank 8")
+    data = tmp_path / "tree", "--figure", tmp_path / "rank.png"
+    losses, accuracies = figure_data(monkeypatch, *data)
+    assert losses.model.unique().tolist() == accuracies.model.unique().tolist() == ["neox-w24"]
+    for name in CURVES:
+        curve = RankCurve.from_arrays(arrays_of(1), name)
+        rows = losses[losses.curve == name]
+        assert rows["rank"].tolist() == RANKS.tolist()
+        np.testing.assert_allclose(rows.loss, curve.losses_K)
+        np.testing.assert_allclose(rows.gap_stderr, curve.gap_stderrs_K)
+        np.testing.assert_allclose(rows.full_loss, curve.full_loss)
+        np.testing.assert_allclose(rows.w_error, w_error(np.arange(24, 0, -1.0))[[3, 7, 15, 23]])
+    rows = accuracies[accuracies.task == "next token"]
+    assert (rows.curve.unique().tolist(), rows["rank"].tolist()) == (["trained"], RANKS.tolist())
+    assert rows.value.tolist() == [0.04, 0.08, 0.16, 0.32]
+    assert rows.stderr.isna().tolist() == [False, True, True, True]
+    rows = accuracies[accuracies.task == "piqa"]
+    assert rows[["curve", "rank", "value"]].values.tolist() == [["truncated", 8, 0.6]]
+    assert losses.curve.tolist()[0] == "trained"
+    losses, _ = figure_data(monkeypatch, *data, "--curve", "weighted")
+    assert losses.curve.drop_duplicates().tolist() == ["weighted", "trained", "truncated"]
+
+
+def test_figure_names_what_differs(tmp_path, capsys, monkeypatch):
+    for step, corpus in ((10, "sample"), (20, "sample"), (20, "pile")):
+        write_result(tmp_path / f"tree/{step}{corpus}", step, arrays_of(trained=False), corpus=corpus)
+    losses, accuracies = figure_data(monkeypatch, tmp_path / "tree", "--figure", tmp_path / "rank.pdf")
+    assert set(losses.model) == {
+        f"neox-w24, {more}" for more in ("step10, sample", "step20, sample", "step20, pile")
+    }
+    assert set(losses.curve) == {"weighted", "truncated"}
+    assert accuracies.empty
+
+
+def test_figure_file(tmp_path, capsys):
+    write_scores(tmp_path / "tree/results_1.json", "pretrained=a/b,head_rank=8", {"piqa": {"acc,none": 0.6}})
+    assert main(["bottleneck", str(tmp_path / "tree"), "--figure", str(tmp_path / "new" / "rank.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert "a/b, main: accuracy by rank" in shown
+    assert "Rank needed" not in shown
+    svg = (tmp_path / "new" / "rank.svg").read_text()
+    assert "Accuracy" in svg
+    assert "Loss" not in svg
+    write_result(tmp_path / "tree", 2, arrays_of())
+    assert main(["bottleneck", str(tmp_path / "tree"), "--figure", str(tmp_path / "rank.png")]) == 0
+    assert "accuracy by rank" in (shown := capsys.readouterr().out)
+    assert "Rank needed" in shown
+    assert (tmp_path / "rank.png").read_bytes().startswith(b"\x89PNG")
+    assert "rank.jpeg is no name of a figure" in error_of(
+        capsys, tmp_path / "tree", "--figure", tmp_path / "rank.jpeg"
+    )
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in error_of(capsys, tmp_path / "tree", "--figure", tmp_path / "file" / "rank.png")
+
+
+def test_arrays_that_are_lost_leave_the_accuracies(tmp_path, capsys, caplog):
+    write_result(tmp_path, 1, {})
+    write_scores(tmp_path / "results_2.json", "pretrained=a/b,head_rank=8", {"piqa": {"acc,none": 0.6}})
+    with caplog.at_level(logging.WARNING):
+        [one] = run_json(capsys, tmp_path)
+    assert (one["model"], one["corpus"]) == ("a/b", None)
+    assert "results_1.json: the arrays" in caplog.text
+
+
+def test_a_sweep_with_heads_of_several_ranks(tmp_path, capsys, checkpoint):
+    """What a sweep itself writes, with the model's arguments that it was given."""
+    folder = str(checkpoint("gpt_neox"))
+    heads = [
+        {"pretrained": folder, "name": f"tiny rank {rank}", "model_args": {"head_rank": rank}}
+        for rank in (2, 8)
+    ]
+    config = {
+        "models": [*heads, folder],
+        "tasks": ["quiz", "lmsat_head"],
+        "include_path": str(write_quiz(tmp_path / "quiz")),
+        "output": str(tmp_path / "out"),
+        "device": "cpu",
+    }
+    (tmp_path / "sweep.yaml").write_text(json.dumps(config))
+    assert main(["sweep", str(tmp_path / "sweep.yaml")]) == 0
+    capsys.readouterr()
+    [one] = run_json(capsys, tmp_path / "out")
+    values = {
+        json.loads(path.read_text())["config"]["model_args"].get("head_rank", 48): json.loads(
+            path.read_text()
+        )
+        for path in (tmp_path / "out").rglob("results_*.json")
+    }
+    assert {rank: value for (*_, rank), value in scores_of(one).items()} == {
+        rank: document["results"]["quiz"]["acc,none"] for rank, document in values.items()
+    }
+    assert [(s["rank"], s["curve"]) for s in one["downstream"]] == [
+        (2, "truncated"),
+        (8, "truncated"),
+        (48, None),
+    ]
+    assert one["model"] == "gpt_neox"
+
+
+def test_the_sweep_over_ranks_that_is_shipped(monkeypatch):
+    config = load_config(SHIPPED / "rank-downstream.yaml")
+    refs = {"main": "a" * 40, "step0": "b" * 40, "step143000": "a" * 40}
+    monkeypatch.setattr("lmsat_plugin.sweep.checkpoints.list_refs", lambda repository: refs)
+    jobs = find_jobs(config)
+    assert {(job.checkpoint.pretrained, job.checkpoint.revision) for job in jobs} == {
+        ("EleutherAI/pythia-410m", "step143000")
+    }
+    assert [job.model_args for job in jobs] == [{"head_rank": r} for r in (32, 64, 128, 256, 512, 768)] + [{}]
+    assert {entry.task for entry in config.tasks} == {
+        "lambada_openai",
+        "arc_easy",
+        "piqa",
+        "sciq",
+        "lmsat_loss",
+    }
+
+
 def test_bad_input(tmp_path, capsys):
     write_result(tmp_path / "tree", 1, arrays_of(trained=False))
     assert "train_tokens=N" in error_of(capsys, tmp_path / "tree", "--curve", "trained")
@@ -457,11 +730,11 @@ def test_bad_input(tmp_path, capsys):
         main(["bottleneck", str(tmp_path), "--curve", "best"])
 
 
-def test_analysis_and_command_import_neither_torch_nor_lm_eval(tmp_path):
+def test_analysis_and_command_import_neither_torch_nor_lm_eval_nor_matplotlib(tmp_path):
     write_result(tmp_path, 1, arrays_of())
     code = (
         "import sys; from lmsat_plugin.cli import main; main(['bottleneck', sys.argv[1], '--json']); "
-        "sys.exit(bool({'torch', 'lm_eval', 'transformers'} & sys.modules.keys()))"
+        "sys.exit(bool({'torch', 'lm_eval', 'transformers', 'matplotlib'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

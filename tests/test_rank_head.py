@@ -17,14 +17,15 @@ from lmsat_plugin import measure
 from lmsat_plugin.corpora import Corpus, CorpusSettings
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.measurement import head_training
+from lmsat_plugin.measurement import head_training, training_state
 from lmsat_plugin.measurement.cross_entropy import score_tokens
-from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead, TrainingState, cosine_schedule
+from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead, cosine_schedule
 from lmsat_plugin.measurement.low_rank import Truncation, nested_losses
 from lmsat_plugin.measurement.surgery import Head, dissect
 from lmsat_plugin.measurement.training import shared_text, training_text
+from lmsat_plugin.measurement.training_state import TrainingState
 from lmsat_plugin.measurement.windows import tokenize
-from lmsat_plugin.probes.rank_head import RankHeadSettings, default_rate
+from lmsat_plugin.probes.rank_head_settings import RankHeadSettings, default_rate
 from lmsat_plugin.settings import parse_settings
 from lmsat_plugin.synthetic import MarkovSource
 
@@ -248,7 +249,7 @@ def train(model, tokenizer, texts, **settings):
 
 def test_a_killed_training_goes_on_where_it_was(tokenizer, texts, monkeypatch, tmp_path):
     monkeypatch.setattr(head_training, "_ROUND_TOKENS", 2048)
-    monkeypatch.setattr(head_training, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "_SAVE_SECONDS", 0.0)
     whole = train(make_model("gpt_neox"), tokenizer, texts)
     save, saved = TrainingState.save, []
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +15,6 @@ if TYPE_CHECKING:
     import argparse
 
     import numpy as np
-    import pandas as pd
-
-    from lmsat_plugin.report.rank_results import Accuracy, Checkpoint
-
-logger = logging.getLogger(__name__)
 
 _MORE = {
     "hidden_size": "width",
@@ -73,180 +64,22 @@ class Bottleneck(Command):
         parser.add_argument("--json", action="store_true", help="print JSON, `within` as a share")
 
     def run(self, args: argparse.Namespace) -> None:
-        """Print the tables, and draw the figure."""
-        from lmsat_plugin.harness.results import load_results
-        from lmsat_plugin.report import rank_results as results
+        """Print the tables, and write the figure."""
+        from lmsat_plugin.report.bottleneck import draw, find
 
         if args.figure is not None:
-            from lmsat_plugin.report.figures import check_suffix
+            from lmsat_plugin.report.figures import check_suffix, write_figure
 
             check_suffix(args.figure)
         of_corpus = None if args.ngram is None else _read_ngram(args.ngram)
-        table, root = load_results(args.data), Path(args.data).expanduser()
-        runs = results.read_runs(table, root)
-        accuracies = results.accuracies_by_rank(table, runs)
-        found: list[_Found] = []
-        skipped = []
-        for row in _full_losses(table):
-            if row["path"] not in runs:
-                continue
-            file, checkpoint = results.file_of(row["path"], root), runs[row["path"]].checkpoint
-            try:
-                arrays = results.read_arrays(file)
-                measured = _measure(row, arrays, table, args.curve, args.within / 100, of_corpus)
-            except LmsatError as error:
-                skipped.append(LmsatError(f"{file}: {error}"))
-                continue
-            facts = _facts(row, accuracies.get(checkpoint, []), **measured)
-            next_token = results.next_token_accuracies(table, row["path"], row["corpus"])
-            found.append(_Found(checkpoint, facts, arrays, next_token))
-        measured_ones = {one.checkpoint for one in found}
-        for checkpoint, its in accuracies.items():
-            if checkpoint not in measured_ones:
-                facts = _facts(results.facts_of(checkpoint, table, runs), its)
-                found.append(_Found(checkpoint, facts))
-        if not found:
-            raise (
-                skipped[0]
-                if skipped
-                else LmsatError(
-                    f"{args.data} holds no results of lmsat_rank_head: measure them with "
-                    "lm_eval --model lmsat --tasks lmsat_rank_head and arrays=FOLDER in --model_args, or in a sweep"
-                )
-            )
-        for reason in skipped:
-            logger.warning("Left out: %s", reason)
+        found = find(args.data, args.curve, args.within / 100, of_corpus)
         if args.figure is not None:
-            _draw(args.figure, found)
+            write_figure(draw(found), args.figure)
+        facts = [one.facts for one in found]
         if args.json:
-            print(json.dumps([one.facts for one in found], indent=2, allow_nan=False))
+            print(json.dumps(facts, indent=2, allow_nan=False))
         else:
-            _print([one.facts for one in found])
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What was found of one checkpoint, on one corpus if the losses at each rank are known."""
-
-    checkpoint: Checkpoint
-    facts: dict[str, Any]
-    """Plain data, as --json prints it."""
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    next_token: list[Accuracy] = field(default_factory=list)
-
-
-def _full_losses(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of the table of which each stands for a result of lmsat_rank_head."""
-    import pandas as pd
-
-    rows = table[(table.task == "lmsat_rank_head") & (table.metric == "full_loss")]
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in record.items()}
-        for record in rows.to_dict("records")
-    ]
-
-
-def _measure(
-    row: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    table: pd.DataFrame,
-    name: str | None,
-    within: float,
-    of_corpus: np.ndarray | None,
-) -> dict[str, Any]:
-    """Return what there is to say of the losses of one checkpoint on one corpus, as plain data."""
-    import numpy as np
-
-    from lmsat_plugin.analysis.bottleneck import Capacity, RankCurve, by_rank, capacity, rank_needed
-
-    curve = RankCurve.from_arrays(arrays, name)
-    if "rank_head/singular_values" not in arrays:
-        raise LmsatError("the arrays lack rank_head/singular_values: run lmsat_rank_head again")
-    ranks = by_rank(curve, arrays["rank_head/singular_values"])
-    needed = rank_needed(curve, within)
-    of_corpus = arrays.get("ngram/w_error") if of_corpus is None else of_corpus
-    room = Capacity(None, None, None)
-    if of_corpus is not None and row["hidden_size"] is not None:
-        room = capacity(of_corpus, row["hidden_size"])
-    return {
-        "corpus": row["corpus"],
-        "curve": curve.name,
-        "full_loss": curve.full_loss,
-        "within": within,
-        "rank_needed": needed.rank,
-        "rank_low": needed.low,
-        "rank_high": needed.high,
-        "ranks": ranks.astype(object).where(np.isfinite(ranks), None).to_dict("records"),
-        "corpus_dimension": room.dimension,
-        "corpus_w_error_at_hidden_size": _finite(room.w_error_at_hidden_size),
-        "suppressed_norm_share": _finite(_suppressed(row, table)),
-    }
-
-
-def _facts(checkpoint: dict[str, Any], accuracies: list[Accuracy], **measured: Any) -> dict[str, Any]:
-    """Return what there is to say of one checkpoint; None and [] stand for what was not measured."""
-    return {
-        **{key: checkpoint[key] for key in ("model", "revision", "step")},
-        **dict.fromkeys(("corpus", "curve", "full_loss", "within", "rank_needed", "rank_low", "rank_high")),
-        "hidden_size": checkpoint["hidden_size"],
-        "ranks": [],
-        **dict.fromkeys(("corpus_dimension", "corpus_w_error_at_hidden_size", "suppressed_norm_share")),
-        **measured,
-        "downstream": [{**asdict(one), "stderr": _finite(one.stderr)} for one in accuracies],
-    }
-
-
-def _draw(file: Path, found: list[_Found]) -> None:
-    """Write the figure of the losses, of every curve there is, and of the accuracies."""
-    import pandas as pd
-
-    from lmsat_plugin.analysis.bottleneck import CURVES, RankCurve, by_rank
-    from lmsat_plugin.report.figures import ACCURACIES, LOSSES, rank_figure, write_figure
-
-    facts = [one.facts for one in found]
-    losses: list[dict[str, Any]] = []
-    accuracies: list[dict[str, Any]] = []
-    for one in found:
-        label = _label(one.facts, facts, "revision", "corpus")
-        first = one.facts["curve"]
-        for name in (first, *(name for name in CURVES if name != first)) if first else ():
-            with suppress(LmsatError):
-                curve = RankCurve.from_arrays(one.arrays, name)
-                ranks = by_rank(curve, one.arrays["rank_head/singular_values"])
-                shared = {"model": label, "curve": name, "full_loss": curve.full_loss}
-                losses += [{**shared, **rank} for rank in ranks.to_dict("records")]
-        accuracies += [{"model": label, **asdict(accuracy)} for accuracy in one.next_token]
-        label = _label(one.facts, facts, "revision")
-        accuracies += [{"model": label, **accuracy} for accuracy in one.facts["downstream"]]
-    figure = rank_figure(
-        pd.DataFrame(losses, columns=LOSSES),
-        pd.DataFrame(accuracies, columns=ACCURACIES)
-        .astype({"rank": float, "stderr": float})
-        .drop_duplicates(),
-    )
-    write_figure(figure, file)
-
-
-def _label(one: dict[str, Any], found: list[dict[str, Any]], *keys: str) -> str:
-    """Return a model's name with those of the keys in which results of the model differ."""
-    alike = [other for other in found if other["model"] == one["model"]]
-    differing = [key for key in keys if len({other[key] for other in alike}) > 1 and one[key] is not None]
-    return ", ".join([one["model"], *(one[key] for key in differing)])
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _suppressed(row: dict[str, Any], table: pd.DataFrame) -> float | None:
-    """Return what lmsat_gradient_bottleneck found for the checkpoint, on the same corpus if with other settings."""
-    rows = table[(table.task == "lmsat_gradient_bottleneck") & (table.metric == "suppressed_norm_share")]
-    rows = rows[(rows.model == row["model"]) & (rows.revision == row["revision"])]
-    by_corpus = dict(zip(rows.corpus, rows.value, strict=True))
-    # Settings that tell results apart stand in parentheses behind the corpus' name.
-    name = str(row["corpus"]).partition(" (")[0]
-    alike = (value for corpus, value in by_corpus.items() if str(corpus).partition(" (")[0] == name)
-    return by_corpus.get(row["corpus"], next(alike, None))
+            _print(facts)
 
 
 def _read_ngram(path: Path) -> np.ndarray:

@@ -17,8 +17,8 @@ from lmsat_plugin.corpora import CorpusSettings
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name, write_atomically
 from lmsat_plugin.hookspecs import CheckpointMeasured
+from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
 from lmsat_plugin.measurement.forward import Processes
-from lmsat_plugin.measurement.measure import Execution, Outcome, measure_probes
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.base import CORPUS
 from lmsat_plugin.settings import closest, unknown_setting

@@ -30,7 +30,7 @@ def ritz_values(
     projected_PP = np.zeros((most, most))
     block_BN = np.linalg.qr(np.random.default_rng(0).standard_normal((size, _BLOCK))).Q.T
     before_BN, coupling_BB = np.zeros_like(block_BN), np.zeros((_BLOCK, _BLOCK))
-    check = 2 * count + count // 8
+    norm, check = 0.0, 2 * count + count // 8
     for start in range(0, most, _BLOCK):
         stop = start + _BLOCK
         basis_PN[start:stop] = block_BN
@@ -39,7 +39,8 @@ def ritz_values(
         projected_PP[start:stop, start:stop] = own_BB
         rest_BN = rest_BN - own_BB @ block_BN - coupling_BB @ before_BN
         next_NB, coupling_BB = np.linalg.qr(_orthogonal(rest_BN, basis_PN[:stop]).T)
-        if abs(coupling_BB.diagonal()).min() < 1e-6 * np.linalg.norm(own_BB):
+        norm = max(norm, float(np.linalg.norm(own_BB, 2)))
+        if abs(coupling_BB.diagonal()).min() < 1e-8 * norm:
             # The block has all but lost its rank: its last vectors are rounding, which is orthogonal to nothing.
             next_NB = np.linalg.qr(_orthogonal(next_NB.T, basis_PN[:stop]).T).Q
         before_BN, block_BN = block_BN, next_NB.T

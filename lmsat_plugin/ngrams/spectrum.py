@@ -1,7 +1,7 @@
 """The singular values of a corpus' n-gram matrix W, and what W loses below a rank.
 
-Shapes: V tokens of the vocabulary, B branching contexts, N tokens that follow one, M rows with those merged that
-have a single successor, L rows with many successors, K dimensions.
+Shapes: V tokens of the vocabulary, B branching contexts, N tokens that follow one, M rows with those of single
+successors merged, L rows with many successors, R the rank, K dimensions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-import torch
 from scipy.linalg import lapack
 from scipy.sparse import csr_array, diags_array, vstack
 
 from lmsat_plugin.analysis.bottleneck import w_error
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams.lanczos import ritz_values
-from lmsat_plugin.probes.spectrum import triangle
 
 if TYPE_CHECKING:
     from lmsat_plugin.ngrams.counting import NgramCounts
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 DIMENSIONS = 1000
 """How many singular values are computed where all of them would be too many."""
 _WHOLE = 16_384
-_DENSE_ELEMENTS = 1 << 24
+_DENSE_ELEMENTS = 1 << 22
 _SHORT_ROW = 10
 _BOUND = 5e-5
 _ROUNDING = 1e-9
@@ -77,7 +75,8 @@ def ngram_spectrum(
     rows_MN = _merged(branching_BV[:, columns_N], single_V[columns_N])
     size = min(rows_MN.shape)
     all_wanted = exact or dimensions > size // 4
-    fits = 32 * size**2 <= psutil.virtual_memory().available
+    needed = 32 * size * rows_MN.shape[1]
+    fits = needed <= psutil.virtual_memory().available
     if fits and (all_wanted or size <= _WHOLE):
         s = np.zeros(len(single_V))
         s[: len(alone)] = alone
@@ -86,7 +85,7 @@ def ngram_spectrum(
         return NgramSpectrum(np.sort(s)[::-1], w_error(s), 0.0, whole=True)
     if all_wanted:
         raise LmsatError(
-            f"all {size:,} singular values need {32e-9 * size**2:.0f} GB of free memory: "
+            f"all {size:,} singular values need {needed / 1e9:.0f} GB of free memory: "
             f"use a larger machine, or leave out `exact` and ask for at most {size // 4:,} dimensions"
         )
     return _greatest(rows_MN, alone, dimensions)
@@ -107,14 +106,15 @@ def _merged(branching_BN: csr_array, single_N: np.ndarray) -> csr_array:
 def _all_singular_values(rows_MN: csr_array) -> np.ndarray:
     """Return the singular values in any order, without some of those that are zero.
 
-    A small matrix is decomposed itself. Of a large one the Gram matrix is: it is a sum of products that are not
-    negative, so each of its entries has an error of its own size' rounding only, as has its Cholesky factor once
-    scaled to a unit diagonal. A pivot below 1e-13 is a column that depends on others.
+    A small or wide matrix is decomposed itself. Of a large tall one the Gram matrix is: a sum of products that are
+    not negative, so that each entry is exact to some roundings of its own size, and so is the Cholesky factor once
+    scaled to a unit diagonal. Pivots below 1e-13 are taken for zero: columns that depend on others but for 3e-7 of
+    their norm.
     """
-    if rows_MN.shape[0] < rows_MN.shape[1]:
-        rows_MN = csr_array(rows_MN.T)
-    if math.prod(rows_MN.shape) <= _DENSE_ELEMENTS:
-        return _of_factor(triangle(torch.from_numpy(rows_MN.toarray())).numpy())
+    m, n = rows_MN.shape
+    if m < n or m * n <= _DENSE_ELEMENTS:
+        dense = (rows_MN.T if m < n else rows_MN).toarray()
+        return _of_factor(np.asarray(np.linalg.qr(dense, mode="r")))
     gram_NN = (rows_MN.T @ rows_MN).toarray()
     scales_N = np.sqrt(gram_NN.diagonal())
     gram_NN /= scales_N
@@ -132,10 +132,8 @@ def _of_factor(factor_RN: np.ndarray) -> np.ndarray:
     Squares are found four times faster, as eigenvalues, but only to a rounding of the greatest; where that might
     change a W-error by more than 1e-9, the singular values are computed themselves.
     """
-    if not factor_RN.size:
-        return np.zeros(0)
     squares = np.linalg.eigvalsh(factor_RN @ factor_RN.T)
-    if squares[0] > 0:
+    if len(squares) and squares[0] > 0:
         rounding = math.sqrt(len(squares)) * np.finfo(float).eps * squares[-1]
         tails = np.cumsum(squares)
         errors = np.arange(1, len(squares) + 1) * rounding / (2 * np.sqrt(tails * tails[-1]))

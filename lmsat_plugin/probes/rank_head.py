@@ -11,22 +11,22 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name
 from lmsat_plugin.measurement.cross_entropy import score_tokens
-from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead, TrainingState
+from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead
 from lmsat_plugin.measurement.low_rank import Truncation, nested_losses
 from lmsat_plugin.measurement.restricted_head import save_restricted_head
+from lmsat_plugin.measurement.training_state import TrainingState
 from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
 from lmsat_plugin.probes.loss import stderr_of
+from lmsat_plugin.probes.rank_head_settings import SEARCHED, SEARCHED_SHARE, RankHeadSettings, default_rate
 from lmsat_plugin.probes.spectrum import triangle
-from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,55 +34,6 @@ if TYPE_CHECKING:
     from lmsat_plugin.measurement.training import TrainingStream
 
 logger = logging.getLogger(__name__)
-
-PAPERS_BATCH = 256 * 2048
-"""Tokens a batch of Godey et al. 2024 (App. B.1), read as 256 sequences of Pythia's length."""
-_STEPS = 256
-# Learning rates of Godey et al. 2024, Fig. 9, by the width of the model and the rank of the head.
-_PAPERS_RATES = {
-    1024: {32: 2e-2, 64: 1e-2, 256: 1e-2, 512: 7e-3, 768: 5e-3, 1024: 5e-3},
-    2048: {32: 2e-2, 64: 1e-2, 256: 1e-2, 512: 7e-3, 1024: 2e-3, 2048: 2e-3},
-    4096: {64: 1e-2, 128: 5e-3, 512: 5e-3, 768: 2e-3, 2048: 2e-3, 3072: 1e-3, 4096: 1e-3},
-}
-_SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
-_SEARCHED_SHARE = 0.1
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple | None) else [value]
-
-
-class RankHeadSettings(Settings):
-    """What heads, and how they are trained; without ``train_tokens`` none is."""
-
-    ranks: Annotated[
-        tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None,
-        BeforeValidator(_listed),
-        Field(min_length=1),
-    ] = None
-    """Powers of two up to the head's width, and the width, by default."""
-    train_tokens: PositiveInt | None = None
-    """Tokens to train on; the paper's are 150,000,000."""
-    train_corpus: str | None = None
-    """A corpus to train on; by default the part of ``corpus`` that is not measured."""
-    init: Literal["svd", "normal"] = "svd"
-    """The truncated head, or independent normal entries as in the paper."""
-    batch_tokens: PositiveInt | None = None
-    """Tokens a step; by default what makes 256 steps, at least 1,024 and at most the paper's 524,288."""
-    learning_rate: PositiveFloat | tuple[PositiveFloat, ...] | Literal["search"] | None = None
-    """The peak: one, one for each rank, or ``search`` for the best of five about the default."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    train_seed: int = 0
-    heads: str | None = None
-    """A folder to keep the heads in, for ``--model_args head=FILE``, and the state of a training under way."""
-
-    @field_validator("ranks")
-    @classmethod
-    def _different(cls, ranks: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if ranks is not None and (twice := sorted({r for r in ranks if ranks.count(r) > 1})):
-            raise ValueError(f"rank {twice[0]} is given twice")
-        return None if ranks is None else tuple(sorted(ranks))
 
 
 class RankHeadProbe(Probe[RankHeadSettings]):
@@ -142,9 +93,9 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         if tokens is not None:
             if self.settings.heads is not None:
                 check_writable(Path(self.settings.heads))
-            if tokens < self._batch_tokens:
+            if tokens < self.settings.step_tokens:
                 raise LmsatError(
-                    f"train_tokens={tokens} is less than one batch of {self._batch_tokens}: "
+                    f"train_tokens={tokens} is less than one batch of {self.settings.step_tokens}: "
                     "set it higher, or batch_tokens lower"
                 )
             return subject.open_training(tokens, name, tokens)
@@ -157,13 +108,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             logger.warning("no weighted truncated heads: %s", error)
             return None
 
-    @property
-    def _batch_tokens(self) -> int:
-        default = min(PAPERS_BATCH, max(1024, (self.settings.train_tokens or 0) // _STEPS))
-        return self.settings.batch_tokens or default
-
     def _train(self, subject: Subject, stream: TrainingStream) -> None:
-        settings, batch = self.settings, self._batch_tokens
+        settings, batch = self.settings, self.settings.step_tokens
         if self.head.tied:
             logger.warning("The LM head is tied to the embeddings: the heads are trained apart from them")
         rates = self._rates(subject, stream)
@@ -193,18 +139,18 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             return given
         if isinstance(given, float):
             return (given,) * len(self.ranks)
-        batch = self._batch_tokens
+        batch = self.settings.step_tokens
         defaults = [default_rate(self.settings.init, rank, width, batch) for rank in self.ranks]
         if given is None:
             return tuple(defaults)
         found = []
-        for factor in _SEARCHED:
+        for factor in SEARCHED:
             trainer = self._trainer(subject, [rate * factor for rate in defaults])
-            trainer.train(stream, batch, seed=self.settings.train_seed, share=_SEARCHED_SHARE)
+            trainer.train(stream, batch, seed=self.settings.train_seed, share=SEARCHED_SHARE)
             last = max(1, len(trainer.losses) // 4)
             found.append(np.mean(trainer.losses[-last:], axis=0))
         best = np.argmin(np.nan_to_num(found, nan=np.inf), axis=0)
-        return tuple(rate * _SEARCHED[index] for rate, index in zip(defaults, best, strict=True))
+        return tuple(rate * SEARCHED[index] for rate, index in zip(defaults, best, strict=True))
 
     def _trainer(self, subject: Subject, rates: Sequence[float]) -> HeadTrainer:
         device, dtype = self.head.weight_VD.device, self.head.dtype
@@ -238,7 +184,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     def _state_path(self, subject: Subject, stream: TrainingStream, rates: Sequence[float]) -> Path:
         """Return the file of this very training: of this model, text and settings."""
         text = stream.corpus.provenance
-        made_of = [self.settings.model_dump(exclude={"heads"}), self.ranks, rates, self._batch_tokens]
+        made_of = [self.settings.model_dump(exclude={"heads"}), self.ranks, rates, self.settings.step_tokens]
         made_of += [text["sha256"], text["tokens"], text["window"], text["prefix_token"]]
         digest = hashlib.sha256(json.dumps(made_of).encode())
         for name, parameter in subject.model.named_parameters():
@@ -352,22 +298,6 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             arrays["training_loss"] = np.array(self.training_loss)
             arrays["learning_rates"] = np.array([head.learning_rate for head in self.trained])
         return arrays
-
-
-def default_rate(init: str, rank: int, width: int, batch_tokens: int) -> float:
-    """Return a peak learning rate: from ``normal`` the paper's, from ``svd`` one of our own.
-
-    The paper's (App. B.1, Fig. 9) are interpolated on log axes in rank and width, and held beyond its models. From
-    ``svd`` it is 0.004 · √d / r · √(tokens of a batch / 1024), at most 0.01: found on small models and batches, it
-    comes out near the paper's for the paper's.
-    """
-    if init == "svd":
-        return min(1e-2, 4e-3 * math.sqrt(width * batch_tokens / 1024) / rank)
-    logs = [
-        np.interp(math.log(rank), np.log(list(rates)), np.log(list(rates.values())))
-        for rates in _PAPERS_RATES.values()
-    ]
-    return math.exp(np.interp(math.log(width), np.log(list(_PAPERS_RATES)), logs))
 
 
 def second_moment(stream: TrainingStream, width: int, synchronise: bool) -> torch.Tensor:

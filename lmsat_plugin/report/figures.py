@@ -30,6 +30,8 @@ ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
+    "figure.titlesize": 10,
+    "figure.constrained_layout.w_pad": 0.08,
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 9,
@@ -41,7 +43,9 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.2,
-    "lines.markersize": 4,
+    "lines.markersize": 5,
+    "lines.markeredgecolor": "white",
+    "lines.markeredgewidth": 0.4,
     "legend.fontsize": 8,
     "legend.frameon": False,
     "legend.handlelength": 3.2,
@@ -55,7 +59,7 @@ PANEL = 3.5, 2.7
 """Width and height of a panel with its labels, in inches; its legend comes below."""
 PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#aa4499", "#999933")
 """Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "X", "p")
 GREY = "#666666"
 BAND = 0.2
 """The opacity of bands of one standard error."""
@@ -64,8 +68,8 @@ _DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "t
 _Looks = dict[str, dict[str, Any]]
 # Files that show the same are the same: they have no date.
 _FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-_LETTERS_WIDE = 48
-_MOST_RANKS = 8
+_LETTERS_WIDE = 38
+_MOST_TICKS = 9
 
 
 def check_suffix(path: Path) -> None:
@@ -108,14 +112,17 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
         panels.append(("Loss against W-error", _draw_w_errors, losses))
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
+        explained: set[str] = set()
         lines = 0
         for index, (title, draw, data) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), index + 1)
             axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
-            lines = max(lines, _legend(axes, draw(axes, data, looks)))
+            handles = [one for one in draw(axes, data, looks) if one.get_label() not in explained]
+            explained.update(str(one.get_label()) for one in handles)
+            lines = max(lines, _legend(axes, handles))
         if len(models) == 1:
             figure.suptitle(_wrapped(models[0], _LETTERS_WIDE * len(panels)))
-        figure.set_size_inches(PANEL[0] * len(panels), PANEL[1] + lines * STYLE["legend.fontsize"] * 1.5 / 72)
+        _resize(figure, len(panels), lines)
     return figure
 
 
@@ -134,7 +141,7 @@ def _draw_losses(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist
 
 
 def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist]:
-    axes.set_xlabel("W-error of the model's own head at the rank")
+    axes.set_xlabel("W-error of the model's own head at that rank")
     axes.set_ylabel("loss (nats per token)")
     first = losses[losses.curve == losses.groupby("model").curve.transform("first")]
     return _draw_curves(axes, first, "w_error", looks)
@@ -188,8 +195,8 @@ def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: _Looks) -> lis
             axes.axhline(value, color=look["color"], label=f"{model}, {task}, own head", **REFERENCE)
     handles: list[Artist] = []
     for task, metric in metrics.items():
-        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": GREY, "linestyle": "none"})}
-        handles.append(Line2D([], [], label=f"{task}, {metric}", **look))
+        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": GREY})}
+        handles.append(Line2D([], [], label=f"{task}, {metric}", linestyle="none", **look))
     handles += [*_models(accuracies.model, looks, marker="none"), *_heads(heads)]
     return [*handles, _own_head()] if references else handles
 
@@ -198,16 +205,16 @@ def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
     """Make the x axis one of ranks, with ticks at the highest and at others that leave room for their labels."""
     axes.set_xlabel("rank of the LM head")
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    least = math.log2(ranks.max() / ranks.min()) / _MOST_RANKS
+    span = math.log2(ranks.max() / ranks.min())
+    margin = max(0.5, 0.05 * span)
+    axes.set_xlim(ranks.min() / 2**margin, ranks.max() * 2**margin)
     ticks: list[float] = []
     for rank in sorted(set(ranks), reverse=True):
-        if not ticks or math.log2(ticks[-1] / rank) >= least:
+        if not ticks or math.log2(ticks[-1] / rank) >= (span + 2 * margin) / _MOST_TICKS:
             ticks.append(rank)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
-    margin = 2 ** max(0.5, least / 2)
-    axes.set_xlim(ranks.min() / margin, ranks.max() * margin)
 
 
 def _models(models: Iterable[str], looks: _Looks, **changes: Any) -> list[Artist]:
@@ -230,19 +237,20 @@ def _own_head() -> Artist:
 
 
 def _legend(axes: Axes, handles: Sequence[Artist]) -> int:
-    """Put a legend below the x axis' label; return how many lines of text it has."""
+    """Put a legend below the x axis' label; return how many lines it has."""
     labels = [_wrapped(str(handle.get_label()), _LETTERS_WIDE) for handle in handles]
-    columns = 2 if max(map(len, labels)) <= _LETTERS_WIDE // 2 - 4 else 1
     below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
-    axes.legend(
-        handles,
-        labels,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        bbox_transform=axes.transAxes + below,
-        ncols=columns,
-    )
-    return math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    place = {"bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
+    axes.legend(handles, labels, loc="upper left", **place).set_in_layout(False)
+    return sum(label.count("\n") + 1 for label in labels)
+
+
+def _resize(figure: Figure, panels: int, lines: int) -> None:
+    """Give a figure the size of its panels, with room below them for legends of so many lines."""
+    legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
+    height = PANEL[1] + legend
+    figure.set_size_inches(PANEL[0] * panels, height)
+    figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -85,8 +85,9 @@ def file_of(path: str, root: Path) -> Path:
 
 def _read_run(file: Path) -> Run:
     data = parse_result_file(file) or {}
-    # Not with lmsat's notes: a sweep has names of its own for one model with several heads.
-    origin = read_origin(data, [], file, file.name, Naming())
+    # Not with what a sweep notes besides: it has names of its own for one model with several heads.
+    config = {**as_dict(data.get("config")), "model_revision": None}
+    origin = read_origin({**data, "config": config}, [], file, file.name, Naming())
     settings = {key: value for key, value in origin.settings.items() if key != "folder"}
     curve, rank = _head(settings.pop("head", None), settings.pop("head_rank", None))
     groups = as_dict(data.get("group_subtasks"))
@@ -197,13 +198,15 @@ def facts_of(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Run
 
     The name is that of the results with its own head, since a sweep has another for each other head.
     """
+    import pandas as pd
+
     paths = [path for path, run in runs.items() if run.checkpoint == checkpoint]
     path = min(paths, key=lambda path: runs[path].curve is not None)
     row = table[table.path == path].iloc[0]
     return {
         "model": row.model if runs[path].curve is None else checkpoint[0],
         "revision": row.revision,
-        "step": int(row.step) if row.step == row.step else None,
+        "step": None if pd.isna(row.step) else int(row.step),
         "hidden_size": hidden_sizes(table, runs).get(checkpoint),
     }
 
@@ -211,11 +214,12 @@ def facts_of(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Run
 def next_token_accuracies(table: pd.DataFrame, path: str, corpus: str | None) -> list[Accuracy]:
     """Return how often the trained heads of a result of lmsat_rank_head give the next token most probability."""
     rows = table[(table.task == "lmsat_rank_head") & (table.path == path) & (table.corpus == corpus)]
-    return [
-        Accuracy("next token", "accuracy", "trained", int(found[1]), value, stderr)
+    found = {
+        int(name[1]): (value, stderr)
         for metric, value, stderr in zip(rows.metric, rows.value, rows.stderr, strict=True)
-        if (found := _NEXT_TOKEN.fullmatch(metric))
-    ]
+        if (name := _NEXT_TOKEN.fullmatch(metric))
+    }
+    return [Accuracy("next token", "accuracy", "trained", rank, *found[rank]) for rank in sorted(found)]
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,84 @@
+"""What heads of lower rank are measured, and how they are trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
+
+from lmsat_plugin.settings import Settings
+
+PAPERS_BATCH = 256 * 2048
+"""Tokens a batch of Godey et al. 2024 (App. B.1), read as 256 sequences of Pythia's length."""
+_STEPS = 256
+# Learning rates of Godey et al. 2024, Fig. 9, by the width of the model and the rank of the head.
+_PAPERS_RATES = {
+    1024: {32: 2e-2, 64: 1e-2, 256: 1e-2, 512: 7e-3, 768: 5e-3, 1024: 5e-3},
+    2048: {32: 2e-2, 64: 1e-2, 256: 1e-2, 512: 7e-3, 1024: 2e-3, 2048: 2e-3},
+    4096: {64: 1e-2, 128: 5e-3, 512: 5e-3, 768: 2e-3, 2048: 2e-3, 3072: 1e-3, 4096: 1e-3},
+}
+SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""The multiples of the default rate that a search tries."""
+SEARCHED_SHARE = 0.1
+"""The share of the text that it trains each on."""
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple | None) else [value]
+
+
+class RankHeadSettings(Settings):
+    """What heads, and how they are trained; without ``train_tokens`` none is."""
+
+    ranks: Annotated[
+        tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None,
+        BeforeValidator(_listed),
+        Field(min_length=1),
+    ] = None
+    """Powers of two up to the head's width, and the width, by default."""
+    train_tokens: PositiveInt | None = None
+    """Tokens to train on; the paper's are 150,000,000."""
+    train_corpus: str | None = None
+    """A corpus to train on; by default the part of ``corpus`` that is not measured."""
+    init: Literal["svd", "normal"] = "svd"
+    """The truncated head, or independent normal entries as in the paper."""
+    batch_tokens: PositiveInt | None = None
+    """Tokens a step; by default what makes 256 steps, at least 1,024 and at most the paper's 524,288."""
+    learning_rate: PositiveFloat | tuple[PositiveFloat, ...] | Literal["search"] | None = None
+    """The peak: one, one for each rank, or ``search`` for the best of five about the default."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    train_seed: int = 0
+    heads: str | None = None
+    """A folder to keep the heads in, for ``--model_args head=FILE``, and the state of a training under way."""
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens a step."""
+        default = min(PAPERS_BATCH, max(1024, (self.train_tokens or 0) // _STEPS))
+        return self.batch_tokens or default
+
+    @field_validator("ranks")
+    @classmethod
+    def _different(cls, ranks: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if ranks is not None and (twice := sorted({r for r in ranks if ranks.count(r) > 1})):
+            raise ValueError(f"rank {twice[0]} is given twice")
+        return None if ranks is None else tuple(sorted(ranks))
+
+
+def default_rate(init: str, rank: int, width: int, batch_tokens: int) -> float:
+    """Return a peak learning rate: from ``normal`` the paper's, from ``svd`` one of our own.
+
+    The paper's (App. B.1, Fig. 9) are interpolated on log axes in rank and width, and held beyond its models. From
+    ``svd`` it is 0.004 · √d / r · √(tokens of a batch / 1024), at most 0.01: found on small models and batches, it
+    comes out near the paper's for the paper's.
+    """
+    if init == "svd":
+        return min(1e-2, 4e-3 * math.sqrt(width * batch_tokens / 1024) / rank)
+    logs = [
+        np.interp(math.log(rank), np.log(list(rates)), np.log(list(rates.values())))
+        for rates in _PAPERS_RATES.values()
+    ]
+    return math.exp(np.interp(math.log(width), np.log(list(_PAPERS_RATES)), logs))
