@@ -45,7 +45,7 @@ def ritz_values(
             next_NB = np.linalg.qr(_orthogonal(next_NB.T, basis_PN[:stop]).T).Q
         before_BN, block_BN = block_BN, next_NB.T
         if stop >= check or stop == most:
-            check = stop + count // 8
+            check = stop + stop // 8
             values_P, vectors_PP = np.linalg.eigh(projected_PP[:stop, :stop])
             residuals_P = np.linalg.norm(coupling_BB @ vectors_PP[-_BLOCK:], axis=0)
             yield values_P[::-1][:count], residuals_P[::-1][:count]

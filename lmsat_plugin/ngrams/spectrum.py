@@ -163,4 +163,4 @@ def _greatest(rows_MN: csr_array, alone: np.ndarray, dimensions: int) -> NgramSp
         bound = float((w_error_K - least_K).max())
         if bound <= _BOUND:
             break
-    return NgramSpectrum(np.sqrt(squares[first_K]), w_error_K, bound, whole=False)
+    return NgramSpectrum(np.sqrt(squares[first_K].clip(min=0)), w_error_K, bound, whole=False)
