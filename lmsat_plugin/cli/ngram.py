@@ -64,8 +64,8 @@ class Ngram(Command):
         """Measure one pair and print it, or the pairs of a configuration."""
         from lmsat_plugin.corpora import CorpusSettings
         from lmsat_plugin.ngrams.corpus import measure_corpus
-        from lmsat_plugin.ngrams.figure import as_data, measure_pairs, read_config
         from lmsat_plugin.ngrams.measurement import NgramSettings
+        from lmsat_plugin.ngrams.pairs import as_data, measure_pairs, read_config
         from lmsat_plugin.settings import parse_settings
 
         asked = {"order": args.order, "dims": None if args.dimensions is None else [args.dimensions]}

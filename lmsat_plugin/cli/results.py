@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -98,15 +97,10 @@ def _keep(table: pd.DataFrame, column: str, pattern: str | None) -> pd.DataFrame
 
 
 def _print(table: pd.DataFrame, format_: str) -> None:
-    try:
-        if format_ == "table":
-            _print_table(table)
-        else:
-            sys.stdout.write(_text(table, format_))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has had enough. Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if format_ == "table":
+        _print_table(table)
+    else:
+        sys.stdout.write(_text(table, format_))
 
 
 def _print_table(table: pd.DataFrame) -> None:

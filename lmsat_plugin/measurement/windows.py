@@ -175,7 +175,7 @@ def tokenize(
     for index in order:
         if left <= 0 or (limit is not None and len(documents) >= limit):
             break
-        text = _whole_characters(corpus.documents[index])
+        text = whole_characters(corpus.documents[index])
         tokens = _tokenize_document(text, tokenizer, left)
         if tokens is None:
             break
@@ -236,7 +236,7 @@ def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
     """Replace halves of surrogate pairs, which JSON can hold and no tokenizer takes, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

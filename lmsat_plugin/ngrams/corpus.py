@@ -11,7 +11,7 @@ from tqdm import tqdm
 from lmsat_plugin.corpora import load_corpus
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.measurement.windows import _whole_characters, check_tokenizer
+from lmsat_plugin.measurement.windows import check_tokenizer, whole_characters
 from lmsat_plugin.ngrams.measurement import check_dims, measure_documents
 from lmsat_plugin.plugins import plugins
 
@@ -75,7 +75,7 @@ def _batches(texts: Iterable[str], most: int | None) -> Iterator[list[str]]:
     size = 0
     for text in texts:
         # Of a long document the beginning is enough: hardly a tokenizer spells more than 64 characters a token.
-        batch.append(_whole_characters(text if most is None else text[: 64 * most + 1024]))
+        batch.append(whole_characters(text if most is None else text[: 64 * most + 1024]))
         size += len(batch[-1])
         if size >= _BATCH_CHARACTERS:
             yield batch

@@ -100,8 +100,9 @@ def _keys_and_successors(
         within[ends - distance] = False
     within = within[: len(tokens) - order + 1]
     keys_N = np.zeros(len(within), dtype=np.uint64)
+    packed = vocab_size ** (order - 1) <= 1 << 64
     for position in range(order - 1):
-        if vocab_size ** (order - 1) <= 1 << 64:
+        if packed:
             keys_N *= np.uint64(vocab_size)
         else:
             _permute(keys_N)

@@ -6,7 +6,6 @@ successors merged, L rows with many successors, R the rank, K dimensions.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,13 +105,13 @@ def _merged(branching_BN: csr_array, single_N: np.ndarray) -> csr_array:
 def _all_singular_values(rows_MN: csr_array) -> np.ndarray:
     """Return the singular values in any order, without some of those that are zero.
 
-    A small or wide matrix is decomposed itself. Of a large tall one the Gram matrix is: a sum of products that are
-    not negative, so that each entry is exact to some roundings of its own size, and so is the Cholesky factor once
+    A small or very wide matrix is decomposed itself. Of others the Gram matrix is: a sum of products that are not
+    negative, so that each entry is exact to some roundings of its own size, and so is the Cholesky factor once
     scaled to a unit diagonal. Pivots below 1e-13 are taken for zero: columns that depend on others but for 3e-7 of
     their norm.
     """
     m, n = rows_MN.shape
-    if m < n or m * n <= _DENSE_ELEMENTS:
+    if 2 * m < n or m * n <= _DENSE_ELEMENTS:
         dense = (rows_MN.T if m < n else rows_MN).toarray()
         return _of_factor(np.asarray(np.linalg.qr(dense, mode="r")))
     gram_NN = (rows_MN.T @ rows_MN).toarray()
@@ -134,7 +133,7 @@ def _of_factor(factor_RN: np.ndarray) -> np.ndarray:
     """
     squares = np.linalg.eigvalsh(factor_RN @ factor_RN.T)
     if len(squares) and squares[0] > 0:
-        rounding = math.sqrt(len(squares)) * np.finfo(float).eps * squares[-1]
+        rounding = 4 * np.finfo(float).eps * squares[-1]
         tails = np.cumsum(squares)
         errors = np.arange(1, len(squares) + 1) * rounding / (2 * np.sqrt(tails * tails[-1]))
         if errors.max() < _ROUNDING:

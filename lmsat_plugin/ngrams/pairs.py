@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.ngrams.spectrum import NgramSpectrum
 
 
-class FigureConfig(Settings):
+class PairsConfig(Settings):
     """Which corpora under which tokenizers, and where the files go."""
 
     corpora: Annotated[list[str], Field(min_length=1)]
@@ -34,7 +34,7 @@ class FigureConfig(Settings):
     max_tokens: PositiveInt | None = None
 
 
-def read_config(path: Path) -> FigureConfig:
+def read_config(path: Path) -> PairsConfig:
     """Read a YAML file. A path ``configs/NAME.yaml`` that is not here stands for the one that comes with lmsat.
 
     Raises `LmsatError` for a file that cannot be read, and for keys that are missing, unknown or wrong.
@@ -47,14 +47,14 @@ def read_config(path: Path) -> FigureConfig:
         raise LmsatError(
             f"the configuration {path} cannot be read ({first_sentence(error)}): correct it"
         ) from error
-    needed = [key for key, field in FigureConfig.model_fields.items() if field.is_required()]
+    needed = [key for key, field in PairsConfig.model_fields.items() if field.is_required()]
     if missing := [key for key in needed if not isinstance(values, dict) or key not in values]:
         raise LmsatError(f"{path} has no '{missing[0]}': add it, as in configs/godey-fig7.yaml")
-    return parse_settings(FigureConfig, values)
+    return parse_settings(PairsConfig, values)
 
 
 def measure_pairs(
-    config: FigureConfig, settings: NgramSettings, text_field: str | None, temporary: Path | None
+    config: PairsConfig, settings: NgramSettings, text_field: str | None, temporary: Path | None
 ) -> Iterator[tuple[Path, bool]]:
     """Measure each pair that has no file yet; yield each pair's file, and whether it is new.
 
