@@ -146,7 +146,7 @@ def floor_row(head: Head, tokens: int, rounds: int) -> common.Row:
 
     step()
     best = min(common.seconds(step) for _ in range(rounds))
-    # The logits, and the gradients of the narrow and of the tall factor.
+    # The logits, the gradient of what the narrow factor makes of the states, and that of the tall factor.
     shapes = [s for r in RANKS for s in ((tokens, r, rows), (tokens, rows, r), (rows, tokens, r))]
     needed = sum(product_seconds(shape, device) for shape in shapes)
     flops = 6 * rows * sum(RANKS) * tokens
@@ -181,7 +181,7 @@ def truncation_rows(model: Any, tokenizer: Any, tokens: int, metric: int, rounds
         "ours": lambda: found.update(measured(model, [probe], **asked).metrics),
     }
     times = common.interleaved(runs, rounds)
-    times["ours"][0] -= probe.seconds
+    times["ours"][0] -= probe.seconds  # only the first prepares
     loss, ours = min(times["loss"]), min(times["ours"])
     share = DEFAULT_TOKENS / tokens
     whole = ours * share + probe.seconds
@@ -198,7 +198,7 @@ def truncation_rows(model: Any, tokenizer: Any, tokens: int, metric: int, rounds
             at_most=2.0,
         ),
         common.Row(
-            f"    {DEFAULT_TOKENS} tokens, scaled, and {probe.seconds:.1f} s for the metric of {metric}",
+            f"    at {DEFAULT_TOKENS} tokens, scaled, and {probe.seconds:.1f} s for the metric of {metric}",
             f"{whole:.1f} s",
             f"{loss * share:.1f} s",
             whole / (loss * share),
@@ -218,7 +218,7 @@ def truncation_rows(model: Any, tokenizer: Any, tokens: int, metric: int, rounds
 
 
 def best_model(source: MarkovSource, width: int) -> Any:
-    """Return a model without context whose embeddings and head are fitted to the source's very distribution."""
+    """Return a model that sees one token, its embeddings and head fitted to the source's very distribution."""
     rows = source.vocabulary + 1
     joint_VV = np.zeros((rows, rows))
     joint_VV[:-1, :-1] = source.probabilities * source.stationary[:, None]
@@ -288,8 +288,8 @@ def token_rows(tokens: int, folder: Path) -> list[common.Row]:
             break
     return [
         common.Row(
-            f"(e) tokens to the loss of normal at its {name}, worst of {len(default)} ranks; "
-            f"after a tenth {tenth[name].max():+.4f} nats",
+            f"(e) tokens of svd | normal, {name}, worst of {len(default)} ranks; "
+            f"with a tenth {tenth[name].max():+.4f} nats",
             f"{reached[name].max() * tokens:,.0f}",
             f"{tokens:,}",
             reached[name].max(),

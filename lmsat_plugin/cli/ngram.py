@@ -102,16 +102,18 @@ class Ngram(Command):
 
 
 def _print(corpus: str, counts: NgramCounts, spectrum: NgramSpectrum) -> None:
-    from rich.markup import escape
-
     known = len(spectrum.w_error)
-    rows = [(1 << e, float(spectrum.w_error[(1 << e) - 1])) for e in range(known.bit_length())]
-    title = f"{counts.order}-grams of {corpus}: {counts.tokens:,} tokens, {counts.contexts:,} contexts"
-    print_table(escape(title), ("dimension", "W-error"), rows)
-    falls = [(f"at most {w_error}", spectrum.dimension(w_error)) for w_error in (0.5, 0.1, 0.01)]
-    exactness = "" if spectrum.whole else f" (less by {spectrum.w_error_bound:.0e} at most)"
+    slack = "" if spectrum.whole else f"; the W-error may be less, by {spectrum.w_error_bound:.0e} at most"
+    print(
+        f"{counts.order}-grams of {corpus}: {counts.tokens:,} tokens, {counts.contexts:,} contexts{slack}",
+        flush=True,
+    )
+    powers = [1 << exponent for exponent in range(known.bit_length())]
+    rows = [(d, float(spectrum.w_error[d - 1])) for d in powers]
+    print_table("W-error", ("dimension", "W-error"), rows)
+    falls = [(f"at most {threshold}", spectrum.dimension(threshold)) for threshold in (0.5, 0.1, 0.01)]
     print_table(
-        f"Dimensions by W-error{exactness}",
+        "Dimensions",
         ("W-error", "dimension"),
         [(text, dimension or f"more than {known:,}") for text, dimension in falls],
     )
