@@ -31,7 +31,8 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> Settings
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise unknown_setting(key, kind.model_fields) from None
-        raise LmsatError(f"{key}={first['input']} is not right ({first['msg']}): correct it") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise LmsatError(f"{key}={first['input']} is not right ({reason}): correct it") from None
 
 
 def parse_own(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
