@@ -416,6 +416,21 @@ def test_saved_heads_load_as_models(architecture, checkpoint, tokenizer, texts, 
     assert lm.get_model_info()["model_num_parameters"] > 0
 
 
+def test_truncated_heads_are_saved_without_any_training(tokenizer, texts, tmp_path):
+    outcome = train(
+        make_model("gpt_neox"), tokenizer, texts, train_tokens=None, heads=str(tmp_path / "heads")
+    )
+    names = {path.name.split("__")[-1] for path in (tmp_path / "heads").iterdir()}
+    assert names == {"truncated_rank_4.safetensors", "truncated_rank_48.safetensors"}
+    assert "rank_head/loss_rank_4" not in outcome.metrics
+
+
+def test_rates_go_with_the_ranks_in_the_order_given(tokenizer, texts):
+    outcome = train(make_model("gpt_neox"), tokenizer, texts, ranks=[48, 4], learning_rate=[0.001, 0.01])
+    assert outcome.arrays["rank_head/ranks"].tolist() == [4, 48]
+    assert outcome.arrays["rank_head/learning_rates"].tolist() == [0.01, 0.001]
+
+
 @pytest.mark.parametrize(
     ("text", "other", "message"),
     [

@@ -61,9 +61,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         assert subject.head is not None
         self.head = subject.head
         width = self.head.weight_VD.shape[1]
-        self.ranks = self.settings.ranks or tuple(
-            sorted({width, *(2**k for k in range(width.bit_length()) if 2**k <= width)})
-        )
+        powers = (2**k for k in range(width.bit_length()) if 2**k <= width)
+        self.ranks = tuple(sorted(self.settings.ranks or {width, *powers}))
         if self.ranks[-1] > width:
             raise LmsatError(
                 f"ranks={self.ranks[-1]} is above the width of this head: give ranks from 1 to {width}"
@@ -86,13 +85,15 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         }
         if stream is not None and self.settings.train_tokens is not None:
             self._train(subject, stream)
+        if stream is not None and stream.processes.rank == 0 and self.settings.heads is not None:
+            self._save_heads(Path(self.settings.heads), subject.name)
 
     def _open(self, subject: Subject) -> TrainingStream | None:
         assert subject.open_training is not None
         tokens, name = self.settings.train_tokens, self.settings.train_corpus
+        if self.settings.heads is not None:
+            check_writable(Path(self.settings.heads))
         if tokens is not None:
-            if self.settings.heads is not None:
-                check_writable(Path(self.settings.heads))
             if tokens < self.settings.step_tokens:
                 raise LmsatError(
                     f"train_tokens={tokens} is less than one batch of {self.settings.step_tokens}: "
@@ -125,8 +126,6 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             "learning_rates": list(rates),
         }
         if stream.processes.rank == 0:
-            if settings.heads is not None:
-                self._save_heads(Path(settings.heads), subject.name)
             state.remove()
 
     def _rates(self, subject: Subject, stream: TrainingStream) -> tuple[float, ...]:
@@ -136,7 +135,9 @@ class RankHeadProbe(Probe[RankHeadSettings]):
                 f"learning_rate has {len(given)} values for {len(self.ranks)} ranks: give one, or one for each"
             )
         if isinstance(given, tuple):
-            return given
+            return tuple(
+                rate for _, rate in sorted(zip(self.settings.ranks or self.ranks, given, strict=True))
+            )
         if isinstance(given, float):
             return (given,) * len(self.ranks)
         batch = self.settings.step_tokens
@@ -195,18 +196,21 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         return folder / f"training_{digest.hexdigest()[:16]}.safetensors"
 
     def _save_heads(self, folder: Path, name: str) -> None:
-        facts = {"model": name, "init": self.settings.init, **self.facts["training"]}
-        truncation = self.truncations["weighted_truncated"]
-        expanded_VD = self.expanded["weighted_truncated"]
+        """Write the heads that were trained, and the truncated ones in the metric of the states."""
+        start, facts = folder / safe_name(name), {"model": name}
+        trained = {**facts, "init": self.settings.init, **self.facts.get("training", {})}
         for low in self.trained:
-            rank, stem = low.rank, safe_name(name)
-            right_RD = low.right_RD.double() @ self.into_DD.T.double()
             if not low.diverged:
-                path = folder / f"{stem}__rank_{rank}.safetensors"
-                save_restricted_head(path, low.left_VR, right_RD, {"rank": rank, **facts})
-            path = folder / f"{stem}__truncated_rank_{rank}.safetensors"
-            right_RD = truncation.reduce_DD[:rank]
-            save_restricted_head(path, expanded_VD[:, :rank], right_RD, {"rank": rank, "model": name})
+                right_RD = low.right_RD.double() @ self.into_DD.T.double()
+                path = start.with_name(f"{start.name}__rank_{low.rank}.safetensors")
+                save_restricted_head(path, low.left_VR, right_RD, {"rank": low.rank, **trained})
+        expanded_VD, reduce_DD = (
+            self.expanded["weighted_truncated"],
+            self.truncations["weighted_truncated"].reduce_DD,
+        )
+        for rank in self.ranks:
+            path = start.with_name(f"{start.name}__truncated_rank_{rank}.safetensors")
+            save_restricted_head(path, expanded_VD[:, :rank], reduce_DD[:rank], {"rank": rank, **facts})
 
     def start(self, subject: Subject) -> None:
         """Make the sums empty."""

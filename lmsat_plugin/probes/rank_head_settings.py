@@ -65,7 +65,7 @@ class RankHeadSettings(Settings):
     def _different(cls, ranks: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if ranks is not None and (twice := sorted({r for r in ranks if ranks.count(r) > 1})):
             raise ValueError(f"rank {twice[0]} is given twice")
-        return None if ranks is None else tuple(sorted(ranks))
+        return ranks
 
 
 def default_rate(init: str, rank: int, width: int, batch_tokens: int) -> float:
