@@ -253,9 +253,9 @@ def test_a_killed_training_goes_on_where_it_was(tokenizer, texts, monkeypatch, t
     whole = train(make_model("gpt_neox"), tokenizer, texts)
     save, saved = TrainingState.save, []
 
-    def kill(self, trainer, rounds):
+    def kill(self, trainer, rounds, last):
         self._next = 0
-        save(self, trainer, rounds)
+        save(self, trainer, rounds, last)
         saved.append(rounds)
         if len(saved) == 3:
             raise KeyboardInterrupt
@@ -271,6 +271,20 @@ def test_a_killed_training_goes_on_where_it_was(tokenizer, texts, monkeypatch, t
         again.arrays["rank_head/training_loss"], whole.arrays["rank_head/training_loss"]
     )
     assert not left.exists(), "a training that is through leaves nothing behind"
+
+
+def test_a_kill_while_the_heads_are_measured_costs_no_training(tokenizer, texts, monkeypatch):
+    whole = train(make_model("gpt_neox"), tokenizer, texts)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lmsat_plugin.probes.rank_head.nested_losses", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_model("gpt_neox"), tokenizer, texts)
+    monkeypatch.setattr(HeadTrainer, "step", kill)
+    assert train(make_model("gpt_neox"), tokenizer, texts).metrics == whole.metrics
 
 
 def test_another_model_or_setting_does_not_take_over_a_training(tokenizer, texts, monkeypatch):

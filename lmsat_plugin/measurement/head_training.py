@@ -144,7 +144,7 @@ class HeadTrainer:
                 step += steps[number]
                 bar.update(tokens[number])
                 if state is not None and shown:
-                    state.save(self, number + 1)
+                    state.save(self, number + 1, last=number + 1 == len(rounds))
 
     def _train_round(
         self,

@@ -31,10 +31,10 @@ class TrainingState:
         self.path, self._synchronise = path, synchronise
         self._next = time.monotonic() + _SAVE_SECONDS
 
-    def save(self, trainer: HeadTrainer, rounds: int) -> None:
-        """Write the state after so many rounds, unless that was done a moment ago."""
+    def save(self, trainer: HeadTrainer, rounds: int, last: bool) -> None:
+        """Write the state after so many rounds, unless that was done a moment ago and they are not the last."""
         began = time.monotonic()
-        if began < self._next:
+        if began < self._next and not last:
             return
         facts = {
             "rounds": str(rounds),

@@ -70,6 +70,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.facts: dict[str, Any] = {}
         self.trained: list[LowRankHead] = []
         self.training_loss: list[list[float]] = []
+        self.state: TrainingState | None = None
         if not torch.isfinite(self.head.weight_VD).all():
             raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
         self.triangle_KD = triangle(self.head.weight_VD)
@@ -126,7 +127,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             "learning_rates": list(rates),
         }
         if stream.processes.rank == 0:
-            state.remove()
+            self.state = state
 
     def _rates(self, subject: Subject, stream: TrainingStream) -> tuple[float, ...]:
         given, width = self.settings.learning_rate, self.head.weight_VD.shape[1]
@@ -281,6 +282,9 @@ class RankHeadProbe(Probe[RankHeadSettings]):
                 loss = add(f"loss_rank_{rank}", sums["trained"][index])
                 metrics[f"perplexity_rank_{rank}"] = math.exp(loss) if loss < 700 else math.inf
                 add(f"accuracy_rank_{rank}", sums["trained_hits"][index])
+        if self.state is not None:
+            # Not before: a kill while the heads are measured costs no training either.
+            self.state.remove()
         return Measurement(metrics, self._arrays(sums), self.facts)
 
     def _arrays(self, sums: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
