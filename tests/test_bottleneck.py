@@ -583,7 +583,7 @@ def figure_data(monkeypatch, *arguments):
     """Return what the command would have drawn."""
     drawn = []
     monkeypatch.setattr(
-        "lmsat_plugin.report.figures.rank_figure", lambda *data: drawn.append(data) or Figure()
+        "lmsat_plugin.report.rank_figure.rank_figure", lambda *data: drawn.append(data) or Figure()
     )
     assert main(["bottleneck", *map(str, arguments)]) == 0
     [data] = drawn

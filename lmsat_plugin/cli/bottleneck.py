@@ -68,7 +68,7 @@ class Bottleneck(Command):
         from lmsat_plugin.report.bottleneck import draw, find
 
         if args.figure is not None:
-            from lmsat_plugin.report.figures import check_suffix, write_figure
+            from lmsat_plugin.report.style import check_suffix, write_figure
 
             check_suffix(args.figure)
         of_corpus = None if args.ngram is None else _read_ngram(args.ngram)

@@ -160,7 +160,7 @@ def _suppressed(row: dict[str, Any], table: pd.DataFrame) -> float | None:
 
 def draw(found: list[Found]) -> Figure:
     """Return the figure of the losses, on every curve there is, and of the accuracies."""
-    from lmsat_plugin.report.figures import ACCURACIES, LOSSES, rank_figure
+    from lmsat_plugin.report.rank_figure import ACCURACIES, LOSSES, rank_figure
 
     losses: list[pd.DataFrame] = []
     accuracies: list[dict[str, Any]] = []

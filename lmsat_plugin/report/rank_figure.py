@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
@@ -11,15 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
-from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import replacing
 from lmsat_plugin.report.rank_results import HEADS
+from lmsat_plugin.report.style import (
+    BAND,
+    GREY,
+    LETTERS_WIDE,
+    REFERENCE,
+    STYLE,
+    Looks,
+    legend_below,
+    looks_of,
+    resize,
+    wrapped,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     import pandas as pd
     from matplotlib.artist import Artist
@@ -28,65 +35,8 @@ if TYPE_CHECKING:
 LOSSES = ("model", "curve", "rank", "w_error", "loss", "gap_stderr", "full_loss")
 ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
 
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 200,
-    "figure.titlesize": 10,
-    "figure.constrained_layout.w_pad": 0.08,
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 5,
-    "lines.markeredgecolor": "white",
-    "lines.markeredgewidth": 0.4,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,
-    "legend.borderaxespad": 0,
-    # Names from outside may hold dollar signs.
-    "text.parse_math": False,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "lmsat",
-}
-PANEL = 3.5, 2.7
-"""Width and height of a panel with its labels, in inches; its legend comes below."""
-PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#aa4499", "#999933")
-"""Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
-MARKERS = ("o", "s", "^", "D", "v", "X", "p")
-GREY = "#666666"
-BAND = 0.2
-"""The opacity of bands of one standard error."""
-REFERENCE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.8}
 _DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "truncated": (0, (1, 1.2))}
-_Looks = dict[str, dict[str, Any]]
-# Files that show the same are the same: they have no date.
-_FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-_LETTERS_WIDE = 38
 _MOST_TICKS = 9
-
-
-def check_suffix(path: Path) -> None:
-    """Raise `LmsatError` for a name of a file that `write_figure` cannot write."""
-    if path.suffix.lower() not in _FORMATS:
-        raise LmsatError(f"{path} is no name of a figure: give one that ends in {', '.join(_FORMATS)}")
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the file's name ends in, whole or not at all.
-
-    Raises `LmsatError` for another format, and where the folder cannot be written.
-    """
-    check_suffix(path)
-    suffix = path.suffix.lower()
-    with rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
 
 
 def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
@@ -102,7 +52,7 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
             ``rank`` may be NaN; values are shares. Standard errors may be NaN in both.
     """
     models = list(dict.fromkeys([*losses.model, *accuracies.model]))
-    looks = _looks(models)
+    looks = looks_of(models)
     panels: list[tuple[str, Callable[..., list[Artist]], pd.DataFrame]] = []
     if len(losses):
         panels.append(("Loss", _draw_losses, losses))
@@ -119,35 +69,27 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
             axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
             handles = [one for one in draw(axes, data, looks) if one.get_label() not in explained]
             explained.update(str(one.get_label()) for one in handles)
-            lines = max(lines, _legend(axes, handles))
+            lines = max(lines, legend_below(axes, handles))
         if len(models) == 1:
-            figure.suptitle(_wrapped(models[0], _LETTERS_WIDE * len(panels)))
-        _resize(figure, len(panels), lines)
+            figure.suptitle(wrapped(models[0], LETTERS_WIDE * len(panels)))
+        resize(figure, len(panels), lines)
     return figure
 
 
-def _looks(names: Iterable[str]) -> _Looks:
-    """Return a colour and a marker for each name."""
-    return {
-        name: {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
-        for index, name in enumerate(names)
-    }
-
-
-def _draw_losses(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist]:
+def _draw_losses(axes: Axes, losses: pd.DataFrame, looks: Looks) -> list[Artist]:
     _rank_axis(axes, losses["rank"])
     axes.set_ylabel("loss (nats per token)")
     return _draw_curves(axes, losses, "rank", looks)
 
 
-def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: _Looks) -> list[Artist]:
+def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: Looks) -> list[Artist]:
     axes.set_xlabel("W-error of the model's own head at that rank")
     axes.set_ylabel("loss (nats per token)")
     first = losses[losses.curve == losses.groupby("model").curve.transform("first")]
     return _draw_curves(axes, first, "w_error", looks)
 
 
-def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: _Looks) -> list[Artist]:
+def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: Looks) -> list[Artist]:
     """Draw losses against a column, beside the full losses; return what the legend is to hold."""
     for model, curve in losses[["model", "curve"]].drop_duplicates().itertuples(index=False):
         rows = losses[(losses.model == model) & (losses.curve == curve)].sort_values(x)
@@ -163,7 +105,7 @@ def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: _Looks) -> lis
     return handles
 
 
-def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: _Looks) -> list[Artist]:
+def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: Looks) -> list[Artist]:
     """Draw a line for each model, task and kind of head, which ends at the model's own head.
 
     Colours tell tasks apart where there is one model, else models.
@@ -171,7 +113,7 @@ def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: _Looks) -> lis
     _rank_axis(axes, accuracies["rank"].dropna())
     axes.set_ylabel("accuracy ± standard error" if accuracies.stderr.notna().any() else "accuracy")
     metrics = dict(zip(accuracies.task, accuracies.metric, strict=True))
-    of_tasks = _looks([*looks, *metrics] if len(looks) == 1 else metrics)
+    of_tasks = looks_of([*looks, *metrics] if len(looks) == 1 else metrics)
     heads = accuracies.curve.dropna()
     references = False
     lines = accuracies[accuracies.curve.notna()][["model", "task", "curve"]].drop_duplicates()
@@ -217,7 +159,7 @@ def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
 
 
-def _models(models: Iterable[str], looks: _Looks, **changes: Any) -> list[Artist]:
+def _models(models: Iterable[str], looks: Looks, **changes: Any) -> list[Artist]:
     """Return the models for a legend; a single one is the figure's title."""
     names = dict.fromkeys(models) if len(looks) > 1 else ()
     return [Line2D([], [], label=name, **{**looks[name], **changes}) for name in names]
@@ -234,24 +176,3 @@ def _heads(curves: Iterable[str]) -> list[Artist]:
 
 def _own_head() -> Artist:
     return Line2D([], [], color=GREY, label="the model's own head", **REFERENCE)
-
-
-def _legend(axes: Axes, handles: Sequence[Artist]) -> int:
-    """Put a legend below the x axis' label; return how many lines it has."""
-    labels = [_wrapped(str(handle.get_label()), _LETTERS_WIDE) for handle in handles]
-    below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
-    place = {"bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
-    axes.legend(handles, labels, loc="upper left", **place).set_in_layout(False)
-    return sum(label.count("\n") + 1 for label in labels)
-
-
-def _resize(figure: Figure, panels: int, lines: int) -> None:
-    """Give a figure the size of its panels, with room below them for legends of so many lines."""
-    legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
-    height = PANEL[1] + legend
-    figure.set_size_inches(PANEL[0] * panels, height)
-    figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width))

@@ -1,0 +1,68 @@
+"""What guessing scores: the level that a score has to leave before it says anything."""
+
+from __future__ import annotations
+
+import re
+
+_OPTIONS = {
+    2: (
+        "winogrande",
+        "wsc",
+        "wsc273",
+        "piqa",
+        "copa",
+        "boolq",
+        "rte",
+        "wic",
+        "storycloze",
+        "xstorycloze",
+        "clozet",
+    )
+    + ("cluewsc", "winograd", "qnli", "anli_binary"),
+    3: ("siqa", "social_iqa", "cb", "anli_r1", "anli_r2", "anli_r3", "mnli"),
+    4: (
+        "hellaswag",
+        "race",
+        "arc_easy",
+        "arc_challenge",
+        "sciq",
+        "logiqa",
+        "openbookqa",
+        "mmlu",
+        "c3",
+        "ceval",
+    )
+    + ("ceval-valid", "cmmlu", "swag"),
+    5: ("commonsense_qa", "aqua_rat"),
+}
+_OF_TASK = {task: options for options, tasks in _OPTIONS.items() for task in tasks}
+# A hypothesis of the old lm-eval, and the subjects of MMLU and C-Eval.
+_FAMILIES = {"hendrycksTest-": 4, "mmlu_": 4, "ceval-valid_": 4, "cmmlu_": 4}
+_ACCURACIES = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob"}
+_OPEN = {"exact_match", "em", "f1", "pass@1"}
+
+
+def options_of(task: str) -> int | None:
+    """Return how many options a task's questions have; None where that is not known.
+
+    ARC has a few questions with three or five options; like its authors, this takes four.
+    """
+    name = re.sub(r" \(.*", "", task).removeprefix("lmsat-").replace("arc-", "arc_")
+    family = next((options for prefix, options in _FAMILIES.items() if name.startswith(prefix)), None)
+    return _OF_TASK.get(name, _OF_TASK.get(name.replace("-", "_"), family))
+
+
+def chance_level(task: str, metric: str) -> float | None:
+    """Return what guessing scores: 1/C for accuracies and the right option's probability with C options.
+
+    1 − 1/C for the Brier score, summed over options (Du et al. 2024, Sec. 4); 0 for open answers; None where the
+    number of options is not known or the metric has no such level.
+    """
+    options = options_of(task)
+    if metric in _ACCURACIES and task.startswith("lambada"):
+        return 0.0
+    if options is not None and metric in _ACCURACIES:
+        return 1 / options
+    if options is not None and metric == "brier_score":
+        return 1 - 1 / options
+    return 0.0 if metric in _OPEN else None

@@ -1,0 +1,148 @@
+"""The tables that analyses read: a CSV of one's own, or the tidy table of results."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+TIDY = ("model", "task", "metric", "value")
+"""What a tidy table of results has, whatever else."""
+# ln of a vocabulary larger than any: an untrained model's loss is about ln of its own.
+_MOST_NATS = 15.0
+_BITS_BY_EVIDENCE = 0.02
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return a CSV's rows. Raises `LmsatError` for a file that is none, and for one without rows."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise LmsatError(
+            f"{path} cannot be read as CSV ({first_sentence(error)}): give a file whose first line names its columns"
+        ) from error
+    table.columns = table.columns.map(str.strip)
+    if table.empty:
+        raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
+    return table
+
+
+def is_tidy(table: pd.DataFrame) -> bool:
+    """Return whether a table holds results by task and metric, as `lmsat_plugin.load_results` gives them."""
+    return set(TIDY) <= set(table.columns)
+
+
+def numbers(
+    table: pd.DataFrame, needed: Sequence[str], *, optional: Sequence[str] = (), positive: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return a table with some columns as float64, without the rows that lack a number in a needed one.
+
+    Such rows are left out with a warning. Other columns stay as they are; of ``optional`` those that are there
+    become float64, with NaN for what is no number.
+
+    Raises:
+        LmsatError: For a column that is missing, for one of ``positive`` that is not above 0, and if no row is left.
+    """
+    import pandas as pd
+
+    if missing := [name for name in needed if name not in table.columns]:
+        raise LmsatError(
+            f"the table has no column '{missing[0]}': it needs {', '.join(needed)}, and has {', '.join(table.columns)}"
+        )
+    present = [*needed, *(name for name in optional if name in table.columns)]
+    columns = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in present}
+    table = table.assign(**columns)
+    known = np.isfinite(table[list(needed)].astype("float64")).all(axis=1)
+    if not known.all():
+        logger.warning(
+            "%d of %d rows are left out, the first of them row %d: they have no finite number for %s",
+            int((~known).sum()),
+            len(table),
+            int(np.flatnonzero(~known)[0]) + 1,
+            " and ".join(needed),
+        )
+    table = table[known]
+    if table.empty:
+        raise LmsatError(f"no row has finite numbers for {' and '.join(needed)}: fill them in")
+    for name in positive:
+        if name in present and (bad := table[table[name] <= 0]).size:
+            raise LmsatError(
+                f"row {table.index.get_loc(bad.index[0]) + 1} has {name}={bad[name].iloc[0]:g}, "
+                "which must be above 0: correct it or leave the row out"
+            )
+    return table
+
+
+def check_nats(table: pd.DataFrame) -> None:
+    """Raise `LmsatError` where the column ``loss`` is, as far as one can tell, not in nats per token.
+
+    A column ``perplexity`` or ``bits_per_byte`` beside it tells; else only a loss above that of guessing does.
+    """
+    import pandas as pd
+
+    loss = table["loss"]
+    if "perplexity" in table.columns:
+        perplexity = pd.to_numeric(table["perplexity"], errors="coerce")
+        bits = np.log2(perplexity.where(perplexity > 0))
+        if (abs(bits / loss - 1) < _BITS_BY_EVIDENCE).mean() > 0.5:
+            raise LmsatError(
+                "the losses are the binary logarithm of the perplexities: they are in bits, so multiply them by ln 2 = 0.6931"
+            )
+    if "bits_per_byte" in table.columns:
+        per_byte = pd.to_numeric(table["bits_per_byte"], errors="coerce")
+        if (abs(per_byte / loss - 1) < 1e-6).mean() > 0.5:
+            raise LmsatError("the losses are bits per byte: give nats per token in the column loss")
+    if (loss <= 0).any():
+        raise LmsatError(
+            f"a loss of {loss.min():g} is none: give nats per token, which are above 0, in the column loss"
+        )
+    if "vocab_size" in table.columns:
+        chance = np.log(pd.to_numeric(table["vocab_size"], errors="coerce"))
+        if (loss > 1.2 * chance).mean() > 0.5:
+            raise LmsatError(
+                f"most losses are above ln(vocab_size) = {chance.median():.2f}, that of guessing: give nats per token, "
+                "not bits or perplexities"
+            )
+    if loss.median() > _MOST_NATS:
+        raise LmsatError(
+            f"half of the losses are above {_MOST_NATS:g}, more than guessing among a million tokens: give nats per "
+            "token, not perplexities"
+        )
+
+
+def loss_of_results(table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``lmsat_loss`` of each checkpoint in a tidy table of results, one a row, in nats per token.
+
+    Columns: ``model, revision, step, tokens, n_params, n_params_non_embedding, corpus, loss, stderr, path``.
+
+    Raises:
+        LmsatError: If there is none, or if there are losses on several corpora, which do not compare.
+    """
+    loss = table[(table.task == "lmsat_loss") & (table.metric == "loss")]
+    if loss.empty:
+        raise LmsatError(
+            "the results hold no lmsat_loss: measure it with lm_eval --model lmsat or lmsat sweep"
+        )
+    corpora = sorted(map(str, loss.corpus.dropna().unique())) if "corpus" in loss.columns else []
+    if len(corpora) > 1:
+        raise LmsatError(
+            f"the results hold lmsat_loss on {', '.join(corpora)}, which do not compare: analyse one corpus at a time"
+        )
+    columns = ("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus", "path")
+    found = loss[[name for name in columns if name in loss.columns]]
+    return found.assign(
+        loss=loss["value"], stderr=loss["stderr"] if "stderr" in loss.columns else np.nan
+    ).reset_index(drop=True)

@@ -1,0 +1,110 @@
+"""How all figures look, and how they are written: for print, safe for the colour-blind, readable in grey."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import rc_context
+from matplotlib.transforms import ScaledTranslation
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 200,
+    "figure.titlesize": 10,
+    "figure.constrained_layout.w_pad": 0.08,
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 5,
+    "lines.markeredgecolor": "white",
+    "lines.markeredgewidth": 0.4,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "legend.borderaxespad": 0,
+    # Names from outside may hold dollar signs.
+    "text.parse_math": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "lmsat",
+}
+PANEL = 3.5, 2.7
+"""Width and height of a panel with its labels, in inches; its legend comes below."""
+PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#aa4499", "#999933")
+"""Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
+MARKERS = ("o", "s", "^", "D", "v", "X", "p")
+GREY = "#666666"
+BAND = 0.2
+"""The opacity of bands of one standard error."""
+REFERENCE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.8}
+Looks = dict[str, dict[str, Any]]
+"""What `looks_of` returns: arguments of matplotlib's ``plot``, by name."""
+# Files that show the same are the same: they have no date.
+_FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+LETTERS_WIDE = 38
+"""How many letters of a legend fit below a panel."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `LmsatError` for a name of a file that `write_figure` cannot write."""
+    if path.suffix.lower() not in _FORMATS:
+        raise LmsatError(f"{path} is no name of a figure: give one that ends in {', '.join(_FORMATS)}")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the file's name ends in, whole or not at all.
+
+    Raises `LmsatError` for another format, and where the folder cannot be written.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    with rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
+
+
+def looks_of(names: Iterable[str]) -> Looks:
+    """Return a colour and a marker for each name."""
+    return {
+        name: {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+        for index, name in enumerate(names)
+    }
+
+
+def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
+    """Put a legend below the x axis' label; return how many lines it has."""
+    labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
+    below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
+    place = {"bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
+    axes.legend(handles, labels, loc="upper left", **place).set_in_layout(False)
+    return sum(label.count("\n") + 1 for label in labels)
+
+
+def resize(figure: Figure, panels: int, lines: int) -> None:
+    """Give a figure the size of its panels, with room below them for legends of so many lines."""
+    legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
+    height = PANEL[1] + legend
+    figure.set_size_inches(PANEL[0] * panels, height)
+    figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return a text in lines of at most so many letters."""
+    return "\n".join(textwrap.wrap(text, width))
