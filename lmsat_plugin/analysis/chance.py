@@ -5,37 +5,12 @@ from __future__ import annotations
 import re
 
 _OPTIONS = {
-    2: (
-        "winogrande",
-        "wsc",
-        "wsc273",
-        "piqa",
-        "copa",
-        "boolq",
-        "rte",
-        "wic",
-        "storycloze",
-        "xstorycloze",
-        "clozet",
-    )
-    + ("cluewsc", "winograd", "qnli", "anli_binary"),
-    3: ("siqa", "social_iqa", "cb", "anli_r1", "anli_r2", "anli_r3", "mnli"),
-    4: (
-        "hellaswag",
-        "race",
-        "arc_easy",
-        "arc_challenge",
-        "sciq",
-        "logiqa",
-        "openbookqa",
-        "mmlu",
-        "c3",
-        "ceval",
-    )
-    + ("ceval-valid", "cmmlu", "swag"),
-    5: ("commonsense_qa", "aqua_rat"),
+    2: "winogrande wsc wsc273 piqa copa boolq rte wic storycloze xstorycloze clozet cluewsc winograd qnli",
+    3: "siqa social_iqa cb anli_r1 anli_r2 anli_r3 mnli",
+    4: "hellaswag race arc_easy arc_challenge sciq logiqa openbookqa mmlu c3 ceval ceval-valid cmmlu swag",
+    5: "commonsense_qa aqua_rat",
 }
-_OF_TASK = {task: options for options, tasks in _OPTIONS.items() for task in tasks}
+_OF_TASK = {task: options for options, tasks in _OPTIONS.items() for task in tasks.split()}
 # A hypothesis of the old lm-eval, and the subjects of MMLU and C-Eval.
 _FAMILIES = {"hendrycksTest-": 4, "mmlu_": 4, "ceval-valid_": 4, "cmmlu_": 4}
 _ACCURACIES = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob"}

@@ -66,21 +66,22 @@ def numbers(
     columns = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in present}
     table = table.assign(**columns)
     known = np.isfinite(table[list(needed)].astype("float64")).all(axis=1)
+    rows_P = np.arange(1, len(table) + 1)
     if not known.all():
         logger.warning(
             "%d of %d rows are left out, the first of them row %d: they have no finite number for %s",
             int((~known).sum()),
             len(table),
-            int(np.flatnonzero(~known)[0]) + 1,
+            rows_P[int(np.argmin(known))],
             " and ".join(needed),
         )
-    table = table[known]
+    table, rows_P = table[known], rows_P[known]
     if table.empty:
         raise LmsatError(f"no row has finite numbers for {' and '.join(needed)}: fill them in")
     for name in positive:
-        if name in present and (bad := table[table[name] <= 0]).size:
+        if name in present and (bad := table[name] <= 0).any():
             raise LmsatError(
-                f"row {table.index.get_loc(bad.index[0]) + 1} has {name}={bad[name].iloc[0]:g}, "
+                f"row {rows_P[int(np.argmax(bad))]} has {name}={table[name][bad].iloc[0]:g}, "
                 "which must be above 0: correct it or leave the row out"
             )
     return table
@@ -99,7 +100,7 @@ def check_nats(table: pd.DataFrame) -> None:
         bits = np.log2(perplexity.where(perplexity > 0))
         if (abs(bits / loss - 1) < _BITS_BY_EVIDENCE).mean() > 0.5:
             raise LmsatError(
-                "the losses are the binary logarithm of the perplexities: they are in bits, so multiply them by ln 2 = 0.6931"
+                "the losses are binary logarithms of the perplexities, that is bits: multiply them by ln 2 = 0.6931"
             )
     if "bits_per_byte" in table.columns:
         per_byte = pd.to_numeric(table["bits_per_byte"], errors="coerce")
