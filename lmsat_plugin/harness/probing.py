@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from lmsat_plugin.corpora import CorpusSettings
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name, write_atomically
+from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
 from lmsat_plugin.measurement.forward import Processes
@@ -132,7 +133,7 @@ def provenance_of(lm: Any) -> dict[str, Any]:
 
 def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
     """Raise `LmsatError` for a key that is nobody's: neither lm-eval's, nor the model's, nor ours."""
-    settings = set(CorpusSettings.model_fields)
+    settings = {*CorpusSettings.model_fields, *FILES}
     for probe in plugins().probes.values():
         settings |= probe.settings_type.model_fields.keys()
     model = set(inspect.signature(HFLM.__init__).parameters) | set(known_arguments or ())

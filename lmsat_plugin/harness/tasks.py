@@ -13,6 +13,8 @@ from lm_eval.tasks._index import TaskIndex
 
 import lmsat_autoload
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.harness.choices import add_choice_metrics
+from lmsat_plugin.harness.downstream import LM_EVAL_TASKS, identity_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from lm_eval.api.task import Task
 
-_LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
-
 
 class TaskError(LmsatError):
     """A task or its data cannot be loaded, whatever the checkpoint."""
@@ -30,6 +30,9 @@ class TaskError(LmsatError):
 
 class SharedTasks(TaskManager):
     """A task manager that gives the same Task objects each time, with their requests kept.
+
+    Multiple-choice tasks measure `choices.choice_metrics` too. That is no part of what identifies a task: results
+    without them stand.
 
     lm-eval's own tasks take seconds to index: they are only looked at for a name that is not found elsewhere.
 
@@ -94,9 +97,10 @@ class SharedTasks(TaskManager):
             }
         entry = self.task_index.get(name)
         path = entry.yaml_path if entry else None
-        if path is None or path.is_relative_to(_LM_EVAL_TASKS):
+        if path is None or path.is_relative_to(LM_EVAL_TASKS):
             return version
-        return {"version": version, "yaml_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        found = {"version": version, "yaml_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {**found, **identity_of(config, self.metadata or {})}
 
     def _config_of(self, name: str) -> dict[str, Any] | None:
         entry = self.task_index.get(name)
@@ -117,6 +121,7 @@ class SharedTasks(TaskManager):
                 ) from error
             for task in made.get_all_tasks() if isinstance(made, Group) else [made]:
                 _build_once(task)
+                add_choice_metrics(task)
             self._made[spec] = made
         return self._made[spec]
 

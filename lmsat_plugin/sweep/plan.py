@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.corpora import CorpusSettings, HubCorpus, load_corpus
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.harness.probing import check_metadata
 from lmsat_plugin.harness.tasks import SharedTasks
 from lmsat_plugin.plugins import plugins
@@ -127,7 +128,7 @@ class Plan:
         found: dict[str, Any] = {"task": unit.task, "version": unit.version}
         if unit.probe is None:
             own = {key for probe in plugins().probes.values() for key in probe.settings_type.model_fields}
-            own |= CorpusSettings.model_fields.keys()
+            own |= CorpusSettings.model_fields.keys() | set(FILES)
             found.update(
                 num_fewshot=unit.num_fewshot,
                 limit=config.limit,

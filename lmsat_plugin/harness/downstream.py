@@ -1,0 +1,180 @@
+"""Downstream tasks: lm-eval's own prompts and scoring, on data that can be had, with continuous metrics."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
+from lmsat_plugin.harness.choices import add_choice_metrics
+from lmsat_plugin.settings import closest, unknown_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
+FILES = ("nlpcc_kbqa", "clozet", "storycloze")
+"""Keys of ``--metadata`` that name a file with a task's data; its content identifies the task's results."""
+_ONE_SPLIT = {
+    "dataset_name": None,
+    "dataset_kwargs": None,
+    "training_split": None,
+    "validation_split": None,
+    "test_split": "file",
+    "fewshot_split": "file",
+}
+# What lm-eval lists a task under; ours have names and groups of their own.
+_LISTING = ("task", "task_alias", "tag", "group", "metadata")
+
+
+class DownstreamTask(ConfigurableTask):
+    """``class: !function lmsat_plugin.harness.downstream.DownstreamTask`` in a task's YAML.
+
+    Besides lm-eval's keys, which take precedence over those of ``base``, the YAML may have
+
+    ``base``: a configuration of lm-eval, as a path below its folder of tasks.
+    ``subjects``: a glob of lm-eval's configurations of one subject each. All subjects are one task then: a document
+    with ``subject`` S gets the description of the configuration with ``dataset_name: S``, and few-shot examples of S.
+    ``load``: a function that takes the place of `datasets.load_dataset`.
+    ``prepare``: a function from the splits that were loaded to the splits that the task reads.
+    ``file``: the key of ``--metadata`` that names a file of the user's, and ``reader``: a function from its path
+    to its documents. The file is read instead of the dataset; without ``dataset_path`` there must be one.
+
+    Multiple-choice tasks measure `choices.choice_metrics` too.
+
+    Raises:
+        LmsatError: For data that cannot be had, and for a file that is not what it should be.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        if (base := config.pop("base", None)) is not None:
+            config = {**_base_config(base), **config}
+        subjects = config.pop("subjects", None)
+        self._descriptions = None if subjects is None else _descriptions(subjects)
+        if self._descriptions is not None:
+            config["description"] = "description"
+        self._load = config.pop("load", datasets.load_dataset)
+        self._prepare = config.pop("prepare", None)
+        key, reader = config.pop("file", None), config.pop("reader", None)
+        self._rows: list[dict[str, Any]] | None = None
+        if key is not None and (path := file_of(key, config.get("metadata") or {})) is not None:
+            self._rows = reader(path)
+            config |= {"dataset_path": str(path), **_ONE_SPLIT}
+        elif key is not None and config.get("dataset_path") is None:
+            raise LmsatError(
+                f"{config['task']} has no data on the Hub: give its file with --metadata {key}=FILE, or run "
+                "lmsat-emergence-hub, which leaves out the tasks that need one"
+            )
+        super().__init__(config=config)
+        if self._descriptions is not None:
+            self._shots: dict[str, list[dict[str, Any]]] = {}
+            for doc in self.fewshot_docs():
+                self._shots.setdefault(doc["subject"], []).append(doc)
+        add_choice_metrics(self)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the data, and check that what the task reads of them is there."""
+        if self._rows is not None:
+            self.dataset = datasets.DatasetDict({"file": datasets.Dataset.from_list(self._rows)})
+            return
+        config = self.config
+        try:
+            loaded = self._load(path=config.dataset_path, name=config.dataset_name, **(dataset_kwargs or {}))
+            splits = loaded if self._prepare is None else self._prepare(loaded)
+        except LmsatError:
+            raise
+        except Exception as error:
+            raise LmsatError(
+                f"the data of {self._data} cannot be loaded ({first_sentence(error)}): "
+                "check the network or the cache of `datasets`, or leave the task out"
+            ) from error
+        wanted = {config.training_split, config.validation_split, config.test_split, config.fewshot_split}
+        wanted.discard(None)
+        if missing := wanted - splits.keys():
+            raise self._changed(f"no split '{min(missing)}', only {', '.join(splits)}")
+        self.dataset = datasets.DatasetDict(
+            {split: self._described(splits[split]) for split in sorted(wanted)}
+        )
+
+    def _described(self, docs: datasets.Dataset) -> datasets.Dataset:
+        """Give each document the description of its subject."""
+        if self._descriptions is None:
+            return docs
+        if unknown := set(docs["subject"]) - self._descriptions.keys():
+            raise self._changed(f"a subject '{min(unknown)}', which lm-eval has no task of")
+        return docs.add_column("description", [self._descriptions[subject] for subject in docs["subject"]])
+
+    @property
+    def _data(self) -> str:
+        name = f" ({self.config.dataset_name})" if self.config.dataset_name else ""
+        return f"{self.config.task}, {self.config.dataset_path}{name},"
+
+    def _changed(self, what: str) -> LmsatError:
+        return LmsatError(
+            f"the data of {self._data} have {what}: they are of another version than the task; leave it out"
+        )
+
+    def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, **options: Any) -> Any:
+        """Build the prompt, with examples of the document's subject where there are subjects."""
+        if self._descriptions is not None:
+            self.sampler.replace_df(self._shots.get(doc["subject"], []))
+        return super().fewshot_context(doc, num_fewshot, **options)
+
+
+def file_of(key: str, metadata: Mapping[str, Any]) -> Path | None:
+    """Return the file that the metadata names under a key of `FILES`; None if they do not.
+
+    Raises `LmsatError` for a file that is not there, and for a likely misspelling of the key.
+    """
+    if key not in metadata:
+        for other in metadata:
+            if closest(other, [key]):
+                raise unknown_setting(other, FILES)
+        return None
+    path = Path(str(metadata[key])).expanduser()
+    if not path.is_file():
+        raise LmsatError(f"{key}={path} is no file: correct its name")
+    return path
+
+
+def identity_of(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task's results depend on besides its own YAML, unresolved: lm-eval's version, the user's file."""
+    found: dict[str, Any] = {}
+    if not str(config.get("class")).endswith(f".{DownstreamTask.__name__}"):
+        return found
+    if "base" in config:
+        base = load_yaml(_configuration(config["base"]), resolve_func=False)
+        found["base_version"] = (base.get("metadata") or {}).get("version")
+    if "file" in config and (path := file_of(config["file"], metadata)) is not None:
+        found["file_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _configuration(base: str) -> Path:
+    path = LM_EVAL_TASKS / base
+    if not path.is_file():
+        raise LmsatError(f"this lm-eval has no task configuration {base}: install lm_eval 0.4.13")
+    return path
+
+
+def _base_config(base: str) -> dict[str, Any]:
+    config = load_yaml(_configuration(base), resolve_func=True)
+    return {key: value for key, value in config.items() if key not in _LISTING}
+
+
+def _descriptions(subjects: str) -> dict[str, str]:
+    """Return the description of each subject of lm-eval's configurations that a glob matches."""
+    configs = [load_yaml(path, resolve_func=False) for path in sorted(LM_EVAL_TASKS.glob(subjects))]
+    if not configs:
+        raise LmsatError(f"this lm-eval has no task configurations {subjects}: install lm_eval 0.4.13")
+    return {config["dataset_name"]: config["description"] for config in configs}
+
+
+sentence_for_lm_eval_command()
