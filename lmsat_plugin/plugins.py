@@ -44,6 +44,7 @@ class BuiltIn:
         """Register the built-in probes."""
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
+        from lmsat_plugin.probes.gradient_noise import GradientNoiseProbe
         from lmsat_plugin.probes.head import HeadProbe
         from lmsat_plugin.probes.loss import LossProbe
         from lmsat_plugin.probes.ngram import NgramProbe
@@ -55,6 +56,7 @@ class BuiltIn:
             HeadProbe,
             RankHeadProbe,
             GradientBottleneckProbe,
+            GradientNoiseProbe,
             NgramProbe,
         ):
             registry.add(probe)

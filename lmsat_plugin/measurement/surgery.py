@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lmsat_plugin.analysis.model_size import count_parameters
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.probes.base import head_weight
 
@@ -130,14 +131,13 @@ def size_of(model: PreTrainedModel) -> dict[str, int]:
     A shared tensor counts once. Embeddings are those of tokens and of learned positions, and the LM head (the
     convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size`` is the number of rows, padding included.
     """
-    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-    head = getattr(model.get_output_embeddings(), "weight", None)
-    apart = {id(weight): weight.numel() for weight in (*embeddings, head) if isinstance(weight, torch.Tensor)}
+    counts = count_parameters(model)
+    # transformers knows how many of a quantised tensor there are.
     total = model.num_parameters()
     config = model.config.get_text_config()
     return {
         "n_params": total,
-        "n_params_non_embedding": total - sum(apart.values()),
+        "n_params_non_embedding": total - (counts.total - counts.non_embedding),
         "hidden_size": int(config.hidden_size),
         "vocab_size": model.get_input_embeddings().weight.shape[0],
     }

@@ -1,0 +1,123 @@
+"""How to spend compute: Kaplan et al. 2020 beside Hoffmann et al. 2022.
+
+C floating-point operations = 6ND, N parameters, D tokens. Kaplan counts N without embeddings, Hoffmann with them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lmsat_plugin.analysis.scaling_laws import kaplan
+from lmsat_plugin.errors import LmsatError
+
+
+@dataclass(frozen=True)
+class Chinchilla:
+    """L(N, D) = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022, eq. 2), nats per token of MassiveText."""
+
+    name: str
+    A: float
+    B: float
+    E: float
+    alpha: float
+    beta: float
+
+    @property
+    def exponent(self) -> float:
+        """The a of N_opt ∝ C^a: beta / (alpha + beta)."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def per_compute(self) -> float:
+        """The G of N_opt = G (C/6)^a: (alpha A / (beta B))^(1/(alpha + beta))."""
+        return (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+
+    def n_opt(self, flops: float) -> float:
+        """Return the parameters whose loss is least for a compute C = 6ND (Hoffmann et al. 2022, eq. 4)."""
+        return self.per_compute * (flops / 6) ** self.exponent
+
+    def flops(self, n_opt: float) -> float:
+        """Return the compute at which a size is optimal."""
+        return 6 * (n_opt / self.per_compute) ** (1 / self.exponent)
+
+    def loss(self, n: float, d: float) -> float:
+        """Return L(N, D)."""
+        return self.E + self.A / n**self.alpha + self.B / d**self.beta
+
+
+HOFFMANN = Chinchilla(
+    "Hoffmann et al. 2022",
+    math.exp(6.0073404),
+    math.exp(6.0179186),
+    math.exp(0.5267228),
+    0.33917084,
+    0.2849083,
+)
+"""Approach 3, unrounded from the source of the paper, which prints 406.4, 410.7, 1.69, 0.34 and 0.28."""
+BESIROGLU = Chinchilla("Besiroglu et al. 2024", 482.01, 2085.43, 1.8169, 0.3478, 0.3658)
+"""The refit of Hoffmann's points (arXiv 2404.10102)."""
+
+_MOST = 1e40
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one paper advises, at C = 6ND."""
+
+    source: str
+    n_params: float
+    tokens: float
+    tokens_per_param: float
+    flops: float
+    loss: float
+    """Nats per token of the paper's own corpus and tokenizer: losses of different papers do not compare."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The answers, Kaplan's first, and what else Kaplan et al. say of theirs."""
+
+    answers: tuple[Answer, ...]
+    critical_batch: float
+    """Tokens; a training at it takes twice the tokens and the compute (eqs. 5.4, 5.5)."""
+    s_min: float
+    """Steps with a batch far above the critical; twice as many at it."""
+    data_needed: float
+    """Tokens at which repeated data costs 2 % of the loss (eq. 4.3)."""
+    data_needed_rule: float
+    """The same by 5·10³ N^0.74 (eq. 4.4)."""
+
+
+def allocate(*, flops: float | None = None, n_params: float | None = None) -> Allocation:
+    """Return the optimal size and tokens for a compute, or the compute for which a size is optimal.
+
+    Kaplan's are the fits of Table 6 with the compute as C_min, that is with a batch far below the critical one.
+    Raises `LmsatError` unless just one is given, from 1 to 10⁴⁰.
+    """
+    if (flops is None) == (n_params is None):
+        raise LmsatError("give either a compute or a number of parameters, not both or neither")
+    given = flops if n_params is None else n_params
+    assert given is not None
+    if not 1 <= given <= _MOST:
+        what = "parameters" if flops is None else "floating-point operations"
+        raise LmsatError(f"{given:g} {what} are none to plan for: give a number from 1 to {_MOST:g}")
+    c_min = given / kaplan.PF_DAY if n_params is None else kaplan.compute_for_size(n_params)
+    best = kaplan.compute_optimal(c_min)
+    answers = [_answer("Kaplan et al. 2020", best.n_opt, c_min * kaplan.PF_DAY, best.loss)]
+    for law in (HOFFMANN, BESIROGLU):
+        of_law = given if n_params is None else law.flops(n_params)
+        n = law.n_opt(of_law)
+        answers.append(_answer(law.name, n, of_law, law.loss(n, of_law / (6 * n))))
+    return Allocation(
+        tuple(answers),
+        best.batch,
+        best.s_min,
+        kaplan.data_needed(best.n_opt),
+        kaplan.data_needed_rule(best.n_opt),
+    )
+
+
+def _answer(source: str, n_params: float, flops: float, loss: float) -> Answer:
+    tokens = flops / (6 * n_params)
+    return Answer(source, n_params, tokens, tokens / n_params, flops, loss)

@@ -1,0 +1,50 @@
+"""Hoffmann et al. 2022: the loss of N parameters, all counted, trained once over D tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
+from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
+from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmsat_plugin.analysis.scaling_laws.laws import Points
+
+GOPHER_FLOPS = 5.88e23
+"""The compute for which Chinchilla was planned, Gopher's."""
+
+
+def compute_optimal(
+    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the exponents of N_opt ∝ C^a and D_opt ∝ C^b, a = beta/(alpha + beta), and D_opt/N_opt (eq. 4).
+
+    C = 6ND is Gopher's, and the largest among the points. NaN for exponents that are not above 0.
+    """
+    any_values: dict[str, Any] = dict(values)
+    law = Chinchilla("fit", **any_values)
+    sound_R = (values["alpha"] > 0) & (values["beta"] > 0) & (values["A"] > 0) & (values["B"] > 0)
+    derived = {}
+    with np.errstate(all="ignore"):
+        derived["a"], derived["b"] = law.exponent, 1 - law.exponent
+        largest = float((6 * points.values["N"] * points.values["D"]).max())
+        for name, flops in (("gopher", GOPHER_FLOPS), ("largest", largest)):
+            derived[f"tokens_per_parameter_{name}"] = flops / 6 / np.square(law.n_opt(flops))
+    return {name: np.where(sound_R, value_R, np.nan) for name, value_R in derived.items()}
+
+
+CHINCHILLA = Law(
+    "chinchilla",
+    "L = E + A/N^alpha + B/D^beta",
+    PowerSum((Term("E"), Term("A", "alpha", "N"), Term("B", "beta", "D"))),
+    {"N": TOTAL, "D": "tokens"},
+    size="N",
+    counts=(TOTAL, NON_EMBEDDING),
+    derive=compute_optimal,
+)
+"""Eq. 2, fitted as in Sec. 3.3."""

@@ -1,0 +1,256 @@
+"""Fitting a law to a table: search, uncertainty, and what there is to beware of.
+
+Shapes: P points, Q constants, G runs, R samples of the bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.analysis.scaling_laws import resampling, robust
+from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
+from lmsat_plugin.analysis.scaling_laws.forms import PowerSum
+from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
+from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, counts_of, rows_of
+from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
+from lmsat_plugin.analysis.scaling_laws.results import Estimate, Fit, HeldOut, Spread
+from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.scaling_laws.forms import Variables
+    from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
+
+LAWS = {
+    law.name: law
+    for law in (CHINCHILLA, KAPLAN_N, KAPLAN_D, KAPLAN_C, KAPLAN_ND, KAPLAN_NS, CONTEXT, TRANSFER)
+}
+_TOLERANCE = 0.01
+_SAME = 1e-6
+_NEGLIGIBLE = 1e-6
+_PARALLEL = 0.95
+
+
+def fit(
+    law: str,
+    table: pd.DataFrame,
+    given: Mapping[str, float] | None = None,
+    *,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law, one of `LAWS`, by the least sum of Huber losses (delta 0.001) of log residuals.
+
+    Where a table counts N both with and without embeddings, both fits are made: first the paper's own. A law of
+    single models is fitted to each. Intervals (90 %) are of a bootstrap over runs, which are the values of the
+    column ``run``, else of ``model``; see `resampling.interval`. They need three runs more than fitted constants.
+
+    Args:
+        law: The law's name.
+        table: A row for each point, with the law's columns, or a tidy table of results with ``lmsat_loss``.
+        given: Constants by name that are not fitted.
+        repetitions: Samples of the bootstrap; 0 for no intervals.
+        seed: Of the bootstrap.
+
+    Raises:
+        LmsatError: For unknown names, a table that lacks columns or numbers, losses not in nats, and too few runs
+            or values for the constants.
+    """
+    if law not in LAWS:
+        raise LmsatError(f"'{law}' is no law: give one of {', '.join(LAWS)}")
+    kind = LAWS[law]
+    rows = rows_of(kind, table)
+    given = dict(given or {})
+    _check_given(kind, given)
+    if repetitions < 0:
+        raise LmsatError(f"repetitions={repetitions} is not right: give 0 for no intervals, or about 1000")
+    if kind.by_model and "model" in rows:
+        parts: list[tuple[str | None, str | None, pd.DataFrame]] = [
+            (str(model), None, own) for model, own in rows.groupby("model", sort=False)
+        ]
+    else:
+        parts = [(None, count, rows) for count in counts_of(kind, rows)]
+    fits = [
+        _fit(kind, kind.read(own, count), count, model, given, repetitions, seed)
+        for model, count, own in parts
+    ]
+    return replace(fits[0], others=tuple(fits[1:]))
+
+
+def _fit(
+    law: Law,
+    points: Points,
+    count: str | None,
+    model: str | None,
+    given: Mapping[str, float],
+    repetitions: int,
+    seed: int,
+) -> Fit:
+    form, given_Q = law.form, law.form.internal(given)
+    free_Q = np.isnan(given_Q)
+    free = [name for name in form.names if name not in given]
+    if lacking := _lacking(law, points.variables, points.runs, free):
+        raise LmsatError(f"{model + ': ' if model else ''}{lacking}, or fix constants with --given")
+    targets_P = np.log(points.losses_P)
+    found = robust.search(form, targets_P, points.variables, given_Q)
+    warnings = [*points.warnings, *_warnings(law, points, count, found.theta_Q, free)]
+    theta_RQ, counts_RG = found.theta_Q[None], np.ones((1, points.runs))
+    least = len(free) + resampling.RUNS_BEYOND
+    if free and repetitions and points.runs < least:
+        warnings.append(
+            f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
+        )
+    elif free and repetitions:
+        draws_RG = resampling.draws(points.runs_P, repetitions, len(free), seed)
+        starts_RQ = np.repeat(theta_RQ, repetitions, axis=0)
+        samples_RQ, _ = robust.minimise(
+            form, starts_RQ, targets_P, points.variables, free_Q, draws_RG[:, points.runs_P]
+        )
+        theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
+    constants = form.external(theta_RQ)
+    corrected = not points.repeated
+    residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - targets_P
+    condition = robust.condition_numbers(form, found.theta_Q, points.variables, free_Q)
+    held_out = _held_out(law, points, given_Q, free)
+    if held_out is None and free:
+        warnings.append("no held-out error: without the largest too little is left to fit")
+    params = {
+        name: Estimate(given[name], given=True) if name in given else _estimate(value_R, corrected)
+        for name, value_R in constants.items()
+    }
+    return Fit(
+        law,
+        count,
+        model,
+        params,
+        {
+            name: _estimate(value_R, corrected)
+            for name, value_R in law.derive(constants, points, counts_RG).items()
+        },
+        found.objective,
+        float(np.sqrt(np.mean(residuals_P**2))),
+        dict(zip(("all", "exponents"), condition, strict=True)),
+        _spread(law, points, found, free_Q),
+        held_out,
+        (*points.notes, *law.remark(params)),
+        tuple(warnings),
+        points,
+        theta_RQ,
+    )
+
+
+def _check_given(law: Law, given: Mapping[str, float]) -> None:
+    for name, value in given.items():
+        if name not in law.form.names:
+            raise LmsatError(f"{law.name} has no constant '{name}': give some of {', '.join(law.form.names)}")
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise LmsatError(f"{name}={value} is no number: give one, or leave {name} to the fit")
+        zero = isinstance(law.form, PowerSum) and not law.form.inside and name in law.form.coefficients
+        if isinstance(law.form, PowerSum) and (value < 0 or (value == 0 and not zero)):
+            raise LmsatError(
+                f"{name}={value:g} must be {'at least' if zero else 'above'} 0: give another number"
+            )
+    if law.form.coefficients and all(given.get(name) == 0 for name in law.form.coefficients):
+        raise LmsatError(
+            f"{', '.join(law.form.coefficients)} are all 0, which leaves no loss: give one above 0"
+        )
+
+
+def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str | None:
+    """Return what is too little to tell the fitted constants apart, and what would do; None if it is enough."""
+    if free and runs <= len(free):
+        kind = "positions" if law.by_model else "runs"
+        return (
+            f"too few {kind} ({runs}) to fit {', '.join(free)}: give {len(free) + 1} or more "
+            f"({len(free) + resampling.RUNS_BEYOND} for intervals)"
+        )
+    if not isinstance(law.form, PowerSum):
+        return None
+    constants = sum(term.variable is None and term.coefficient in free for term in law.form.terms)
+    for term in law.form.terms:
+        own = [name for name in (term.coefficient, term.exponent) if name in free]
+        if term.variable is None or not own:
+            continue
+        values = len(np.unique(variables[term.variable]))
+        if values < len(own) + constants:
+            return (
+                f"too few values of {term.variable} ({values}) to fit {' and '.join(own)}: "
+                f"give rows with {len(own) + constants} or more"
+            )
+    return None
+
+
+def _warnings(law: Law, points: Points, count: str | None, theta_Q: np.ndarray, free: list[str]) -> list[str]:
+    found = []
+    if law.counts and count == TOTAL and law.counts[0] != TOTAL:
+        found.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
+    if not isinstance(law.form, PowerSum):
+        return found
+    fitted = [
+        term for term in law.form.terms if term.variable and {term.coefficient, term.exponent} & set(free)
+    ]
+    if len(fitted) == 2:
+        first, second = (str(term.variable) for term in fitted)
+        correlation = float(np.corrcoef(points.variables[first], points.variables[second])[0, 1])
+        if abs(correlation) > _PARALLEL:
+            found.append(
+                f"{first} and {second} go together (correlation of logarithms {correlation:.3f}), so that their terms "
+                "can hardly be told apart"
+            )
+    logs_KRP, p_R1 = law.form.log_terms(theta_Q[None], points.variables)
+    shares_KP = np.exp((p_R1 * logs_KRP)[:, 0] - np.log(points.losses_P))
+    for term, share_P in zip(law.form.terms, shares_KP, strict=True):
+        if term.coefficient in free and share_P.max() < _NEGLIGIBLE:
+            found.append(f"{term.coefficient} goes to 0: the points show nothing of its term")
+    for name, value in zip(law.form.names, theta_Q, strict=True):
+        if name in law.form.exponents and value <= 0:
+            found.append(f"{name} is not above 0: the loss does not fall as the law says")
+    return found
+
+
+def _estimate(values_R: np.ndarray, corrected: bool) -> Estimate:
+    """Return the first value with the interval of the others."""
+    value = float(values_R[0])
+    low, high = resampling.interval(value, values_R[1:], corrected=corrected) or (None, None)
+    return Estimate(value if math.isfinite(value) else None, low, high)
+
+
+def _spread(law: Law, points: Points, found: robust.Found, free_Q: np.ndarray) -> Spread:
+    seen_GQ, seen_G = robust.valley(
+        law.form, found.theta_Q, np.log(points.losses_P), points.variables, free_Q
+    )
+    seen_GQ, seen_G = np.concatenate([found.ends_GQ, seen_GQ]), np.concatenate([found.ends_G, seen_G])
+    values = law.form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * found.objective])
+    ranges = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
+    best = int((found.ends_G <= (1 + _SAME) * found.objective).sum())
+    fitted = {name: ranges[name] for name, free in zip(law.form.names, free_Q, strict=True) if free}
+    return Spread(_TOLERANCE, len(found.ends_G), best, fitted)
+
+
+def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) -> HeldOut | None:
+    """Return the gaps of the largest points to the law fitted to the others; None if too little is left."""
+    sizes_P = points.values[law.size]
+    # The best models are those whose loss is least.
+    out_P = resampling.largest(1 / sizes_P if law.size == "loss" else sizes_P)
+    rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
+    if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
+        return None
+    theta_Q = robust.search(law.form, np.log(points.losses_P[~out_P]), rest, given_Q).theta_Q
+    largest = {name: value_P[out_P] for name, value_P in points.variables.items()}
+    gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], largest)[0][0]) - 1
+    models = map(str, points.table["model"].to_numpy()[out_P] if "model" in points.table else ())
+    return HeldOut(
+        "least loss" if law.size == "loss" else f"largest {law.size}",
+        tuple(dict.fromkeys(models)),
+        int(out_P.sum()),
+        float(gaps_P.mean()),
+        float(np.abs(gaps_P).mean()),
+    )

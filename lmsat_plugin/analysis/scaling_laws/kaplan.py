@@ -1,0 +1,276 @@
+"""Kaplan et al. 2020 in numbers: their constants, and what follows from them without a fit.
+
+N counts parameters without embeddings, D tokens, S steps, B tokens in a batch, C is 6NBS in PF-days, L the loss in
+nats per token. Their losses are those of WebText2 with GPT-2's tokenizer and 1,024 tokens of context: of other
+corpora, ratios carry over rather than losses (Sec. 3.2.2).
+
+All functions take numbers or arrays, which broadcast, and raise `LmsatError` for what is not above 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError
+
+PF_DAY = 8.64e19
+"""Floating-point operations in a PF-day, 10¹⁵ a second for a day."""
+
+X = TypeVar("X", float, np.ndarray)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """L(x) = (scale / x)^exponent."""
+
+    exponent: float
+    scale: float
+    source: str
+
+    def loss(self, x: X) -> X:
+        """Return L(x)."""
+        _check(x=x)
+        return (self.scale / x) ** self.exponent
+
+    def at_loss(self, loss: X) -> X:
+        """Return the x at which the loss is L: scale / L^(1/exponent)."""
+        _check(loss=loss)
+        return self.scale / loss ** (1 / self.exponent)
+
+
+N = PowerLaw(0.076, 8.8e13, "eq. 1.1, Table 5")
+D = PowerLaw(0.095, 5.4e13, "eq. 1.2, Table 5")
+C = PowerLaw(0.057, 1.6e7, "eq. 3.3, Table 5")
+C_MIN = PowerLaw(0.050, 3.1e8, "eq. 1.3, Table 5")
+B = PowerLaw(0.21, 2e8, "eq. 1.4")
+B_TABLE_5 = PowerLaw(0.21, 2.1e8, "Table 5")
+N_WITH_D = PowerLaw(0.076, 6.4e13, "eq. 1.5, Table 2")
+D_WITH_N = PowerLaw(0.103, 1.8e13, "eq. 1.5, Table 2")
+N_WITH_S = PowerLaw(0.077, 6.5e13, "eq. 1.6, Table 3")
+S_WITH_N = PowerLaw(0.76, 2.1e3, "eq. 1.6, Tables 3 and 5")
+TABLE_6 = {"n_opt": (1.3e9, 0.73), "batch": (2.0e6, 0.24), "s_min": (5.4e3, 0.03), "d_opt": (2e10, 0.27)}
+"""Scale and exponent in C_min of the fields of `ComputeOptimal`."""
+EFFICIENT_EXCESS = N_WITH_S.exponent / S_WITH_N.exponent
+"""How far above its converged loss a model of the optimal size stops, as a share: f = α_N/α_S (App. B)."""
+
+
+def loss_of_n(n: X) -> X:
+    """Return the loss of N parameters trained to convergence on unlimited data (eq. 1.1)."""
+    return N.loss(n)
+
+
+def loss_of_d(d: X) -> X:
+    """Return the loss of a large model stopped early on D tokens (eq. 1.2)."""
+    return D.loss(d)
+
+
+def loss_of_c(c: X) -> X:
+    """Return the least loss at C PF-days with their one batch of 2¹⁹ tokens, the naive law (eq. 3.3)."""
+    return C.loss(c)
+
+
+def loss_of_c_min(c_min: X) -> X:
+    """Return the least loss at C_min PF-days, with a batch far below the critical one (eq. 1.3)."""
+    return C_MIN.loss(c_min)
+
+
+def loss_of_n_d(n: X, d: X, of_n: PowerLaw = N_WITH_D, of_d: PowerLaw = D_WITH_N) -> X:
+    """Return the loss of N parameters stopped early on D tokens: [(N_c/N)^(α_N/α_D) + D_c/D]^α_D (eq. 1.5).
+
+    The constants are the joint fit of Table 2; `N` and `D`, of Table 5, were fitted one at a time.
+    """
+    _check(n=n, d=d)
+    return ((of_n.scale / n) ** (of_n.exponent / of_d.exponent) + of_d.scale / d) ** of_d.exponent
+
+
+def loss_of_n_s(n: X, s_min: X, of_n: PowerLaw = N_WITH_S, of_s: PowerLaw = S_WITH_N) -> X:
+    """Return the loss of N parameters after S_min steps: (N_c/N)^α_N + (S_c/S_min)^α_S (eq. 1.6, Table 3)."""
+    return of_n.loss(n) + of_s.loss(s_min)
+
+
+def critical_batch(loss: X, law: PowerLaw = B) -> X:
+    """Return the critical batch in tokens at a loss, B_* / L^(1/α_B) (eq. 1.4); the size of the model has no part."""
+    return law.at_loss(loss)
+
+
+def s_min(s: X, batch_tokens: X, loss: X) -> X:
+    """Return the steps that S steps amount to with a batch far above the critical: S / (1 + B_crit/B) (eq. 5.4)."""
+    _check(s=s, batch_tokens=batch_tokens)
+    return s / (1 + critical_batch(loss) / batch_tokens)
+
+
+def c_min(c: X, batch_tokens: X, loss: X) -> X:
+    """Return the compute that C amounts to with a batch far below the critical: C / (1 + B/B_crit) (eq. 5.5)."""
+    _check(c=c, batch_tokens=batch_tokens)
+    return c / (1 + batch_tokens / critical_batch(loss))
+
+
+def tokens_of_steps(s: X, s_min: X, loss: X) -> X:
+    """Return the tokens that reach a loss in S steps, which takes S_min at least.
+
+    (S/S_min − 1)(E/E_min − 1) = 1 with E_min = B_crit · S_min (eq. 5.1); infinite at S_min itself.
+    Raises `LmsatError` for fewer steps than S_min, too.
+    """
+    _check(s=s, s_min=s_min)
+    if np.any(np.less(s, s_min)):
+        raise LmsatError(
+            f"{_worst(s)} steps are fewer than S_min={_worst(s_min)}, which any batch needs: give more"
+        )
+    with np.errstate(divide="ignore"):
+        beyond = 1 + np.divide(1, s / s_min - 1)
+    return critical_batch(loss) * s_min * beyond
+
+
+def overfitting(n: X, d: X) -> X:
+    """Return δL = L(N, D) / L(N, ∞) − 1 = (1 + (N/N_c)^(α_N/α_D) D_c/D)^α_D − 1 (eq. 4.3, Table 2)."""
+    _check(n=n, d=d)
+    per_token = (n / N_WITH_D.scale) ** (N_WITH_D.exponent / D_WITH_N.exponent)
+    return (1 + per_token * D_WITH_N.scale / d) ** D_WITH_N.exponent - 1
+
+
+def data_needed(n: X, penalty: float = 0.02) -> X:
+    """Return the tokens at which `overfitting` is the penalty, solved exactly (eq. 4.3).
+
+    0.02 is how far losses of different seeds lie apart (Sec. 4.2).
+    """
+    _check(n=n, penalty=penalty)
+    per_token = (n / N_WITH_D.scale) ** (N_WITH_D.exponent / D_WITH_N.exponent)
+    return per_token * D_WITH_N.scale / ((1 + penalty) ** (1 / D_WITH_N.exponent) - 1)
+
+
+def data_needed_rule(n: X) -> X:
+    """Return the tokens that keep `overfitting` at 0.02 or less by the paper's rule, 5·10³ N^0.74 (eq. 4.4)."""
+    _check(n=n)
+    return 5e3 * n**0.74
+
+
+def early_stopping_steps(n: X, d: X) -> X:
+    """Return the least S_stop at which a model on D tokens should stop: S_c / [L(N, D) − L(N, ∞)]^(1/α_S) (eq. 5.7).
+
+    The losses are those of Table 2, S_c and α_S those of Table 3. A lower bound, of steps with a large batch.
+    """
+    return S_WITH_N.at_loss(loss_of_n_d(n, d) - N_WITH_D.loss(n))
+
+
+@dataclass(frozen=True, eq=False)
+class ComputeOptimal(Generic[X]):
+    """The best use of C_min PF-days, the compute at a batch far below the critical one; numbers or arrays."""
+
+    n_opt: X
+    """Parameters without embeddings."""
+    batch: X
+    """The critical batch, in tokens."""
+    s_min: X
+    """The fewest steps, with a batch far above the critical; twice as many at it."""
+    d_opt: X
+    """Tokens, each seen once, in a training at the critical batch, which takes twice C_min (Sec. 6.3)."""
+    loss: X
+
+
+def compute_optimal(c_min: X) -> ComputeOptimal[X]:
+    """Return the empirical fits of Table 6, and the loss of eq. 1.3."""
+    _check(c_min=c_min)
+    fits = {name: scale * c_min**exponent for name, (scale, exponent) in TABLE_6.items()}
+    return ComputeOptimal(**fits, loss=loss_of_c_min(c_min))
+
+
+def compute_for_size(n_opt: X) -> X:
+    """Return the C_min in PF-days at which a size is optimal, by the fit of Table 6."""
+    _check(n_opt=n_opt)
+    scale, exponent = TABLE_6["n_opt"]
+    return (n_opt / scale) ** (1 / exponent)
+
+
+def alpha_c_min(of_n: PowerLaw = N, of_s: PowerLaw = S_WITH_N, of_b: PowerLaw = B) -> float:
+    """Return the exponent of L(C_min) that the other laws imply: 1 / (1/α_S + 1/α_B + 1/α_N) (eq. 1.8)."""
+    return 1 / (1 / of_s.exponent + 1 / of_b.exponent + 1 / of_n.exponent)
+
+
+def compute_optimal_implied(c_min: X) -> ComputeOptimal[X]:
+    """Return the optimum that eqs. 1.4 and 1.6 imply (App. B): C_min = 6 N B_crit(L) S_min at the least L.
+
+    N grows as C_min^(α_C/α_N), the batch as C_min^(α_C/α_B), the steps as C_min^(α_C/α_S), with α_C of eq. 1.8
+    and the constants of Table 3 and eq. 1.4.
+    """
+    _check(c_min=c_min)
+    excess = 1 + EFFICIENT_EXCESS
+    # At the optimum both terms of the loss L are fixed shares of it, so N and S_min are powers of L.
+    at_one = 6 * N_WITH_S.scale * S_WITH_N.scale * B.scale / PF_DAY
+    at_one *= excess ** (1 / N_WITH_S.exponent) * (excess / EFFICIENT_EXCESS) ** (1 / S_WITH_N.exponent)
+    loss = (at_one / c_min) ** alpha_c_min(N_WITH_S)
+    n_opt, steps = N_WITH_S.at_loss(loss / excess), S_WITH_N.at_loss(loss * EFFICIENT_EXCESS / excess)
+    batch = critical_batch(loss)
+    return ComputeOptimal(n_opt, batch, steps, 2 * batch * steps, loss)
+
+
+@dataclass(frozen=True, eq=False)
+class Ratio(Generic[X]):
+    """Two ways to one loss compared: parameters, steps and compute of the one over those of the other."""
+
+    params: X
+    steps: X
+    compute: X
+
+
+def efficient_against(excess: X) -> Ratio[X]:
+    """Compare the efficient training with one that reaches its loss ``excess``, a share, above convergence (App. B).
+
+    Params: ((1 + f) / (1 + f'))^(1/α_N); steps: ((1 + 1/f) / (1 + 1/f'))^(1/α_S); compute is their product, with the
+    batch as critical.
+    """
+    _check(excess=excess)
+    params = ((1 + EFFICIENT_EXCESS) / (1 + excess)) ** (1 / N_WITH_S.exponent)
+    steps = ((1 + 1 / EFFICIENT_EXCESS) / (1 + 1 / excess)) ** (1 / S_WITH_N.exponent)
+    return Ratio(params, steps, params * steps)
+
+
+def suboptimal_size(params: X) -> Ratio[X]:
+    """Compare a model of ``params`` times the optimal size, trained to the same loss, with that size (App. B).
+
+    Steps: [1 + (α_S/α_N) (1 − params^(−α_N))]^(−1/α_S), infinite for one too small ever to reach the loss.
+    """
+    _check(params=params)
+    left = np.maximum(1 + (1 - params**-N_WITH_S.exponent) / EFFICIENT_EXCESS, 0)
+    with np.errstate(divide="ignore"):
+        steps = np.power(left, -1 / S_WITH_N.exponent)
+    return Ratio(params, steps, params * steps)
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the laws contradict each other, so that one of them has to fail before (Sec. 6.3)."""
+
+    c_min: float
+    n: float
+    d: float
+    loss: float
+
+
+BREAKDOWN_IN_PAPER = Breakdown(1e4, 1e12, 1e12, 1.7)
+"""As printed; the authors call it uncertain by a factor of ten."""
+
+
+def breakdown() -> Breakdown:
+    """Return where L(C_min) falls below L(D) of the data that the optimal training sees once (Sec. 6.3).
+
+    Of eqs. 1.2 and 1.3 and Table 6.
+    """
+    scale, exponent = TABLE_6["d_opt"]
+    c_min = (D.loss(scale) / C_MIN.loss(1.0)) ** (1 / (D.exponent * exponent - C_MIN.exponent))
+    there = compute_optimal(c_min)
+    return Breakdown(c_min, there.n_opt, there.d_opt, there.loss)
+
+
+def _check(**values: float | np.ndarray) -> None:
+    """Raise `LmsatError` that names the value which is not above 0."""
+    for name, value in values.items():
+        if not (np.greater(value, 0) & np.isfinite(value)).all():
+            raise LmsatError(f"{name}={_worst(value)} is not above 0 and finite: correct it")
+
+
+def _worst(values: float | np.ndarray) -> str:
+    """Return the least of some values, or one that is no number, for a message."""
+    return f"{np.min(values):g}"

@@ -1,0 +1,180 @@
+"""What a law is, and the points of a table that it is fitted to.
+
+Shapes: P points, G runs, R sets of constants, the first of them the estimate and the others the bootstrap's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, losses_of_two_corpora, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
+    from lmsat_plugin.analysis.scaling_laws.results import Estimate
+
+TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
+COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
+Prepared = tuple["pd.DataFrame", tuple[str, ...]]
+"""A table with the columns of a law's variables, and sentences on where they come from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Rows of a table as a fit needs them."""
+
+    table: pd.DataFrame
+    values: Variables
+    """The law's variables, as they stand in the table."""
+    variables: Variables
+    """The same as the law's form takes them."""
+    losses_P: np.ndarray
+    """Nats per token; NaN where there is none."""
+    runs_P: np.ndarray
+    """Which run a point is of, from 0."""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return int(self.runs_P.max()) + 1
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a run has several points."""
+        return len(self.runs_P) > self.runs
+
+
+def _unchanged(table: pd.DataFrame, count: str | None) -> Prepared:
+    return table, ()
+
+
+def _nothing(
+    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
+) -> dict[str, np.ndarray]:
+    return {}
+
+
+def _silent(params: Mapping[str, Estimate]) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law that `fit` knows."""
+
+    name: str
+    formula: str
+    form: PowerSum | Line
+    columns: Mapping[str, str]
+    """The column of each variable; N's is one of `COUNTS`."""
+    size: str
+    """The variable that orders points from small to large."""
+    counts: tuple[str, ...] = ()
+    """The ways to count N, the law's own first; empty for a law without N."""
+    target: str = "loss"
+    checkpoints: bool = False
+    """Whether the law is one of checkpoints during training, so that these are no misuse."""
+    by_model: bool = False
+    """Whether it is fitted to each model's rows, each of which counts as a run."""
+    prepare: Callable[[pd.DataFrame, str | None], Prepared] = _unchanged
+    derive: Callable[[Mapping[str, np.ndarray], Points, np.ndarray], dict[str, np.ndarray]] = _nothing
+    """From constants, shapes [R], and how often each run counts, shape [R, G], to what follows from them, [R]."""
+    remark: Callable[[Mapping[str, Estimate]], tuple[str, ...]] = _silent
+    """From the constants to sentences on them."""
+
+    def read(self, table: pd.DataFrame, count: str | None, *, observed: bool = True) -> Points:
+        """Return a table's points; without ``observed`` the losses may be missing.
+
+        Raises `LmsatError` for a missing column, variables that are not above 0, and losses not in nats.
+        """
+        rows, notes = self.prepare(table, count)
+        columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
+        needed = list(dict.fromkeys([*columns.values(), *([self.target] if observed else [])]))
+        rows = numbers(rows, needed, optional=[self.target], positive=needed)
+        for column in {self.target, *columns.values()} & {"loss", "other_loss"} & set(rows.columns):
+            known = rows[rows[column].notna()]
+            check_nats(known if column == "loss" else known[[column]].rename(columns={column: "loss"}))
+        values = {name: rows[column].to_numpy(np.float64) for name, column in columns.items()}
+        losses_P = (
+            rows[self.target].to_numpy(np.float64) if self.target in rows else np.full(len(rows), np.nan)
+        )
+        warnings = []
+        if left_out := len(table) - len(rows):
+            warnings.append(f"{left_out} of {len(table)} rows are left out: they lack a number")
+        runs_P, run_warnings = self._runs(rows)
+        return Points(
+            rows,
+            values,
+            self.form.prepare(values),
+            losses_P,
+            runs_P,
+            notes,
+            (*warnings, *run_warnings, *_shallow(rows)),
+        )
+
+    def _runs(self, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+        import pandas as pd
+
+        each_P = np.arange(len(rows))
+        if self.by_model:
+            return each_P, ["positions count as independent, which losses in the same documents are not"]
+        column = next((name for name in ("run", "model") if name in rows), None)
+        if column is None:
+            return each_P, ["there is no column model or run: each row counts as a run of its own"]
+        runs_P = pd.factorize(rows[column].astype(str))[0]
+        if len(set(runs_P)) == len(runs_P):
+            return runs_P, []
+        if self.checkpoints:
+            return runs_P, [
+                "checkpoints of a run are not independent: the intervals are those of drawing runs"
+            ]
+        return runs_P, [
+            f"rows of the same {column} are checkpoints of one run: before the end of their schedule they overestimate "
+            "the loss, and they are not independent (give a column run where they are runs of their own)"
+        ]
+
+
+def rows_of(law: Law, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table's rows, or the losses of a tidy table of results, those of untrained models left out.
+
+    Raises `LmsatError` for results without any.
+    """
+    if not is_tidy(table):
+        return table
+    losses = loss_of_results(table) if law.target == "loss" else losses_of_two_corpora(table)
+    return losses[losses.tokens.fillna(1) > 0] if "tokens" in losses else losses
+
+
+def counts_of(law: Law, table: pd.DataFrame) -> list[str | None]:
+    """Return the ways to count N that a table allows, the law's own first; the law's own where there is none."""
+    import pandas as pd
+
+    if not law.counts:
+        return [None]
+    there = [
+        name
+        for name in law.counts
+        if name in table and pd.to_numeric(table[name], errors="coerce").notna().any()
+    ]
+    return [*there] or [law.counts[0]]
+
+
+def _shallow(rows: pd.DataFrame) -> list[str]:
+    import pandas as pd
+
+    if "n_layers" not in rows:
+        return []
+    shallow = int((pd.to_numeric(rows["n_layers"], errors="coerce") < 2).sum())
+    found = (
+        f"{shallow} rows are of models with fewer than 2 layers, which Kaplan et al. leave out of their fits"
+    )
+    return [found] if shallow else []

@@ -1,0 +1,58 @@
+"""Laws of one variable: Kaplan et al. 2020, eqs. 1.1, 1.2 and 3.3, and the loss by position in the context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
+from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
+from lmsat_plugin.analysis.scaling_laws.laws import COUNTS, NON_EMBEDDING, TOTAL, Law
+from lmsat_plugin.analysis.tables import numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmsat_plugin.analysis.scaling_laws.laws import Prepared
+
+
+def add_pf_days(table: pd.DataFrame, count: str | None) -> Prepared:
+    """Give a table the compute in PF-days: its own, else the column ``flops``, else 6 N D."""
+    if "pf_days" in table:
+        return table, ()
+    if "flops" in table:
+        table = numbers(table, ["flops"])
+        return table.assign(pf_days=table["flops"] / PF_DAY), ()
+    n = count or NON_EMBEDDING
+    table = numbers(table, [n, "tokens"], positive=[n, "tokens"])
+    note = f"the compute is 6ND, with N {COUNTS[n]}: there is no column pf_days or flops"
+    return table.assign(pf_days=6 * table[n] * table["tokens"] / PF_DAY), (note,)
+
+
+def _kaplan(name: str, symbol: str, column: str, counts: tuple[str, ...] = ()) -> Law:
+    scale, exponent = f"{symbol}_c", f"alpha_{symbol}"
+    return Law(
+        name,
+        f"L = ({scale}/{symbol})^{exponent}",
+        PowerSum((Term(scale, exponent, symbol),), inside=True),
+        {symbol: column},
+        size=symbol,
+        counts=counts,
+    )
+
+
+KAPLAN_N = _kaplan("kaplan-n", "N", NON_EMBEDDING, (NON_EMBEDDING, TOTAL))
+"""Eq. 1.1, of models without embeddings trained to convergence on unlimited data."""
+KAPLAN_D = _kaplan("kaplan-d", "D", "tokens")
+"""Eq. 1.2, of large models stopped early on D tokens."""
+KAPLAN_C = replace(_kaplan("kaplan-c", "C", "pf_days", (NON_EMBEDDING, TOTAL)), prepare=add_pf_days)
+"""Eq. 3.3, with the compute as it was spent, in PF-days."""
+CONTEXT = Law(
+    "context",
+    "L = a + b T^-c",
+    PowerSum((Term("a"), Term("b", "c", "T"))),
+    {"T": "position"},
+    size="T",
+    by_model=True,
+)
+"""Sec. D.5, of one model's loss at position T of the context, from 1 on."""

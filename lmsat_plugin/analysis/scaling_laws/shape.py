@@ -1,0 +1,219 @@
+"""How much the loss depends on a model's shape at a fixed number of parameters.
+
+Shapes: M models, R repetitions of the bootstrap, K = 4 coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.tables import check_nats, numbers
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+FEWEST_MODELS = 8
+"""Twice the coefficients; simulated intervals of 90 % hold the truth in 93 to 96 % of repetitions then."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A coefficient with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SameSize:
+    """Models whose parameters lie close together."""
+
+    models: tuple[str, ...]
+    n_params: float
+    """The geometric mean."""
+    aspect_span: float
+    """The largest aspect ratio over the least."""
+    loss_spread: float
+    """(greatest − least) / least loss."""
+    loss_spread_at_n: float
+    """The same once the losses are brought to one size by the power law in N of the regression."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeDependence:
+    """ln L = c − α_N ln N + s x + q x², x = ln(aspect ratio / its geometric mean) (cf. Kaplan et al. 2020, Fig. 5)."""
+
+    groups: tuple[SameSize, ...]
+    level: float
+    """c."""
+    alpha_n: Estimate
+    slope: Estimate
+    """s: what a model e times as wide for its depth loses, as a share of the loss, around the mean ratio."""
+    curvature: Estimate
+    """q."""
+    aspect_mean: float
+    best_aspect: float | None
+    """Where the loss is least by the regression; None where it has no minimum within the ratios measured."""
+    shape_spread: float
+    """Greatest over least of e^(s x + q x²) between the ratios measured, − 1: what shape costs at one size."""
+    residual: float
+    """Root mean square of ln L about the regression, with the coefficients taken off M."""
+    confidence: float
+    table: pd.DataFrame
+    """The models: ``model, n, aspect, loss, group``; ``group`` is −1 for one without others of its size."""
+
+    def cost(self, aspect: np.ndarray) -> np.ndarray:
+        """Return s x + q x² of aspect ratios."""
+        x = np.log(aspect / self.aspect_mean)
+        return self.slope.value * x + self.curvature.value * x**2
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain data."""
+        names = (name for name in self.__dataclass_fields__ if name != "table")
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def plot(self) -> Figure:
+        """Return a figure of the loss above the least of each group, by aspect ratio."""
+        from lmsat_plugin.report.efficiency_figure import shape_figure
+
+        return shape_figure(self)
+
+
+def shape_dependence(
+    table: pd.DataFrame,
+    within: float = 0.1,
+    confidence: float = 0.9,
+    repetitions: int = 2000,
+    seed: int = 0,
+) -> ShapeDependence:
+    """Return how much of the loss is the shape's: the aspect ratio, width over depth, at a size.
+
+    Least squares; the intervals are of percentiles over samples of models drawn with replacement.
+
+    Args:
+        table: ``model, loss, hidden_size, n_layers`` and ``n_params_non_embedding``, or else ``n_params``. Of several
+            rows of a model the last by ``tokens`` or ``step`` counts.
+        within: Models are of one size if their parameters are within this share of the middle of them.
+        confidence: Of the intervals.
+        repetitions: Samples.
+        seed: Of the samples.
+
+    Raises:
+        LmsatError: For fewer than `FEWEST_MODELS` models, fewer than three aspect ratios, models whose sizes or
+            shapes do not vary apart, and columns that are missing or hold no such numbers.
+    """
+    if not 0 < within < 1 or not 0 < confidence < 1:
+        raise LmsatError(
+            f"within={within:g} with confidence={confidence:g} is no question: give shares between 0 and 1"
+        )
+    models = _models(table)
+    n_M, aspect_M, loss_M = (models[name].to_numpy() for name in ("n", "aspect", "loss"))
+    x_M = np.log(aspect_M)
+    mean = float(x_M.mean())
+    x_M = x_M - mean
+    typical = np.exp(np.log(n_M).mean())
+    design_MK = np.column_stack([np.ones_like(x_M), -np.log(n_M / typical), x_M, x_M**2])
+    if np.linalg.matrix_rank(design_MK / np.abs(design_MK).max(0), tol=1e-6) < design_MK.shape[1]:
+        raise LmsatError(
+            "the sizes and the shapes do not vary apart: add models of other shapes at the same size"
+        )
+    found_K = np.linalg.lstsq(design_MK, np.log(loss_M), rcond=None)[0]
+    residuals_M = np.log(loss_M) - design_MK @ found_K
+    samples_RK = _bootstrap(design_MK, np.log(loss_M), repetitions, seed)
+    tail = (1 - confidence) / 2
+    low_K, high_K = np.quantile(samples_RK, [tail, 1 - tail], axis=0)
+    estimates = [Estimate(*map(float, three)) for three in zip(found_K, low_K, high_K, strict=True)]
+    level, alpha_n, slope, curvature = estimates
+    grid = np.linspace(x_M.min(), x_M.max(), 501)
+    cost = slope.value * grid + curvature.value * grid**2
+    least = int(cost.argmin())
+    at_n_M = loss_M * (n_M / n_M.mean()) ** alpha_n.value
+    group_M = _groups(n_M, within)
+    return ShapeDependence(
+        groups=tuple(
+            _same_size(models.assign(at_n=at_n_M)[group_M == group]) for group in range(group_M.max() + 1)
+        ),
+        level=float(level.value + alpha_n.value * np.log(typical)),
+        alpha_n=alpha_n,
+        slope=slope,
+        curvature=curvature,
+        aspect_mean=math.exp(mean),
+        best_aspect=None if least in (0, len(grid) - 1) else float(np.exp(mean + grid[least])),
+        shape_spread=float(np.exp(cost.max() - cost.min()) - 1),
+        residual=float(np.sqrt((residuals_M**2).sum() / (len(x_M) - design_MK.shape[1]))),
+        confidence=confidence,
+        table=models.assign(group=group_M),
+    )
+
+
+def _models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each model, by size: ``model, n, aspect, loss``."""
+    if "model" not in table.columns:
+        raise LmsatError("the table has no column 'model': name each model there")
+    n = "n_params_non_embedding" if "n_params_non_embedding" in table.columns else "n_params"
+    needed = (n, "loss", "hidden_size", "n_layers")
+    table = numbers(table, needed, positive=(n, "hidden_size", "n_layers"))
+    check_nats(table)
+    times = (name for name in ("tokens", "step") if name in table.columns and table[name].notna().all())
+    order = next(times, None)
+    if order is None and (twice := table.model.duplicated()).any():
+        raise LmsatError(
+            f"{table.model[twice].iloc[0]} has several rows and none says when: add a column tokens or step"
+        )
+    if order is not None:
+        table = table.sort_values(order, kind="stable").drop_duplicates("model", keep="last")
+    models = table.assign(n=table[n], aspect=table.hidden_size / table.n_layers)
+    models = models[["model", "n", "aspect", "loss"]].sort_values("n", kind="stable", ignore_index=True)
+    if len(models) < FEWEST_MODELS or models.aspect.nunique() < 3:
+        raise LmsatError(
+            f"{len(models)} models of {models.aspect.nunique()} aspect ratios do not tell shape from size: "
+            f"give {FEWEST_MODELS} or more, of three or more"
+        )
+    return models
+
+
+def _bootstrap(design_MK: np.ndarray, y_M: np.ndarray, repetitions: int, seed: int) -> np.ndarray:
+    """Return the coefficients of samples of models; those whose models cannot tell them apart are left out."""
+    models, rng = len(y_M), np.random.default_rng(seed)
+    drawn_RM = rng.integers(models, size=(repetitions, models))
+    design_RMK = design_MK[drawn_RM]
+    gram_RKK = design_RMK.transpose(0, 2, 1) @ design_RMK
+    sound_R = np.linalg.cond(gram_RKK) < 1e4 * np.linalg.cond(design_MK.T @ design_MK)
+    right_RK = np.einsum("rmk,rm->rk", design_RMK, y_M[drawn_RM])
+    return np.linalg.solve(gram_RKK[sound_R], right_RK[sound_R][..., None])[..., 0]
+
+
+def _groups(n_M: np.ndarray, within: float) -> np.ndarray:
+    """Return the group of each of the rising sizes; −1 for one that has no other close to it."""
+    group_M = np.full(len(n_M), -1)
+    start = group = 0
+    while start < len(n_M):
+        end = int(np.searchsorted(n_M, n_M[start] * (1 + within) / (1 - within), side="right"))
+        if end - start > 1:
+            group_M[start:end] = group
+            group += 1
+        start = end
+    return group_M
+
+
+def _same_size(rows: pd.DataFrame) -> SameSize:
+    return SameSize(
+        models=tuple(map(str, rows.model)),
+        n_params=float(np.exp(np.log(rows.n).mean())),
+        aspect_span=float(rows.aspect.max() / rows.aspect.min()),
+        loss_spread=float(rows.loss.max() / rows.loss.min() - 1),
+        loss_spread_at_n=float(rows["at_n"].max() / rows["at_n"].min() - 1),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return asdict(value) if isinstance(value, Estimate | SameSize) else value
