@@ -90,7 +90,15 @@ def test_results_have_the_layout_of_lm_eval(lm, corpus_file, documents):
     results = evaluate(lm, corpus=str(corpus_file), max_tokens=None)
     found = numbers(results)
     expected = {
-        "lmsat_loss": ["loss", "perplexity", "bits_per_byte", "tokens", "bytes"],
+        "lmsat_loss": [
+            "loss",
+            "perplexity",
+            "bits_per_byte",
+            "unigram_loss",
+            "unigram_normalised_perplexity",
+            "tokens",
+            "bytes",
+        ],
         "lmsat_anisotropy": ["anisotropy_last", "anisotropy_mean", "anisotropy_max", "effective_rank_last"],
         "lmsat_head": [
             *("singular_entropy", "singular_entropy_linear", "effective_rank", "stable_rank"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -156,11 +157,17 @@ def test_loss_probe_against_a_loop(documents, tokenizer, batch_size):
     metrics, arrays = outcome.measurements["loss"].metrics, outcome.measurements["loss"].arrays
     scored = brute_force(model, tokenizer, texts, WINDOW)
     every = [pair for document in scored for pair in document]
+    counts = Counter(
+        token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
+    unigram = -sum(n * math.log(n / len(every)) for n in counts.values()) / len(every)
     nats, n_bytes = sum(loss for _, loss in every), sum(len(text.encode()) for text in texts)
     expected = {
         "loss": nats / len(every),
         "perplexity": math.exp(nats / len(every)),
         "bits_per_byte": nats / math.log(2) / n_bytes,
+        "unigram_loss": unigram,
+        "unigram_normalised_perplexity": math.exp(nats / len(every) - unigram),
         "tokens": len(every),
         "bytes": n_bytes,
     }

@@ -20,11 +20,11 @@ _OPEN = {"exact_match", "em", "f1", "pass@1"}
 def options_of(task: str) -> int | None:
     """Return how many options a task's questions have; None where that is not known.
 
-    ARC has a few questions with three or five options; like its authors, this takes four.
+    ARC and C3 have a few questions with other numbers of options; like their authors, this takes four.
     """
-    name = re.sub(r" \(.*", "", task).removeprefix("lmsat-").replace("arc-", "arc_")
+    name = _plain(task)
     family = next((options for prefix, options in _FAMILIES.items() if name.startswith(prefix)), None)
-    return _OF_TASK.get(name, _OF_TASK.get(name.replace("-", "_"), family))
+    return _OF_TASK.get(name, family)
 
 
 def chance_level(task: str, metric: str) -> float | None:
@@ -34,10 +34,18 @@ def chance_level(task: str, metric: str) -> float | None:
     number of options is not known or the metric has no such level.
     """
     options = options_of(task)
-    if metric in _ACCURACIES and task.startswith("lambada"):
+    if metric in _ACCURACIES and _plain(task).startswith("lambada"):
         return 0.0
     if options is not None and metric in _ACCURACIES:
         return 1 / options
     if options is not None and metric == "brier_score":
         return 1 - 1 / options
     return 0.0 if metric in _OPEN else None
+
+
+def _plain(task: str) -> str:
+    """Return lm-eval's name of a task, without the settings beside it."""
+    name = re.sub(r" \(.*", "", task)
+    if name.startswith("lmsat-"):
+        name = name.removeprefix("lmsat-").removesuffix("-pythia").replace("-", "_")
+    return name

@@ -65,7 +65,7 @@ def numbers(
     present = [*needed, *(name for name in optional if name in table.columns)]
     columns = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in present}
     table = table.assign(**columns)
-    known = np.isfinite(table[list(needed)].astype("float64")).all(axis=1)
+    known = np.isfinite(table[list(needed)].to_numpy("float64")).all(axis=1)
     rows_P = np.arange(1, len(table) + 1)
     if not known.all():
         logger.warning(
@@ -75,7 +75,7 @@ def numbers(
             rows_P[int(np.argmin(known))],
             " and ".join(needed),
         )
-    table, rows_P = table[known], rows_P[known]
+    table, rows_P = table.iloc[np.flatnonzero(known)], rows_P[known]
     if table.empty:
         raise LmsatError(f"no row has finite numbers for {' and '.join(needed)}: fill them in")
     for name in positive:
@@ -96,14 +96,14 @@ def check_nats(table: pd.DataFrame) -> None:
 
     loss = table["loss"]
     if "perplexity" in table.columns:
-        perplexity = pd.to_numeric(table["perplexity"], errors="coerce")
+        perplexity = pd.to_numeric(table["perplexity"], errors="coerce").astype("float64")
         bits = np.log2(perplexity.where(perplexity > 0))
         if (abs(bits / loss - 1) < _BITS_BY_EVIDENCE).mean() > 0.5:
             raise LmsatError(
                 "the losses are binary logarithms of the perplexities, that is bits: multiply them by ln 2 = 0.6931"
             )
     if "bits_per_byte" in table.columns:
-        per_byte = pd.to_numeric(table["bits_per_byte"], errors="coerce")
+        per_byte = pd.to_numeric(table["bits_per_byte"], errors="coerce").astype("float64")
         if (abs(per_byte / loss - 1) < 1e-6).mean() > 0.5:
             raise LmsatError("the losses are bits per byte: give nats per token in the column loss")
     if (loss <= 0).any():
@@ -111,11 +111,11 @@ def check_nats(table: pd.DataFrame) -> None:
             f"a loss of {loss.min():g} is none: give nats per token, which are above 0, in the column loss"
         )
     if "vocab_size" in table.columns:
-        chance = np.log(pd.to_numeric(table["vocab_size"], errors="coerce"))
-        if (loss > 1.2 * chance).mean() > 0.5:
+        size = pd.to_numeric(table["vocab_size"], errors="coerce").astype("float64")
+        if (loss > 1.2 * np.log(size)).mean() > 0.5:
             raise LmsatError(
-                f"most losses are above ln(vocab_size) = {chance.median():.2f}, that of guessing: give nats per token, "
-                "not bits or perplexities"
+                f"most losses are above ln(vocab_size) = {np.log(size.median()):.2f}, that of guessing: give nats per "
+                "token, not bits or perplexities"
             )
     if loss.median() > _MOST_NATS:
         raise LmsatError(
@@ -124,24 +124,59 @@ def check_nats(table: pd.DataFrame) -> None:
         )
 
 
-def loss_of_results(table: pd.DataFrame) -> pd.DataFrame:
-    """Return ``lmsat_loss`` of each checkpoint in a tidy table of results, one a row, in nats per token.
+def loss_of_results(table: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
+    """Return a metric of ``lmsat_loss`` of each checkpoint in a tidy table of results, one a row.
 
-    Columns: ``model, revision, step, tokens, n_params, n_params_non_embedding, corpus, loss, stderr, path``.
+    Columns: ``model, revision, step, tokens, n_params, n_params_non_embedding, corpus, loss, stderr, path``; ``loss``
+    is in nats per token unless another metric is asked for.
 
     Raises:
         LmsatError: If there is none, or if there are losses on several corpora, which do not compare.
     """
-    loss = table[(table.task == "lmsat_loss") & (table.metric == "loss")]
-    if loss.empty:
+    losses = _losses(table, metric)
+    corpora = sorted(map(str, losses.corpus.dropna().unique())) if "corpus" in losses.columns else []
+    if len(corpora) > 1:
+        raise LmsatError(
+            f"the results hold lmsat_loss on {', '.join(corpora)}, which do not compare: choose one with --corpus NAME"
+        )
+    return losses
+
+
+def losses_of_two_corpora(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the losses of each checkpoint on the first corpus of a tidy table, ``loss``, and on the second.
+
+    The second is ``other_loss``; both in nats per token. The other columns are those of `loss_of_results`.
+
+    Raises:
+        LmsatError: If there are not two corpora, or no checkpoint was measured on both.
+    """
+    losses = _losses(table, "loss")
+    corpora = list(losses.corpus.dropna().unique()) if "corpus" in losses.columns else []
+    if len(corpora) != 2:
+        raise LmsatError(
+            f"transfer needs lmsat_loss on two corpora, and the results have {', '.join(map(str, corpora)) or 'none'}: "
+            "choose two with --corpus TRAINED_ON --corpus OTHER"
+        )
+    keys = [name for name in ("model", "revision") if name in losses.columns]
+    other = losses[losses.corpus == corpora[1]].rename(columns={"loss": "other_loss"})
+    found = losses[losses.corpus == corpora[0]].merge(other[[*keys, "other_loss"]], on=keys)
+    if found.empty:
+        raise LmsatError(
+            f"no checkpoint was measured on both {corpora[0]} and {corpora[1]}: measure some on both"
+        )
+    return found
+
+
+def _losses(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    measured = table[table.task == "lmsat_loss"]
+    if measured.empty:
         raise LmsatError(
             "the results hold no lmsat_loss: measure it with lm_eval --model lmsat or lmsat sweep"
         )
-    corpora = sorted(map(str, loss.corpus.dropna().unique())) if "corpus" in loss.columns else []
-    if len(corpora) > 1:
-        raise LmsatError(
-            f"the results hold lmsat_loss on {', '.join(corpora)}, which do not compare: analyse one corpus at a time"
-        )
+    loss = measured[measured.metric == metric]
+    if loss.empty:
+        known = ", ".join(sorted(set(measured.metric)))
+        raise LmsatError(f"lmsat_loss has no metric '{metric}' in these results: take one of {known}")
     columns = ("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus", "path")
     found = loss[[name for name in columns if name in loss.columns]]
     return found.assign(

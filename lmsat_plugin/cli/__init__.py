@@ -8,14 +8,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from lmsat_plugin import __version__
+from lmsat_plugin.cli.allocate import Allocate
 from lmsat_plugin.cli.bottleneck import Bottleneck
 from lmsat_plugin.cli.checkpoints import Checkpoints
+from lmsat_plugin.cli.context import Context
 from lmsat_plugin.cli.demo import Demo
 from lmsat_plugin.cli.doctor import Doctor
+from lmsat_plugin.cli.efficiency import SampleEfficiency
+from lmsat_plugin.cli.emergence import Emergence
 from lmsat_plugin.cli.eval import Eval
+from lmsat_plugin.cli.fit import Fit
 from lmsat_plugin.cli.ngram import Ngram
 from lmsat_plugin.cli.probes import Probes
 from lmsat_plugin.cli.results import Results
+from lmsat_plugin.cli.saturation import SaturationCommand
+from lmsat_plugin.cli.size import Size
 from lmsat_plugin.cli.sweep import Sweep
 from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
 
@@ -27,10 +34,17 @@ if TYPE_CHECKING:
 COMMANDS: tuple[type[Command], ...] = (
     Demo,
     Checkpoints,
+    Size,
     Sweep,
     Eval,
     Probes,
     Results,
+    SaturationCommand,
+    Fit,
+    Emergence,
+    SampleEfficiency,
+    Context,
+    Allocate,
     Bottleneck,
     Ngram,
     Doctor,

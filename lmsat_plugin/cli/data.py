@@ -1,24 +1,96 @@
-"""What analyses are given on the command line: a tree of results, or a CSV."""
+"""What analyses are given on the command line, and where their figures go."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.errors import LmsatError
+
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
-def read_data(data: str) -> pd.DataFrame:
+def add_data(parser: argparse.ArgumentParser, help_: str) -> None:
+    """Add the data, and how to read it."""
+    parser.add_argument("data", metavar="DATA", help=help_)
+    parser.add_argument(
+        "--corpus",
+        action="append",
+        metavar="NAME",
+        help="only what was measured on this corpus, and what was measured on none; may be given several times",
+    )
+    add_steps(parser)
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """Add where results say steps and tokens."""
+    parser.add_argument(
+        "--step-pattern", metavar="RE", help="where names state the step: (?P<step>...), (?P<tokens>...)"
+    )
+    parser.add_argument("--tokens-per-step", type=int, metavar="N", help="tokens in a training step")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the figure and JSON."""
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw into a file, whose name ends in .png, .svg or .pdf",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def read_data(args: argparse.Namespace, data: str | None = None) -> pd.DataFrame:
     """Return a tidy table of results from a folder or a result file, or the rows of a ``.csv`` file.
 
-    Raises `LmsatError` for what is neither.
+    ``data`` is what is to be read, by default what `add_data` has added. The corpora come in the order in which
+    they were named.
+
+    Raises:
+        LmsatError: For what is neither, and for a corpus that is not there.
     """
-    path = Path(data).expanduser()
+    path = Path(args.data if data is None else data).expanduser()
     if path.suffix.lower() == ".csv":
         from lmsat_plugin.analysis.tables import read_csv
 
-        return read_csv(path)
-    from lmsat_plugin.harness.results import load_results
+        table = read_csv(path)
+    else:
+        from lmsat_plugin.harness.results import load_results
 
-    return load_results(path)
+        table = load_results(path, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
+    return table if args.corpus is None else _of_corpora(table, args.corpus, path)
+
+
+def _of_corpora(table: pd.DataFrame, names: list[str], path: Path) -> pd.DataFrame:
+    if "corpus" not in table.columns:
+        raise LmsatError(f"{path} has no column corpus: leave out --corpus")
+    there = table.corpus.dropna().unique()
+    if missing := [name for name in names if name not in there]:
+        raise LmsatError(
+            f"nothing in {path} was measured on --corpus {missing[0]}: give some of {', '.join(map(str, there))}"
+        )
+    places = {name: place for place, name in enumerate(names)}
+    kept = table[table.corpus.isna() | table.corpus.isin(names)]
+    return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
+
+
+def check_figure(args: argparse.Namespace) -> None:
+    """Raise `LmsatError` for a figure that cannot be written, before anything is computed."""
+    if args.figure is not None:
+        from lmsat_plugin.report.style import check_suffix
+
+        check_suffix(args.figure)
+
+
+def write_figure_of(args: argparse.Namespace, draw: Callable[[], Figure]) -> None:
+    """Draw and write the figure, if one is wanted."""
+    if args.figure is not None:
+        from lmsat_plugin.report.style import write_figure
+
+        write_figure(draw(), args.figure)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.data import add_steps
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
@@ -54,10 +55,7 @@ class Results(Command):
         parser.add_argument(
             "--all", action="store_true", help="keep older measurements of the same value, too"
         )
-        parser.add_argument(
-            "--step-pattern", metavar="RE", help="where names state the step: (?P<step>...), (?P<tokens>...)"
-        )
-        parser.add_argument("--tokens-per-step", type=int, metavar="N", help="tokens in a training step")
+        add_steps(parser)
 
     def run(self, args: argparse.Namespace) -> None:
         """Print or write the table."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lmsat_plugin.analysis.comparable import bits_per_byte, unigram_nats, unigram_normalised_perplexity
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
@@ -33,14 +34,19 @@ class LossProbe(Probe[Settings]):
 
     Metrics: ``loss`` in nats per token, sum over tokens of −log p divided once by their number; ``perplexity``
     e^loss; ``bits_per_byte`` = nats / (ln 2 · bytes of UTF-8); ``loss_stderr``, the standard error of the
-    ratio with documents as the unit that is drawn; ``tokens``, ``bytes``.
+    ratio with documents as the unit that is drawn; ``tokens``, ``bytes``; ``unigram_loss``, the entropy of the
+    tokens' frequencies in this text, nats, and ``unigram_normalised_perplexity`` = e^(loss − unigram_loss) (Roh et al.
+    2020, arXiv 2011.13220), which compare across tokenizers as ``bits_per_byte`` does.
     Arrays: ``by_position`` (mean loss after 0, 1, ... tokens of context, nats; NaN where no token stands) with
     ``by_position_tokens``; ``by_document`` (nats, summed) with ``by_document_tokens``, ``by_document_bytes``.
     """
 
     name = "loss"
     needs = Need.TOKEN_LOSSES
-    higher_is_better = {"loss": False, "perplexity": False, "bits_per_byte": False}
+    higher_is_better = {
+        **{"loss": False, "perplexity": False, "bits_per_byte": False},
+        "unigram_normalised_perplexity": False,
+    }
 
     def start(self, subject: Subject) -> None:
         """Make the sums empty."""
@@ -80,10 +86,15 @@ class LossProbe(Probe[Settings]):
             )
         nats, tokens, n_bytes = float(nats_M.sum()), float(tokens_M.sum()), self.corpus.n_bytes
         loss = nats / tokens
+        unigram = unigram_nats(document.tokens for document in self.corpus.documents)
         metrics = {
             "loss": loss,
             "perplexity": math.exp(loss) if loss < 700 else math.inf,
-            "bits_per_byte": nats / (math.log(2) * n_bytes),
+            "bits_per_byte": bits_per_byte(loss, int(tokens), n_bytes),
+            "unigram_loss": unigram,
+            "unigram_normalised_perplexity": unigram_normalised_perplexity(loss, unigram)
+            if loss < 700
+            else math.inf,
             "tokens": int(tokens),
             "bytes": n_bytes,
         }

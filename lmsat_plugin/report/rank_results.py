@@ -8,9 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.harness.loose_json import as_dict, as_text
-from lmsat_plugin.harness.result_files import parse_result_file, provenance_parts
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.arrays import arrays_of
+from lmsat_plugin.harness.loose_json import as_dict
+from lmsat_plugin.harness.result_files import parse_result_file
 from lmsat_plugin.harness.result_origins import Naming, read_origin
 
 if TYPE_CHECKING:
@@ -227,21 +228,4 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
     Raises `LmsatError` for a file that names none, and for arrays that cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
-    parts = provenance_parts(parse_result_file(file) or {})
-    part = next((part for part in parts if "rank_head" in as_dict(part.get("probes"))), {})
-    name = as_text(part.get("arrays"))
-    if name is None:
-        raise LmsatError(
-            "lmsat_rank_head has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep"
-        )
-    path = file.parent / name
-    try:
-        with safe_open(path, framework="numpy") as stored:
-            keys = [key for key in stored.keys() if key.startswith(("rank_head/", "ngram/w_error"))]  # noqa: SIM118
-            return {key: stored.get_tensor(key) for key in keys}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise LmsatError(
-            f"the arrays {path} cannot be read ({first_sentence(error)}): restore them or run lmsat_rank_head again"
-        ) from error
+    return arrays_of(file, ("rank_head/", "ngram/w_error"))

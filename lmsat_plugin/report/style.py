@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib import rc_context
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from lmsat_plugin.errors import LmsatError
@@ -97,10 +98,10 @@ def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
     return sum(label.count("\n") + 1 for label in labels)
 
 
-def resize(figure: Figure, panels: int, lines: int) -> None:
-    """Give a figure the size of its panels, with room below them for legends of so many lines."""
+def resize(figure: Figure, panels: int, lines: int, rows: int = 1) -> None:
+    """Give a figure the size of so many panels in a row, with room below for legends of so many lines."""
     legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
-    height = PANEL[1] + legend
+    height = rows * PANEL[1] + legend
     figure.set_size_inches(PANEL[0] * panels, height)
     figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
 
@@ -108,3 +109,19 @@ def resize(figure: Figure, panels: int, lines: int) -> None:
 def wrapped(text: str, width: int) -> str:
     """Return a text in lines of at most so many letters."""
     return "\n".join(textwrap.wrap(text, width))
+
+
+def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with labels such as 2e10 at few ticks, for what the axes hold."""
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    low, high = axes.dataLim.intervalx if name == "x" else axes.dataLim.intervaly
+    (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+    narrow = low > 0 and high < 100 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def short_number(value: float) -> str:
+    """Return a number as few letters, such as 2e10."""
+    return f"{value:g}" if value < 1e4 else f"{value:.2g}".replace("e+", "e").replace("e0", "e")

@@ -1,0 +1,124 @@
+"""Curves of score against loss: flat and then rising, or rising from the start, all fitted at once.
+
+Shapes: P checkpoints, C curves, R simulated tables of scores, E thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.emergence.noise import Noise
+
+_POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
+_SATURATIONS = tuple(np.geomspace(0.08, 1.6, 8))
+THRESHOLDS = 200
+_LEAST_BEND = 0.15
+"""Width of the sharpest bend that is no break, as a share of how far the losses spread."""
+LEAST_BESIDE = 4
+"""Checkpoints that have to lie on either side of a threshold."""
+
+
+def break_curves(losses_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return curves that are flat for losses from η on, their η and their parameters: [C, P], [C], [C].
+
+    Below η they rise as (η − L)^p with p from 1 to 2, or saturate as 1 − e^(−(η − L)/h) (Du et al. 2024, Sec. 5).
+    """
+    span = _core(losses_P)
+    shapes, etas, parameters = [], [], []
+    for eta in _thresholds(losses_P):
+        below_P = np.maximum(eta - losses_P, 0) / span
+        forms = [(below_P**power, 3 if power == 1 else 4) for power in _POWERS]
+        forms += [(1 - np.exp(-below_P / width), 4) for width in _SATURATIONS]
+        for shape_P, count in forms:
+            shapes.append(shape_P)
+            etas.append(eta)
+            parameters.append(count)
+    return np.array(shapes), np.array(etas), np.array(parameters)
+
+
+def smooth_curves(losses_P: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Return curves that rise from the start, their names and their parameters: [C, P], C names, [C].
+
+    Lines, parabolas whose vertex is beyond the losses seen, exponentials of either bend, logistic curves, and
+    lines that bend from flat to steep, w ln(1 + e^((η − L)/w)), not too sharply.
+    """
+    span = np.ptp(losses_P)
+    x_P = (losses_P.max() - losses_P) / span
+    # Runs begin far above the losses where most checkpoints are: rates and middles go by the latter.
+    core = _core(losses_P) / span
+    middles = np.concatenate([np.linspace(0, 1 - core, 8)[:-1], np.linspace(1 - core, 1 + core / 2, 40)])
+    found: list[tuple[str, np.ndarray, int]] = [("straight line", x_P, 2)]
+    for beyond in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0):
+        found.append(("parabola", (x_P + beyond) ** 2, 3))
+        found.append(("parabola", -((1 + beyond - x_P) ** 2), 3))
+    for rate in np.geomspace(0.5, 40 / core, 28):
+        found.append(("exponential curve", np.exp(rate * (x_P - 1)), 3))
+        found.append(("exponential curve", -np.exp(-rate * x_P), 3))
+    for middle in middles:
+        for rate in np.geomspace(2, 80 / core, 18):
+            found.append(("logistic curve", 1 / (1 + np.exp(-rate * (x_P - middle))), 4))
+    for middle in middles:
+        for width in core * np.geomspace(_LEAST_BEND, 0.5, 4):
+            found.append(("bent line", np.logaddexp(0, (x_P - middle) / width) * width, 4))
+    names, shapes, parameters = zip(*found, strict=True)
+    return np.array(shapes), list(names), np.array(parameters)
+
+
+def _core(losses_P: np.ndarray) -> float:
+    """Return how far nine of ten losses spread, at least a twentieth of all."""
+    return max(float(np.quantile(losses_P, 0.9) - losses_P.min()), float(np.ptp(losses_P)) / 20)
+
+
+def _thresholds(losses_P: np.ndarray) -> np.ndarray:
+    """Return thresholds to try, rising: evenly spaced ones, and more where there are more checkpoints."""
+    ordered = np.sort(losses_P)
+    inner = ordered[LEAST_BESIDE - 1 : len(ordered) - LEAST_BESIDE + 1]
+    even = np.linspace(inner[0], min(inner[-1], inner[0] + _core(losses_P)), THRESHOLDS // 2)
+    return np.unique(np.concatenate([even, np.quantile(inner, np.linspace(0, 1, THRESHOLDS // 2))]))
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """Fits of C curves, baseline + rise · shape with rise ≥ 0, to scores whose noise is known up to its scale."""
+
+    ones_P: np.ndarray
+    """The baseline, whitened, of norm one."""
+    shapes_CP: np.ndarray
+    """The shapes, whitened, orthogonal to the baseline, of norm one."""
+    parameters_C: np.ndarray
+
+    @classmethod
+    def of(cls, shapes_CP: np.ndarray, parameters_C: np.ndarray, noise: Noise) -> Fits:
+        """Return the fits of curves under some noise."""
+        ones_P = noise.whiten(np.ones(shapes_CP.shape[1]))
+        ones_P /= np.linalg.norm(ones_P)
+        white_CP = noise.whiten(shapes_CP)
+        white_CP -= np.outer(white_CP @ ones_P, ones_P)
+        norms_C = np.linalg.norm(white_CP, axis=1)
+        # A shape that no checkpoint sees is no shape.
+        white_CP /= np.where(norms_C > 1e-9 * max(norms_C.max(), 1e-300), norms_C, np.inf)[:, None]
+        return cls(ones_P, white_CP, parameters_C)
+
+    def sums(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of squares that the baseline alone leaves, and that each curve leaves: [R], [R, C]."""
+        flat_R = np.maximum((white_RP**2).sum(1) - (white_RP @ self.ones_P) ** 2, 1e-300)
+        along_RC = np.maximum(white_RP @ self.shapes_CP.T, 0)
+        return flat_R, np.maximum(flat_R[:, None] - along_RC**2, 1e-300)
+
+    def criteria(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the Bayesian information criterion of the baseline alone, and of each curve: [R], [R, C]."""
+        points = white_RP.shape[1]
+        flat_R, left_RC = self.sums(white_RP)
+        return (
+            points * np.log(flat_R / points) + np.log(points),
+            points * np.log(left_RC / points) + self.parameters_C * np.log(points),
+        )
+
+    def curve(self, white_P: np.ndarray, index: int) -> np.ndarray:
+        """Return the fit of one curve, whitened."""
+        shape_P = self.shapes_CP[index]
+        return self.ones_P * (white_P @ self.ones_P) + shape_P * max(float(white_P @ shape_P), 0)

@@ -1,0 +1,114 @@
+"""How far scores lie from the curve that they follow: samples of questions, and what the checkpoints of a run share.
+
+Shapes: P checkpoints, K columns of a design, X any number of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_KNOTS = 7
+_SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)
+_CORRELATIONS = (0.3, 0.6, 0.8, 0.95)
+_LEAST = 1e-4
+"""The least standard deviation of a score: what is printed has four digits."""
+
+
+def broken_lines(losses_P: np.ndarray) -> np.ndarray:
+    """Return a design [P, K] of broken lines with knots at quantiles of the losses: any smooth curve, roughly."""
+    inner = np.quantile(losses_P, np.linspace(0, 1, min(_KNOTS, max(2, len(losses_P) // 4)) + 1)[1:-1])
+    knots_K = np.unique(np.append(inner, losses_P.max()))
+    hinges_PK = np.maximum(knots_K - losses_P[:, None], 0)
+    return np.column_stack([np.ones(len(losses_P)), hinges_PK])
+
+
+def fitted(design_PK: np.ndarray, values_P: np.ndarray) -> np.ndarray:
+    """Return the least-squares fit of values by a design."""
+    return design_PK @ np.linalg.lstsq(design_PK, values_P, rcond=None)[0]
+
+
+def smooth_variances(losses_P: np.ndarray, variances_P: np.ndarray) -> np.ndarray:
+    """Return sampling variances as a smooth function of the loss, so that no score weighs what luck gave it."""
+    if not variances_P.any():
+        return variances_P
+    return np.maximum(fitted(broken_lines(losses_P), variances_P), np.median(variances_P) / 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Gaussian deviations: independent ones of each checkpoint, and ones that neighbours in a run share."""
+
+    runs: tuple[np.ndarray, ...]
+    """Indices of each run's checkpoints, in the order of training."""
+    factors: tuple[np.ndarray, ...]
+    """Cholesky factors of the covariance of each run's scores."""
+    shared: float
+    """Standard deviation of what neighbours share."""
+    correlation: float
+    """Of what neighbours share, from one checkpoint to the next."""
+
+    @property
+    def deviations_P(self) -> np.ndarray:
+        """Standard deviations of the scores about the curve."""
+        found_P = np.empty(sum(map(len, self.runs)))
+        for index, factor in zip(self.runs, self.factors, strict=True):
+            found_P[index] = np.sqrt((factor**2).sum(1))
+        return found_P
+
+    def whiten(self, values_XP: np.ndarray) -> np.ndarray:
+        """Return values whose deviations are independent, of variance one."""
+        from scipy.linalg import solve_triangular
+
+        white_XP = np.empty_like(values_XP, dtype=np.float64)
+        for index, factor in zip(self.runs, self.factors, strict=True):
+            white_XP[..., index] = solve_triangular(factor, values_XP[..., index].T, lower=True).T
+        return white_XP
+
+
+def estimate_noise(
+    losses_P: np.ndarray, scores_P: np.ndarray, variances_P: np.ndarray, runs: Sequence[np.ndarray]
+) -> Noise:
+    """Return the noise about a common curve of broken lines, by restricted maximum likelihood.
+
+    A score's covariance is its sampling variance (0 where unknown), plus an excess of its own, plus a share that falls
+    by a factor with each checkpoint between two of one run. Both standard deviations and the factor are the best of
+    a grid.
+    """
+    design_PK = broken_lines(losses_P)
+    residuals_P = scores_P - fitted(design_PK, scores_P)
+    scale = max(float(residuals_P.std()), float(np.sqrt(np.median(variances_P))), _LEAST)
+    best, chosen = -np.inf, None
+    for correlation in _CORRELATIONS:
+        for shared in np.array(_SHARES) * scale / 2:
+            if shared == 0 and correlation != _CORRELATIONS[0]:
+                continue
+            for excess in np.array(_SHARES) * scale / 4:
+                noise = _noise(variances_P + excess**2 + _LEAST**2, runs, shared, correlation)
+                likelihood = _restricted_likelihood(noise, design_PK, residuals_P)
+                if likelihood > best:
+                    best, chosen = likelihood, noise
+    assert chosen is not None
+    return chosen
+
+
+def _noise(variances_P: np.ndarray, runs: Sequence[np.ndarray], shared: float, correlation: float) -> Noise:
+    factors = []
+    for index in runs:
+        distances = np.abs(np.subtract.outer(np.arange(len(index)), np.arange(len(index))))
+        factors.append(np.linalg.cholesky(np.diag(variances_P[index]) + shared**2 * correlation**distances))
+    return Noise(tuple(runs), tuple(factors), shared, correlation)
+
+
+def _restricted_likelihood(noise: Noise, design_PK: np.ndarray, residuals_P: np.ndarray) -> float:
+    white_KP = noise.whiten(np.vstack([design_PK.T, residuals_P]))
+    design, residuals = white_KP[:-1].T, white_KP[-1]
+    q_PK, r_KK = np.linalg.qr(design)
+    rest = residuals - q_PK @ (q_PK.T @ residuals)
+    logs = sum(np.log(np.diag(factor)).sum() for factor in noise.factors)
+    return -float(logs + np.log(np.abs(np.diag(r_KK))).sum() + rest @ rest / 2)

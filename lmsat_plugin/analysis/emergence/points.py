@@ -1,0 +1,198 @@
+"""Scores beside losses: what analyses of emergence read, from a CSV or from a tidy table of results."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+NEEDED = ("model", "task", "metric")
+# Of metrics that fall, only this one compares to guessing: the others are perplexities and the like.
+_LOWER_IS_BETTER = {"brier_score"}
+_HIGHER_IS_BETTER = {
+    *("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob", "exact_match", "em", "f1"),
+    *("pass@1", "mcc", "bleu", "rouge1", "rouge2", "rougeL", "chrf"),
+}
+_SHARES = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob", "exact_match", "em"}
+_OTHER_VOCABULARY = 1.02
+"""Ratio of rows of the embedding; models of one tokenizer pad their vocabulary to some multiple."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of one task and metric, a row for each checkpoint: ``model, loss, score, variance`` and factors."""
+
+    task: str
+    metric: str
+    loss: str
+    """The name of the loss: ``loss`` is in nats per token."""
+    chance: float | None
+    """None where it is not known."""
+    perfect: float | None
+    sign: int
+    """1 where higher scores are better, −1 where lower ones are."""
+    table: pd.DataFrame
+    """In the order of the models' training; ``variance`` is the sampling variance, 0 where unknown."""
+
+    @property
+    def losses_P(self) -> np.ndarray:
+        """Losses, in the unit of the table."""
+        return self.table["loss"].to_numpy()
+
+    @property
+    def gains_P(self) -> np.ndarray:
+        """Scores, negative where lower is better; from chance on where that is known."""
+        return self.sign * (self.table["score"].to_numpy() - (self.chance or 0.0))
+
+    @property
+    def runs(self) -> list[np.ndarray]:
+        """Rows of each model, in the order of training."""
+        models_P = self.table["model"].to_numpy()
+        return [np.flatnonzero(models_P == model) for model in dict.fromkeys(models_P)]
+
+    def normalised(self) -> np.ndarray:
+        """Return scores of which 0 is chance and 1 perfect (Du et al. 2024, Sec. 5); NaN where either is not known."""
+        if self.chance is None or self.perfect is None:
+            return np.full(len(self.table), np.nan)
+        return (self.table["score"].to_numpy() - self.chance) / (self.perfect - self.chance)
+
+
+def scores_of(
+    table: pd.DataFrame, *, loss: str = "loss", task: str = "*", metric: str = "*", factor: str | None = None
+) -> list[Scores]:
+    """Return the scores of each task and metric in a table, whose names match two globs.
+
+    A table of results is joined: the scores of each checkpoint with the metric ``loss`` of its ``lmsat_loss``. Metrics
+    that are not better the higher, Brier scores apart, are left out; so are those of unknown direction.
+
+    Raises:
+        LmsatError: For a column or a loss that is missing, for losses that are not in nats, for shares in per cent,
+            and if no score is left.
+    """
+    rows = _of_results(table, loss) if is_tidy(table) else _of_csv(table, loss)
+    if loss == "loss":
+        _warn_of_vocabularies(rows)
+    if factor is not None and factor not in rows.columns:
+        raise LmsatError(f"the table has no column '{factor}' for a factor: it has {', '.join(rows.columns)}")
+    found = [
+        one
+        for name, kind in sorted(set(zip(rows["task"], rows["metric"], strict=True)))
+        if fnmatchcase(name, task) and fnmatchcase(kind, metric)
+        for one in _scores(name, kind, loss, rows[(rows["task"] == name) & (rows["metric"] == kind)])
+    ]
+    if not found:
+        raise LmsatError(
+            f"no task and metric that match '{task}' and '{metric}' are scores that improve in a known direction: "
+            f"there are {', '.join(sorted(set(rows.task + ' ' + rows.metric))[:8])}; "
+            "a column higher_is_better tells of others"
+        )
+    return found
+
+
+def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
+    if missing := [name for name in (*NEEDED, loss, "score") if name not in table.columns]:
+        raise LmsatError(
+            f"the table has no column '{missing[0]}': it needs model, {loss}, task, metric and score, "
+            f"and has {', '.join(table.columns)}"
+        )
+    if (nameless := table[list(NEEDED)].isna().any(axis=1)).any():
+        row = int(nameless.to_numpy().argmax()) + 1
+        raise LmsatError(f"row {row} lacks a model, task or metric: fill it in or leave the row out")
+    if loss != "loss":
+        table = table.drop(columns="loss", errors="ignore").rename(columns={loss: "loss"})
+    rows = numbers(
+        table, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step"), positive=["loss"]
+    )
+    if loss == "loss":
+        check_nats(rows)
+    rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
+    return rows.reset_index(drop=True)
+
+
+def _of_results(table: pd.DataFrame, loss: str) -> pd.DataFrame:
+    """Return the rows of a CSV made of results, with those checkpoints that have both a loss and scores."""
+    checkpoint = ["model", *(name for name in ("revision",) if name in table.columns)]
+    losses = loss_of_results(table, loss)[[*checkpoint, "loss"]].drop_duplicates(checkpoint, keep="last")
+    scores = table[~table.task.str.startswith("lmsat_")]
+    for name, inside, nothing in (("task", "num_fewshot", None), ("metric", "filter", "none")):
+        if inside in scores.columns:
+            several = scores.groupby(["task", "metric"])[inside].transform("nunique") > 1
+            label = scores[name] + f" ({inside}=" + scores[inside].astype(str) + ")"
+            scores = scores.assign(**{name: label.where(several & (scores[inside] != nothing), scores[name])})
+    rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
+    if rows.empty:
+        raise LmsatError(
+            "no checkpoint has both lmsat_loss and scores: measure both, under one model's name and revision"
+        )
+    return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
+
+
+def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
+    if "vocab_size" not in rows.columns or not len(sizes := rows["vocab_size"].dropna().astype(float)):
+        return
+    if sizes.max() > _OTHER_VOCABULARY * sizes.min():
+        logger.warning(
+            "vocabularies of %d to %d tokens: losses per token of different tokenizers do not compare; "
+            "take bits_per_byte for the loss",
+            sizes.min(),
+            sizes.max(),
+        )
+
+
+def _scores(task: str, metric: str, loss: str, rows: pd.DataFrame) -> Iterator[Scores]:
+    bare = metric.partition(" (")[0]
+    if bare in _LOWER_IS_BETTER:
+        sign = -1
+    elif bare in _HIGHER_IS_BETTER or _said_to_rise(rows):
+        sign = 1
+    else:
+        return
+    if bare in _SHARES and rows["score"].max() > 1:
+        raise LmsatError(
+            f"{metric} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent"
+        )
+    chance = chance_level(task, bare)
+    if "chance" in rows.columns and len(given := rows["chance"].dropna()):
+        if given.nunique() > 1:
+            raise LmsatError(
+                f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task"
+            )
+        chance = float(given.iloc[0])
+    order = [name for name in ("model", "step") if name in rows.columns]
+    if "step" not in order:
+        rows, order = rows.assign(order=-rows["loss"]), ["model", "order"]
+    rows = rows.sort_values(order, kind="stable", ignore_index=True)
+    perfect = 0.0 if sign < 0 else 1.0 if rows["score"].max() <= 1 else None
+    yield Scores(task, metric, loss, chance, perfect, sign, rows.assign(variance=_variances(rows, sign)))
+
+
+def _said_to_rise(rows: pd.DataFrame) -> bool:
+    if "higher_is_better" not in rows.columns:
+        return False
+    stated = rows["higher_is_better"].dropna()
+    return len(stated) > 0 and bool(stated.astype(bool).all())
+
+
+def _variances(rows: pd.DataFrame, sign: int) -> np.ndarray:
+    """Return sampling variances from ``stderr``, else those of shares of ``n_samples`` questions, else 0."""
+    scores_P = rows["score"].to_numpy()
+    if "stderr" in rows.columns and rows["stderr"].notna().all():
+        return rows["stderr"].to_numpy() ** 2
+    counted = "n_samples" in rows.columns and rows["n_samples"].gt(0).all()
+    if counted and sign > 0 and scores_P.min() >= 0 and scores_P.max() <= 1:
+        return scores_P * (1 - scores_P) / rows["n_samples"].to_numpy()
+    return np.zeros(len(rows))

@@ -1,0 +1,102 @@
+"""What the geometry did meanwhile: evidence beside the verdict, never part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LEAST = 4
+_COLLAPSED = 0.5
+_ANISOTROPY = "lmsat_anisotropy", "anisotropy_last"
+_ENTROPY = "lmsat_head", "singular_entropy"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """When a model's geometry turned, in training steps, and how that goes with its loss (Godey et al. 2024, Sec. 4).
+
+    None stands for what did not happen or was not measured. It co-occurs with saturation; low rank alone does not
+    cause it (Kulkarni et al. 2026).
+    """
+
+    anisotropy_jump_step: int | None = None
+    """The end of the steepest rise of the last layer's anisotropy by step of ln(step), if it rises at all."""
+    anisotropy_above_half_step: int | None = None
+    """The first checkpoint from which on the last layer's anisotropy stays above 0.5 (Fig. 3)."""
+    entropy_turn_step: int | None = None
+    """Where the singular entropy of the LM head is lowest, if it rises afterwards (Fig. 5)."""
+    entropy_spike_step: int | None = None
+    """The end of the steepest rise of the logarithm of the singular entropy after its turn."""
+    lags: dict[str, int] | None = None
+    """Each of these steps minus that of the lowest loss; positive where the geometry turns later."""
+    rates: dict[str, float] | None = None
+    """Spearman correlation between checkpoints of the rate of change, by ln(step), of the loss and of each of
+    ``anisotropy_last`` and ln ``singular_entropy``."""
+
+
+def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, best_step: int) -> Geometry:
+    """Return what the results of one model say of its geometry, beside a series of losses at some steps.
+
+    ``results`` are rows of a tidy table. Series of fewer than four checkpoints say nothing.
+    """
+    anisotropy, entropy = (_series(results, *name) for name in (_ANISOTROPY, _ENTROPY))
+    found: dict[str, int | None] = {}
+    rates = {}
+    if anisotropy is not None:
+        found["anisotropy_jump_step"] = _steepest_rise(*anisotropy)
+        found["anisotropy_above_half_step"] = _stays_above(*anisotropy)
+        rates["anisotropy_last"] = _correlation(steps, values, *anisotropy)
+    if entropy is not None:
+        entropy = entropy[0], np.log(np.maximum(entropy[1], np.finfo(np.float64).tiny))
+        turn = int(entropy[1].argmin())
+        if turn < len(entropy[1]) - 1:
+            found["entropy_turn_step"] = int(entropy[0][turn])
+            found["entropy_spike_step"] = _steepest_rise(entropy[0][turn:], entropy[1][turn:])
+        rates["singular_entropy"] = _correlation(steps, values, *entropy)
+    lags = {name.removesuffix("_step"): step - best_step for name, step in found.items() if step is not None}
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    return Geometry(**found, lags=lags or None, rates=known or None)
+
+
+def _series(results: pd.DataFrame, task: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return steps above 0 and values; None for fewer than four."""
+    rows = results[(results.task == task) & (results.metric == metric) & (results.step > 0)]
+    rows = rows[np.isfinite(rows.value)].drop_duplicates("step").sort_values("step")
+    if len(rows) < _LEAST:
+        return None
+    return rows.step.to_numpy(np.int64), rows.value.to_numpy(np.float64)
+
+
+def _rates(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.diff(values) / np.diff(np.log(steps))
+
+
+def _steepest_rise(steps: np.ndarray, values: np.ndarray) -> int | None:
+    rates = _rates(steps, values)
+    return int(steps[rates.argmax() + 1]) if rates.max() > 0 else None
+
+
+def _stays_above(steps: np.ndarray, values: np.ndarray) -> int | None:
+    below = np.flatnonzero(values <= _COLLAPSED)
+    first = below[-1] + 1 if len(below) else 0
+    return int(steps[first]) if first < len(steps) else None
+
+
+def _correlation(
+    steps: np.ndarray, values: np.ndarray, other_steps: np.ndarray, others: np.ndarray
+) -> float | None:
+    from scipy.stats import spearmanr
+
+    shared = np.intersect1d(steps[steps > 0], other_steps)
+    if len(shared) < _LEAST + 1:
+        return None
+    mine = _rates(shared, values[np.isin(steps, shared)])
+    theirs = _rates(shared, others[np.isin(other_steps, shared)])
+    if not np.ptp(mine) or not np.ptp(theirs):
+        return None
+    return float(spearmanr(mine, theirs).statistic)

@@ -1,0 +1,148 @@
+"""Is the end of a run worse than its best stretch, by more than chance makes of the best of many?
+
+A stretch is some checkpoints in a row. All values here are such that lower is better.
+Shapes: K checkpoints, S stretches before the last, M documents, R repetitions, m checkpoints of the last stretch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from lmsat_plugin.analysis.saturation.noise import Smoother, correlated, without_outliers
+
+_SHORTEST = 3
+# How neighbouring checkpoints of healthy published runs correlate: weighed against what a run itself shows.
+_USUAL_PHI, _SPREAD_OF_PHI = 0.2, 0.2
+# A fall of less than so many wobbles to the best stretch may be none.
+_DOUBTFUL = 0.5
+_RESOLUTION = 1e-3
+_DRAWN = 2_000_000
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Every stretch that may be the best, and the last one."""
+
+    firsts_S: np.ndarray
+    stops_S: np.ndarray
+    last: int
+    """Number of checkpoints in the last stretch."""
+
+    @classmethod
+    def of(cls, checkpoints: int, last: int | None = None) -> Stretches:
+        """Return those of a run; by default the last has five checkpoints, less of a short run, more of a long one.
+
+        Stretches before it have from three checkpoints to as many as it.
+        """
+        if last is None:
+            last = max(5, checkpoints // 12) if checkpoints >= 15 else max(_SHORTEST, checkpoints // 3)
+        lengths = range(min(_SHORTEST, last), last + 1)
+        pairs = [
+            (first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)
+        ]
+        firsts, stops = np.array(pairs).T
+        return cls(firsts, stops, last)
+
+    def means(self, values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean of each stretch, shape [R, S], and that of the last, shape [R]."""
+        sums = np.cumsum(np.pad(values_RK, ((0, 0), (1, 0))), axis=1)
+        means_RS = (sums[:, self.stops_S] - sums[:, self.firsts_S]) / (self.stops_S - self.firsts_S)
+        return means_RS, (sums[:, -1] - sums[:, -1 - self.last]) / self.last
+
+    def rises(self, values_RK: np.ndarray, variances_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rise of each run from its best stretch, in standard errors, and the index of that stretch."""
+        means_RS, last_R = self.means(values_RK)
+        variances_RS, last_variance_R = self.means(variances_K[None])
+        errors_S = np.sqrt(variances_RS[0] / (self.stops_S - self.firsts_S) + last_variance_R[0] / self.last)
+        rises_RS = (last_R[:, None] - means_RS) / errors_S
+        best_R = rises_RS.argmax(1)
+        return rises_RS[np.arange(len(values_RK)), best_R], best_R
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The last stretch of a run against the best before it."""
+
+    size: float
+    """Mean of the last minus mean of the best, in the unit of the values."""
+    first: int
+    stop: int
+    """Where the best stretch begins and ends, as indices of checkpoints."""
+    last: int
+    """Number of checkpoints in the last stretch."""
+    p_value: float
+    """How often wobble alone gives as much in a run that does not rise."""
+    sigma: float
+    """Standard deviation of one checkpoint about the curve."""
+    phi: float
+    """Correlation of neighbouring checkpoints."""
+    stderr: float
+    """Standard error of ``size`` for these two stretches, from the wobble."""
+
+
+def rise_of(
+    log_steps_K: np.ndarray,
+    values_K: np.ndarray,
+    repetitions: int,
+    rng: np.random.Generator,
+) -> Rise:
+    """Return the rise at the end of a run, with the share of runs without a rise that show one as large.
+
+    Those are simulated: they follow this one while it falls, clearly, to its best stretch and stay there, with
+    autoregressive wobble of its own size, and everything is estimated anew in each. How strongly neighbours correlate
+    is known only roughly from one run, so each draws its own.
+    """
+    stretches, smoother = Stretches.of(len(values_K)), Smoother(log_steps_K)
+    ones_K, size = np.ones(len(values_K)), len(values_K)
+    wobble = smoother.wobble(values_K[None])
+    # Equal values, as of an accuracy on few questions, would have no wobble at all.
+    floor = max(_RESOLUTION * float(np.ptp(values_K)), np.finfo(np.float64).tiny)
+    scale = max(float(wobble.white_R[0]), floor)
+    rises_R, best_R = stretches.rises(values_K[None], ones_K)
+    first, stop = int(stretches.firsts_S[best_R[0]]), int(stretches.stops_S[best_R[0]])
+    means_RS, last_R = stretches.means(values_K[None])
+    level = float(means_RS[0, best_R[0]])
+    curve_K = np.full(size, level)
+    falling_K = isotonic_regression(values_K[:stop], increasing=False).x
+    curve_K[:stop] += np.maximum(0, falling_K - level - _DOUBTFUL * scale)
+    usual, spread = _belief(smoother.phi(wobble), size)
+    as_large, done = 0, 0
+    while done < repetitions:
+        number = min(max(1, _DRAWN // size**2), repetitions - done)
+        phi_R = np.clip(rng.normal(usual, spread, number), 0, 0.8)
+        sigma_R1 = scale * smoother.sigma_over_white(wobble, phi_R)[:, None]
+        runs_RK = curve_K + sigma_R1 * correlated(rng.standard_normal((number, size)), phi_R)
+        runs_RK = without_outliers(runs_RK)
+        scales_R = smoother.wobble(runs_RK).white_R
+        as_large += int((stretches.rises(runs_RK, ones_K)[0] / scales_R >= rises_R[0] / scale).sum())
+        done += number
+    sigma = scale * float(smoother.sigma_over_white(wobble, np.array([usual]))[0])
+    weights_K = np.zeros(size)
+    weights_K[first:stop] = -1 / (stop - first)
+    weights_K[size - stretches.last :] += 1 / stretches.last
+    return Rise(
+        float(last_R[0]) - level,
+        first,
+        stop,
+        stretches.last,
+        (1 + as_large) / (1 + repetitions),
+        sigma,
+        usual,
+        error_of(weights_K, sigma, usual),
+    )
+
+
+def error_of(weights_K: np.ndarray, sigma: float, phi: float) -> float:
+    """Return the standard error of a weighted sum of checkpoints, from their wobble."""
+    places = np.arange(len(weights_K))
+    return sigma * float(np.sqrt(weights_K @ phi ** np.abs(np.subtract.outer(places, places)) @ weights_K))
+
+
+def _belief(phi: float, checkpoints: int) -> tuple[float, float]:
+    """Return mean and spread of the correlation of neighbours, given what one run shows."""
+    error = 0.9 / np.sqrt(checkpoints)
+    precision = 1 / _SPREAD_OF_PHI**2 + 1 / error**2
+    return (_USUAL_PHI / _SPREAD_OF_PHI**2 + phi / error**2) / precision, precision**-0.5

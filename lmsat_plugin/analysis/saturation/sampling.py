@@ -1,0 +1,71 @@
+"""Would another sample of documents, or of questions, show the rise as well?
+
+Shapes: K checkpoints, S stretches before the last, M documents, R repetitions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.saturation.rise import Stretches
+
+_DRAWN = 10_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """The losses of all K checkpoints of a run on the same M documents."""
+
+    nats_KM: np.ndarray
+    """−Σ ln p over a document's tokens."""
+    tokens_M: np.ndarray
+
+
+def p_value_of_documents(
+    documents: Documents, stretches: Stretches, repetitions: int, rng: np.random.Generator
+) -> float:
+    """Return the share of samples without a rise that show one as large, documents as the unit that is drawn.
+
+    The loss of the last stretch minus that of each other is paired by document. The largest of these differences in
+    its own standard errors is compared with what it is where all are zero: for that, each document's part of every
+    difference is given one random sign and size (a multiplier bootstrap of the maximum), which keeps how the
+    stretches correlate, and so corrects for choosing the best of many.
+    """
+    tokens = documents.tokens_M.sum()
+    means_MS, last_M = stretches.means(documents.nats_KM.T)
+    differences_MS = last_M[:, None] - means_MS
+    parts_MS = (differences_MS - differences_MS.sum(0) / tokens * documents.tokens_M[:, None]) / tokens
+    number = len(parts_MS)
+    errors_S = np.sqrt(number / (number - 1) * (parts_MS**2).sum(0))
+    known = errors_S > 0
+    if not known.any():
+        return 1.0
+    parts_MS = parts_MS[:, known] / errors_S[known]
+    seen = (differences_MS.sum(0)[known] / tokens / errors_S[known]).max()
+    as_large, done = 0, 0
+    while done < repetitions:
+        drawn = min(max(1, _DRAWN // parts_MS.size + 1), repetitions - done)
+        as_large += int(((rng.standard_normal((drawn, number)) @ parts_MS).max(1) >= seen).sum())
+        done += drawn
+    return (1 + as_large) / (1 + repetitions)
+
+
+def p_value_of_stderrs(
+    values_K: np.ndarray,
+    stderr_K: np.ndarray,
+    stretches: Stretches,
+    repetitions: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return the same from standard errors alone, of checkpoints taken as independent samples.
+
+    On the same questions neighbours agree more than that: the true share is smaller.
+    """
+    variances_K = stderr_K**2
+    seen = stretches.rises(values_K[None], variances_K)[0][0]
+    noise_RK = stderr_K * rng.standard_normal((repetitions, len(values_K)))
+    return (1 + int((stretches.rises(noise_RK, variances_K)[0] >= seen).sum())) / (1 + repetitions)

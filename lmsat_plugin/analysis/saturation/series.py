@@ -1,0 +1,200 @@
+"""One metric of one model over its training, taken from a table.
+
+Shapes: K checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, numbers
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+DEFAULT = "lmsat_loss", "loss"
+_OF_ONE_SERIES = ("model", "corpus", "num_fewshot", "filter")
+_RATIOS = re.compile(r"(^|_)(ppl|perplexity)($|_)")
+# What is smaller than this share of a run is its beginning, where tasks are guessed and losses fall steeply.
+_BEGINNING = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """K checkpoints in the order of their steps."""
+
+    model: str
+    task: str | None
+    metric: str
+    corpus: str | None
+    num_fewshot: int | None
+    filter: str | None
+    steps_K: np.ndarray
+    """int64."""
+    tokens_K: np.ndarray | None
+    """Tokens trained on, float64 with NaN; None if no checkpoint says it."""
+    values_K: np.ndarray
+    """As measured."""
+    stderr_K: np.ndarray | None
+    """Standard errors of the values, NaN or 0 where they are not known; None if the table has none."""
+    higher_is_better: bool
+    paths: tuple[str, ...]
+    """The result file of each checkpoint, as the table names it; empty for a table that names none."""
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether values are compared by their ratio: perplexities."""
+        return _RATIOS.search(self.metric) is not None
+
+    @property
+    def losses_K(self) -> np.ndarray:
+        """The values as something of which less is better: perplexities as their logarithm, scores negated."""
+        if self.is_ratio:
+            return np.log(self.values_K)
+        return -self.values_K if self.higher_is_better else self.values_K
+
+    @property
+    def errors_K(self) -> np.ndarray | None:
+        """The standard errors of `losses_K`; None unless all are known."""
+        if self.stderr_K is None or not (np.isfinite(self.stderr_K) & (self.stderr_K > 0)).all():
+            return None
+        return self.stderr_K / self.values_K if self.is_ratio else self.stderr_K
+
+    @property
+    def chance(self) -> float | None:
+        """What guessing scores, where that is known."""
+        return None if self.task is None else chance_level(self.task, self.metric)
+
+    def since(self, min_step: int | None) -> Series:
+        """Return the checkpoints from a step on; by default from a hundredth of the last one's."""
+        if min_step is None:
+            min_step = int(np.ceil(_BEGINNING * self.steps_K[-1]))
+        kept = np.flatnonzero(self.steps_K >= max(min_step, 1))
+        return replace(
+            self,
+            steps_K=self.steps_K[kept],
+            tokens_K=None if self.tokens_K is None else self.tokens_K[kept],
+            values_K=self.values_K[kept],
+            stderr_K=None if self.stderr_K is None else self.stderr_K[kept],
+            paths=tuple(self.paths[index] for index in kept) if self.paths else (),
+        )
+
+
+def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None = None) -> list[Series]:
+    """Return the series of one metric in a table, one for each model, corpus, number of examples and filter.
+
+    Args:
+        table: A tidy table of results, or one with the columns ``model``, ``step``, ``loss`` (nats per token) and
+            optionally ``tokens``, ``stderr``.
+        task: By default ``lmsat_loss``, or the only task there is.
+        metric: By default ``loss``, or the only metric there is.
+
+    Raises:
+        LmsatError: For a table without these columns, a choice that is not clear or not there, a metric of which it is
+            not known whether more is better, and two values of one model at one step.
+    """
+    if is_tidy(table):
+        task, metric = _choose(table, task, metric)
+        rows = table[(table.task == task) & (table.metric == metric)]
+        rows = rows.rename(columns={"value": metric})
+    elif (task, metric) in ((None, None), (None, "loss"), DEFAULT):
+        task, metric, rows = None, "loss", table
+        if "higher_is_better" not in rows.columns:
+            rows = rows.assign(higher_is_better=False)
+    else:
+        raise LmsatError("this table holds losses alone: leave out --task and --metric, or give results")
+    if "step" in rows.columns and rows["step"].isna().all():
+        raise LmsatError(
+            "no result says at which step it was measured: name the steps with lmsat results DIR --step-pattern RE "
+            "--format csv --output FILE.csv, and give that file"
+        )
+    rows = numbers(rows, ("step", metric), optional=("tokens", "stderr"))
+    if task is None:
+        if "model" not in rows.columns:
+            raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
+        check_nats(rows)
+    keys = [name for name in _OF_ONE_SERIES if name in rows.columns]
+    groups = rows.groupby(keys, dropna=False, sort=False)
+    return [_series(group.sort_values("step"), task, metric) for _, group in groups]
+
+
+def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
+    """Return the task and the metric that are meant; those without a better direction are never."""
+    found = table[["task", "metric"]].drop_duplicates()
+    asked = found[(found.task == (task or found.task)) & (found.metric == (metric or found.metric))]
+    if asked.empty:
+        raise LmsatError(
+            f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(found)}"
+        )
+    if "higher_is_better" in table.columns:
+        directed = table[table.higher_is_better.notna()]
+        asked = asked[
+            asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)
+        ]
+    if asked.empty:
+        raise LmsatError(
+            f"whether more is better is not known of {' '.join(filter(None, (task, metric)))}: choose a loss or a score"
+        )
+    pairs = list(asked.itertuples(index=False, name=None))
+    if DEFAULT in pairs:
+        return DEFAULT
+    if len(pairs) > 1:
+        raise LmsatError(f"there are several metrics, so name one with --task T --metric M: {_listed(asked)}")
+    return pairs[0]
+
+
+def _listed(pairs: pd.DataFrame) -> str:
+    names = [" ".join(pair) for pair in pairs.sort_values(["task", "metric"]).itertuples(index=False)]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _series(rows: pd.DataFrame, task: str | None, metric: str) -> Series:
+    facts = dict(_facts(rows))
+    if (twice := rows["step"].duplicated()).any():
+        raise LmsatError(
+            f"{facts['model']} has two values for step {int(rows['step'][twice].iloc[0])}: keep one, or give the runs "
+            "different names in the column model"
+        )
+    if _RATIOS.search(metric) and (rows[metric] <= 0).any():
+        raise LmsatError(
+            f"{facts['model']} has a {metric} of {rows[metric].min():g}, which cannot be: leave it out"
+        )
+    direction = rows["higher_is_better"].dropna()
+    tokens, stderr = (
+        rows[name].to_numpy(np.float64) if name in rows.columns else None for name in ("tokens", "stderr")
+    )
+    return Series(
+        task=task,
+        metric=metric,
+        steps_K=rows["step"].to_numpy(np.int64),
+        tokens_K=None if tokens is None or np.isnan(tokens).all() else tokens,
+        values_K=rows[metric].to_numpy(np.float64),
+        stderr_K=stderr,
+        higher_is_better=bool(direction.iloc[0]) if len(direction) else False,
+        paths=tuple(rows["path"]) if "path" in rows.columns else (),
+        **facts,
+    )
+
+
+def _facts(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    import pandas as pd
+
+    for name in _OF_ONE_SERIES:
+        value = rows[name].iloc[0] if name in rows.columns else None
+        value = None if value is None or pd.isna(value) else value
+        yield (
+            name,
+            int(value)
+            if name == "num_fewshot" and value is not None
+            else value
+            if value is None
+            else str(value),
+        )

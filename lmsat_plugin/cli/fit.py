@@ -1,0 +1,144 @@
+"""``lmsat fit``: scaling laws, with intervals and what there is to beware of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.data import add_data, add_output, check_figure, read_data, write_figure_of
+from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+class Fit(Command):
+    """Fit a scaling law to losses, by the least sum of Huber losses (delta 0.001) of log residuals.
+
+    chinchilla  L = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022); columns n_params, tokens
+    kaplan-n    L = (N_c/N)^alpha_N (Kaplan et al. 2020, eq. 1.1); n_params_non_embedding
+    kaplan-d    L = (D_c/D)^alpha_D (eq. 1.2); tokens
+    kaplan-c    L = (C_c/C)^alpha_C (eq. 3.3); pf_days, or flops, or 6ND
+    kaplan-nd   L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D (eq. 1.5); n_params_non_embedding, tokens
+    kaplan-ns   L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S (eq. 1.6); n_params_non_embedding, s_min, or steps with
+                batch_tokens
+    context     L = a + b T^-c (Sec. D.5), of each model; position, from 1 on
+    transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
+
+    Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss from a results
+    tree. Rows of one run are drawn together in the bootstrap, which gives the intervals (90 %).
+    """
+
+    name = "fit"
+    help = "scaling laws"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the law, the data, what is given, what is to be predicted, and the outputs."""
+        parser.add_argument("law", metavar="LAW", help="one of these laws")
+        add_data(parser, "a CSV, or a folder with result files")
+        parser.add_argument(
+            "--given", default="", metavar="NAME=VALUE,...", help="constants that are not fitted"
+        )
+        parser.add_argument(
+            "--predict", metavar="DATA", help="predict the losses of these rows, and their gaps to the law"
+        )
+        parser.add_argument(
+            "--repetitions", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+        )
+        add_output(parser)
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Print the fit, and write the figure."""
+        from lmsat_plugin.analysis.scaling_laws import fit
+
+        check_figure(args)
+        found = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
+        predictions = None if args.predict is None else found.predict(read_data(args, args.predict))
+        write_figure_of(args, lambda: found.plot(predictions))
+        facts = found.facts() | ({} if predictions is None else predictions.facts())
+        if args.json:
+            print(json.dumps(facts, indent=2, allow_nan=False))
+            return
+        for one in (facts, *facts["others"]):
+            _print(one)
+        if predictions is not None:
+            _print_predictions(facts)
+
+
+def _given(text: str) -> dict[str, float]:
+    """Return the constants in ``A=1,B=2``. Raises `LmsatError` for what is none."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise LmsatError(
+                f"--given {part} is no constant with a number: write B=410.7,beta=0.28"
+            ) from None
+    return found
+
+
+def _print(one: dict[str, Any]) -> None:
+    of = one["model"] or one["n"]
+    spread, condition, objective = one["spread"], one["condition_number"], one["objective"]
+    close = f"within {100 * spread['tolerance']:g} % of the objective"
+    rows = [
+        [name, _cell(part["value"]), _interval(part), _range(spread["params"].get(name, (None, None)))]
+        for name, part in (one["params"] | one["derived"]).items()
+    ]
+    title = f"{one['formula']}{f', {of}' if of else ''}"
+    print_table(title, ["constant", "value", f"{100 * one['confidence']:g} % interval", close], rows)
+    runs = "" if one["n_runs"] == one["n_points"] else f" of {one['n_runs']} runs"
+    print(
+        f"{one['n_points']} points{runs}, residuals {one['residual_rms']:.4g} (rms of log loss); {objective['what']} "
+        f"(delta {objective['delta']:g}) {objective['value']:.6e}, from {spread['best']} of {spread['starts']} starts"
+    )
+    if condition["all"] is not None:
+        print(
+            f"condition number {condition['all']:.4g}, of the exponents alone {_cell(condition['exponents'])}"
+        )
+    if held_out := one["held_out"]:
+        print(
+            f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
+            f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
+        )
+    for kind in ("notes", "warnings"):
+        for sentence in one[kind]:
+            print(f"{kind[:-1]}: {sentence}")
+
+
+def _print_predictions(facts: dict[str, Any]) -> None:
+    """Print the gaps at the best and final checkpoints, or each row's where there are no such."""
+    if gaps := facts.get("gaps"):
+        means = {"model": "mean", "best": gaps["mean_best"], "final": gaps["mean_final"]}
+        print_table(
+            "Gap to the law by checkpoint",
+            ["model", "best %", "final %"],
+            [[one["model"], 100 * one["best"], 100 * one["final"]] for one in (*gaps["models"], means)],
+        )
+        return
+    rows = facts["predictions"]
+    columns = [name for name in rows[0] if name != "gap"]
+    print_table(
+        "Predictions",
+        [*columns, "gap %"],
+        [
+            [*(_cell(row[name]) for name in columns), "" if row["gap"] is None else 100 * row["gap"]]
+            for row in rows
+        ],
+    )
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else value
+
+
+def _interval(part: dict[str, Any]) -> str:
+    return "given" if part.get("given") else _range((part["low"], part["high"]))
+
+
+def _range(ends: tuple[float | None, float | None]) -> str:
+    return "" if None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}"

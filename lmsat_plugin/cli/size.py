@@ -1,0 +1,180 @@
+"""``lmsat size``: how many parameters a model has, and how many operations a token costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.errors import LmsatError, first_sentence
+
+if TYPE_CHECKING:
+    import argparse
+
+    from transformers import PreTrainedModel
+
+
+class Size(Command):
+    """Count a model's parameters, and the floating-point operations for a token, by part.
+
+    The model is built from its configuration, without weights: of a name on the Hub, config.json is all that is
+    downloaded. Operations are those of Kaplan et al. 2020 (Table 1, eq. 2.2), from the shapes of the model's own
+    matrices; training costs three times a forward pass.
+    """
+
+    name = "size"
+    help = "parameters and operations of a model, by part"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the model, the context and the tokens of a training."""
+        parser.add_argument(
+            "model", metavar="MODEL", help="a folder with a config.json, or a name of the Hub"
+        )
+        parser.add_argument(
+            "--context",
+            type=int,
+            metavar="N_CTX",
+            help="tokens of context (default: 2,048, or the model's limit if that is less)",
+        )
+        parser.add_argument(
+            "--tokens",
+            type=float,
+            metavar="D",
+            help="tokens of a training run, such as 3e11: say what it costs",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Print the counts."""
+        for option, value in (("context", args.context), ("tokens", args.tokens)):
+            if value is not None and not 1 <= value < float("inf"):
+                raise LmsatError(f"--{option}={value:g} is no number of tokens: give 1 or more")
+        found = _describe(_build(args.model), args.context, args.tokens)
+        if args.json:
+            print(json.dumps({"model": args.model, **found}, indent=2, allow_nan=False))
+        else:
+            _print(args.model, found)
+
+
+def _build(pretrained: str) -> PreTrainedModel:
+    """Return the model of a configuration, without weights, on the meta device."""
+    import torch
+    from huggingface_hub import hf_hub_download
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lmsat_plugin.measurement.checkpoint import local_folder
+    from lmsat_plugin.sweep.hub import hub_errors
+
+    folder = local_folder(pretrained)
+    if folder is None:
+        with hub_errors(pretrained):
+            path = hf_hub_download(pretrained, "config.json")
+    else:
+        path = str(folder / "config.json")
+        if not (folder / "config.json").is_file():
+            raise LmsatError(f"{pretrained} has no config.json: give the folder of a saved checkpoint")
+    try:
+        config = AutoConfig.from_pretrained(path)
+        if getattr(config, "is_encoder_decoder", False):
+            raise LmsatError(f"{pretrained} is an encoder-decoder model: lmsat measures decoder-only models")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except LmsatError:
+        raise
+    except Exception as error:
+        raise LmsatError(
+            f"{pretrained} is no causal language model that transformers can build ({first_sentence(error)}): "
+            "give another, or correct its config.json"
+        ) from error
+    model.tie_weights()
+    return model
+
+
+def _describe(model: PreTrainedModel, context: int | None, tokens: float | None) -> dict[str, Any]:
+    from lmsat_plugin.analysis.model_size import count_parameters, forward_flops, has_tied_head, shape_of
+    from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
+    from lmsat_plugin.measurement.surgery import position_limit
+    from lmsat_plugin.measurement.windows import DEFAULT_WINDOW
+
+    counts = count_parameters(model)
+    found: dict[str, Any] = {
+        "parameters": {**asdict(counts), "total": counts.total},
+        "tied_head": has_tied_head(model),
+        "non_embedding": counts.non_embedding,
+        "non_embedding_pythia": counts.non_embedding_pythia,
+    }
+    try:
+        shape = shape_of(model)
+    except LmsatError as error:
+        return {**found, "no_formula": str(error)}
+    n_ctx = context or min(DEFAULT_WINDOW, position_limit(model) or DEFAULT_WINDOW)
+    flops = forward_flops(model, n_ctx)
+    found |= {
+        "shape": asdict(shape),
+        "kaplan_parameters": shape.kaplan_parameters,
+        "kaplan_parameters_error": shape.kaplan_parameters / counts.non_embedding - 1,
+        "n_ctx": n_ctx,
+        "forward_flops": {**asdict(flops), "total": flops.total},
+        "kaplan_forward_flops": 2 * counts.non_embedding + flops.attention_mask,
+        "training_flops": 3 * flops.total,
+        "kaplan_training_flops": 6 * counts.non_embedding,
+    }
+    if tokens is not None:
+        run = {
+            "flops": tokens * found["training_flops"],
+            "kaplan_flops": tokens * found["kaplan_training_flops"],
+        }
+        pf_days = {f"{key.removesuffix('flops')}pf_days": value / PF_DAY for key, value in run.items()}
+        found["training_run"] = {"tokens": tokens, **run, **pf_days}
+    return found
+
+
+def _print(model: str, found: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    def table(title: str, what: str, parts: dict[str, int]) -> None:
+        rows = [
+            (name.replace("_", " "), n, f"{n / parts['total']:.2%}")
+            for name, n in parts.items()
+            if n or name == "head"
+        ]
+        print_table(title, ("part", what, "share"), rows)
+
+    tied = "the head is the embedding" if found["tied_head"] else "the head is its own matrix"
+    table(escape(f"{model}: {tied}"), "parameters", found["parameters"])
+    rows = [
+        ("without embeddings and head (Kaplan et al.)", found["non_embedding"]),
+        ("the same with learned positions (Pythia's table)", found["non_embedding_pythia"]),
+    ]
+    if "no_formula" in found:
+        print_table("Without embeddings", ("convention", "parameters"), rows)
+        print(f"No operations: {found['no_formula']}.")
+        return
+    matrices = found["shape"]["mlp_matrices"]
+    formula = (
+        "2 d_model n_layer (2 d_attn + d_ff)"
+        if matrices == 2
+        else "d_model n_layer (4 d_attn + 3 d_ff), gated"
+    )
+    error = f"{found['kaplan_parameters_error']:+.2%}"
+    rows.append((f"Kaplan's N ≈ {formula}: {error}", round(found["kaplan_parameters"])))
+    print_table("Without embeddings", ("convention", "parameters"), rows)
+    table(
+        f"A token, forward, n_ctx = {found['n_ctx']:,}",
+        "FLOP",
+        found["forward_flops"],
+    )
+    rows = [
+        ("forward, 2N + 2 n_layer n_ctx d_attn (eq. 2.2)", found["kaplan_forward_flops"]),
+        ("training, three times all parts", found["training_flops"]),
+        ("training, 6N", found["kaplan_training_flops"]),
+    ]
+    print_table("A token", ("what", "FLOP"), rows)
+    if run := found.get("training_run"):
+        costs = [
+            ("all parts", run["flops"], run["pf_days"]),
+            ("6ND", run["kaplan_flops"], run["kaplan_pf_days"]),
+        ]
+        print_table(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), costs)

@@ -1,0 +1,101 @@
+"""Scores against the loss: models on one curve, chance, and the threshold. Imported only where a figure is wanted."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lmsat_plugin.report.style import (
+    BAND,
+    GREY,
+    LETTERS_WIDE,
+    PANEL,
+    REFERENCE,
+    STYLE,
+    Looks,
+    looks_of,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.emergence import Emergence
+
+_ABREAST = 3
+_LEGEND_COLUMNS = 3
+
+
+def emergence_figure(found: Sequence[Emergence]) -> Figure:
+    """Draw the scores of each task and metric against the loss, which falls to the right (Du et al. 2024, Fig. 1).
+
+    A panel for each, a colour for each model, chance dashed; where an ability is emergent its threshold stands with
+    the interval of 90 %, else the curve that explains the scores best, if one was fitted.
+    """
+    models = list(dict.fromkeys(model for one in found for model in one.scores.table["model"]))
+    looks = looks_of(models)
+    columns = min(_ABREAST, len(found))
+    rows = math.ceil(len(found) / columns)
+    with rc_context(STYLE):
+        figure = Figure()
+        for index, one in enumerate(found):
+            _draw(figure.add_subplot(rows, columns, index + 1), one, looks)
+        handles = [*_models(models), *_marks(found)]
+        labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
+        abreast = min(columns, _LEGEND_COLUMNS)
+        lines = sum(label.count("\n") + 1 for label in labels)
+        legend = (1 + 1.5 * math.ceil(lines / abreast)) * STYLE["legend.fontsize"] / 72
+        height = PANEL[1] * rows + legend
+        figure.set_size_inches(PANEL[0] * columns, height)
+        figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
+        figure.legend(
+            handles, labels, loc="lower left", ncols=abreast, bbox_to_anchor=(0.02, 0.01)
+        ).set_in_layout(False)
+    return figure
+
+
+def _draw(axes: Axes, one: Emergence, looks: Looks) -> None:
+    axes.set_title(wrapped(f"{one.task}, {one.metric}", LETTERS_WIDE))
+    axes.set_xlabel("loss (nats per token)" if one.scores.loss == "loss" else one.scores.loss)
+    axes.set_ylabel("score")
+    for model, rows in one.scores.table.groupby("model", sort=True):
+        axes.plot(rows["loss"], rows["score"], linestyle="none", label=model, **looks[str(model)])
+    if one.chance is not None:
+        axes.axhline(one.chance, color=GREY, label="chance", **REFERENCE)
+    if one.found is not None:
+        values_P = one.found.fit_P if one.emergent else one.found.smooth_P
+        order_P = np.argsort(one.scores.losses_P)
+        scores_P = one.scores.sign * values_P + (one.chance or 0.0)
+        label = "break" if one.emergent else "smooth curve"
+        axes.plot(one.scores.losses_P[order_P], scores_P[order_P], color=GREY, label=label)
+    if one.threshold is not None and one.low is not None and one.high is not None:
+        axes.axvspan(one.low, one.high, color=GREY, alpha=BAND, linewidth=0, label="90 %")
+        axes.axvline(one.threshold, color=GREY, linestyle=":", label="threshold")
+    axes.invert_xaxis()
+
+
+def _models(models: Sequence[str]) -> list[Artist]:
+    looks = looks_of(models)
+    return [Line2D([], [], linestyle="none", label=model, **looks[model]) for model in models]
+
+
+def _marks(found: Sequence[Emergence]) -> list[Artist]:
+    """Return what a legend says of lines, as far as they are there."""
+    marks: list[Artist] = []
+    if any(one.chance is not None for one in found):
+        marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
+    if any(one.found is not None for one in found):
+        marks.append(Line2D([], [], color=GREY, label="best curve"))
+    if any(one.threshold is not None for one in found):
+        marks.append(Line2D([], [], color=GREY, linestyle=":", label="threshold"))
+        marks.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="its 90 % interval"))
+    return marks
