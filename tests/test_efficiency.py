@@ -181,6 +181,23 @@ def test_groups_of_one_size():
     assert labels == ["about 1e7 parameters", "about 1e8 parameters", "alone of its size", "regression"]
 
 
+def test_the_shape_command(tmp_path, capsys):
+    rng = np.random.default_rng(12)
+    layers = rng.integers(2, 40, 24)
+    width = 64 * rng.integers(2, 40, 24)
+    n = 12.0 * layers * width**2
+    loss = (8.8e13 / n) ** 0.076 * np.exp(0.004 * np.log(width / layers / 60) ** 2)
+    columns = {"n_layers": layers, "hidden_size": width, "n_params_non_embedding": n, "loss": loss}
+    pd.DataFrame({"model": [f"m{i}" for i in range(24)], **columns}).to_csv(tmp_path / "t.csv", index=False)
+    assert main(["shape", str(tmp_path / "t.csv"), "--json", "--figure", str(tmp_path / "f.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["alpha_n"]["value"] == pytest.approx(0.076)
+    assert found["curvature"]["value"] == pytest.approx(0.004)
+    assert found["best_aspect"] == pytest.approx(60, rel=0.01)
+    assert main(["shape", str(tmp_path / "t.csv")]) == 0
+    assert "least at width/depth = " in capsys.readouterr().out
+
+
 def test_too_few_shapes_are_refused():
     table = shapes(np.random.default_rng(3), 10)
     with pytest.raises(LmsatError, match="do not tell shape from size"):

@@ -85,6 +85,8 @@ def test_published_losses_of_pythia():
         assert one.onset_low <= rise <= one.onset_high
         assert one.onset_high - one.onset_low <= 40_000
     assert found["pythia-160m"].best_step == 75_000
+    assert found["pythia-160m"].best_tokens == 75_000 * 2_097_152
+    assert found["pythia-160m"].onset_tokens == found["pythia-160m"].onset_step * 2_097_152
     assert found["pythia-160m"].late_minus_middle.size > 0 > found["pythia-410m"].late_minus_middle.size
 
 

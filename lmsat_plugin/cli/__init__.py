@@ -22,6 +22,7 @@ from lmsat_plugin.cli.ngram import Ngram
 from lmsat_plugin.cli.probes import Probes
 from lmsat_plugin.cli.results import Results
 from lmsat_plugin.cli.saturation import SaturationCommand
+from lmsat_plugin.cli.shape import Shape
 from lmsat_plugin.cli.size import Size
 from lmsat_plugin.cli.sweep import Sweep
 from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
@@ -43,6 +44,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Fit,
     Emergence,
     SampleEfficiency,
+    Shape,
     Context,
     Allocate,
     Bottleneck,

@@ -16,8 +16,7 @@ from lmsat_plugin.analysis.saturation.noise import Smoother, correlated, without
 _SHORTEST = 3
 # How neighbouring checkpoints of healthy published runs correlate: weighed against what a run itself shows.
 _USUAL_PHI, _SPREAD_OF_PHI = 0.2, 0.2
-# A fall of less than so many wobbles to the best stretch may be none.
-_DOUBTFUL = 0.5
+_DOUBTFUL = 2.0
 _RESOLUTION = 1e-3
 _DRAWN = 2_000_000
 
@@ -106,8 +105,11 @@ def rise_of(
     means_RS, last_R = stretches.means(values_K[None])
     level = float(means_RS[0, best_R[0]])
     curve_K = np.full(size, level)
-    falling_K = isotonic_regression(values_K[:stop], increasing=False).x
-    curve_K[:stop] += np.maximum(0, falling_K - level - _DOUBTFUL * scale)
+    falling = isotonic_regression(values_K[:stop], increasing=False)
+    # A block of checkpoints that lies this little above the level may well lie on it.
+    doubtful_K = _DOUBTFUL * scale / np.sqrt(np.repeat(falling.weights, np.diff(falling.blocks)))
+    above_K = falling.x - level
+    curve_K[:stop] += np.where(above_K > doubtful_K, above_K, 0)
     usual, spread = _belief(smoother.phi(wobble), size)
     as_large, done = 0, 0
     while done < repetitions:

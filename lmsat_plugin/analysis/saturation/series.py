@@ -73,6 +73,11 @@ class Series:
         """What guessing scores, where that is known."""
         return None if self.task is None else chance_level(self.task, self.metric)
 
+    def tokens_at(self, index: int) -> float | None:
+        """Return the tokens that a checkpoint was trained on; None if unknown."""
+        tokens = np.nan if self.tokens_K is None else float(self.tokens_K[index])
+        return tokens if np.isfinite(tokens) else None
+
     def since(self, min_step: int | None) -> Series:
         """Return the checkpoints from a step on; by default from a hundredth of the last one's."""
         if min_step is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
 from lmsat_plugin.analysis.saturation.noise import without_outliers
-from lmsat_plugin.analysis.saturation.onset import Onset, onset_of
+from lmsat_plugin.analysis.saturation.onset import onset_of
 from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, error_of, rise_of
 from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
 from lmsat_plugin.analysis.saturation.series import Series, series_of
@@ -60,13 +60,17 @@ class Saturation:
     verdict: Verdict
     reason: str
     best_step: int
+    best_tokens: float | None
+    """Tokens trained on until then; None if the table does not say it."""
     best: float
     final_step: int
+    final_tokens: float | None
     final: float
     drop_p_value: float | None
     """Of the single final checkpoint against the best of all before it; None without documents or standard errors."""
     onset_step: int | None
     """The first risen checkpoint; None unless the verdict is ``saturates``."""
+    onset_tokens: float | None
     onset_low: int | None
     onset_high: int | None
     p_value: float | None
@@ -192,11 +196,16 @@ def _judge(
         verdict,
         reason,
         int(steps[best]),
+        series.tokens_at(best),
         float(series.values_K[best]),
         int(steps[-1]),
+        series.tokens_at(-1),
         float(series.values_K[-1]),
         drop_p_value,
-        *_steps_of(onset, steps),
+        None if onset is None else int(steps[onset.first]),
+        None if onset is None else series.tokens_at(onset.first),
+        None if onset is None else int(steps[onset.low]),
+        None if onset is None else int(steps[onset.high]),
         p_value,
         sampling,
         None if rise is None else _late_minus_middle(filtered_K, rise),
@@ -219,12 +228,6 @@ def _sampling_p(
     if series.errors_K is None:
         return None
     return p_value_of_stderrs(series.losses_K, series.errors_K, stretches, repetitions, rng)
-
-
-def _steps_of(onset: Onset | None, steps_K: np.ndarray) -> tuple[int | None, int | None, int | None]:
-    if onset is None:
-        return None, None, None
-    return int(steps_K[onset.first]), int(steps_K[onset.low]), int(steps_K[onset.high])
 
 
 def _late_minus_middle(values_K: np.ndarray, rise: Rise) -> Contrast:
