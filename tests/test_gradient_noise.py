@@ -270,6 +270,7 @@ def test_noise_that_drowns_the_gradient_is_said(documents, tokenizer, monkeypatc
         ({"noise_sequence": "long"}, "noise_sequence=long is not right"),
         ({"noise_tokens": 100}, "noise_tokens=100 .* only 3 sequences of 40, .* needs 4: set noise_sequence lower"),
         ({"noise_sequence": 10**6, "max_tokens": 3}, "of a corpus of 3 tokens are only 1 sequences of 64"),
+        ({"noise_sequence": None, "max_tokens": 3}, "of a corpus of 3 tokens are only 3 sequences of 1,"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_met(settings, message, documents, tokenizer):

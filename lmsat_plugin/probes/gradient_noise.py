@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEAST_SEQUENCES = 4
+_USUAL_SEQUENCE, _USUAL_SEQUENCES = 512, 16
 # Sketches take two megabytes each: of more sequences than this, several share one.
 _MOST_GROUPS = 32
 
@@ -38,8 +39,8 @@ class GradientNoiseSettings(Settings):
 
     noise_tokens: PositiveInt = 8192
     """Sequences are drawn until they score so many tokens, each once; each token costs three of a forward pass."""
-    noise_sequence: PositiveInt = 512
-    """Tokens of a sequence, cut to the window of the run."""
+    noise_sequence: PositiveInt | None = None
+    """Tokens of a sequence, cut to the window of the run; by default 512, or a sixteenth of fewer tokens than 8,192."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +105,13 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     needs = Need.GRADIENTS
     settings_type = GradientNoiseSettings
 
-    def start(self, subject: Subject) -> None:
+    def prepare(self, subject: Subject) -> None:
         """Draw the sequences. Raises `LmsatError` for fewer than four."""
         assert subject.corpus is not None
         self.subject = subject
-        length = min(self.settings.noise_sequence, subject.corpus.window)
+        tokens = min(self.settings.noise_tokens, subject.corpus.n_tokens)
+        usual = min(_USUAL_SEQUENCE, max(1, tokens // _USUAL_SEQUENCES))
+        length = min(self.settings.noise_sequence or usual, subject.corpus.window)
         self.length = min(length, position_limit(subject.model) or length)
         self.sequences = self._draw(subject.corpus)
         if len(self.sequences) < _LEAST_SEQUENCES:
@@ -117,6 +120,9 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
                 f"{len(self.sequences)} sequences of {self.length}, and the noise needs {_LEAST_SEQUENCES}: "
                 "set noise_sequence lower, or take more text"
             )
+
+    def start(self, subject: Subject) -> None:
+        """Make the sums empty."""
         groups = min(len(self.sequences), _MOST_GROUPS)
         self.sums = Sums(
             subject, squares=(len(self.sequences),), sketches=(groups, SKETCH), nats=(len(self.sequences),)
