@@ -365,7 +365,7 @@ def test_size_threshold_inverts_the_law():
         (lambda t: t.drop(columns="loss"), "no column 'loss': it needs model, loss, task"),
         (lambda t: t.drop(columns="model"), "no column 'model'"),
         (lambda t: t.assign(model=t.model.where(t.step != 3)), "row 4 lacks a model, task or metric"),
-        (lambda t: t.assign(score=np.nan), "no row has finite numbers for loss and score"),
+        (lambda t: t.assign(score=np.nan), "no row has a finite number for score"),
         (lambda t: t.assign(score=100 * t.score), "give shares from 0 to 1, not per cent"),
         (lambda t: t.assign(perplexity=2**t.loss), "multiply them by ln 2"),
         (lambda t: t.assign(loss=-t.loss), "must be above 0"),

@@ -389,7 +389,7 @@ def test_results_tables_are_read():
         ("chinchilla", lambda t: t.drop(columns="tokens"), {}, "no column 'tokens'"),
         ("chinchilla", lambda t: t.assign(tokens=0.0), {}, "row 1 has tokens=0"),
         ("chinchilla", lambda t: t.assign(n_params=0), {}, "row 1 has n_params=0"),
-        ("chinchilla", lambda t: t.assign(loss=np.nan), {}, "no row has finite numbers"),
+        ("chinchilla", lambda t: t.assign(loss=np.nan), {}, "no row has a finite number"),
         ("chinchilla", lambda t: t.assign(perplexity=2**t.loss), {}, "bits"),
         ("chinchilla", lambda t: t, {"gamma": 1.0}, "no constant 'gamma'"),
         ("chinchilla", lambda t: t, {"alpha": np.nan}, "alpha=nan is no number"),

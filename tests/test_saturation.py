@@ -368,7 +368,7 @@ def test_the_command(tmp_path, capsys):
     [
         (table_of([3.0], [1]).drop(columns="loss"), "no column 'loss'"),
         (table_of([3.0], [1]).drop(columns="model"), "no column 'model'"),
-        (table_of([np.nan] * 28), "no row has finite numbers"),
+        (table_of([np.nan] * 28), "no row has a finite number"),
         (table_of([3.0, 3.1], [5, 5]), "two values for step 5"),
         (table_of(np.full(28, 40.0)), "not perplexities"),
         (table_of(np.log2(np.full(28, 20.0)), perplexity=20.0), "in bits|that is bits"),

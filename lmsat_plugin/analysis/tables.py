@@ -67,7 +67,7 @@ def numbers(
     table = table.assign(**columns)
     known = np.isfinite(table[list(needed)].to_numpy("float64")).all(axis=1)
     rows_P = np.arange(1, len(table) + 1)
-    if not known.all():
+    if known.any() and not known.all():
         logger.warning(
             "%d of %d rows are left out, the first of them row %d: they have no finite number for %s",
             int((~known).sum()),
@@ -77,7 +77,8 @@ def numbers(
         )
     table, rows_P = table.iloc[np.flatnonzero(known)], rows_P[known]
     if table.empty:
-        raise LmsatError(f"no row has finite numbers for {' and '.join(needed)}: fill them in")
+        empty = [name for name in needed if not np.isfinite(columns[name]).any()] or list(needed)
+        raise LmsatError(f"no row has a finite number for {' and '.join(empty)}: fill it in")
     for name in positive:
         if name in present and (bad := table[name] <= 0).any():
             raise LmsatError(

@@ -1,0 +1,119 @@
+"""What a tree of results holds, and what the analyses make of it: all that a report and a leaderboard draw on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.results import load_results
+from lmsat_plugin.report.saturation_results import find_saturation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.scaling_laws import Fit
+    from lmsat_plugin.report.bottleneck import Found
+    from lmsat_plugin.report.context_results import ContextOfCheckpoint
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """The results in a folder; each analysis is made when it is first asked for.
+
+    An analysis that the results do not allow is empty, and `missing` says why.
+    """
+
+    root: Path
+    table: pd.DataFrame
+    """Tidy, on one corpus; see `lmsat_plugin.load_results`."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why an analysis is empty, one sentence by its name."""
+
+    @classmethod
+    def of(
+        cls,
+        root: Path,
+        corpus: str | None = None,
+        step_pattern: str | None = None,
+        tokens_per_step: int | None = None,
+    ) -> Collected:
+        """Read a folder of results, or one file.
+
+        Raises:
+            LmsatError: If there are none, for a corpus that is not there, and for several where none is chosen.
+        """
+        table = load_results(root, step_pattern=step_pattern, tokens_per_step=tokens_per_step)
+        corpora = sorted(map(str, table.corpus.dropna().unique()))
+        if corpus is None and len(corpora) > 1:
+            raise LmsatError(
+                f"{root} holds results on {', '.join(corpora)}, which do not compare: choose one with --corpus NAME"
+            )
+        if corpus is not None and corpus not in corpora:
+            raise LmsatError(
+                f"nothing in {root} was measured on --corpus {corpus}: give some of {', '.join(corpora)}"
+            )
+        return cls(root, table[table.corpus.isna() | (table.corpus == (corpus or table.corpus))])
+
+    def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:
+        try:
+            return find()
+        except LmsatError as error:
+            self.missing[name] = str(error)
+            return []
+
+    @cached_property
+    def saturation(self) -> list[Saturation]:
+        """The verdicts by lmsat_loss, or by the only metric there is."""
+        return self._try("saturation", lambda: find_saturation(self.table, self.root, None, None, None))
+
+    @cached_property
+    def emergence(self) -> list[Emergence]:
+        """Of each task and metric."""
+        from lmsat_plugin.analysis.emergence import find_emergence
+
+        return self._try("emergence", lambda: find_emergence(self.table))
+
+    @cached_property
+    def law(self) -> Fit | None:
+        """Chinchilla's law by the final checkpoints of the models that do not saturate; None without one."""
+        from lmsat_plugin.analysis.scaling_laws import fit
+
+        found = self._try("law", lambda: [fit("chinchilla", self.final_losses(healthy=True))])
+        return found[0] if found else None
+
+    def final_losses(self, healthy: bool = False) -> pd.DataFrame:
+        """Return lmsat_loss at each model's last checkpoint; ``healthy`` leaves out models that saturate.
+
+        Columns as of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
+        """
+        losses = loss_of_results(self.table)
+        order = "tokens" if losses.tokens.notna().all() else "step"
+        last = losses.sort_values(order, na_position="first").groupby("model", sort=False).tail(1)
+        saturating = (
+            {one.model for one in self.saturation if one.verdict == "saturates"} if healthy else set()
+        )
+        return last[~last.model.isin(saturating)].reset_index(drop=True)
+
+    @cached_property
+    def ranks(self) -> list[Found]:
+        """What lmsat_rank_head has left."""
+        from lmsat_plugin.report.bottleneck import find
+
+        return self._try("ranks", lambda: find(str(self.root), None, 0.01, None))
+
+    @cached_property
+    def context(self) -> list[ContextOfCheckpoint]:
+        """The loss by position of each checkpoint."""
+        from lmsat_plugin.report.context_results import find_context
+
+        return self._try("context", lambda: find_context(self.table, self.root))
