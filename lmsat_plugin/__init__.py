@@ -13,12 +13,14 @@ if TYPE_CHECKING:
         CheckpointEvaluated,
         CheckpointMeasured,
         CorpusRegistry,
+        FigureRegistry,
         ProbeRegistry,
         SweepFinished,
         hookimpl,
     )
     from lmsat_plugin.measurement.measure import measure
     from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+    from lmsat_plugin.report.report_figure import ReportFigure
     from lmsat_plugin.settings import Settings
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ _HOMES = {
     "CheckpointEvaluated": "hookspecs",
     "CheckpointMeasured": "hookspecs",
     "CorpusRegistry": "hookspecs",
+    "FigureRegistry": "hookspecs",
     "ProbeRegistry": "hookspecs",
     "SweepFinished": "hookspecs",
     "hookimpl": "hookspecs",
@@ -37,6 +40,7 @@ _HOMES = {
     "Measurement": "probes.base",
     "Need": "probes.base",
     "Probe": "probes.base",
+    "ReportFigure": "report.report_figure",
     "Settings": "settings",
     "Subject": "probes.base",
     "Sums": "probes.base",
@@ -47,11 +51,13 @@ __all__ = [
     "CheckpointEvaluated",
     "CheckpointMeasured",
     "CorpusRegistry",
+    "FigureRegistry",
     "LmsatError",
     "Measurement",
     "Need",
     "Probe",
     "ProbeRegistry",
+    "ReportFigure",
     "SaturationCallback",
     "Settings",
     "Subject",

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import pandas as pd
+
     from lmsat_plugin.corpora import CorpusSource
     from lmsat_plugin.probes.base import Measurement, Probe
+    from lmsat_plugin.report.report_figure import ReportFigure
 
 hookspec = pluggy.HookspecMarker("lmsat")
 hookimpl = pluggy.HookimplMarker("lmsat")
@@ -50,6 +53,19 @@ class CorpusRegistry:
         if name in self.sources:
             raise ValueError(f"a corpus named '{name}' is registered already ({self.sources[name]})")
         self.sources[name] = source
+
+
+@dataclass
+class FigureRegistry:
+    """Where the figures of a report are registered."""
+
+    results: pd.DataFrame
+    """The report's results, as `lmsat_plugin.load_results` returns them, on one corpus."""
+    figures: list[ReportFigure] = field(default_factory=list)
+
+    def add(self, figure: ReportFigure) -> None:
+        """Register a figure; it is drawn later, and left out with a warning if that fails."""
+        self.figures.append(figure)
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,11 @@ def lmsat_register_probes(registry: ProbeRegistry) -> None:
 @hookspec
 def lmsat_register_corpora(registry: CorpusRegistry) -> None:
     """Called once, when the corpora are first asked for: add yours with ``registry.add(name, source)``."""
+
+
+@hookspec
+def lmsat_register_figures(registry: FigureRegistry) -> None:
+    """Called when a report is made: add figures of ``registry.results`` with ``registry.add(figure)``."""
 
 
 @hookspec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lmsat_plugin.hookspecs import (
     CheckpointEvaluated,
     CheckpointMeasured,
     CorpusRegistry,
+    FigureRegistry,
     ProbeRegistry,
     SweepFinished,
     hookimpl,
@@ -24,8 +25,14 @@ from lmsat_plugin.hookspecs import (
 from lmsat_plugin.trackers import TRACKERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from lmsat_plugin.corpora import CorpusSource
     from lmsat_plugin.probes.base import Probe
+    from lmsat_plugin.report.report_figure import ReportFigure
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +114,21 @@ class Plugins:
         self.origins.update({f"corpus:{key}": origin for key in corpora.sources.keys() - self.corpora.keys()})
         self.probes, self.corpora = probes.probes, corpora.sources
 
+    def figures(self, results: pd.DataFrame) -> list[ReportFigure]:
+        """Return the plugins' figures of a report's results; those of a plugin that fails are left out."""
+        found: list[ReportFigure] = []
+        for name, plugin in self.manager.list_name_plugin():
+            registry = FigureRegistry(results)
+            try:
+                call = self.manager.subset_hook_caller("lmsat_register_figures", self._others(plugin))
+                call(registry=registry)
+            except Exception as error:
+                reason = first_sentence(error)
+                logger.warning("plugin '%s' failed in lmsat_register_figures: %s", name, reason)
+            else:
+                found += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
+        return found
+
     def tell(self, event: CheckpointMeasured | CheckpointEvaluated | SweepFinished) -> None:
         """Call the event's hook in each plugin; one that fails loses neither the result nor the others."""
         hook = _EVENTS[type(event)]
@@ -137,6 +159,20 @@ class Plugins:
                 f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name"
             )
         return self.probes[name]
+
+
+def _guarded(plugin: str, figure: ReportFigure) -> Callable[[], Figure]:
+    """Return the drawing of a plugin's figure, whose failures are sentences."""
+
+    def draw() -> Figure:
+        try:
+            return figure.draw()
+        except Exception as error:
+            raise LmsatError(
+                f"plugin '{plugin}' failed to draw {figure.name}: {first_sentence(error)}"
+            ) from error
+
+    return draw
 
 
 def load() -> Plugins:

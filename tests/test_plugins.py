@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -21,9 +22,12 @@ from conftest import WINDOW
 from lmsat_plugin import (
     CheckpointEvaluated,
     CheckpointMeasured,
+    FigureRegistry,
+    LmsatError,
     Measurement,
     Need,
     Probe,
+    ReportFigure,
     SweepFinished,
     hookimpl,
     hookspecs,
@@ -104,6 +108,38 @@ def test_lmsat_register_probes_adds_a_probe_and_its_origin():
     assert found.probe("rows") is RowsProbe
     assert found.origins["probe:rows"] == "mine 1.0"
     assert found.origins["probe:loss"] == "built in"
+
+
+def test_lmsat_register_figures_adds_figures_and_a_failing_plugin_costs_no_other(caplog):
+    def lmsat_register_figures(registry):
+        registry.add(ReportFigure("mine", "Mine", "", f"{len(registry.results)} values.", lambda: "drawn"))
+        registry.add(ReportFigure("broken", "Broken", "", "", lambda: 1 / 0))
+
+    def raises(registry):
+        raise RuntimeError("no figure today")
+
+    raises.__name__ = "lmsat_register_figures"
+    found = load()
+    found.register(plugin(raises), "bad", "bad 1.0")
+    found.register(plugin(lmsat_register_figures), "good", "good 1.0")
+    mine, broken = (one for one in found.figures(pd.DataFrame({"value": [1, 2]})) if one.source == "")
+    assert (mine.alt, mine.draw()) == ("2 values.", "drawn")
+    with pytest.raises(LmsatError, match="plugin 'good' failed to draw broken: division by zero"):
+        broken.draw()
+    assert "plugin 'bad' failed in lmsat_register_figures: no figure today" in caplog.text
+
+
+def test_figure_of_the_example(installed, monkeypatch):
+    monkeypatch.syspath_prepend(installed)
+    import lmsat_probe_example
+
+    table = pd.DataFrame({"metric": "share_last", "model": "m", "step": [1, 10], "value": [0.5, 0.75]})
+    registry = FigureRegistry(table)
+    lmsat_probe_example.lmsat_register_figures(registry)
+    [figure] = registry.figures
+    assert figure.alt.endswith("at step 10 of m it is 0.75.")
+    [line] = figure.draw().axes[0].lines
+    assert line.get_ydata().tolist() == [0.5, 0.75]
 
 
 def test_lmsat_register_corpora_adds_a_corpus_that_sees_the_settings():

@@ -17,9 +17,12 @@ from lmsat_plugin.cli.doctor import Doctor
 from lmsat_plugin.cli.efficiency import SampleEfficiency
 from lmsat_plugin.cli.emergence import Emergence
 from lmsat_plugin.cli.eval import Eval
+from lmsat_plugin.cli.export import Export
 from lmsat_plugin.cli.fit import Fit
+from lmsat_plugin.cli.leaderboard import LeaderboardCommand
 from lmsat_plugin.cli.ngram import Ngram
 from lmsat_plugin.cli.probes import Probes
+from lmsat_plugin.cli.report import Report
 from lmsat_plugin.cli.results import Results
 from lmsat_plugin.cli.saturation import SaturationCommand
 from lmsat_plugin.cli.shape import Shape
@@ -49,6 +52,9 @@ COMMANDS: tuple[type[Command], ...] = (
     Allocate,
     Bottleneck,
     Ngram,
+    Report,
+    LeaderboardCommand,
+    Export,
     Doctor,
 )
 

@@ -45,6 +45,8 @@ class Demo(Command):
             raise LmsatError(f"--output {output} is there already: remove it or name a new folder")
         from lmsat_plugin import load_results
         from lmsat_plugin.demo import run_demo
+        from lmsat_plugin.report.collected import Collected
+        from lmsat_plugin.report.page import write_report
 
         begun = time.monotonic()
         print(
@@ -60,11 +62,16 @@ class Demo(Command):
             ["model", "step", *_COLUMNS.values()],
             table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
         )
+        collected = Collected.of(output / "results")
+        page = write_report(collected, output / "results" / "report")
+        for one in collected.saturation:
+            print(f"{one.model}: {one.verdict}: {one.reason}.")
         print(
             f"{len(table)} checkpoints in {time.monotonic() - begun:.0f} s. "
             "A run this short does not saturate: these are the curves of a healthy beginning.\n"
             f"All values: lmsat results {output / 'results'}   Measure one again with:\n"
             f"  lm_eval --model lmsat --model_args pretrained={output}/checkpoints/neox-w128/step512 "
-            f"--tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl"
+            f"--tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl\n"
+            f"The report, to open in a browser: {page.resolve()}"
         )
         return int(bool(summary.failed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lmsat_plugin.analysis.tables import loss_of_results
@@ -38,6 +38,8 @@ class Collected:
     """Tidy, on one corpus; see `lmsat_plugin.load_results`."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why an analysis is empty, one sentence by its name."""
+    all_corpora: pd.DataFrame | None = None
+    """The table before one corpus was chosen; None if it is the same."""
 
     @classmethod
     def of(
@@ -62,7 +64,8 @@ class Collected:
             raise LmsatError(
                 f"nothing in {root} was measured on --corpus {corpus}: give some of {', '.join(corpora)}"
             )
-        return cls(root, table[table.corpus.isna() | (table.corpus == (corpus or table.corpus))])
+        chosen = table[table.corpus.isna() | (table.corpus == (corpus or table.corpus))]
+        return cls(root, chosen, all_corpora=table if len(corpora) > 1 else None)
 
     def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:
         try:
@@ -90,6 +93,26 @@ class Collected:
 
         found = self._try("law", lambda: [fit("chinchilla", self.final_losses(healthy=True))])
         return found[0] if found else None
+
+    @cached_property
+    def transfer(self) -> dict[str, Fit]:
+        """The line between the losses on the corpus and those on each other one, by its name."""
+        import pandas as pd
+
+        from lmsat_plugin.analysis.scaling_laws import fit
+
+        if self.all_corpora is None:
+            return {}
+        others = self.all_corpora[~self.all_corpora.index.isin(self.table.index)]
+
+        def line_to(corpus: str) -> list[tuple[str, Fit]]:
+            rows = others[others.corpus == corpus]
+            return [(corpus, fit("transfer", pd.concat([self.table, rows])))]
+
+        corpora = sorted(map(str, others.corpus.unique()))
+        return dict(
+            one for name in corpora for one in self._try(f"transfer to {name}", partial(line_to, name))
+        )
 
     def final_losses(self, healthy: bool = False) -> pd.DataFrame:
         """Return lmsat_loss at each model's last checkpoint; ``healthy`` leaves out models that saturate.

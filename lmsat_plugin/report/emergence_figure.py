@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.report.model_looks import ModelLooks
 from lmsat_plugin.report.style import (
     BAND,
     GREY,
@@ -19,7 +20,6 @@ from lmsat_plugin.report.style import (
     REFERENCE,
     STYLE,
     Looks,
-    looks_of,
     wrapped,
 )
 
@@ -30,36 +30,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.report.model_looks import Sizes
 
 _ABREAST = 3
 _LEGEND_COLUMNS = 3
 
 
-def emergence_figure(found: Sequence[Emergence]) -> Figure:
+def emergence_figure(found: Sequence[Emergence], sizes: Sizes | None = None) -> Figure:
     """Draw the scores of each task and metric against the loss, which falls to the right (Du et al. 2024, Fig. 1).
 
     A panel for each, a colour for each model, chance dashed; where an ability is emergent its threshold stands with
-    the interval of 90 %, else the curve that explains the scores best, if one was fitted.
+    the interval of 90 %, else the curve that explains the scores best, if one was fitted. ``sizes`` are the parameters
+    of the models: many are told apart by them.
     """
-    models = list(dict.fromkeys(model for one in found for model in one.scores.table["model"]))
-    looks = looks_of(models)
+    there = dict.fromkeys(model for one in found for model in one.scores.table["model"])
+    models = ModelLooks(
+        there if sizes is None else {name: size for name, size in sizes.items() if name in there}
+    )
     columns = min(_ABREAST, len(found))
     rows = math.ceil(len(found) / columns)
     with rc_context(STYLE):
         figure = Figure()
         for index, one in enumerate(found):
-            _draw(figure.add_subplot(rows, columns, index + 1), one, looks)
+            _draw(figure.add_subplot(rows, columns, index + 1), one, models.looks)
         handles = [*_models(models), *_marks(found)]
         labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
         abreast = min(columns, _LEGEND_COLUMNS)
-        lines = sum(label.count("\n") + 1 for label in labels)
-        legend = (1 + 1.5 * math.ceil(lines / abreast)) * STYLE["legend.fontsize"] / 72
+        columns_of_labels = np.array_split(labels, abreast)
+        lines = max(sum(label.count("\n") + 1 for label in column) for column in columns_of_labels)
+        legend = (1 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
         height = PANEL[1] * rows + legend
         figure.set_size_inches(PANEL[0] * columns, height)
         figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
         figure.legend(
             handles, labels, loc="lower left", ncols=abreast, bbox_to_anchor=(0.02, 0.01)
         ).set_in_layout(False)
+        models.add_colour_bar(figure)
     return figure
 
 
@@ -83,9 +89,10 @@ def _draw(axes: Axes, one: Emergence, looks: Looks) -> None:
     axes.invert_xaxis()
 
 
-def _models(models: Sequence[str]) -> list[Artist]:
-    looks = looks_of(models)
-    return [Line2D([], [], linestyle="none", label=model, **looks[model]) for model in models]
+def _models(models: ModelLooks) -> list[Artist]:
+    if models.many:
+        return []
+    return [Line2D([], [], linestyle="none", label=model, **look) for model, look in models.looks.items()]
 
 
 def _marks(found: Sequence[Emergence]) -> list[Artist]:

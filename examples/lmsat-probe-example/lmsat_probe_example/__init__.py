@@ -1,4 +1,4 @@
-"""An example of a plugin for lmsat: a probe, a corpus, and a log. Each function is one hook."""
+"""An example of a plugin for lmsat: a probe, a corpus, a figure, and a log. Each function is one hook."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from lmsat_plugin import CheckpointMeasured, CorpusRegistry, ProbeRegistry, hookimpl
+from lmsat_plugin import CheckpointMeasured, CorpusRegistry, FigureRegistry, ProbeRegistry, hookimpl
 
 
 @hookimpl
@@ -23,6 +23,16 @@ def lmsat_register_corpora(registry: CorpusRegistry) -> None:
     from lmsat_probe_example.corpus import zen
 
     registry.add("zen", zen)
+
+
+@hookimpl
+def lmsat_register_figures(registry: FigureRegistry) -> None:
+    """Add the share by training step to reports of results that have it."""
+    from lmsat_probe_example.figure import share_by_step
+
+    shares = registry.results[registry.results.metric == "share_last"]
+    if shares.step.notna().any():
+        registry.add(share_by_step(shares))
 
 
 @hookimpl

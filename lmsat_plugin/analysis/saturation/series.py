@@ -145,9 +145,8 @@ def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[
             asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)
         ]
     if asked.empty:
-        raise LmsatError(
-            f"whether more is better is not known of {' '.join(filter(None, (task, metric)))}: choose a loss or a score"
-        )
+        named = " ".join(filter(None, (task, metric))) or "any metric here"
+        raise LmsatError(f"whether more is better is not known of {named}: choose a loss or a score")
     pairs = list(asked.itertuples(index=False, name=None))
     if DEFAULT in pairs:
         return DEFAULT

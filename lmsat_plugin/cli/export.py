@@ -1,0 +1,41 @@
+"""``lmsat export``: results for others' databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.data import add_steps
+
+if TYPE_CHECKING:
+    import argparse
+
+
+class Export(Command):
+    """Write results of any lm-eval as records of Every Eval Ever (schema 0.3.0), one for each result file.
+
+    FOLDER/data/lmsat/DEVELOPER/MODEL/UUID.json: the layout of that project's data. What results do not say, such as
+    who evaluated the model, is "unknown" in the records: fill it in before you hand them on.
+    """
+
+    name = "export"
+    help = "results as records of Every Eval Ever"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the folders."""
+        parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
+        parser.add_argument(
+            "--output", type=Path, required=True, metavar="FOLDER", help="where the records go"
+        )
+        add_steps(parser)
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Write the records."""
+        from lmsat_plugin.harness.results import load_results
+        from lmsat_plugin.report.every_eval_ever import export
+
+        root = Path(args.folder).expanduser()
+        table = load_results(root, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
+        written = export(table, root, args.output)
+        print(f"{len(written):,} records in {args.output}")

@@ -1,0 +1,119 @@
+"""The report: one HTML file that needs nothing else, with its figures and tables as files beside it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from lmsat_plugin import __version__
+from lmsat_plugin.files import check_writable, write_atomically
+from lmsat_plugin.report.page_figures import write_figures
+from lmsat_plugin.report.page_tables import Table, tables_of
+from lmsat_plugin.report.verdicts import verdicts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lmsat_plugin.report.collected import Collected
+
+ROWS = 50
+"""How many rows of a table are shown at once."""
+_INLINE = 100_000
+"""Letters of a CSV up to which the page itself holds it."""
+_ANALYSES = {
+    "saturation": (
+        "Saturation",
+        "It takes lmsat_loss at 8 checkpoints of a model or more, and names that state the step, or --step-pattern RE.",
+    ),
+    "emergence": (
+        "Emergence",
+        "It takes lmsat_loss and scores at 12 checkpoints of 3 models or more, under the same names.",
+    ),
+    "law": (
+        "Scaling law",
+        "It takes lmsat_loss of models of several sizes and numbers of tokens; --tokens-per-step N tells these "
+        "where names state steps alone.",
+    ),
+    "ranks": ("Rank of the LM head", ""),
+    "context": ("Loss by position in the context", ""),
+}
+"""What an analysis is called, and what it takes where its own sentence is about something else."""
+
+
+def write_report(collected: Collected, folder: Path) -> Path:
+    """Write ``index.html``, figures and CSV files into a folder; return the page's path.
+
+    Raises `LmsatError` where the folder cannot be written.
+    """
+    check_writable(folder)
+    tables = tables_of(collected, folder)
+    for table in tables:
+        write_atomically(folder / f"{table.name}.csv", table.csv.encode("utf-8"))
+    verdicts, figures = verdicts_of(collected), write_figures(collected, folder)
+    page = folder / "index.html"
+    html = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            name=collected.root.absolute().name,
+            facts=_facts(collected),
+            verdicts=verdicts,
+            figures=figures,
+            tables=tables,
+            downloads={table.name: _download(table) for table in tables},
+            missing=_missing(collected),
+            rows_at_once=ROWS,
+        )
+    )
+    write_atomically(page, html.encode("utf-8"))
+    return page
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("lmsat_plugin.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _facts(collected: Collected) -> dict[str, str]:
+    """Return what the whole report is about, by what to call it."""
+    table = collected.table
+    dates = table.date.dropna()
+    facts = {
+        "Models": f"{table.model.nunique():,}",
+        "Checkpoints": f"{len(table[['model', 'revision']].drop_duplicates()):,}",
+        "Values": f"{len(table):,}",
+        "Corpus": ", ".join(map(str, table.corpus.dropna().unique())),
+        "Measured": "" if dates.empty else f"{dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d}",
+        "Report": f"lmsat {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _missing(collected: Collected) -> list[tuple[str, str, str]]:
+    """Return of each analysis that is empty its title, why, and how to get it."""
+    for name in _ANALYSES:
+        getattr(collected, name)
+    root = collected.root
+    return [
+        # The page goes to others, who have no such folder.
+        (title, collected.missing[name].replace(str(root), root.absolute().name), how)
+        for name, (title, how) in _ANALYSES.items()
+        if name in collected.missing
+    ]
+
+
+def _download(table: Table) -> dict[str, Any]:
+    """Return where a table's CSV is: in the page if it is small, so that it goes with it, else in the file beside."""
+    file = f"{table.name}.csv"
+    if len(table.csv) > _INLINE:
+        return {"href": file, "file": file}
+    data = b64encode(table.csv.encode("utf-8")).decode()
+    return {"href": f"data:text/csv;charset=utf-8;base64,{data}", "file": file}

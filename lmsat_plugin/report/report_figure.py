@@ -1,0 +1,54 @@
+"""What a report shows: a figure, with its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from lmsat_plugin.report.model_looks import Sizes
+
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """One figure of a report; nothing is drawn before ``draw`` is called."""
+
+    name: str
+    """The stem of its files."""
+    title: str
+    source: str
+    """Paper and figure; empty for our own."""
+    alt: str
+    """One sentence for those who cannot see it, with the numbers that matter."""
+    draw: Callable[[], Figure]
+
+
+def sizes_in(sizes: Sizes, table: pd.DataFrame) -> Sizes:
+    """Return the sizes of the models in a table, in the same order."""
+    there = set(table.model)
+    return {model: size for model, size in sizes.items() if model in there}
+
+
+def each(rows: pd.DataFrame, sizes: Sizes, words: Callable[[dict[Any, Any]], str]) -> str:
+    """Return a few words of each model's row, by size."""
+    by_model = {row["model"]: row for row in rows.to_dict("records")}
+    return listed(f"{model} {words(by_model[model])}" for model in sizes)
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return a few parts as a list in words, and how many more there are."""
+    named = list(parts)
+    more = len(named) - _MOST_NAMED
+    return "; ".join(named[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def models_said(sizes: Sizes) -> str:
+    """Return how many models there are."""
+    return "one model" if len(sizes) == 1 else f"{len(sizes)} models"

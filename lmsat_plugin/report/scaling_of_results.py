@@ -1,0 +1,258 @@
+"""The figures of scaling that results can fill: Kaplan et al. 2020 and Hoffmann et al. 2022."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.analysis.scaling_laws import fit
+from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
+from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch, data_needed
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.report import scaling_figures as draw
+from lmsat_plugin.report.checkpoint_values import last_of, sizes_of, values_of
+from lmsat_plugin.report.context_results import draw_context
+from lmsat_plugin.report.model_looks import FEW, spread
+from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.scaling_laws import Fit
+    from lmsat_plugin.report.collected import Collected
+
+_PAPER = "Kaplan et al. 2020, "
+_LAWS = {
+    "n_params_non_embedding": "kaplan-n",
+    "n_params": "kaplan-n",
+    "tokens": "kaplan-d",
+    "flops": "kaplan-c",
+}
+_LEAST_SPAN = 3
+"""The largest size, data or compute over the least, below which a power of it means nothing."""
+_LEAST_DRAWN, _LEAST_MODELS = 3, 4
+"""Models whose losses are drawn against their sizes, and those that a law is fitted to."""
+_REPETITIONS = 200
+
+
+def scaling_figures_of(collected: Collected) -> list[ReportFigure]:
+    """Return the figures of losses against size, data and compute, and of published laws."""
+    parts = (
+        _curves,
+        _power_laws,
+        _law,
+        _context,
+        _transfer,
+        _overfitting,
+        _critical_batch,
+        _allocation,
+        _w_error,
+    )
+    return [figure for part in parts for figure in part(collected)]
+
+
+def _losses(collected: Collected) -> pd.DataFrame:
+    """Return the losses after training began, with ``flops``; counts are float64, NaN where unknown."""
+    rows = values_of(collected.table, "lmsat_loss", "loss")
+    counts = ("n_params", "n_params_non_embedding", "tokens", "step")
+    rows = rows.assign(**{name: rows[name].astype("float64") for name in counts})
+    size = rows.n_params_non_embedding.where(rows.n_params_non_embedding > 0, rows.n_params)
+    return rows[~(rows.tokens <= 0)].assign(flops=6 * size * rows.tokens)
+
+
+def _curves(collected: Collected) -> Iterator[ReportFigure]:
+    rows = _losses(collected)
+    rows = rows[rows.tokens.notna()]
+    rows = rows[rows.groupby("model").tokens.transform("nunique") > 1]
+    sizes = sizes_in(sizes_of(collected.table), rows)
+    if sizes:
+        said = each(last_of(rows), sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
+        yield ReportFigure(
+            "loss-by-tokens",
+            "Loss against tokens and compute",
+            _PAPER + "Figs. 1 and 2",
+            f"Loss of {models_said(sizes)} in training: {said}.",
+            lambda: draw.curves_figure(rows, sizes),
+        )
+
+
+def _power_laws(collected: Collected) -> Iterator[ReportFigure]:
+    final = last_of(_losses(collected)).rename(columns={"value": "loss"})
+    healthy = final
+    if len(final):
+        kept = set(collected.final_losses(healthy=True).model)
+        healthy = final[final.model.isin(kept)]
+    size = "n_params_non_embedding" if final.n_params_non_embedding.notna().all() else "n_params"
+    columns = [
+        name for name in (size, "tokens", "flops") if final[name].max() >= _LEAST_SPAN * final[name].min()
+    ]
+    if columns and len(final) >= _LEAST_DRAWN:
+        fits = {column: _fitted(column, healthy) for column in columns}
+        if size in fits:
+            # The law of data is one of models large enough, whose losses do not depend on their size.
+            fits |= {"tokens": None} if "tokens" in fits else {}
+        sizes = sizes_in(sizes_of(collected.table), final)
+        said = (
+            f"exponent {_exponent(law):.3g} in {draw.LABELS[column]}"
+            for column, law in fits.items()
+            if law is not None
+        )
+        yield ReportFigure(
+            "power-laws",
+            "Final losses against size, data and compute",
+            _PAPER + "Fig. 1",
+            f"Final losses of {models_said(sizes)}; laws of those that do not saturate: "
+            f"{listed(said) or 'none, of so few models'}.",
+            lambda: draw.power_laws_figure(final, fits, sizes),
+        )
+
+
+def _fitted(column: str, final: pd.DataFrame) -> Fit | None:
+    rows = final[final[column].notna()][["model", column, "loss"]]
+    if len(rows) < _LEAST_MODELS or rows[column].max() < _LEAST_SPAN * rows[column].min():
+        return None
+    try:
+        return fit(_LAWS[column], rows, repetitions=_REPETITIONS)
+    except LmsatError:
+        return None
+
+
+def _exponent(law: Fit) -> float:
+    return next(
+        one.value for name, one in law.params.items() if name.startswith("alpha") and one.value is not None
+    )
+
+
+def _law(collected: Collected) -> Iterator[ReportFigure]:
+    law = collected.law
+    if law is not None:
+        said = listed(
+            f"{name} = {one.value:.4g}" for name, one in law.params.items() if one.value is not None
+        )
+        yield ReportFigure(
+            "law",
+            "The law L(N, D) of the models that do not saturate",
+            "Hoffmann et al. 2022, eq. 2",
+            f"{law.law.formula} fitted to {law.points.runs} models, which lie "
+            f"{100 * law.residual_rms:.2g} % off it (root mean square): {said}.",
+            law.plot,
+        )
+
+
+def _context(collected: Collected) -> Iterator[ReportFigure]:
+    if collected.context:
+        sizes = {
+            model: size
+            for model, size in sizes_of(collected.table).items()
+            if any(one.model == model for one in collected.context)
+        }
+        drawn = spread(sizes, FEW)
+        found = [one for one in collected.context if one.model in drawn]
+        last = {one.model: one.gain for one in found}
+        said = (f"{model} {gain.losses_K[0]:.3g} to {gain.losses_K[-1]:.3g}" for model, gain in last.items())
+        yield ReportFigure(
+            "context",
+            "Loss by position in the context",
+            _PAPER + "App. D.5",
+            f"Loss at the first and the last positions of the context: {listed(said)}.",
+            lambda: draw_context(found),
+        )
+
+
+def _transfer(collected: Collected) -> Iterator[ReportFigure]:
+    for number, (corpus, line) in enumerate(collected.transfer.items()):
+        offset = line.derived["offset_at_slope_1"].value
+        yield ReportFigure(
+            "transfer" if number == 0 else f"transfer-{number + 1}",
+            f"Loss on {corpus} against that on the corpus of this page",
+            _PAPER + "Fig. 8",
+            f"The loss on {corpus} is {offset:.3g} nats per token above the other, if both fall alike; "
+            f"the line through both has a slope of {line.params['slope'].value:.3g}.",
+            line.plot,
+        )
+
+
+def _overfitting(collected: Collected) -> Iterator[ReportFigure]:
+    rows = last_of(_losses(collected))
+    rows = rows[rows.tokens.notna() & (rows.n_params_non_embedding > 0)]
+    if len(rows):
+        sizes = sizes_in(sizes_of(collected.table), rows)
+        short = (rows.tokens < data_needed(rows.n_params_non_embedding.to_numpy())).sum()
+        yield ReportFigure(
+            "overfitting",
+            "The data of the models, and what repeating it would cost",
+            _PAPER + "eq. 4.3 and Fig. 9",
+            f"By the published law {short} of {len(rows)} models have seen too few tokens to keep the loss within "
+            "2 % of that of unlimited data, if they saw them again and again.",
+            lambda: draw.overfitting_figure(rows, sizes),
+        )
+
+
+def _critical_batch(collected: Collected) -> Iterator[ReportFigure]:
+    measured = values_of(collected.table, "lmsat_gradient_noise", "critical_batch_tokens")
+    losses = values_of(collected.table, "lmsat_loss", "loss").rename(columns={"value": "loss"})
+    rows = measured.merge(losses[["model", "revision", "loss"]], on=["model", "revision"])
+    rows = rows[rows.value > 0]
+    if len(rows):
+        sizes = sizes_in(sizes_of(collected.table), rows)
+        said = each(
+            last_of(rows),
+            sizes,
+            lambda row: f"{row['value']:.2g} tokens, {critical_batch(row['loss']):.2g} by the law",
+        )
+        yield ReportFigure(
+            "critical-batch",
+            "The critical batch by loss",
+            _PAPER + "eq. 1.4 and Fig. 10",
+            f"Critical batches of the last checkpoints: {said}.",
+            lambda: draw.critical_batch_figure(rows, sizes),
+        )
+
+
+def _allocation(collected: Collected) -> Iterator[ReportFigure]:
+    rows = last_of(_losses(collected))
+    rows = rows[rows.n_params.notna() & rows.tokens.notna()]
+    if len(rows):
+        rows = rows.assign(flops=6 * rows.n_params * rows.tokens)
+        sizes = sizes_in(sizes_of(collected.table), rows)
+        said = each(rows, sizes, lambda row: _ratio(row["tokens"] / row["n_params"]))
+        yield ReportFigure(
+            "allocation",
+            "Size and compute of the models, and what laws advise",
+            "Kaplan et al. 2020, Fig. 14; Hoffmann et al. 2022, Fig. 1",
+            f"Tokens per parameter, of which Hoffmann et al. advise about 20: {said}.",
+            lambda: draw.allocation_figure(rows, sizes, _own_law(collected)),
+        )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _own_law(collected: Collected) -> Chinchilla | None:
+    law = collected.law
+    if law is None:
+        return None
+    found = {name: law.params[name].value for name in ("A", "B", "E", "alpha", "beta")}
+    known = {name: value for name, value in found.items() if value is not None and (value > 0 or name == "E")}
+    return Chinchilla("fitted to these models", **known) if len(known) == len(found) else None
+
+
+def _w_error(collected: Collected) -> Iterator[ReportFigure]:
+    table = collected.table[collected.table.task == "lmsat_ngram"]
+    curve = table[table.metric.str.fullmatch(r"w_error_\d+")]
+    rows = curve[curve.path == curve.path.iloc[-1]] if len(curve) else curve
+    if len(rows) > 1:
+        rows = rows.assign(dimension=rows.metric.str.removeprefix("w_error_").astype("float64"))
+        rows = rows.sort_values("dimension")
+        known = collected.table[collected.table.hidden_size.notna()]
+        widths = {str(model): int(width) for model, width in zip(known.model, known.hidden_size, strict=True)}
+        said = (f"{value:.2g} at {at:.0f}" for at, value in zip(rows.dimension, rows.value, strict=True))
+        yield ReportFigure(
+            "w-error",
+            "The dimensions that the corpus asks for",
+            "Godey et al. 2024, Fig. 7",
+            f"W-error of the corpus' n-grams by dimension: {listed(said)}.",
+            lambda: draw.w_error_figure(rows, widths),
+        )

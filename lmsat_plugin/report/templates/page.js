@@ -1,0 +1,86 @@
+"use strict";
+
+const byName = new Intl.Collator("en", { numeric: true });
+const counted = (number) => number.toLocaleString("en");
+const textOf = (cell) => (typeof cell === "string" ? cell : cell[0]);
+
+// Rows become elements only while they are shown: large tables open and sort fast.
+const elementOf = (row) => {
+  const element = document.createElement("tr");
+  for (const cell of row) {
+    const place = element.insertCell();
+    if (typeof cell === "string") {
+      place.textContent = cell;
+    } else {
+      const link = place.appendChild(document.createElement("a"));
+      [link.textContent, link.href] = cell;
+    }
+  }
+  return element;
+};
+
+for (const section of document.querySelectorAll("section.table")) {
+  const size = Number(section.dataset.rows);
+  const rows = JSON.parse(section.querySelector("script").textContent);
+  const body = section.querySelector("tbody");
+  const headings = [...section.querySelectorAll("th")];
+  const input = section.querySelector("input");
+  const count = section.querySelector(".count");
+  const previous = section.querySelector(".previous");
+  const next = section.querySelector(".next");
+  let kept = rows;
+  let first = 0;
+
+  const tell = () => {
+    const last = Math.min(first + size, kept.length);
+    const range = kept.length > size ? `${counted(first + 1)} to ${counted(last)} of ` : "";
+    const all = kept.length < rows.length ? ` (of ${counted(rows.length)})` : "";
+    count.textContent = `${range}${counted(kept.length)} ${kept.length === 1 ? "row" : "rows"}${all}`;
+    previous.disabled = first === 0;
+    next.disabled = last === kept.length;
+  };
+
+  const show = (from) => {
+    first = from;
+    body.replaceChildren(...kept.slice(first, first + size).map(elementOf));
+    tell();
+  };
+
+  const filter = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const holds = (row) => {
+      const text = row.map(textOf).join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    };
+    kept = words.length ? rows.filter(holds) : rows;
+    show(0);
+  };
+
+  const sort = (place, heading) => {
+    const rising = heading.getAttribute("aria-sort") !== "ascending";
+    const isNumber = heading.classList.contains("number");
+    const keyOf = (text) => (isNumber ? parseFloat(text.replaceAll(",", "")) : text);
+    const compare = isNumber ? (a, b) => a - b : byName.compare;
+    const isEmpty = (key) => key === "" || Number.isNaN(key);
+    const keyed = rows.map((row) => [keyOf(textOf(row[place])), row]);
+    keyed.sort(([a], [b]) => isEmpty(a) - isEmpty(b) || (isEmpty(a) ? 0 : (rising ? 1 : -1) * compare(a, b)));
+    rows.splice(0, rows.length, ...keyed.map(([, row]) => row));
+    headings.forEach((other) => other.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
+    filter();
+  };
+
+  headings.forEach((heading, place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = heading.textContent;
+    button.addEventListener("click", () => sort(place, heading));
+    heading.replaceChildren(button);
+  });
+  input.addEventListener("input", filter);
+  previous.addEventListener("click", () => show(first - size));
+  next.addEventListener("click", () => show(first + size));
+  previous.hidden = next.hidden = rows.length <= size;
+  section.querySelector(".tools").hidden = false;
+  tell();
+}

@@ -1,0 +1,226 @@
+"""The figures of training that results can fill: Godey et al. 2024."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.analysis.scaling_laws import fit
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.arrays import arrays_of
+from lmsat_plugin.report import trajectory_figures as draw
+from lmsat_plugin.report.bottleneck import draw as draw_ranks
+from lmsat_plugin.report.checkpoint_values import by_step, last_of, sizes_of, values_of
+from lmsat_plugin.report.model_looks import spread
+from lmsat_plugin.report.rank_results import file_of
+from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lmsat_plugin.analysis.scaling_laws import Fit
+    from lmsat_plugin.report.bottleneck import Found
+    from lmsat_plugin.report.collected import Collected
+
+logger = logging.getLogger(__name__)
+
+LOSS = "loss (nats per token)"
+_OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
+"""Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
+_PAPER = "Godey et al. 2024, "
+_MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 4
+
+
+def trajectory_figures_of(collected: Collected) -> list[ReportFigure]:
+    """Return the figures of losses and geometry in training, and of the LM head's rank."""
+    parts = (_by_step, _extrapolation, _depth, _coloured, _spectra, _ranks)
+    return [figure for part in parts for figure in part(collected)]
+
+
+def _by_step(collected: Collected) -> Iterator[ReportFigure]:
+    best = {
+        one.model: (float(one.best_step), one.best)
+        for one in collected.saturation
+        if (one.task, one.metric) == ("lmsat_loss", "loss")
+    }
+    shown = (
+        ("loss-by-step", "Loss", _PAPER + "Fig. 1a", "lmsat_loss", "loss", LOSS, False),
+        ("anisotropy-by-step", "The last layer's anisotropy", "", "lmsat_anisotropy", "anisotropy_last",
+         "last layer's anisotropy", False),
+        ("singular-entropy", "Singular entropy of the LM head", _PAPER + "Fig. 5", "lmsat_head",
+         "singular_entropy", "KL(σ‖u) (nats)", True),
+    )  # fmt: skip
+    for name, what, source, task, metric, label, log in shown:
+        title = f"{what} by training step"
+        values = values_of(collected.table, task, metric)
+        rows = by_step(values[values.value > 0] if log else values)
+        sizes = sizes_in(sizes_of(collected.table), rows)
+        if not sizes:
+            continue
+        said = each(last_of(rows), sizes, lambda row: f"ends at {row['value']:.4g}")
+        marked = best if metric == "loss" else {}
+        lowest = (
+            f"{marked[model][1]:.4g} at step {marked[model][0]:.0f}" for model in sizes if model in marked
+        )
+        alt = f"{title} of {models_said(sizes)}: {said}"
+        alt += f" (best {listed(lowest)})." if marked else "."
+        yield ReportFigure(
+            name, title, source, alt,
+            partial(draw.by_step_figure, rows, sizes, label, marked, log),
+        )  # fmt: skip
+
+
+def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
+    import pandas as pd
+
+    law = collected.law or _law_of_sizes(collected)
+    if law is None or law.count is None:
+        return
+    losses = values_of(collected.table, "lmsat_loss", "loss").rename(columns={"value": "loss"})
+    losses = losses[losses.tokens.notna() & (losses.tokens > 0) & losses[law.count].notna()]
+    if losses.model.nunique() < 2:
+        return
+    losses = losses.astype({"tokens": "float64", law.count: "float64"}).sort_values(["model", "tokens"])
+    final = losses.groupby("model").tail(1).assign(kind="final")
+    best = losses.loc[losses.groupby("model").loss.idxmin()].assign(kind="best")
+    best = best[~best.index.isin(final.index)]
+    points = law.predict(pd.concat([final, best])).rows
+    points = points.assign(flops=6 * points[law.count] * points.tokens)
+    sizes = sizes_in(sizes_of(collected.table), points)
+    gaps = points[points.kind == "final"].set_index("model").gap
+    said = (f"{model} {100 * gaps[model]:+.2g} %" for model in sizes)
+    yield ReportFigure(
+        "extrapolation",
+        f"Losses against the law of models that do not saturate{_given(law)}",
+        _PAPER + "Fig. 1b",
+        f"Final losses of {models_said(sizes)} above or below the law{_given(law)}: {listed(said)}.",
+        lambda: draw.extrapolation_figure(points, sizes),
+    )
+
+
+def _law_of_sizes(collected: Collected) -> Fit | None:
+    """Return the law of the models larger than all that saturate, with published terms of data, as the paper has it.
+
+    For models of one number of tokens, which say nothing of the data.
+    """
+    try:
+        finals = collected.final_losses()
+        risen = [one.model for one in collected.saturation if one.verdict == "saturates"]
+        largest = finals.n_params[finals.model.isin(risen)].astype("float64").max()
+        return fit("chinchilla", finals[~(finals.n_params <= largest)], _OF_DATA)
+    except LmsatError as error:
+        logger.info("No law of sizes: %s", error)
+        return None
+
+
+def _given(law: Fit) -> str:
+    given = [f"{name} = {one.value:g}" for name, one in law.params.items() if one.given]
+    return f" ({', '.join(given)} given)" if given else ""
+
+
+def _arrays(collected: Collected, path: str, prefix: str, name: str) -> np.ndarray | None:
+    try:
+        return np.asarray(arrays_of(file_of(path, collected.root), (prefix,)).get(prefix + name))
+    except LmsatError as error:
+        logger.info("No array: %s", error)
+        return None
+
+
+def _depth(collected: Collected) -> Iterator[ReportFigure]:
+    rows = last_of(values_of(collected.table, "lmsat_anisotropy", "anisotropy_last"))
+    by_model = {}
+    for model, path in zip(rows.model, rows.path, strict=True):
+        values_L = _arrays(collected, path, "anisotropy/", "by_layer")
+        if values_L is not None and values_L.ndim == 1 and len(values_L) > 1 and np.isfinite(values_L).all():
+            by_model[model] = values_L
+    if by_model:
+        sizes = {model: size for model, size in sizes_of(collected.table).items() if model in by_model}
+        said = (f"{model} {by_model[model][-1]:.2g}" for model in sizes)
+        yield ReportFigure(
+            "anisotropy-by-depth",
+            "Anisotropy by depth, at the last checkpoints",
+            _PAPER + "Fig. 2",
+            f"Anisotropy of the layers of {models_said(sizes)}, in the last layer: {listed(said)}.",
+            lambda: draw.anisotropy_figure({model: by_model[model] for model in sizes}, sizes),
+        )
+
+
+def _coloured(collected: Collected) -> Iterator[ReportFigure]:
+    anisotropy = by_step(values_of(collected.table, "lmsat_anisotropy", "anisotropy_last"))
+    anisotropy = anisotropy.rename(columns={"value": "anisotropy"})[["model", "step", "anisotropy"]]
+    for name, what, task, metric, label in (
+        ("loss-and-anisotropy", "Loss", "lmsat_loss", "loss", LOSS),
+        (
+            "wikitext-and-anisotropy",
+            "WikiText perplexity",
+            "wikitext",
+            "word_perplexity",
+            "perplexity per word",
+        ),
+    ):
+        rows = by_step(
+            by_step(values_of(collected.table, task, metric)).merge(anisotropy, on=["model", "step"])
+        )
+        sizes = sizes_in(sizes_of(collected.table), rows)
+        if sizes:
+            said = each(last_of(rows), sizes, lambda row: f"{row['anisotropy']:.2g} at {row['value']:.4g}")
+            yield ReportFigure(
+                name,
+                f"{what} by training step, and the last layer's anisotropy",
+                _PAPER + "Fig. 3",
+                f"Anisotropy in the last layer of {models_said(sizes)} at the end: {said}.",
+                partial(draw.loss_and_anisotropy_figure, rows, sizes, label),
+            )
+
+
+def _spectra(collected: Collected) -> Iterator[ReportFigure]:
+    rows = by_step(values_of(collected.table, "lmsat_head", "singular_entropy"))
+    sizes = sizes_in(sizes_of(collected.table), rows)
+    by_model = {}
+    for model in spread(sizes, _MOST_SPECTRA):
+        own = rows[rows.model == model].sort_values("step")
+        kept = np.unique(np.linspace(0, len(own) - 1, min(len(own), _MOST_STEPS)).round()).astype(int)
+        found = {
+            step: values_S
+            for step, path in own.iloc[kept][["step", "path"]].itertuples(index=False)
+            if (values_S := _arrays(collected, path, "head/", "singular_values")) is not None
+            and values_S.ndim == 1 and len(values_S) > 2 and values_S[0] > 0
+        }  # fmt: skip
+        if len(found) > 1 and len({len(values_S) for values_S in found.values()}) == 1:
+            by_model[model] = np.array(list(found)), list(found.values())
+    if by_model:
+        said = (f"{model} {spectra[-1][1] / spectra[-1][0]:.2g}" for model, (_, spectra) in by_model.items())
+        yield ReportFigure(
+            "singular-values",
+            "Singular values of the LM head in training",
+            _PAPER + "Fig. 4",
+            f"Singular values in units of the largest; the second at the end of training: {listed(said)}.",
+            lambda: draw.singular_values_figure(by_model),
+        )
+
+
+def _ranks(collected: Collected) -> Iterator[ReportFigure]:
+    last: dict[str, Found] = {}
+    for one in collected.ranks:
+        if one.arrays and one.facts["ranks"]:
+            before = last.get(one.facts["model"])
+            if before is None or (one.facts["step"] or 0) >= (before.facts["step"] or 0):
+                last[one.facts["model"]] = one
+    sizes = {model: size for model, size in sizes_of(collected.table).items() if model in last}
+    found = [last[model] for model in spread(sizes, _MOST_RANKS)]
+    if found:
+        needed = (
+            f"{one.facts['model']} rank {one.facts['rank_needed']:.0f}"
+            for one in found
+            if one.facts["rank_needed"] is not None
+        )
+        yield ReportFigure(
+            "rank",
+            "Loss and accuracy against the rank of the LM head",
+            _PAPER + "Figs. 6 and 8",
+            f"Within 1 % of the full loss from: {listed(needed) or 'no rank that was measured'}.",
+            lambda: draw_ranks(found),
+        )

@@ -1,0 +1,101 @@
+"""The verdicts on a tree of results in words: what a report begins with."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.scaling_laws import Fit
+    from lmsat_plugin.report.collected import Collected
+
+_NAMED = 4
+"""How many tasks a sentence on several names."""
+_ANSWERS = {True: "emergent", False: "not emergent", None: "unclear"}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one analysis says."""
+
+    title: str
+    summary: str
+    sentences: list[tuple[str, str]]
+    """What each is about, and what is said of it."""
+
+
+def verdicts_of(collected: Collected) -> list[Verdicts]:
+    """Return what saturation, emergence and the scaling law say; what is missing is left out."""
+    found = []
+    if collected.saturation:
+        found.append(_of_saturation(collected.saturation))
+    if collected.emergence:
+        found.append(_of_emergence(collected.emergence))
+    if collected.law is not None:
+        found.append(_of_law(collected.law))
+    return found
+
+
+def _of_saturation(found: Sequence[Saturation]) -> Verdicts:
+    counts = Counter(one.verdict for one in found)
+    metric = " ".join(filter(None, (found[0].task, found[0].metric)))
+    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+    sentences = [(_series(one, found), f"{one.verdict}: {one.reason}.") for one in found]
+    return Verdicts("Saturation", f"{len(found)} series of {metric}: {said}.", sentences)
+
+
+def _series(one: Saturation, found: Sequence[Saturation]) -> str:
+    """Return a series' name, with what tells it apart from others of its model."""
+    parts = {
+        "num_fewshot": f"{one.num_fewshot}-shot",
+        "filter": f"filter {one.filter}",
+        "corpus": f"on {one.corpus}",
+    }
+    differing = [text for name, text in parts.items() if len({getattr(other, name) for other in found}) > 1]
+    return ", ".join([one.model, *differing])
+
+
+def _of_emergence(found: Sequence[Emergence]) -> Verdicts:
+    """Tasks of which the same is said share a sentence; what is emergent comes first."""
+    names = defaultdict(list)
+    for one in sorted(found, key=lambda one: list(_ANSWERS).index(one.emergent)):
+        names[_emergence_in_words(one)].append(f"{one.task} {one.metric}")
+    counts = Counter(one.emergent for one in found)
+    said = ", ".join(f"{counts[answer]} {word}" for answer, word in _ANSWERS.items() if counts[answer])
+    summary = f"{len(found)} scores by lmsat_loss: {said}."
+    return Verdicts("Emergence", summary, [(_list(tasks), said) for said, tasks in names.items()])
+
+
+def _emergence_in_words(one: Emergence) -> str:
+    if one.threshold is None:
+        return f"{_ANSWERS[one.emergent]}: {one.reason}."
+    ends = "" if one.low is None or one.high is None else f" (90 % interval {one.low:.3f} to {one.high:.3f})"
+    return f"{_ANSWERS[True]} below a loss of {one.threshold:.3f}{ends}: {one.reason}."
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _of_law(law: Fit) -> Verdicts:
+    constants = []
+    for name, one in law.params.items():
+        if one.value is not None:
+            ends = "" if one.low is None or one.high is None else f" ({one.low:.4g} to {one.high:.4g})"
+            constants.append(f"{name} = {one.value:.4g}{ends}")
+    sentences = [
+        (law.law.formula, f"{', '.join(constants)}; in brackets 90 % intervals."),
+        *(("Note", f"{note}.") for note in law.notes),
+        *(("Warning", f"{warning}.") for warning in law.warnings),
+    ]
+    summary = (
+        f"Fitted to the final checkpoints of {law.points.runs} models that do not saturate: the residuals are "
+        f"{law.residual_rms:.2g} (root mean square of the logarithm of the loss)."
+    )
+    return Verdicts("Scaling law", summary, sentences)
