@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slurm lint bench clean
+.PHONY: demo docs test test-slurm lint bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,9 +35,15 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 bench: $(VENV)/.developing
-	for script in startup rolling_parity exactness loss_memory_speed one_pass sweep_loop sweep_memory load_results rank_heads ngrams fits; do \
+	for script in startup rolling_parity exactness loss_memory_speed one_pass sweep_loop sweep_memory load_results rank_heads ngrams fits report; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+
+# The documentation's site, in build/site.
+docs: $(VENV)/.developing
+	$(PIP) -e '.[docs]'
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) demo build dist

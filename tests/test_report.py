@@ -6,74 +6,23 @@ import contextlib
 import csv
 import io
 import json
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from chromium import BROWSER, run_in_page
+from html_page import Page
 from PIL import Image
 from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, Made, write_result, write_tree
 
 from lmsat_plugin.cli import main
 from lmsat_plugin.report import page_figures, page_tables
 from lmsat_plugin.report.collected import Collected
+from lmsat_plugin.report.page import write_report
 
 HOSTILE = """<script>alert("x")</script>&'"""
 MODELS = (Made(HOSTILE, 10**7, 4000), Made("../../evil", 10**8), Made("plain", 10**9))
 TASKS = {"arc_easy": (0.25, 3.4, 0.010)}
-
-
-class Page(HTMLParser):
-    """What a page holds: elements with their attributes, rows of tables by section, all text outside scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.links: list[str] = []
-        """Of all rows."""
-        self.text = ""
-        self._section, self._inside = "", ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.elements.append((tag, attributes))
-        if tag == "section" and attributes.get("class") == "table":
-            self._section = attributes["id"]
-            self.tables[self._section] = []
-        if tag == "tr":
-            self.tables[self._section].append([])
-        if tag in ("td", "th"):
-            self.tables[self._section][-1].append("")
-        if tag in ("td", "th", "script", "style"):
-            self._inside = attributes.get("type") or tag
-
-    def handle_endtag(self, tag):
-        if tag in ("tr", "script", "style"):
-            self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside in ("td", "th") and data.strip():
-            self.tables[self._section][-1][-1] += data
-        if self._inside == "application/json":
-            # All rows, of which the first are elements, too.
-            rows = json.loads(data)
-            texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
-            self.links += [cell[1] for row in rows for cell in row if not isinstance(cell, str)]
-            header, *shown = self.tables[self._section]
-            assert shown == texts[: len(shown)]
-            self.tables[self._section] = [header, *texts]
-        elif self._inside not in ("script", "style"):
-            self.text += data
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def column(self, table, name):
-        header, *rows = self.tables[table]
-        return [row[header.index(name)] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +291,16 @@ def test_names_do_nothing_in_the_browser(report):
     assert found[2]
     assert console == []
     assert CORPUS in (report / "index.html").read_text("utf-8")
+
+
+def test_results_that_say_no_more_than_a_loss(tmp_path):
+    """As of a script of one's own: neither standard errors nor shots, nor what was measured when."""
+    for size in (1, 2):
+        for step in (1000, 2000, 4000):
+            config = {"model": "lmsat", "model_args": {"pretrained": "m" * size, "revision": f"step{step}"}}
+            result = {"results": {"lmsat_loss": {"loss,none": 3 + size / step}}, "config": config}
+            place = tmp_path / ("m" * size) / f"step{step}"
+            place.mkdir(parents=True)
+            (place / "results_1.json").write_text(json.dumps(result), "utf-8")
+    page = write_report(Collected.of(tmp_path), tmp_path / "report")
+    assert "loss-by-step.svg" in page.read_text("utf-8")

@@ -46,7 +46,7 @@ def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     """
     rows = table[(table.task == task) & (table.metric == metric)]
     rows = rows[np.isfinite(rows.value.to_numpy("float64"))]
-    kinds = rows.num_fewshot.astype(str) + " " + rows["filter"].astype(str)
+    kinds = rows.num_fewshot.fillna(-1).astype(str) + " " + rows["filter"].astype(str)
     if len(rows):
         rows = rows[kinds == kinds.mode().iloc[0]]
     rows = rows.drop_duplicates(["model", "revision", "step"], keep="last")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
+
 
 @dataclass(frozen=True, eq=False)
 class Collected:
@@ -88,10 +90,18 @@ class Collected:
 
     @cached_property
     def law(self) -> Fit | None:
-        """Chinchilla's law by the final checkpoints of the models that do not saturate; None without one."""
+        """Chinchilla's law by the final checkpoints of the models larger than all that saturate; None without one.
+
+        Where all have seen as many tokens, which says nothing of the data, its part is the one that Godey et al. 2024
+        take as given (Fig. 1b).
+        """
         from lmsat_plugin.analysis.scaling_laws import fit
 
-        found = self._try("law", lambda: [fit("chinchilla", self.final_losses(healthy=True))])
+        def find() -> list[Fit]:
+            finals = self.final_losses(larger=True)
+            return [fit("chinchilla", finals, _OF_DATA if finals.tokens.nunique() == 1 else None)]
+
+        found = self._try("law", find)
         return found[0] if found else None
 
     @cached_property
@@ -114,18 +124,18 @@ class Collected:
             one for name in corpora for one in self._try(f"transfer to {name}", partial(line_to, name))
         )
 
-    def final_losses(self, healthy: bool = False) -> pd.DataFrame:
-        """Return lmsat_loss at each model's last checkpoint; ``healthy`` leaves out models that saturate.
+    def final_losses(self, larger: bool = False) -> pd.DataFrame:
+        """Return lmsat_loss at each model's last checkpoint; ``larger`` is of models larger than all that saturate.
 
         Columns as of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
         """
         losses = loss_of_results(self.table)
         order = "tokens" if losses.tokens.notna().all() else "step"
         last = losses.sort_values(order, na_position="first").groupby("model", sort=False).tail(1)
-        saturating = (
-            {one.model for one in self.saturation if one.verdict == "saturates"} if healthy else set()
-        )
-        return last[~last.model.isin(saturating)].reset_index(drop=True)
+        if larger:
+            risen = last.model.isin([one.model for one in self.saturation if one.verdict == "saturates"])
+            last = last[~(last.n_params <= last.n_params[risen].astype("float64").max())]
+        return last.reset_index(drop=True)
 
     @cached_property
     def ranks(self) -> list[Found]:

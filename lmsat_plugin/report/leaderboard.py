@@ -156,7 +156,11 @@ def leaderboard(
         )
     if law is not None and same:
         add_law(rows, losses, law)
-        notes.append("The law is that of the models here that do not saturate, at their last checkpoints.")
+        given = ", ".join(f"{name} = {one.value:g}" for name, one in law.params.items() if one.given)
+        notes.append(
+            "The law is that of the models here larger than all that saturate, at their last checkpoints"
+            f"{f', with {given} given' if given else ''}."
+        )
     shown = [column for column in COLUMNS if any(row.get(column.name) is not None for row in ranked)]
     names = [name for column in shown for name in (column.name, f"{column.name}_stderr")]
     kept = [name for name in names if any(row.get(name) is not None for row in ranked)]

@@ -125,7 +125,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     """Return a row for each checkpoint and a column for each value, as many columns as a page can hold."""
     texts = values.value.map("{:.5g}".format)
     known = values.stderr.notna()
-    texts[known] += " ± " + values.stderr[known].map("{:.2g}".format)
+    texts[known] += " ± " + values.stderr[known].map("{:.2g}".format).astype(str)
     headings = values.task + " " + values.metric
     for column, suffix in (("num_fewshot", "-shot"), ("filter", "")):
         if values.groupby(["task", "metric"])[column].nunique().gt(1).any():

@@ -79,16 +79,15 @@ def _curves(collected: Collected) -> Iterator[ReportFigure]:
 
 def _power_laws(collected: Collected) -> Iterator[ReportFigure]:
     final = last_of(_losses(collected)).rename(columns={"value": "loss"})
-    healthy = final
+    larger = final
     if len(final):
-        kept = set(collected.final_losses(healthy=True).model)
-        healthy = final[final.model.isin(kept)]
+        larger = final[final.model.isin(collected.final_losses(larger=True).model)]
     size = "n_params_non_embedding" if final.n_params_non_embedding.notna().all() else "n_params"
     columns = [
         name for name in (size, "tokens", "flops") if final[name].max() >= _LEAST_SPAN * final[name].min()
     ]
     if columns and len(final) >= _LEAST_DRAWN:
-        fits = {column: _fitted(column, healthy) for column in columns}
+        fits = {column: _fitted(column, larger) for column in columns}
         if size in fits:
             # The law of data is one of models large enough, whose losses do not depend on their size.
             fits |= {"tokens": None} if "tokens" in fits else {}
@@ -102,7 +101,7 @@ def _power_laws(collected: Collected) -> Iterator[ReportFigure]:
             "power-laws",
             "Final losses against size, data and compute",
             _PAPER + "Fig. 1",
-            f"Final losses of {models_said(sizes)}; laws of those that do not saturate: "
+            f"Final losses of {models_said(sizes)}; laws of those larger than all that saturate: "
             f"{listed(said) or 'none, of so few models'}.",
             lambda: draw.power_laws_figure(final, fits, sizes),
         )
@@ -132,7 +131,7 @@ def _law(collected: Collected) -> Iterator[ReportFigure]:
         )
         yield ReportFigure(
             "law",
-            "The law L(N, D) of the models that do not saturate",
+            "The law L(N, D) of the models larger than all that saturate",
             "Hoffmann et al. 2022, eq. 2",
             f"{law.law.formula} fitted to {law.points.runs} models, which lie "
             f"{100 * law.residual_rms:.2g} % off it (root mean square): {said}.",

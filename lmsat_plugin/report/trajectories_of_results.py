@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.scaling_laws import fit
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.report import trajectory_figures as draw
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOSS = "loss (nats per token)"
-_OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 """Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 _PAPER = "Godey et al. 2024, "
 _MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 4
@@ -76,7 +74,7 @@ def _by_step(collected: Collected) -> Iterator[ReportFigure]:
 def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     import pandas as pd
 
-    law = collected.law or _law_of_sizes(collected)
+    law = collected.law
     if law is None or law.count is None:
         return
     losses = values_of(collected.table, "lmsat_loss", "loss").rename(columns={"value": "loss"})
@@ -94,26 +92,11 @@ def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     said = (f"{model} {100 * gaps[model]:+.2g} %" for model in sizes)
     yield ReportFigure(
         "extrapolation",
-        f"Losses against the law of models that do not saturate{_given(law)}",
+        f"Losses against the law of the larger models{_given(law)}",
         _PAPER + "Fig. 1b",
         f"Final losses of {models_said(sizes)} above or below the law{_given(law)}: {listed(said)}.",
         lambda: draw.extrapolation_figure(points, sizes),
     )
-
-
-def _law_of_sizes(collected: Collected) -> Fit | None:
-    """Return the law of the models larger than all that saturate, with published terms of data, as the paper has it.
-
-    For models of one number of tokens, which say nothing of the data.
-    """
-    try:
-        finals = collected.final_losses()
-        risen = [one.model for one in collected.saturation if one.verdict == "saturates"]
-        largest = finals.n_params[finals.model.isin(risen)].astype("float64").max()
-        return fit("chinchilla", finals[~(finals.n_params <= largest)], _OF_DATA)
-    except LmsatError as error:
-        logger.info("No law of sizes: %s", error)
-        return None
 
 
 def _given(law: Fit) -> str:

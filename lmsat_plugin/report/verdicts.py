@@ -88,14 +88,14 @@ def _of_law(law: Fit) -> Verdicts:
     for name, one in law.params.items():
         if one.value is not None:
             ends = "" if one.low is None or one.high is None else f" ({one.low:.4g} to {one.high:.4g})"
-            constants.append(f"{name} = {one.value:.4g}{ends}")
+            constants.append(f"{name} = {one.value:.4g}{' (given)' if one.given else ends}")
     sentences = [
         (law.law.formula, f"{', '.join(constants)}; in brackets 90 % intervals."),
         *(("Note", f"{note}.") for note in law.notes),
         *(("Warning", f"{warning}.") for warning in law.warnings),
     ]
     summary = (
-        f"Fitted to the final checkpoints of {law.points.runs} models that do not saturate: the residuals are "
-        f"{law.residual_rms:.2g} (root mean square of the logarithm of the loss)."
+        f"Fitted to the final checkpoints of the {law.points.runs} models larger than all that saturate: the residuals "
+        f"are {law.residual_rms:.2g} (root mean square of the logarithm of the loss)."
     )
     return Verdicts("Scaling law", summary, sentences)
