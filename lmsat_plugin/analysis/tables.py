@@ -45,6 +45,25 @@ def is_tidy(table: pd.DataFrame) -> bool:
     return set(TIDY) <= set(table.columns)
 
 
+def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.DataFrame:
+    """Return the rows of some corpora, in the order of their names, and those of none.
+
+    Raises `LmsatError`, in which ``source`` stands for the table, for a corpus that is not there.
+    """
+    if "corpus" not in table.columns:
+        raise LmsatError(f"{source} has no column corpus: leave out --corpus")
+    there = table.corpus.dropna().unique()
+    if missing := [name for name in names if name not in there]:
+        raise LmsatError(
+            f"nothing in {source} was measured on --corpus {missing[0]}: give some of {', '.join(map(str, there))}"
+        )
+    kept = table[table.corpus.isna() | table.corpus.isin(names)]
+    if len(names) == 1:
+        return kept
+    places = {name: place for place, name in enumerate(names)}
+    return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
+
+
 def numbers(
     table: pd.DataFrame, needed: Sequence[str], *, optional: Sequence[str] = (), positive: Sequence[str] = ()
 ) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.data import check_figure, write_figure_of
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.report.rank_results import HEADS
@@ -67,14 +68,10 @@ class Bottleneck(Command):
         """Print the tables, and write the figure."""
         from lmsat_plugin.report.bottleneck import draw, find
 
-        if args.figure is not None:
-            from lmsat_plugin.report.style import check_suffix, write_figure
-
-            check_suffix(args.figure)
+        check_figure(args)
         of_corpus = None if args.ngram is None else _read_ngram(args.ngram)
         found = find(args.data, args.curve, args.within / 100, of_corpus)
-        if args.figure is not None:
-            write_figure(draw(found), args.figure)
+        write_figure_of(args, lambda: draw(found))
         facts = [one.facts for one in found]
         if args.json:
             print(json.dumps(facts, indent=2, allow_nan=False))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.errors import LmsatError
-
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
@@ -64,20 +62,11 @@ def read_data(args: argparse.Namespace, data: str | None = None) -> pd.DataFrame
         from lmsat_plugin.harness.results import load_results
 
         table = load_results(path, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
-    return table if args.corpus is None else _of_corpora(table, args.corpus, path)
+    if args.corpus is None:
+        return table
+    from lmsat_plugin.analysis.tables import of_corpora
 
-
-def _of_corpora(table: pd.DataFrame, names: list[str], path: Path) -> pd.DataFrame:
-    if "corpus" not in table.columns:
-        raise LmsatError(f"{path} has no column corpus: leave out --corpus")
-    there = table.corpus.dropna().unique()
-    if missing := [name for name in names if name not in there]:
-        raise LmsatError(
-            f"nothing in {path} was measured on --corpus {missing[0]}: give some of {', '.join(map(str, there))}"
-        )
-    places = {name: place for place, name in enumerate(names)}
-    kept = table[table.corpus.isna() | table.corpus.isin(names)]
-    return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
+    return of_corpora(table, args.corpus, path)
 
 
 def check_figure(args: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.report.saturation_figure import mark_onset, onset_handles
 from lmsat_plugin.report.style import (
     BAND,
-    GREY,
     LETTERS_WIDE,
     PALETTE,
     STYLE,
@@ -87,13 +87,7 @@ def _draw(axes: Axes, track: Track) -> None:
 
 def _mark(axes: Axes, saturation: Saturation) -> None:
     axes.axvline(saturation.best_step, color=PALETTE[2], linestyle=":", linewidth=0.8)
-    if (
-        saturation.onset_step is not None
-        and saturation.onset_low is not None
-        and saturation.onset_high is not None
-    ):
-        axes.axvspan(saturation.onset_low, saturation.onset_high, color=GREY, alpha=BAND, linewidth=0)
-        axes.axvline(saturation.onset_step, color=GREY, linestyle="--", linewidth=0.8)
+    mark_onset(axes, saturation)
 
 
 def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:
@@ -103,6 +97,5 @@ def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:
     if saturation is not None:
         handles.append(Line2D([], [], color=PALETTE[2], label="best checkpoint", **BEST))
         if saturation.onset_step is not None:
-            handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="onset"))
-            handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="90 % interval of the onset"))
+            handles += onset_handles()
     return handles

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.report.downstream_average import ACCURACIES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,8 +24,6 @@ COLUMNS = (
     "stderr",
     "path",
 )
-_METRICS = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
-"""What a task is shown by, the first that it has."""
 # Parts of a benchmark, of which the whole is shown, and the Brier score and the like of tasks besides.
 _PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_", "lmsat_")
 _EARLIEST = 0.01
@@ -71,5 +71,5 @@ def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return a metric of each downstream task, an accuracy or the like; not of parts such as MMLU's subjects."""
     there = set(zip(table.task, table.metric, strict=True))
     tasks = [task for task in sorted(set(table.task)) if not task.startswith(_PARTS)]
-    found = ((task, next((name for name in _METRICS if (task, name) in there), None)) for task in tasks)
+    found = ((task, next((name for name in ACCURACIES if (task, name) in there), None)) for task in tasks)
     return [(task, metric) for task, metric in found if metric is not None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.analysis.tables import loss_of_results, of_corpora
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.results import load_results
 from lmsat_plugin.report.saturation_results import find_saturation
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
+"""Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,7 @@ class Collected:
             raise LmsatError(
                 f"{root} holds results on {', '.join(corpora)}, which do not compare: choose one with --corpus NAME"
             )
-        if corpus is not None and corpus not in corpora:
-            raise LmsatError(
-                f"nothing in {root} was measured on --corpus {corpus}: give some of {', '.join(corpora)}"
-            )
-        chosen = table[table.corpus.isna() | (table.corpus == (corpus or table.corpus))]
+        chosen = table if corpus is None else of_corpora(table, [corpus], root)
         return cls(root, chosen, all_corpora=table if len(corpora) > 1 else None)
 
     def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:

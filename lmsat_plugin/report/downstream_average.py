@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_METRICS = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
-"""Shares of right answers; of a task, the first that all models have."""
+ACCURACIES = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
+"""Shares of right answers and the like; the first that there is stands for a task."""
 _FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid)[-_]")
 _LEAST_FOR_LINE = 5
 Key = tuple[str, int, str, str]
@@ -55,7 +55,7 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
         finals: Rows of a tidy table, of one checkpoint of each model.
     """
     scores: dict[Key, dict[str, tuple[float, float]]] = defaultdict(dict)
-    finals = finals[finals.metric.isin(_METRICS) & np.isfinite(finals.value)]
+    finals = finals[finals.metric.isin(ACCURACIES) & np.isfinite(finals.value)]
     shots = finals.num_fewshot.fillna(-1).astype(int)
     keys = zip(finals.task, shots, finals.metric, finals["filter"], strict=True)
     for key, model, value, stderr in zip(keys, finals.model, finals.value, finals.stderr, strict=True):
@@ -90,7 +90,7 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
 def _chosen(common: Iterable[Key]) -> list[Key]:
     """Return one key of each task: the fewest examples, then the first metric."""
     by_task: dict[str, Key] = {}
-    for key in sorted(common, key=lambda key: (key[0], key[1], _METRICS.index(key[2]), key[3])):
+    for key in sorted(common, key=lambda key: (key[0], key[1], ACCURACIES.index(key[2]), key[3])):
         by_task.setdefault(key[0], key)
     return list(by_task.values())
 

@@ -156,10 +156,9 @@ def leaderboard(
         )
     if law is not None and same:
         add_law(rows, losses, law)
-        given = ", ".join(f"{name} = {one.value:g}" for name, one in law.params.items() if one.given)
         notes.append(
             "The law is that of the models here larger than all that saturate, at their last checkpoints"
-            f"{f', with {given} given' if given else ''}."
+            f"{f', with {law.given} given' if law.given else ''}."
         )
     shown = [column for column in COLUMNS if any(row.get(column.name) is not None for row in ranked)]
     names = [name for column in shown for name in (column.name, f"{column.name}_stderr")]

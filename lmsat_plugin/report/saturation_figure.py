@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _LETTERS = 30
+_ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 
 
 def saturation_figure(found: Sequence[Saturation]) -> Figure:
@@ -58,9 +59,7 @@ def _draw(axes: Axes, one: Saturation, look: dict[str, str]) -> None:
             alpha=BAND,
             linewidth=0,
         )
-    if one.onset_step is not None and one.onset_low is not None and one.onset_high is not None:
-        axes.axvspan(one.onset_low, one.onset_high, color=GREY, alpha=BAND, linewidth=0)
-        axes.axvline(one.onset_step, color=GREY, linestyle="--", linewidth=0.8)
+    mark_onset(axes, one)
     axes.plot([one.best_step], [one.best], color="#bb5566", marker="*", markersize=10, linestyle="none")
     log_axis(axes, "x")
     if series.is_ratio:
@@ -75,6 +74,20 @@ def _legend(found: Sequence[Saturation], look: dict[str, str]) -> list[Artist]:
     if any(one.series.stderr_K is not None for one in found):
         handles.append(Patch(color=look["color"], alpha=BAND, linewidth=0, label="± standard error"))
     if any(one.onset_step is not None for one in found):
-        handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="onset"))
-        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="90 % interval of the onset"))
+        handles += onset_handles()
     return handles
+
+
+def mark_onset(axes: Axes, one: Saturation) -> None:
+    """Mark the onset with its interval on an axis of steps, if there is one."""
+    if one.onset_step is not None and one.onset_low is not None and one.onset_high is not None:
+        axes.axvspan(one.onset_low, one.onset_high, color=GREY, alpha=BAND, linewidth=0)
+        axes.axvline(one.onset_step, **_ONSET)
+
+
+def onset_handles() -> list[Artist]:
+    """Return what a legend says of `mark_onset`."""
+    return [
+        Line2D([], [], label="onset", **_ONSET),
+        Patch(color=GREY, alpha=BAND, linewidth=0, label="90 % interval of the onset"),
+    ]

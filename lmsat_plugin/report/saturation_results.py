@@ -29,7 +29,7 @@ def find_saturation(
     Raises `LmsatError` as `saturation` does. Losses by document that cannot be read are left out.
     """
     documents = {}
-    if is_tidy(table) and root.suffix.lower() != ".csv":
+    if is_tidy(table) and root.suffix.lower() != ".csv" and task in (None, DEFAULT[0]):
         documents = losses_by_document(table, root)
     return saturation(table, task, metric, min_step=min_step, documents=documents)
 

@@ -20,14 +20,12 @@ from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmsat_plugin.analysis.scaling_laws import Fit
     from lmsat_plugin.report.bottleneck import Found
     from lmsat_plugin.report.collected import Collected
 
 logger = logging.getLogger(__name__)
 
 LOSS = "loss (nats per token)"
-"""Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 _PAPER = "Godey et al. 2024, "
 _MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 4
 
@@ -85,6 +83,7 @@ def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     final = losses.groupby("model").tail(1).assign(kind="final")
     best = losses.loc[losses.groupby("model").loss.idxmin()].assign(kind="best")
     best = best[~best.index.isin(final.index)]
+    given = f" ({law.given} given)" if law.given else ""
     points = law.predict(pd.concat([final, best])).rows
     points = points.assign(flops=6 * points[law.count] * points.tokens)
     sizes = sizes_in(sizes_of(collected.table), points)
@@ -92,16 +91,11 @@ def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     said = (f"{model} {100 * gaps[model]:+.2g} %" for model in sizes)
     yield ReportFigure(
         "extrapolation",
-        f"Losses against the law of the larger models{_given(law)}",
+        f"Losses against the law of the larger models{given}",
         _PAPER + "Fig. 1b",
-        f"Final losses of {models_said(sizes)} above or below the law{_given(law)}: {listed(said)}.",
+        f"Final losses of {models_said(sizes)} above or below the law{given}: {listed(said)}.",
         lambda: draw.extrapolation_figure(points, sizes),
     )
-
-
-def _given(law: Fit) -> str:
-    given = [f"{name} = {one.value:g}" for name, one in law.params.items() if one.given]
-    return f" ({', '.join(given)} given)" if given else ""
 
 
 def _arrays(collected: Collected, path: str, prefix: str, name: str) -> np.ndarray | None:

@@ -119,6 +119,11 @@ class Fit:
     others: tuple[Fit, ...] = ()
     """The same law with N counted another way, or of the table's other models."""
 
+    @property
+    def given(self) -> str:
+        """The constants that were not fitted, in words; empty if all were."""
+        return ", ".join(f"{name} = {one.value:g}" for name, one in self.params.items() if one.given)
+
     def predict(self, table: pd.DataFrame) -> Predictions:
         """Return what the law says of a table's rows; losses may be missing.
 
