@@ -29,17 +29,16 @@ def make_series(folder: Path, count: int) -> None:
 
     from lmsat_plugin import demo
 
-    documents, held_out = demo.split_sample()
-    demo.write_corpus(held_out, folder / "held_out.jsonl")
-    tokenizer = demo.train_tokenizer(documents)
+    demonstration = demo.natural_language()
+    demo.write_corpus(demonstration.held_out, folder / "held_out.jsonl")
     for index in range(count):
-        model = demo.make_model(64)
+        model = demonstration.make_model(64)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) / 50
         place = folder / "run" / f"step{100 * index}"
         model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
+        demonstration.tokenizer.save_pretrained(place)
 
 
 def make_quiz(folder: Path) -> None:

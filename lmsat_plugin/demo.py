@@ -1,4 +1,4 @@
-"""The demonstration: train two small series on the sample text, and sweep over their checkpoints.
+"""The demonstrations: train small series, and sweep over their checkpoints.
 
 Everything is real and small: GPT-NeoX models as Pythia's, trained with Pythia's optimiser settings, saved as
 ordinary Hugging Face checkpoints, measured through lm-eval on documents they were not trained on.
@@ -6,8 +6,10 @@ ordinary Hugging Face checkpoints, measured through lm-eval on documents they we
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lmsat_plugin.corpora import CorpusSettings, sample
+from lmsat_plugin.synthetic import MarkovSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +25,166 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.sweep.runner import Summary
 
-WIDTHS = (32, 128)
-STEPS = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-VOCABULARY = 2048
-CONTEXT = 128
-BATCH = 16
 _HELD_OUT_EVERY = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model, what it is trained on, and how fast."""
+
+    name: str
+    width: int
+    rows: torch.Tensor
+    """Sequences of tokens [N, T], one context long; when they are through, they come again in another order."""
+    learning_rate: float
+    """At its peak."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Trainings to compare, and the text that their checkpoints are measured on."""
+
+    config: str
+    """The sweep's file among those shipped."""
+    trainings: Sequence[Training]
+    tokenizer: transformers.PreTrainedTokenizerFast
+    held_out: Sequence[str]
+    layers: int
+    context: int
+    batch: int
+    """Sequences of a step."""
+    steps: Sequence[int]
+    """Of the checkpoints, the first and the last included."""
+
+    def run(self, output: Path, show: Callable[[str], None]) -> Summary:
+        """Train, and sweep as the file says; ``show`` is told how far training is.
+
+        Under ``output``: the held-out corpus, the checkpoints, and the results.
+        """
+        from lmsat_plugin.sweep.config import SHIPPED, load_config
+        from lmsat_plugin.sweep.run import run_sweep
+
+        corpus = output / "held_out.jsonl"
+        write_corpus(self.held_out, corpus)
+        series = []
+        for training in self.trainings:
+            folder = output / "checkpoints" / training.name
+            for step in self.train(training, folder):
+                show(f"{training.name}: step {step} of {self.steps[-1]}")
+            series.append({"pretrained": str(folder), "tokens_per_step": self.batch * self.context})
+        here = {"models": series, "corpora": str(corpus), "output": str(output / "results")}
+        return run_sweep(load_config(SHIPPED / self.config, here))
+
+    def train(self, training: Training, folder: Path) -> Iterator[int]:
+        """Train one model; yield each checkpoint's step as soon as it is saved.
+
+        Adam as Pythia's: betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a short warm-up, and a
+        cosine to a tenth of the peak.
+        """
+        generator = torch.Generator().manual_seed(0)
+        model = self.make_model(training.width)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+        )
+        order = torch.empty(0, dtype=torch.long)
+        for step in itertools.count():
+            if step in self.steps:
+                model.save_pretrained(folder / f"step{step}")
+                self.tokenizer.save_pretrained(folder / f"step{step}")
+                yield step
+            if step == self.steps[-1]:
+                return
+            if len(order) < self.batch:
+                order = torch.randperm(len(training.rows), generator=generator)
+            batch, order = training.rows[order[: self.batch]], order[self.batch :]
+            for group in optimiser.param_groups:
+                group["lr"] = training.learning_rate * self._share_of_peak(step)
+            model(input_ids=batch, labels=batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+
+    def make_model(self, width: int) -> transformers.GPTNeoXForCausalLM:
+        """Return an untrained GPT-NeoX, shaped as Pythia."""
+        torch.manual_seed(0)
+        return transformers.GPTNeoXForCausalLM(
+            transformers.GPTNeoXConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=width,
+                num_hidden_layers=self.layers,
+                num_attention_heads=4,
+                intermediate_size=4 * width,
+                max_position_embeddings=self.context,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+        )
+
+    def _share_of_peak(self, step: int) -> float:
+        warmup = 16
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / (self.steps[-1] - warmup)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+def natural_language(
+    widths: Sequence[int] = (32, 128),
+    steps: Sequence[int] = (0, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512),
+) -> Demonstration:
+    """Return the short demonstration: two widths on the documentation that ships with CPython."""
+    documents, held_out = split_sample()
+    tokenizer = train_tokenizer(documents)
+    stream = [token for text in documents for token in [*tokenizer.encode(text), tokenizer.eos_token_id]]
+    context = 128
+    rows = torch.tensor(stream[: len(stream) // context * context]).view(-1, context)
+    return Demonstration(
+        "demo.yaml",
+        [Training(f"neox-w{width}", width, rows, learning_rate=3e-3) for width in widths],
+        tokenizer,
+        held_out,
+        layers=4,
+        context=context,
+        batch=16,
+        steps=steps,
+    )
+
+
+def known_language() -> MarkovSource:
+    """Return the language of the long demonstration: 256 tokens, each drawn by the one before it."""
+    return MarkovSource.make(vocabulary=256)
+
+
+def known_answer(
+    widths: Sequence[int] = (8, 16, 32, 64),
+    steps: Sequence[int] = (0, 10, 25, 50, *range(100, 2401, 100)),
+) -> Demonstration:
+    """Return the long demonstration: a language whose entropy rate is known.
+
+    Models of several widths that see no token twice, and one, as wide as the widest, that sees few tokens often.
+    """
+    source, context, batch = known_language(), 128, 8
+    tokenizer = source.tokenizer()
+    length = context - 1
+
+    def rows(n: int, seed: int) -> torch.Tensor:
+        tokens = torch.from_numpy(source.sample(n * length, seed)).view(n, length)
+        # As documents are measured: after the token that ends a text, which is no token to predict.
+        return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)
+
+    fresh, repeated = rows(steps[-1] * batch, seed=1), rows(512, seed=2)
+    trainings = [(f"fresh-w{width}", width, fresh) for width in widths]
+    trainings.append((f"repeated-w{widths[-1]}", widths[-1], repeated))
+    return Demonstration(
+        "demo-long.yaml",
+        [Training(name, width, seen, 0.024 / width**0.5) for name, width, seen in trainings],
+        tokenizer,
+        list(source.documents(400, length, seed=3)),
+        layers=2,
+        context=context,
+        batch=batch,
+        steps=steps,
+    )
 
 
 def split_sample() -> tuple[list[str], list[str]]:
@@ -53,89 +210,7 @@ def train_tokenizer(documents: Sequence[str]) -> transformers.PreTrainedTokenize
     core.train_from_iterator(
         documents,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
+            vocab_size=2048, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
         ),
     )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token=end, eos_token=end)
-
-
-def make_model(width: int) -> transformers.GPTNeoXForCausalLM:
-    """Return an untrained GPT-NeoX of four layers, shaped as Pythia."""
-    torch.manual_seed(0)
-    return transformers.GPTNeoXForCausalLM(
-        transformers.GPTNeoXConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=width,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=4 * width,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
-
-
-def train(
-    width: int, documents: Sequence[str], tokenizer: transformers.PreTrainedTokenizerFast, folder: Path
-) -> Iterator[tuple[int, Path]]:
-    """Train one model; yield each checkpoint's step and folder as soon as it is saved.
-
-    Adam as Pythia's: betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a short warm-up, and a
-    cosine to a tenth of the peak.
-    """
-    stream = [token for text in documents for token in [*tokenizer.encode(text), tokenizer.eos_token_id]]
-    rows = torch.tensor(stream[: len(stream) // CONTEXT * CONTEXT]).view(-1, CONTEXT)
-    generator = torch.Generator().manual_seed(0)
-    model = make_model(width)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(STEPS[-1] + 1):
-        if step in STEPS:
-            place = folder / f"step{step}"
-            model.save_pretrained(place)
-            tokenizer.save_pretrained(place)
-            yield step, place
-        if len(order) < BATCH:
-            order = torch.randperm(len(rows), generator=generator)
-        batch, order = rows[order[:BATCH]], order[BATCH:]
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(step, peak=3e-3)
-        model(input_ids=batch, labels=batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-
-
-def _learning_rate(step: int, peak: float) -> float:
-    warmup = 16
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / (STEPS[-1] - warmup)
-    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
-
-
-def run_demo(output: Path, show: Callable[[str], None]) -> Summary:
-    """Train the series and sweep over them as `configs/demo.yaml` says; ``show`` is told how far training is.
-
-    Under ``output``: the held-out corpus, the checkpoints, and the results.
-    """
-    from lmsat_plugin.sweep.config import SHIPPED, load_config
-    from lmsat_plugin.sweep.run import run_sweep
-
-    documents, held_out = split_sample()
-    write_corpus(held_out, output / "held_out.jsonl")
-    tokenizer = train_tokenizer(documents)
-    for width in WIDTHS:
-        name = f"neox-w{width}"
-        for step, _ in train(width, documents, tokenizer, output / "checkpoints" / name):
-            show(f"{name}: step {step} of {STEPS[-1]}")
-    here = {
-        "models": [
-            {"pretrained": str(output / "checkpoints" / f"neox-w{width}"), "tokens_per_step": BATCH * CONTEXT}
-            for width in WIDTHS
-        ],
-        "corpora": str(output / "held_out.jsonl"),
-        "output": str(output / "results"),
-    }
-    return run_sweep(load_config(SHIPPED / "demo.yaml", here))

@@ -132,6 +132,37 @@ class MarkovSource:
         P_CV = self.probabilities
         return -float(self.stationary @ (P_CV * np.log(np.where(P_CV > 0, P_CV, 1))).sum(1))
 
+    def least_loss(self, rank: int, seed: int = 0) -> float:
+        """Return the loss of the best LM head of a rank that is found, in nats per token: the softmax bottleneck.
+
+        That is −Σ_c π_c Σ_v P_cv ln softmax(H W)_cv with H of shape [C, rank] and W of shape [rank, V] free: what a
+        model of that width and unlimited depth could reach, if its norm left H free (Yang et al. 2018, Sec. 2.2).
+        H and W come from L-BFGS, from a random start: as the problem is not convex, the loss is an upper bound of
+        the least. Raises `LmsatError` for a rank out of 1 … V.
+        """
+        if not 1 <= rank <= self.vocabulary:
+            raise LmsatError(
+                f"rank={rank} is not between 1 and vocabulary={self.vocabulary}: give one that is"
+            )
+        from scipy.optimize import minimize
+        from scipy.special import log_softmax
+
+        joint_CV = self.stationary[:, None] * self.probabilities
+        split = len(joint_CV) * rank
+
+        def loss_and_slope(factors: np.ndarray) -> tuple[float, np.ndarray]:
+            H_CR, W_RV = factors[:split].reshape(-1, rank), factors[split:].reshape(rank, -1)
+            log_q_CV = log_softmax(H_CR @ W_RV, axis=1)
+            slope_CV = self.stationary[:, None] * np.exp(log_q_CV) - joint_CV
+            slopes = ((slope_CV @ W_RV.T).ravel(), (H_CR.T @ slope_CV).ravel())
+            return -float((joint_CV * log_q_CV).sum()), np.concatenate(slopes)
+
+        start = np.random.default_rng(seed).normal(size=split + rank * self.vocabulary) / math.sqrt(rank)
+        found = minimize(
+            loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000}
+        )
+        return float(found.fun)
+
     def singular_values(self, weighted: bool = False) -> np.ndarray:
         """Return the R singular values of P, falling; the others are zero.
 

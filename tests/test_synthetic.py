@@ -275,3 +275,21 @@ def test_bad_samples_are_one_sentence():
     for tokens in ([0, 4], [-1]):
         with pytest.raises(LmsatError, match="0 to 3"):
             source.loss(np.array(tokens))
+
+
+def test_least_loss_falls_to_the_entropy_rate_at_the_rank_of_the_logarithms():
+    """softmax(H W) with H and W of rank 3 is a source that a head of rank 3, but of no lower rank, predicts."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(12, 3)) @ rng.normal(size=(3, 12))
+    rows = np.exp(logits)
+    source = MarkovSource(rows / rows.sum(1, keepdims=True), np.eye(12))
+    losses = [source.least_loss(rank) for rank in (1, 2, 3, 12)]
+    assert losses[0] > losses[1] > source.entropy_rate + 1e-3
+    assert losses[2:] == pytest.approx([source.entropy_rate] * 2, abs=1e-5)
+    # One dimension can hold the frequencies of the tokens.
+    assert losses[0] < -np.log(source.stationary) @ source.stationary
+
+
+def test_least_loss_refuses_a_rank_out_of_range():
+    with pytest.raises(LmsatError, match="rank=13 is not between 1 and vocabulary=12"):
+        MarkovSource.make(12).least_loss(13)
