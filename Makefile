@@ -41,7 +41,6 @@ bench: $(VENV)/.developing
 
 # The documentation's site, in build/site.
 docs: $(VENV)/.developing
-	$(PIP) -e '.[docs]'
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 

@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import transformers
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lmsat_plugin.corpora import CorpusSettings, sample
@@ -55,11 +57,13 @@ class Demonstration:
     """Sequences of a step."""
     steps: Sequence[int]
     """Of the checkpoints, the first and the last included."""
+    questions: Sequence[dict] = ()
+    """Of the task ``next-token``: the text before, the choices, and which is right."""
 
     def run(self, output: Path, show: Callable[[str], None]) -> Summary:
         """Train, and sweep as the file says; ``show`` is told how far training is.
 
-        Under ``output``: the held-out corpus, the checkpoints, and the results.
+        Under ``output``: the held-out corpus, the questions' task, the checkpoints, and the results.
         """
         from lmsat_plugin.sweep.config import SHIPPED, load_config
         from lmsat_plugin.sweep.run import run_sweep
@@ -73,6 +77,9 @@ class Demonstration:
                 show(f"{training.name}: step {step} of {self.steps[-1]}")
             series.append({"pretrained": str(folder), "tokens_per_step": self.batch * self.context})
         here = {"models": series, "corpora": str(corpus), "output": str(output / "results")}
+        if self.questions:
+            write_task(self.questions, output)
+            here["include_path"] = str(output)
         return run_sweep(load_config(SHIPPED / self.config, here))
 
     def train(self, training: Training, folder: Path) -> Iterator[int]:
@@ -161,7 +168,8 @@ def known_answer(
 ) -> Demonstration:
     """Return the long demonstration: a language whose entropy rate is known.
 
-    Models of several widths that see no token twice, and one, as wide as the widest, that sees few tokens often.
+    Models of several widths that see no token twice, and one, as wide as the widest, that sees few tokens often; and
+    a task whose scores follow from the loss.
     """
     source, context, batch = known_language(), 128, 8
     tokenizer = source.tokenizer()
@@ -184,7 +192,42 @@ def known_answer(
         context=context,
         batch=batch,
         steps=steps,
+        questions=list(ask(source, 400, seed=4)),
     )
+
+
+def ask(source: MarkovSource, n: int, seed: int) -> Iterator[dict]:
+    """Yield questions: which of four tokens follows a text. The others are drawn as tokens are without context."""
+    rng = np.random.default_rng(seed)
+    for document in source.documents(n, 17, seed=seed):
+        *before, right = document.split()
+        drawn = (f"t{token}" for token in rng.choice(source.vocabulary, 20, p=source.stationary))
+        wrong = [word for word in dict.fromkeys(drawn) if word != right][:3]
+        answer = int(rng.integers(4))
+        yield {
+            "before": " ".join(before),
+            "choices": [*wrong[:answer], right, *wrong[answer:]],
+            "answer": answer,
+        }
+
+
+def write_task(questions: Sequence[dict], folder: Path) -> None:
+    """Write the task ``next-token`` of lm-eval, and its questions beside it."""
+    data = folder / "next-token.jsonl"
+    data.write_text("".join(json.dumps(question) + "\n" for question in questions), "utf-8")
+    task = {
+        "task": "next-token",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data.resolve())}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{before}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc"}],
+        "metadata": {"version": 1},
+    }
+    (folder / "next-token.yaml").write_text(yaml.safe_dump(task, sort_keys=False), "utf-8")
 
 
 def split_sample() -> tuple[list[str], list[str]]:

@@ -22,7 +22,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.elements.append((tag, attributes))
-        if tag == "section" and attributes.get("class") == "table":
+        if tag == "section" and "table" in (attributes.get("class") or "").split():
             self._section = attributes["id"]
             self.tables[self._section] = []
         if tag == "tr":

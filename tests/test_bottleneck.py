@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from lmsat_plugin.analysis.bottleneck import CURVES, RankCurve, by_rank, capacity, rank_needed, w_error
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.report.collected import Collected
 from lmsat_plugin.sweep.config import SHIPPED, load_config
 from lmsat_plugin.sweep.plan import find_jobs
 
@@ -583,7 +584,8 @@ def figure_data(monkeypatch, *arguments):
     """Return what the command would have drawn."""
     drawn = []
     monkeypatch.setattr(
-        "lmsat_plugin.report.rank_figure.rank_figure", lambda *data: drawn.append(data) or Figure()
+        "lmsat_plugin.report.rank_figure.rank_figure",
+        lambda losses, accuracies, among: drawn.append((losses, accuracies)) or Figure(),
     )
     assert main(["bottleneck", *map(str, arguments)]) == 0
     [data] = drawn
@@ -632,6 +634,13 @@ def test_figure_names_what_differs(tmp_path, capsys, monkeypatch):
     }
     assert set(losses.curve) == {"weighted", "truncated"}
     assert accuracies.empty
+
+
+def test_report_draws_the_last_checkpoint_on_the_corpus_that_was_chosen(tmp_path):
+    for step, corpus in ((10, "sample"), (20, "sample"), (30, "pile")):
+        write_result(tmp_path / f"{step}{corpus}", step, arrays_of(), corpus=corpus)
+    [found] = Collected.of(tmp_path, corpus="sample").ranks
+    assert (found.facts["revision"], found.facts["corpus"]) == ("step20", "sample")
 
 
 def test_figure_file(tmp_path, capsys):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,7 @@ def load(name: str):
     """Return a script of docs/ as a module."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -119,6 +123,36 @@ def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
     named = re.findall(r"(\w+\.md)\b", str(yaml.safe_load(text)["nav"]))
     assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """As `make docs` does: a link or an anchor that leads nowhere is an error."""
+    pytest.importorskip("material", reason="needs the extra `docs`")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [page.relative_to(tmp_path / "site") for page in (tmp_path / "site").rglob("index.html")]
+    assert len(pages) == len(list(DOCS.glob("*.md")))
+
+
+def test_tour_shows_every_command_and_the_runs_that_it_names():
+    tour, text = load("tour"), (DOCS / "tour.md").read_text("utf-8")
+    assert {stop.name for stop in tour.STOPS} == NAMES
+    assert re.findall(r"^\$ (.+)$", text, re.MULTILINE) == [stop.command for stop in tour.STOPS]
+    without = tour.page(dict.fromkeys((stop.command for stop in tour.STOPS), ""))
+    missing = [line for line in without.splitlines() if line and line not in text.splitlines()]
+    assert not missing, "run `python docs/tour.py FOLDER`"
+
+
+def test_tour_leaves_out_the_middle_of_long_outputs():
+    shorten = load("tour").shorten
+    assert shorten(list("abcdef"), 2, 1) == ["a", "b", "[...]", "f"]
+    assert shorten(list("abc"), 2, 1) == shorten(list("abc"), 9, 0) == ["a", "b", "c"]
 
 
 def test_the_site_links_to_nothing_outside_its_pages():

@@ -207,6 +207,15 @@ def test_columns_that_have_no_room_are_told(tree, report, monkeypatch):
     assert len(values.csv.splitlines()) == 1 + len(collected.table)
 
 
+def test_tables_too_broad_for_paper_are_left_out_there(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmsat_plugin.report.page._ON_PAPER", 8)
+    monkeypatch.setattr("lmsat_plugin.report.page.write_figures", lambda *_: [])
+    found = Page(write_report(Collected.of(tree), tmp_path).read_text("utf-8"))
+    broad = {one["id"] for one in found.named("section") if one.get("class") == "table broad"}
+    assert broad == {name for name, rows in found.tables.items() if len(rows[0]) > 8} != set()
+    assert found.text.count("have no room on paper") == len(broad) < len(found.tables)
+
+
 def test_large_figures_are_shown_as_pictures(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (300, 2000, 3), dtype=np.uint8)
     for name, size in (("small", 1000), ("large", page_figures.LARGE + 300_000)):

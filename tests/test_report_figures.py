@@ -18,12 +18,18 @@ from safetensors.numpy import save_file
 
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import HOFFMANN
-from lmsat_plugin.report.checkpoint_values import by_step, last_of, shown_scores, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import by_step, evenly, last_of, shown_scores, sizes_of, values_of
 from lmsat_plugin.report.collected import Collected
 from lmsat_plugin.report.figures import ReportFigure, figures_of
 from lmsat_plugin.report.model_looks import FEW, ModelLooks, size_words, spread
-from lmsat_plugin.report.scaling_figures import allocation_figure, critical_batch_figure, overfitting_figure
+from lmsat_plugin.report.scaling_figures import (
+    allocation_figure,
+    critical_batch_figure,
+    overfitting_figure,
+    w_error_figure,
+)
 from lmsat_plugin.report.score_figures import scores_figure
+from lmsat_plugin.report.style import looks_of
 from lmsat_plugin.report.trajectory_figures import (
     anisotropy_figure,
     by_step_figure,
@@ -423,3 +429,38 @@ def test_words():
     assert [size_words(n) for n in (999, 14e6, 999.9e6, 1.4e9, 1.2e10)] == ["999", "14M", "1B", "1.4B", "12B"]
     assert spread(dict.fromkeys("abcdefg"), 3) == ["a", "d", "g"]
     assert spread(dict.fromkeys("ab"), 3) == ["a", "b"]
+
+
+def test_evenly_spread_checkpoints_of_each_model():
+    rows = pd.DataFrame({"model": ["a"] * 5 + ["b"] * 2, "step": [30, None, 0, 20, 10, 7, 3]})
+
+    def steps(most: int) -> list:
+        chosen = evenly(rows, most)
+        return [chosen.step[chosen.model == model].fillna(-1).tolist() for model in "ab"]
+
+    assert steps(1) == [[-1], [7]]
+    assert steps(2) == [[0, -1], [3, 7]]
+    assert steps(3) == [[0, 20, -1], [3, 7]]
+    assert steps(9) == [[0, 10, 20, 30, -1], [3, 7]]
+    assert evenly(rows[:0], 3).empty
+
+
+def test_models_look_alike_in_all_figures_while_they_are_few():
+    models = [f"m{index}" for index in range(8)]
+    everywhere = looks_of(models)
+    assert looks_of(models[3:5], models) == {name: everywhere[name] for name in models[3:5]}
+    assert looks_of(["other"], models[:2])["other"] not in looks_of(models[:2]).values()
+    assert looks_of(models[3:5], [*models, "one more"]) == looks_of(models[3:5])
+
+
+def test_w_errors_of_all_dimensions_make_the_line():
+    table = pd.DataFrame({"dimension": [64.0, 128.0], "value": [0.5, 0.25]})
+    errors_D = np.linspace(1, 0, 200)
+    [line] = [
+        line
+        for line in w_error_figure(table, {"m": 32}, errors_D).axes[0].lines
+        if line.get_label() == "the corpus' n-grams"
+    ]
+    dimensions = line.get_xdata()
+    assert (dimensions[0], dimensions[-1]) == (1, 200)
+    np.testing.assert_array_equal(line.get_ydata(), errors_D[dimensions - 1])

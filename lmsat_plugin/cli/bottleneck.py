@@ -66,11 +66,14 @@ class Bottleneck(Command):
 
     def run(self, args: argparse.Namespace) -> None:
         """Print the tables, and write the figure."""
+        from lmsat_plugin.harness.results import load_results
         from lmsat_plugin.report.bottleneck import draw, find
 
         check_figure(args)
         of_corpus = None if args.ngram is None else _read_ngram(args.ngram)
-        found = find(args.data, args.curve, args.within / 100, of_corpus)
+        found = find(
+            load_results(args.data), Path(args.data).expanduser(), args.curve, args.within / 100, of_corpus
+        )
         write_figure_of(args, lambda: draw(found))
         facts = [one.facts for one in found]
         if args.json:

@@ -26,15 +26,21 @@ _COLUMNS = {
 }
 
 
+_HEALTHY = (
+    "Runs this short do not saturate: these are the curves of a healthy beginning. "
+    "One that does: lmsat demo --long"
+)
+
+
 class Demo(Command):
     """Train small GPT-NeoX series, measure every checkpoint through lm-eval, and write the report.
 
     Two widths on CPython's documentation, twelve checkpoints each, in one process, offline, in a few minutes on two
     CPU cores. Leaves ordinary checkpoints and lm-eval result files.
 
-    With --long, 28 checkpoints each of five models of a language whose entropy rate is known, which takes about four
-    times as long: four widths that see no token twice, of which the narrow ones come to rest far above the entropy
-    rate, and one that learns few tokens by heart and saturates.
+    With --long, 28 checkpoints each of five models on a language whose entropy rate is known, in about ten minutes:
+    four widths that see no token twice, of which the narrow ones stay far above the entropy rate, and one that learns
+    few tokens by heart and saturates.
     """
 
     name = "demo"
@@ -59,10 +65,14 @@ class Demo(Command):
         output: Path = args.output or Path("demo-long" if args.long else "demo")
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise LmsatError(f"--output {output} is there already: remove it or name a new folder")
+        import transformers
+
         from lmsat_plugin import demo, load_results
         from lmsat_plugin.report.collected import Collected
         from lmsat_plugin.report.page import write_report
+        from lmsat_plugin.report.verdicts import verdicts_of
 
+        transformers.logging.disable_progress_bar()
         begun = time.monotonic()
         text = "a language of known entropy" if args.long else "CPython's documentation"
         print(f"Training small GPT-NeoX models on {text}; results go to {output}/", flush=True)
@@ -70,22 +80,20 @@ class Demo(Command):
         summary = demonstration.run(output, lambda line: print(f"  {line}", flush=True))
         results = output / "results"
         table = load_results(results).pivot_table(index=["model", "step"], columns="metric", values="value")
-        print_table(
-            "Loss in nats/token on held-out documents, last layer's anisotropy and effective rank, the head's entropy",
-            ["model", "step", *_COLUMNS.values()],
-            table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
-        )
-        collected = Collected.of(results)
-        page = write_report(collected, results / "report")
-        for one in collected.saturation:
-            print(f"{one.model}: {one.verdict}: {one.reason}.")
         if args.long:
             _print_known_answers(demonstration, table["loss"])
         else:
-            print(
-                "Runs this short do not saturate: these are the curves of a healthy beginning. "
-                "One that does: lmsat demo --long"
+            print_table(
+                "Loss in nats/token on held-out documents, last layer's anisotropy and effective rank, "
+                "the head's entropy",
+                ["model", "step", *_COLUMNS.values()],
+                table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
             )
+        collected = Collected.of(results)
+        page = write_report(collected, results / "report")
+        for verdicts in verdicts_of(collected):
+            print(verdicts)
+        print(_what_this_shows(demonstration) if args.long else _HEALTHY)
         last = demonstration.trainings[-1].name
         print(
             f"{len(table)} checkpoints in {time.monotonic() - begun:.0f} s.\n"
@@ -114,11 +122,13 @@ def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> Non
         ["model", "width", "final loss", "best loss", "least of width", "entropy rate"],
         rows,
     )
-    *fresh, repeated = demonstration.trainings
-    print(
-        f"What this shows: {fresh[0].name} stays above the entropy rate because a head of {fresh[0].width} dimensions "
-        "cannot say more (the softmax bottleneck), without getting worse. "
-        f"{repeated.name} gets worse because it learns {repeated.rows[:, 1:].numel():,} tokens by heart. "
-        "Neither is the slow decline of small models on endless text that Godey et al. 2024 describe: "
-        "that takes billions of tokens."
+
+
+def _what_this_shows(demonstration: Demonstration) -> str:
+    narrow, *_, repeated = demonstration.trainings
+    return (
+        f"What this shows: {narrow.name} stays above the entropy rate because a head of {narrow.width} dimensions "
+        f"cannot say more (the softmax bottleneck), without getting worse. {repeated.name} gets worse because it "
+        f"learns {repeated.rows[:, 1:].numel():,} tokens by heart. Neither is the decline of small models on text "
+        "without end that Godey et al. 2024 describe: that takes billions of tokens."
     )

@@ -48,7 +48,5 @@ class Report(Command):
         beside = root.parent if root.is_file() else root
         page = write_report(collected, args.output.expanduser() if args.output else beside / "report")
         for verdicts in verdicts_of(collected):
-            print(f"{verdicts.title}: {verdicts.summary}")
-            for subject, sentence in verdicts.sentences:
-                print(f"  {subject}: {sentence}")
+            print(verdicts)
         print(page)

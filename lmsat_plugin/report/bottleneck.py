@@ -6,7 +6,6 @@ import logging
 import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pandas as pd
 
 from lmsat_plugin.analysis.bottleneck import CURVES, Capacity, RankCurve, by_rank, capacity, rank_needed
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.results import load_results
 from lmsat_plugin.report.rank_results import (
     Accuracy,
     accuracies_by_rank,
@@ -26,6 +24,9 @@ from lmsat_plugin.report.rank_results import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,14 @@ class Found:
     """Of the trained heads."""
 
 
-def find(data: str, curve: str | None, within: float, of_corpus: np.ndarray | None) -> list[Found]:
-    """Return what a folder of results, or one file, holds: losses of lmsat_rank_head, and accuracies by rank.
+def find(
+    table: pd.DataFrame, root: Path, curve: str | None, within: float, of_corpus: np.ndarray | None
+) -> list[Found]:
+    """Return what results hold: losses of lmsat_rank_head, and accuracies by rank.
 
     Args:
-        data: The folder or the file.
+        table: The results, as `lmsat_plugin.load_results` reads them.
+        root: The folder, or the one file, that they were read from.
         curve: One of `CURVES`, to say the rank needed of; by default the first that was measured.
         within: How far above the full loss is close to it, as a share.
         of_corpus: The W-error of an n-gram model by dimension; by default what lies with the results.
@@ -55,7 +59,6 @@ def find(data: str, curve: str | None, within: float, of_corpus: np.ndarray | No
     Raises:
         LmsatError: If there are neither, or for arrays that cannot be read, unless other results can be.
     """
-    table, root = load_results(data), Path(data).expanduser()
     runs = read_runs(table, root)
     accuracies = accuracies_by_rank(table, runs)
     found, skipped = [], []
@@ -80,7 +83,7 @@ def find(data: str, curve: str | None, within: float, of_corpus: np.ndarray | No
         raise skipped[0]
     if not found:
         raise LmsatError(
-            f"{data} holds no results of lmsat_rank_head: measure them with "
+            f"{root} holds no results of lmsat_rank_head: measure them with "
             "lm_eval --model lmsat --tasks lmsat_rank_head and arrays=FOLDER in --model_args, or in a sweep"
         )
     for reason in skipped:
@@ -158,8 +161,8 @@ def _suppressed(row: dict[str, Any], table: pd.DataFrame) -> float | None:
     return by_corpus.get(row["corpus"], next(alike, None))
 
 
-def draw(found: list[Found]) -> Figure:
-    """Return the figure of the losses, on every curve there is, and of the accuracies."""
+def draw(found: list[Found], among: Iterable[str] = ()) -> Figure:
+    """Return the figure of the losses on every curve there is, and of the accuracies; ``among`` is for `looks_of`."""
     from lmsat_plugin.report.rank_figure import ACCURACIES, LOSSES, rank_figure
 
     losses: list[pd.DataFrame] = []
@@ -177,7 +180,7 @@ def draw(found: list[Found]) -> Figure:
     values = pd.DataFrame(accuracies, columns=ACCURACIES).astype({"rank": float, "stderr": float})
     # Results on several corpora repeat what does not depend on one.
     return rank_figure(
-        pd.concat(losses) if losses else pd.DataFrame(columns=LOSSES), values.drop_duplicates()
+        pd.concat(losses) if losses else pd.DataFrame(columns=LOSSES), values.drop_duplicates(), among
     )
 
 

@@ -64,7 +64,18 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
 
 def last_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each model's last checkpoint; one without a step is taken for the last."""
-    return rows.sort_values("step", na_position="last", kind="stable").groupby("model", sort=False).tail(1)
+    return evenly(rows, 1)
+
+
+def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return so many of each model's rows, evenly over their order by step, the last and, of two, the first among them.
+
+    One without a step is taken for the last.
+    """
+    rows = rows.sort_values("step", na_position="last", kind="stable")
+    places = [np.asarray(own) for own in rows.groupby("model").indices.values()]
+    kept = [own[np.linspace(len(own) - 1, 0, min(most, len(own))).round().astype(int)] for own in places]
+    return rows.iloc[np.sort(np.concatenate(kept))] if kept else rows
 
 
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 from lmsat_plugin.analysis.tables import loss_of_results, of_corpora
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.results import load_results
+from lmsat_plugin.report.checkpoint_values import evenly
 from lmsat_plugin.report.saturation_results import find_saturation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
 
     from lmsat_plugin.analysis.emergence import Emergence
@@ -23,8 +26,12 @@ if TYPE_CHECKING:
     from lmsat_plugin.report.bottleneck import Found
     from lmsat_plugin.report.context_results import ContextOfCheckpoint
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+_OF_CONTEXT = 12
+"""Checkpoints of a model whose losses by position are drawn."""
 _OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 """Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 
@@ -134,16 +141,34 @@ class Collected:
             last = last[~(last.n_params <= last.n_params[risen].astype("float64").max())]
         return last.reset_index(drop=True)
 
+    def _some(self, task: str, most: int) -> pd.DataFrame:
+        """Return the table, of one task no more than so many checkpoints of each model."""
+        of_task = self.table.task == task
+        kept = evenly(self.table[of_task].drop_duplicates("path"), most).path
+        return self.table[~of_task | self.table.path.isin(kept)]
+
+    def array(self, path: str, name: str) -> np.ndarray | None:
+        """Return an array that a result file of the table names, such as ``head/singular_values``; None without it."""
+        from lmsat_plugin.harness.arrays import arrays_of
+        from lmsat_plugin.report.rank_results import file_of
+
+        try:
+            return arrays_of(file_of(path, self.root), (name,)).get(name)
+        except LmsatError as error:
+            logger.info("No array: %s", error)
+            return None
+
     @cached_property
     def ranks(self) -> list[Found]:
-        """What lmsat_rank_head has left."""
+        """What lmsat_rank_head has left of each model's last checkpoint, and accuracies by rank."""
         from lmsat_plugin.report.bottleneck import find
 
-        return self._try("ranks", lambda: find(str(self.root), None, 0.01, None))
+        table = self._some("lmsat_rank_head", 1)
+        return self._try("ranks", lambda: find(table, self.root, None, 0.01, None))
 
     @cached_property
     def context(self) -> list[ContextOfCheckpoint]:
-        """The loss by position of each checkpoint."""
+        """The loss by position of some checkpoints of each model."""
         from lmsat_plugin.report.context_results import find_context
 
-        return self._try("context", lambda: find_context(self.table, self.root))
+        return self._try("context", lambda: find_context(self._some("lmsat_loss", _OF_CONTEXT), self.root))

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from lmsat_plugin.report.style import STYLE, legend_below, looks_of, resize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from lmsat_plugin.report.style import Looks
 
 
-def context_figure(by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]]) -> Figure:
+def context_figure(
+    by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str] = ()
+) -> Figure:
     """Draw the loss by position of each model's last checkpoint and, where steps are known, what becomes of it.
 
     Args:
         by_model: The step, or None, and what was found of each checkpoint, the last one last.
+        among: The models that other figures show beside; see `looks_of`.
     """
-    looks = looks_of(by_model)
+    looks = looks_of(by_model, among)
     steps = {
         model: [(step, gain) for step, gain in found if step is not None] for model, found in by_model.items()
     }

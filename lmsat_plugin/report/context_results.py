@@ -15,6 +15,7 @@ from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.report.rank_results import file_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -71,11 +72,11 @@ def as_table(found: list[ContextOfCheckpoint]) -> pd.DataFrame:
     )
 
 
-def draw_context(found: list[ContextOfCheckpoint]) -> Figure:
-    """Return the figure of each model's last checkpoint, and of all checkpoints with steps."""
+def draw_context(found: list[ContextOfCheckpoint], among: Iterable[str] = ()) -> Figure:
+    """Return the figure of each model's last checkpoint, and of all with steps; ``among`` is for `looks_of`."""
     from lmsat_plugin.report.context_figure import context_figure
 
     by_model: dict[str, list[tuple[int | None, ContextGain]]] = {}
     for one in found:
         by_model.setdefault(one.model, []).append((one.step, one.gain))
-    return context_figure(by_model)
+    return context_figure(by_model, among)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROWS = 50
 """How many rows of a table are shown at once."""
+_ON_PAPER = 16
+"""How many columns of a table are printed."""
 _INLINE = 100_000
 """Letters of a CSV up to which the page itself holds it."""
 _ANALYSES = {
@@ -66,6 +68,7 @@ def write_report(collected: Collected, folder: Path) -> Path:
             downloads={table.name: _download(table) for table in tables},
             missing=_missing(collected),
             rows_at_once=ROWS,
+            columns_on_paper=_ON_PAPER,
         )
     )
     write_atomically(page, html.encode("utf-8"))

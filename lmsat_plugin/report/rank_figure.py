@@ -39,7 +39,7 @@ _DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "t
 _MOST_TICKS = 9
 
 
-def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
+def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[str] = ()) -> Figure:
     """Draw loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8).
 
     Panels, of which those without data are left out: the loss at each rank; accuracies at each rank; the loss against
@@ -50,9 +50,10 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame) -> Figure:
             ``gap_stderr`` is the standard error of the loss above the full one.
         accuracies: The columns `ACCURACIES`, a row for each value: ``curve`` is None for the model's own head, whose
             ``rank`` may be NaN; values are shares. Standard errors may be NaN in both.
+        among: The models that other figures show beside; see `looks_of`.
     """
     models = list(dict.fromkeys([*losses.model, *accuracies.model]))
-    looks = looks_of(models)
+    looks = looks_of(models, among)
     panels: list[tuple[str, Callable[..., list[Artist]], pd.DataFrame]] = []
     if len(losses):
         panels.append(("Loss", _draw_losses, losses))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sized
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -47,6 +47,11 @@ def listed(parts: Iterable[str]) -> str:
     named = list(parts)
     more = len(named) - _MOST_NAMED
     return "; ".join(named[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def some_of(drawn: Sized, sizes: Sizes) -> str:
+    """Return what a title has to add where not all models are drawn."""
+    return f", {len(drawn)} of {len(sizes)} models" if len(drawn) < len(sizes) else ""
 
 
 def models_said(sizes: Sizes) -> str:

@@ -195,18 +195,22 @@ def allocation_figure(table: pd.DataFrame, sizes: Sizes, own: Chinchilla | None 
     return figure
 
 
-def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int]) -> Figure:
+def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.ndarray | None = None) -> Figure:
     """Draw the W-error of the corpus' n-grams by dimension, and the width of models (Godey et al. 2024, Fig. 7).
 
-    ``table`` has ``dimension, value``; ``widths`` are the hidden sizes of the models.
+    ``table`` has ``dimension, value``; ``widths`` are the hidden sizes of the models; ``all_D``, if known, are the
+    W-errors of all dimensions from 1 on, which make the line.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
         rows = table.sort_values("dimension")
-        line = axes.plot(
-            rows.dimension, rows.value, color=PALETTE[0], marker="o", label="the corpus' n-grams"
-        )
+        look: dict[str, Any] = {"color": PALETTE[0], "label": "the corpus' n-grams"}
+        if all_D is None:
+            line = axes.plot(rows.dimension, rows.value, marker="o", **look)
+        else:
+            dimensions = np.unique(np.geomspace(1, len(all_D), 300).round()).astype(int)
+            line = axes.plot(dimensions, all_D[dimensions - 1], **look)
         axes.set_xlabel("dimension d")
         axes.set_ylabel("W-error(d)")
         axes.set_ylim(0, 1)

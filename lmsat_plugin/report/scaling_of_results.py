@@ -12,7 +12,7 @@ from lmsat_plugin.report import scaling_figures as draw
 from lmsat_plugin.report.checkpoint_values import last_of, sizes_of, values_of
 from lmsat_plugin.report.context_results import draw_context
 from lmsat_plugin.report.model_looks import FEW, spread
-from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in
+from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,15 +147,15 @@ def _context(collected: Collected) -> Iterator[ReportFigure]:
             if any(one.model == model for one in collected.context)
         }
         drawn = spread(sizes, FEW)
-        found = [one for one in collected.context if one.model in drawn]
+        found = [one for model in drawn for one in collected.context if one.model == model]
         last = {one.model: one.gain for one in found}
         said = (f"{model} {gain.losses_K[0]:.3g} to {gain.losses_K[-1]:.3g}" for model, gain in last.items())
         yield ReportFigure(
             "context",
-            "Loss by position in the context",
+            f"Loss by position in the context{some_of(drawn, sizes)}",
             _PAPER + "App. D.5",
             f"Loss at the first and the last positions of the context: {listed(said)}.",
-            lambda: draw_context(found),
+            lambda: draw_context(found, sizes_of(collected.table)),
         )
 
 
@@ -243,6 +243,7 @@ def _w_error(collected: Collected) -> Iterator[ReportFigure]:
     curve = table[table.metric.str.fullmatch(r"w_error_\d+")]
     rows = curve[curve.path == curve.path.iloc[-1]] if len(curve) else curve
     if len(rows) > 1:
+        all_D = collected.array(rows.path.iloc[0], "ngram/w_error")
         rows = rows.assign(dimension=rows.metric.str.removeprefix("w_error_").astype("float64"))
         rows = rows.sort_values("dimension")
         known = collected.table[collected.table.hidden_size.notna()]
@@ -253,5 +254,5 @@ def _w_error(collected: Collected) -> Iterator[ReportFigure]:
             "The dimensions that the corpus asks for",
             "Godey et al. 2024, Fig. 7",
             f"W-error of the corpus' n-grams by dimension: {listed(said)}.",
-            lambda: draw.w_error_figure(rows, widths),
+            lambda: draw.w_error_figure(rows, widths, all_D),
         )

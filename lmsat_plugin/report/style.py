@@ -81,12 +81,15 @@ def write_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
 
 
-def looks_of(names: Iterable[str]) -> Looks:
-    """Return a colour and a marker for each name."""
-    return {
+def looks_of(names: Iterable[str], among: Iterable[str] = ()) -> Looks:
+    """Return a colour and a marker for each name: those that it has ``among`` others, if these are few."""
+    names, others = list(names), list(among)
+    order = dict.fromkeys([*(others if len(others) <= len(PALETTE) else ()), *names])
+    looks = {
         name: {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
-        for index, name in enumerate(names)
+        for index, name in enumerate(order)
     }
+    return {name: looks[name] for name in names}
 
 
 def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:

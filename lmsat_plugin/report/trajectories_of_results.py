@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.report import trajectory_figures as draw
 from lmsat_plugin.report.bottleneck import draw as draw_ranks
-from lmsat_plugin.report.checkpoint_values import by_step, last_of, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import by_step, evenly, last_of, sizes_of, values_of
 from lmsat_plugin.report.model_looks import spread
-from lmsat_plugin.report.rank_results import file_of
-from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in
+from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmsat_plugin.report.bottleneck import Found
     from lmsat_plugin.report.collected import Collected
-
-logger = logging.getLogger(__name__)
 
 LOSS = "loss (nats per token)"
 _PAPER = "Godey et al. 2024, "
-_MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 4
+_MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 6
 
 
 def trajectory_figures_of(collected: Collected) -> list[ReportFigure]:
@@ -98,19 +91,11 @@ def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     )
 
 
-def _arrays(collected: Collected, path: str, prefix: str, name: str) -> np.ndarray | None:
-    try:
-        return np.asarray(arrays_of(file_of(path, collected.root), (prefix,)).get(prefix + name))
-    except LmsatError as error:
-        logger.info("No array: %s", error)
-        return None
-
-
 def _depth(collected: Collected) -> Iterator[ReportFigure]:
     rows = last_of(values_of(collected.table, "lmsat_anisotropy", "anisotropy_last"))
     by_model = {}
     for model, path in zip(rows.model, rows.path, strict=True):
-        values_L = _arrays(collected, path, "anisotropy/", "by_layer")
+        values_L = collected.array(path, "anisotropy/by_layer")
         if values_L is not None and values_L.ndim == 1 and len(values_L) > 1 and np.isfinite(values_L).all():
             by_model[model] = values_L
     if by_model:
@@ -158,12 +143,11 @@ def _spectra(collected: Collected) -> Iterator[ReportFigure]:
     sizes = sizes_in(sizes_of(collected.table), rows)
     by_model = {}
     for model in spread(sizes, _MOST_SPECTRA):
-        own = rows[rows.model == model].sort_values("step")
-        kept = np.unique(np.linspace(0, len(own) - 1, min(len(own), _MOST_STEPS)).round()).astype(int)
+        own = evenly(rows[rows.model == model], _MOST_STEPS)
         found = {
             step: values_S
-            for step, path in own.iloc[kept][["step", "path"]].itertuples(index=False)
-            if (values_S := _arrays(collected, path, "head/", "singular_values")) is not None
+            for step, path in own[["step", "path"]].itertuples(index=False)
+            if (values_S := collected.array(path, "head/singular_values")) is not None
             and values_S.ndim == 1 and len(values_S) > 2 and values_S[0] > 0
         }  # fmt: skip
         if len(found) > 1 and len({len(values_S) for values_S in found.values()}) == 1:
@@ -172,7 +156,7 @@ def _spectra(collected: Collected) -> Iterator[ReportFigure]:
         said = (f"{model} {spectra[-1][1] / spectra[-1][0]:.2g}" for model, (_, spectra) in by_model.items())
         yield ReportFigure(
             "singular-values",
-            "Singular values of the LM head in training",
+            f"Singular values of the LM head in training{some_of(by_model, sizes)}",
             _PAPER + "Fig. 4",
             f"Singular values in units of the largest; the second at the end of training: {listed(said)}.",
             lambda: draw.singular_values_figure(by_model),
@@ -180,12 +164,7 @@ def _spectra(collected: Collected) -> Iterator[ReportFigure]:
 
 
 def _ranks(collected: Collected) -> Iterator[ReportFigure]:
-    last: dict[str, Found] = {}
-    for one in collected.ranks:
-        if one.arrays and one.facts["ranks"]:
-            before = last.get(one.facts["model"])
-            if before is None or (one.facts["step"] or 0) >= (before.facts["step"] or 0):
-                last[one.facts["model"]] = one
+    last = {one.facts["model"]: one for one in collected.ranks if one.arrays and one.facts["ranks"]}
     sizes = {model: size for model, size in sizes_of(collected.table).items() if model in last}
     found = [last[model] for model in spread(sizes, _MOST_RANKS)]
     if found:
@@ -196,8 +175,8 @@ def _ranks(collected: Collected) -> Iterator[ReportFigure]:
         )
         yield ReportFigure(
             "rank",
-            "Loss and accuracy against the rank of the LM head",
+            f"Loss and accuracy against the rank of the LM head{some_of(found, sizes)}",
             _PAPER + "Figs. 6 and 8",
             f"Within 1 % of the full loss from: {listed(needed) or 'no rank that was measured'}.",
-            lambda: draw_ranks(found),
+            lambda: draw_ranks(found, sizes_of(collected.table)),
         )

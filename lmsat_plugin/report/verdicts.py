@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NAMED = 4
 """How many tasks a sentence on several names."""
+_OF_SERIES = ("saturates", "plateaus", "improving", "unclear")
 _ANSWERS = {True: "emergent", False: "not emergent", None: "unclear"}
 
 
@@ -27,6 +28,11 @@ class Verdicts:
     summary: str
     sentences: list[tuple[str, str]]
     """What each is about, and what is said of it."""
+
+    def __str__(self) -> str:
+        """Return them as lines of text."""
+        said = (f"  {subject}: {sentence}" for subject, sentence in self.sentences)
+        return "\n".join([f"{self.title}: {self.summary}", *said])
 
 
 def verdicts_of(collected: Collected) -> list[Verdicts]:
@@ -42,9 +48,11 @@ def verdicts_of(collected: Collected) -> list[Verdicts]:
 
 
 def _of_saturation(found: Sequence[Saturation]) -> Verdicts:
+    """What saturates comes first."""
+    found = sorted(found, key=lambda one: _OF_SERIES.index(one.verdict))
     counts = Counter(one.verdict for one in found)
     metric = " ".join(filter(None, (found[0].task, found[0].metric)))
-    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     sentences = [(_series(one, found), f"{one.verdict}: {one.reason}.") for one in found]
     return Verdicts("Saturation", f"{len(found)} series of {metric}: {said}.", sentences)
 

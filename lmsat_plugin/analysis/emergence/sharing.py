@@ -90,7 +90,7 @@ def sharing(
             of_permuted = _Levels(design_PK, losses_P, permuted_P)
             statistics_R[index] = of_permuted.f(*of_permuted.left_by(scores_P[None]))[0]
     else:
-        order_RP = np.array([_neighbours(losses_P, rng) for _ in range(repetitions)])
+        order_RP = _neighbours(losses_P, repetitions, rng)
         statistics_R = levels.f(*levels.left_by(curve_P + (scores_P - curve_P)[order_RP]))
     if len(np.unique(statistics_R.round(9))) < _LEAST_PERMUTATIONS:
         return unknown(f"{len(of_runs)} runs are too few to tell levels of {factor} from runs")
@@ -147,14 +147,14 @@ def _basis(design_PK: np.ndarray) -> np.ndarray:
     return left_PK[:, values_K > 1e-10 * values_K[0]]
 
 
-def _neighbours(losses_P: np.ndarray, rng: np.random.Generator, width: int = 8) -> np.ndarray:
-    """Return a permutation that keeps each checkpoint among its neighbours in loss."""
-    order = np.argsort(losses_P, kind="stable")
-    found = np.empty(len(order), dtype=np.int64)
-    start = 0
-    offset = int(rng.integers(1, width + 1))
-    for stop in [*range(offset, len(order), width), len(order)]:
-        block = order[start:stop]
-        found[block] = rng.permutation(block)
-        start = stop
-    return found
+def _neighbours(
+    losses_P: np.ndarray, repetitions: int, rng: np.random.Generator, width: int = 8
+) -> np.ndarray:
+    """Return permutations [R, P] that keep each checkpoint among its neighbours in loss."""
+    order_P = np.argsort(losses_P, kind="stable")
+    offsets_R1 = rng.integers(1, width + 1, (repetitions, 1))
+    blocks_RP = (np.arange(len(order_P)) + width - offsets_R1) // width
+    shuffled_RP = np.argsort(blocks_RP + rng.random(blocks_RP.shape), axis=1)
+    found_RP = np.empty_like(shuffled_RP)
+    found_RP[:, order_P] = order_P[shuffled_RP]
+    return found_RP

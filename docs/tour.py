@@ -1,0 +1,146 @@
+"""Write docs/tour.md: every command of lmsat with what it prints.
+
+``python docs/tour.py FOLDER`` after a change of what a command prints. It runs them all in a new folder, both
+demonstrations first, in about a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).with_name("tour.md")
+_INTRODUCTION = """\
+# Every command at work
+
+<!-- Made by docs/tour.py. -->
+
+What each command prints, from a real run: on the two series that `lmsat demo` and `lmsat demo --long` train, offline,
+on two CPU cores. "[...]" stands for lines left out. All options are in [commands.md](commands.md).
+"""
+_SHAPES = """\
+model,n_params,width,depth,loss
+a,1.0e7,256,12,4.512
+b,1.1e7,512,3,4.489
+c,1.0e7,128,48,4.561
+d,4.1e7,512,12,4.141
+e,4.0e7,1024,3,4.155
+f,4.2e7,256,52,4.180
+g,1.6e8,1024,12,3.802
+h,1.6e8,2048,3,3.839
+i,1.7e8,512,50,3.811
+"""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A command, what is said before it, and how many lines of its output are shown."""
+
+    words: str
+    command: str
+    first: int = 40
+    last: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the subcommand."""
+        return shlex.split(self.command)[1]
+
+
+STOPS = (
+    Stop(
+        "Trains two small models on CPython's documentation, measures their checkpoints, and writes a report.",
+        "lmsat demo",
+        8,
+        24,
+    ),
+    Stop(
+        "Trains five on a language whose entropy rate is known. One learns its few tokens by heart.",
+        "lmsat demo --long",
+        4,
+        36,
+    ),
+    Stop(
+        "What a folder or a repository of the Hub holds.",
+        "lmsat checkpoints demo/checkpoints/neox-w128 --tokens-per-step 2048",
+    ),
+    Stop("What a model's parts cost.", "lmsat size demo/checkpoints/neox-w128/step512"),
+    Stop("What a sweep would do; here all is done.", "lmsat sweep configs/demo.yaml --dry-run", 12, 4),
+    Stop(
+        "lm-eval's own command on one checkpoint, with lmsat's model and tasks.",
+        "lmsat eval --model lmsat --model_args pretrained=demo/checkpoints/neox-w128/step512 "
+        "--tasks lmsat_loss,lmsat_head --metadata corpus=demo/held_out.jsonl",
+    ),
+    Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 24),
+    Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
+    Stop("Whether models saturate, and since when.", "lmsat saturation demo-long/results"),
+    Stop(
+        "A scaling law. The widths differ and the language's entropy rate is 3.677: so much is E.",
+        "lmsat fit chinchilla demo-long/results --given E=3.677",
+    ),
+    Stop("At which loss a task's scores leave chance.", "lmsat emergence demo-long/results"),
+    Stop("What each size needs to come to a loss.", "lmsat efficiency demo-long/results --loss 4.8"),
+    Stop("Where in the context a model stops to improve.", "lmsat context demo-long/results", 24),
+    Stop(
+        f"How much of the loss is the shape's. The table is made up, to show its form:\n\n```\n{_SHAPES}```",
+        "lmsat shape shapes.csv",
+    ),
+    Stop("What a compute buys, by published laws.", "lmsat allocate --flops 1e21"),
+    Stop("The rank that the LM head needs.", "lmsat bottleneck demo-long/results", 30),
+    Stop(
+        "How many dimensions a corpus takes up.",
+        "lmsat ngram demo-long/held_out.jsonl --tokenizer demo-long/checkpoints/fresh-w64/step2400",
+    ),
+    Stop("A page with all of it.", "lmsat report demo-long/results"),
+    Stop("The models in order.", "lmsat leaderboard demo-long/results"),
+    Stop("Records of Every Eval Ever.", "lmsat export demo/results --output records"),
+    Stop("Whether the installation works.", "lmsat doctor"),
+)
+
+
+def page(outputs: dict[str, str]) -> str:
+    """Return the page, given what the commands print."""
+    parts = [_INTRODUCTION]
+    seen: set[str] = set()
+    for stop in STOPS:
+        if stop.name not in seen:
+            parts.append(f"## lmsat {stop.name}\n")
+            seen.add(stop.name)
+        shown = "\n".join(shorten(outputs[stop.command].rstrip().splitlines(), stop.first, stop.last))
+        parts.append(f"{stop.words}\n\n```\n$ {stop.command}\n{shown}\n```\n")
+    return "\n".join(parts)
+
+
+def shorten(lines: list[str], first: int, last: int) -> list[str]:
+    """Return the first and the last lines, and a mark between them for those left out."""
+    if len(lines) <= first + last:
+        return lines
+    return [*lines[:first], "[...]", *lines[len(lines) - last :]]
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a command in a folder; return what it prints, with the folder's own path left out."""
+    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    print(command, flush=True)
+    done = subprocess.run(
+        shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{command} ends with exit code {done.returncode}:\n{done.stderr}")
+    return "\n".join(line.rstrip() for line in done.stdout.replace(f"{folder}/", "").splitlines())
+
+
+def main() -> None:
+    """Run all commands, and write the page."""
+    folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True)
+    (folder / "shapes.csv").write_text(_SHAPES, "utf-8")
+    PAGE.write_text(page({stop.command: run(stop.command, folder) for stop in STOPS}), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
