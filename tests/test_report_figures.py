@@ -81,6 +81,9 @@ def several(tmp_path_factory) -> list[ReportFigure]:
     write_result(
         root, LONG, 64, {"lmsat_ngram": {"w_error_64": 0.6, "w_error_128": 0.3, "contexts": 9}}, 10**8
     )
+    for step in STEPS:
+        perplexity = {"wikitext": {"word_perplexity": 30 + 2e4 / step}}
+        write_result(root, LONG, step, perplexity, 10**8)
     add_arrays(root)
     return figures_of(collect(root))
 
@@ -138,6 +141,7 @@ def test_what_a_full_tree_shows(several):
     names = [one.name for one in several]
     assert len(set(names)) == len(names)
     more = {"anisotropy-by-depth", "singular-values", "critical-batch", "w-error", "power-laws"}
+    more |= {"wikitext-and-anisotropy"}
     assert set(names) >= SAID | more | {"scores-by-loss", "three-metrics"}
     assert [name for name in names if name.startswith("card-")] == [
         "card-suite-model-0",
@@ -464,3 +468,10 @@ def test_w_errors_of_all_dimensions_make_the_line():
     dimensions = line.get_xdata()
     assert (dimensions[0], dimensions[-1]) == (1, 200)
     np.testing.assert_array_equal(line.get_ydata(), errors_D[dimensions - 1])
+
+
+def test_no_law_is_fitted_where_the_largest_model_saturates(tmp_path):
+    write_tree(tmp_path, [Made("a", 10**7), Made("b", 10**8, 4000)])
+    collected = collect(tmp_path)
+    assert collected.law is None
+    assert collected.missing["law"].startswith("no model is larger than all that saturate")
