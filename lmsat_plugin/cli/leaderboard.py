@@ -37,7 +37,12 @@ class LeaderboardCommand(Command):
         parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
         parser.add_argument("--corpus", metavar="NAME", help="only what was measured on this corpus")
         add_steps(parser)
-        parser.add_argument("--format", choices=_FORMATS, default="table")
+        parser.add_argument(
+            "--format",
+            choices=_FORMATS,
+            default="table",
+            help="how the leaderboard is written (default: table)",
+        )
         parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
         parser.add_argument(
             "--hub", type=Path, metavar="FOLDER", help="write a data set for the Hub: card, tables, results"

@@ -48,7 +48,9 @@ class Results(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, the format, and what to keep."""
         parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
-        parser.add_argument("--format", choices=_FORMATS, default="table")
+        parser.add_argument(
+            "--format", choices=_FORMATS, default="table", help="how the table is written (default: table)"
+        )
         parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
         for column in ("task", "metric", "model"):
             parser.add_argument(f"--{column}", metavar="GLOB", help=f"keep the {column}s of this pattern")

@@ -49,8 +49,11 @@ class RankHeadSettings(Settings):
     learning_rate: PositiveFloat | tuple[PositiveFloat, ...] | Literal["search"] | None = None
     """The peak: one, one for each rank, or ``search`` for the best of five about the default."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Of torch, with its own defaults but for what is set here."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """As the optimizer takes it."""
     train_seed: int = 0
+    """Of the order of the text, and of normal entries."""
     heads: str | None = None
     """A folder to keep the heads in, for ``--model_args head=FILE``, and the state of a training under way."""
 
