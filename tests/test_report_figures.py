@@ -475,3 +475,9 @@ def test_no_law_is_fitted_where_the_largest_model_saturates(tmp_path):
     collected = collect(tmp_path)
     assert collected.law is None
     assert collected.missing["law"].startswith("no model is larger than all that saturate")
+
+
+def test_cards_of_models_that_saturate_come_first(tmp_path):
+    write_tree(tmp_path, [Made("a", 10**7), Made("b", 10**8, 4000), Made("c", 10**9)])
+    cards = [one.name for one in figures_of(collect(tmp_path)) if one.name.startswith("card-")]
+    assert cards == ["card-b", "card-a", "card-c"]

@@ -27,12 +27,13 @@ _TRACKS = (
 
 
 def cards_of(collected: Collected) -> Iterator[ReportFigure]:
-    """Yield a card for each model that has several checkpoints with steps, by size."""
+    """Yield a card for each model that has several checkpoints with steps: those that saturate first, then by size."""
     verdicts = {
         one.model: one for one in collected.saturation if (one.task, one.metric) == ("lmsat_loss", "loss")
     }
+    saturating = {model for model, one in verdicts.items() if one.verdict == "saturates"}
     names: set[str] = set()
-    for model in sizes_of(collected.table):
+    for model in sorted(sizes_of(collected.table), key=lambda model: model not in saturating):
         tracks = _tracks(collected, model)
         if tracks:
             verdict = verdicts.get(model) if tracks[0].label == _TRACKS[0][2] else None

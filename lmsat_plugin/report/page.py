@@ -88,13 +88,13 @@ def _environment() -> jinja2.Environment:
 def _facts(collected: Collected) -> dict[str, str]:
     """Return what the whole report is about, by what to call it."""
     table = collected.table
-    dates = table.date.dropna()
+    days = sorted({f"{date:%Y-%m-%d}" for date in table.date.dropna()})
     facts = {
         "Models": f"{table.model.nunique():,}",
         "Checkpoints": f"{len(table[['model', 'revision']].drop_duplicates()):,}",
         "Values": f"{len(table):,}",
         "Corpus": ", ".join(map(str, table.corpus.dropna().unique())),
-        "Measured": "" if dates.empty else f"{dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d}",
+        "Measured": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
         "Report": f"lmsat {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     return {name: text for name, text in facts.items() if text}
