@@ -1,9 +1,10 @@
 """`lmsat report` of 10 models x 150 checkpoints, on one core, and its page in Chromium.
 
-The tree holds losses, geometry, LM heads and three scores of three tasks, from ``tests/result_trees.py``. Timed, each
-in this process: the analyses, the rest (tables, figures in three formats, the page). To reach: 60 s in all, 5 MB
-for the page. In headless Chromium, where it is installed: from the start of loading to the first layout (at most
-2,000 ms), and the longest of a sort by each column of the 1,500 rows with the layout after it (at most 100 ms).
+The tree holds losses, geometry, LM heads and three scores of three tasks, with the arrays of a sweep (40 documents,
+2,048 positions, 512 singular values), from ``tests/result_trees.py``. Timed, each in this process: the analyses, the
+rest (tables, figures in three formats, the page). To reach: 60 s in all, 5 MB for the page. In headless Chromium,
+where it is installed: from the start of loading to the first layout (at most 2,000 ms), and the longest of a sort by
+each column of the 1,500 rows with the layout after it (at most 100 ms).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> int:
     quick = common.parse_arguments(__doc__).quick
     sys.path.append(str(Path(__file__).parent.parent / "tests"))
     from chromium import BROWSER, run_in_page
-    from result_trees import TOKENS_PER_STEP, Made, write_tree
+    from result_trees import TOKENS_PER_STEP, Made, add_arrays, write_tree
 
     steps = STEPS[::10] if quick else STEPS
     models = [Made(f"org/model-{size}", 10**7 * 2**size, 60_000 if size < 3 else None) for size in range(10)]
@@ -45,6 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_tree(root, models, steps, TASKS)
+        add_arrays(root, layers=13, width=512, documents=40, window=2048)
         made: list = []
         times = {
             "reading": common.seconds(

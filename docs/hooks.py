@@ -1,11 +1,22 @@
-"""What the site needs beyond MkDocs: it has the pages, not the repository's other files that they point to."""
+"""What the site needs beyond MkDocs: the benchmarks' page, and no links to files that only the repository has."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)\)")
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = "benchmarks/README.md"
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the benchmarks' page, which lies beside the scripts."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "benchmarks.md", abs_src_path=str(ROOT / BENCHMARKS)))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -14,5 +25,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _path(link: re.Match[str]) -> str:
-    text, path = link.groups()
+    text, path, anchor = link.groups()
+    if path == BENCHMARKS:
+        return f"[{text}](benchmarks.md{anchor or ''})"
     return f"`{path}`" if path.endswith(text) else f"{text} (`{path}`)"

@@ -127,3 +127,37 @@ def write_tree(
                     "correct_choice_prob": (acc, stderr),
                 }
             write_result(root, model.name, step, values, model.n_params, corpus)
+
+
+def add_arrays(
+    root: Path, layers: int = 5, width: int = 12, documents: int = 0, window: int = 0, seed: int = 0
+) -> None:
+    """Give each result the arrays of a sweep: deeper layers more anisotropic, a spectrum, and losses if asked for.
+
+    Losses are by document and by position in the context, which helps as T^-1/2.
+    """
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(seed)
+    tokens_M = rng.integers(200, 2000, documents)
+    unlike_M = 0.3 * rng.standard_normal(documents)
+    for file in root.rglob("results_*.json"):
+        data = json.loads(file.read_text("utf-8"))
+        arrays = {
+            "anisotropy/by_layer": np.linspace(0.1, 0.5, layers),
+            "head/singular_values": 3.0 * np.geomspace(1, 0.01, width),
+        }
+        if documents and "lmsat_loss" in data["results"]:
+            loss = data["results"]["lmsat_loss"]["loss,none"]
+            mean_M = loss + unlike_M - np.average(unlike_M, weights=tokens_M)
+            mean_M += 0.005 * rng.standard_normal(documents)
+            context = np.arange(1, window + 1)
+            arrays |= {
+                "loss/by_document": mean_M * tokens_M,
+                "loss/by_document_tokens": tokens_M,
+                "loss/by_position": loss + context**-0.5 - (context**-0.5).mean(),
+                "loss/by_position_tokens": np.full(window, tokens_M.sum() // window),
+            }
+        save_file(arrays, file.with_suffix(".safetensors"))
+        data["config"]["lmsat"]["arrays"] = file.with_suffix(".safetensors").name
+        file.write_text(json.dumps(data), "utf-8")

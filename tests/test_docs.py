@@ -122,7 +122,7 @@ def test_code_blocks_are_found():
 def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
     named = re.findall(r"(\w+\.md)\b", str(yaml.safe_load(text)["nav"]))
-    assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md"))
+    assert sorted(named) == sorted(["benchmarks.md", *(page.name for page in DOCS.glob("*.md"))])
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
@@ -137,7 +137,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     pages = [page.relative_to(tmp_path / "site") for page in (tmp_path / "site").rglob("index.html")]
-    assert len(pages) == len(list(DOCS.glob("*.md")))
+    assert len(pages) == len(list(DOCS.glob("*.md"))) + 1, "and the benchmarks"
 
 
 def test_tour_shows_every_command_and_the_runs_that_it_names():
@@ -158,5 +158,6 @@ def test_tour_leaves_out_the_middle_of_long_outputs():
 def test_the_site_links_to_nothing_outside_its_pages():
     hook = load("hooks").on_page_markdown
     assert hook("[b](../c/d.md) [d](../c/d) [e](f.md#g)") == "b (`c/d.md`) `c/d` [e](f.md#g)"
+    assert hook("[b](../benchmarks/README.md#report)") == "[b](benchmarks.md#report)"
     for page in DOCS.glob("*.md"):
         assert "](../" not in hook(page.read_text("utf-8"), page=None, config=None, files=None)

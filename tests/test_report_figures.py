@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from pathlib import Path
@@ -13,8 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
-from result_trees import Made, write_result, write_tree
-from safetensors.numpy import save_file
+from result_trees import Made, add_arrays, write_result, write_tree
 
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import HOFFMANN
@@ -52,20 +50,6 @@ def models_of(count: int) -> list[Made]:
     return [
         Made(f"suite/model-{index}", int(size), None if index else 4000) for index, size in enumerate(sizes)
     ]
-
-
-def add_arrays(root) -> None:
-    """Give each result the arrays of a sweep: layers that are more anisotropic the deeper, and a spectrum."""
-    for file in root.rglob("results_*.json"):
-        data = json.loads(file.read_text("utf-8"))
-        layers, width = 5, 12
-        arrays = {
-            "anisotropy/by_layer": np.linspace(0.1, 0.5, layers),
-            "head/singular_values": 3.0 * 0.8 ** np.arange(width),
-        }
-        save_file(arrays, file.with_suffix(".safetensors"))
-        data["config"]["lmsat"]["arrays"] = file.with_suffix(".safetensors").name
-        file.write_text(json.dumps(data), "utf-8")
 
 
 def collect(root, **how) -> Collected:

@@ -15,6 +15,7 @@ from lmsat_plugin.cli.data import add_steps
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
+from lmsat_plugin.markdown import markdown_table
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FORMATS = ("table", "csv", "json", "md", "latex", "parquet")
-_MARKDOWN = str.maketrans({"|": "\\|", "\\": "\\\\", "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "})
 _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -136,7 +136,7 @@ def _text(table: pd.DataFrame, format_: str) -> str:
     if format_ == "json":
         return _json(table)
     columns, rows = _for_people(table)
-    return (_markdown if format_ == "md" else _latex)(
+    return (markdown_table if format_ == "md" else _latex)(
         columns, [[_cell(cell) for cell in row] for row in rows]
     )
 
@@ -146,11 +146,6 @@ def _json(table: pd.DataFrame) -> str:
     columns = [[_strict(cell) for cell in _plain(table[name])] for name in table]
     lines = (json.dumps(dict(zip(table, row, strict=True))) for row in zip(*columns, strict=True))
     return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _markdown(columns: list[str], rows: list[list[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([cell.translate(_MARKDOWN) for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _latex(columns: list[str], rows: list[list[str]]) -> str:

@@ -8,14 +8,13 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.markdown import as_text, markdown_table
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lmsat_plugin.report.leaderboard import Column, Leaderboard
 
-_MARKDOWN = str.maketrans(
-    {**{one: f"\\{one}" for one in "\\|[]*`~#"}, "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "}
-)
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#dddddd, #444444); --best: light-dark(#004488, #88ccee); }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
@@ -60,14 +59,12 @@ def title(column: Column) -> str:
 
 def markdown(board: Leaderboard) -> str:
     """Return a table in GitHub's Markdown, the notes below it."""
-    numeric = [_is_numeric(board, column) for column in board.columns]
-    lines = [
+    table = markdown_table(
         [title(column) for column in board.columns],
-        ["---:" if number else "---" for number in numeric],
-        *([cell.translate(_MARKDOWN) for cell in cells(board, row)] for row in board.rows),
-    ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\n" + "".join(f"- {note.translate(_MARKDOWN)}\n" for note in board.notes)
+        (cells(board, row) for row in board.rows),
+        [index for index, column in enumerate(board.columns) if _is_numeric(board, column)],
+    )
+    return f"{table}\n" + "".join(f"- {as_text(note)}\n" for note in board.notes)
 
 
 def as_csv(board: Leaderboard) -> str:
