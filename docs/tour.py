@@ -1,12 +1,13 @@
 """Write docs/tour.md: every command of lmsat with what it prints.
 
-``python docs/tour.py FOLDER`` after a change of what a command prints. It runs them all in a new folder, both
-demonstrations first, in about a quarter of an hour.
+``python docs/tour.py FOLDER`` after a change of what a command prints. It runs them all in a folder, both
+demonstrations first, in about a quarter of an hour. Begun again there, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -23,7 +24,7 @@ What each command prints, from a real run: on the two series that `lmsat demo` a
 on two CPU cores. "[...]" stands for lines left out. All options are in [commands.md](commands.md).
 """
 _SHAPES = """\
-model,n_params,width,depth,loss
+model,n_params,hidden_size,n_layers,loss
 a,1.0e7,256,12,4.512
 b,1.1e7,512,3,4.489
 c,1.0e7,128,48,4.561
@@ -123,7 +124,10 @@ def shorten(lines: list[str], first: int, last: int) -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    """Run a command in a folder; return what it prints, with the folder's own path left out."""
+    """Return what a command prints in a folder, without the folder's own path; run it if it was not run before."""
+    printed = folder / "printed" / f"{re.sub(r'[^a-z0-9]+', '-', command)}.txt"
+    if printed.exists():
+        return printed.read_text("utf-8")
     environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
     print(command, flush=True)
     done = subprocess.run(
@@ -131,13 +135,15 @@ def run(command: str, folder: Path) -> str:
     )
     if done.returncode:
         raise SystemExit(f"{command} ends with exit code {done.returncode}:\n{done.stderr}")
-    return "\n".join(line.rstrip() for line in done.stdout.replace(f"{folder}/", "").splitlines())
+    text = "\n".join(line.rstrip() for line in done.stdout.replace(f"{folder}/", "").splitlines())
+    printed.write_text(text, "utf-8")
+    return text
 
 
 def main() -> None:
     """Run all commands, and write the page."""
     folder = Path(sys.argv[1]).resolve()
-    folder.mkdir(parents=True)
+    (folder / "printed").mkdir(parents=True, exist_ok=True)
     (folder / "shapes.csv").write_text(_SHAPES, "utf-8")
     PAGE.write_text(page({stop.command: run(stop.command, folder) for stop in STOPS}), "utf-8")
 
