@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import huggingface_hub.utils
 import lm_eval.api.model
 import lm_eval.api.task
@@ -233,10 +234,11 @@ class _PassingBar(tqdm):
 
 
 def quiet() -> None:
-    """Silence lm-eval, transformers and huggingface_hub, for commands that show their own progress."""
+    """Silence lm-eval, transformers, datasets and huggingface_hub, for commands that show their own progress."""
     for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
         module.tqdm = _PassingBar
     huggingface_hub.utils.disable_progress_bars()
+    datasets.disable_progress_bars()
     for name in ("lm_eval", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

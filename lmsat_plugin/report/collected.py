@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_OF_CONTEXT = 12
+_OF_CONTEXT = 8
 """Checkpoints of a model whose losses by position are drawn."""
 _OF_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 """Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
