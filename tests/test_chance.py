@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,24 @@ from lmsat_plugin.analysis.chance import chance_level
 )
 def test_chance(task, metric, level):
     assert chance_level(task, metric) == level
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "level"),
+    [
+        ("my_task", "acc_norm", 0.2),
+        ("my_task (num_fewshot=5)", "brier_score", 0.8),
+        ("my_task", "logprob_margin", None),
+        ("piqa", "acc", 0.5),
+        ("other", "acc", None),
+    ],
+)
+def test_chance_that_was_measured_is_of_tasks_that_are_not_known(task, metric, level):
+    rows = [
+        ("my_task", "chance", 0.2),
+        ("my_task", "chance", 0.2),
+        ("my_task", "acc", 0.7),
+        ("piqa", "chance", 0.4),
+    ]
+    table = pd.DataFrame([*rows, ("other", "chance", float("nan"))], columns=["task", "metric", "value"])
+    assert chance_level(task, metric, measured_chances(table)) == level

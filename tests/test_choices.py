@@ -14,6 +14,8 @@ from lm_eval.api.metrics import brier_score
 from lm_eval.tasks import TaskManager
 from quiz import write_quiz
 
+from lmsat_plugin import load_results
+from lmsat_plugin.analysis.chance import measured_chances
 from lmsat_plugin.cli import main
 from lmsat_plugin.harness import tasks as tasks_module
 from lmsat_plugin.harness.choices import HIGHER_IS_BETTER, choice_metrics
@@ -85,6 +87,7 @@ def test_chance(options):
     assert guess["correct_choice_prob"] == pytest.approx(1 / options)
     assert guess["brier_score"] == pytest.approx(1 - 1 / options)
     assert guess["logprob_margin"] == 0
+    assert guess["chance"] == 1 / options
 
 
 def test_published_values_of_the_brier_score():
@@ -95,6 +98,7 @@ def test_published_values_of_the_brier_score():
         "correct_choice_prob": 1.0,
         "brier_score": 0.0,
         "logprob_margin": 800.0,
+        "chance": 0.25,
     }
 
 
@@ -111,6 +115,7 @@ def test_several_right_options_are_one():
     logprobs = np.log([0.5, 0.2, 0.2, 0.1])
     both = choice_metrics(logprobs, [1, 2])
     assert both["correct_choice_prob"] == pytest.approx(0.4)
+    assert both["chance"] == 0.5
     assert both["brier_score"] == pytest.approx(0.6**2 + 0.5**2 + 0.1**2)
     assert both["logprob_margin"] == pytest.approx(math.log(0.2 / 0.5))
 
@@ -118,6 +123,7 @@ def test_several_right_options_are_one():
 def test_no_right_option_has_no_margin():
     none = choice_metrics(np.log([0.5, 0.5]), [])
     assert (none["correct_choice_prob"], none["brier_score"]) == pytest.approx((0, 1.5))
+    assert none["chance"] == 0
     assert math.isnan(none["logprob_margin"])
 
 
@@ -254,3 +260,6 @@ def test_sweeps_measure_them_and_older_results_stand(tmp_path, checkpoint, monke
         assert math.isfinite(row[f"{metric},none"])
         assert row[f"{metric}_stderr,none"] > 0
         assert after["higher_is_better"]["quiz"][metric] is higher
+    assert row["chance,none"] == 0.25
+    assert "chance" not in after["higher_is_better"]["quiz"]
+    assert measured_chances(load_results(tmp_path / "out")) == {"quiz": 0.25}

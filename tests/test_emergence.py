@@ -446,6 +446,15 @@ def test_shots_and_filters_stand_apart():
     ]
 
 
+def test_chance_that_a_sweep_measured_counts():
+    tidy = tidy_of(table_of(0, RISES["line"])).replace({"task": {"mmlu": "quiz"}})
+    assert verdict(tidy).chance is None
+    guesses = tidy[tidy.metric == "acc"].assign(metric="chance", value=0.25, higher_is_better=None)
+    found = verdict(pd.concat([tidy, guesses]))
+    assert found.chance == 0.25
+    assert "chance is not known" not in found.reason
+
+
 def test_pythia_shows_no_threshold():
     """Pythia's tasks improve from the start or stay at chance (Du et al. 2024, App. F)."""
     losses = SHARED / "pythia_pile_loss_fig1a.csv"

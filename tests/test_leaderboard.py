@@ -118,6 +118,9 @@ def test_downstream_average():
     assert found.scores["b"][0] == pytest.approx((0 + (0.2 + 0) / 2) / 2)
     assert found.scores["a"][1] == pytest.approx(np.hypot(0.01 / 0.5 / 2, 0.03 / 0.75 / 4))
     assert downstream_average(table_of(rows[5:6])) is None
+    measured = {"model": "a", "task": "nobody_knows", "metric": "chance", "value": 0.5}
+    found = downstream_average(table_of([rows[5], measured]))
+    assert found.scores["a"][0] == pytest.approx(0.8)
 
 
 def test_above_the_line_of_the_others():

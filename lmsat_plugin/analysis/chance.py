@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
 
 _OPTIONS = {
     2: "winogrande wsc wsc273 piqa copa boolq rte wic storycloze xstorycloze clozet cluewsc winograd qnli",
@@ -27,19 +34,29 @@ def options_of(task: str) -> int | None:
     return _OF_TASK.get(name, family)
 
 
-def chance_level(task: str, metric: str) -> float | None:
+def measured_chances(table: pd.DataFrame) -> dict[str, float]:
+    """Return what a guess hits, by task, where results hold it: the metric ``chance`` of sweeps."""
+    rows = table[(table.metric == "chance") & table.value.between(0, 1)]
+    return {str(task): float(value) for task, value in rows.groupby("task").value.median().items()}
+
+
+def chance_level(
+    task: str, metric: str, measured: Mapping[str, float] = MappingProxyType({})
+) -> float | None:
     """Return what guessing scores: 1/C for accuracies and the right option's probability with C options.
 
     1 − 1/C for the Brier score, summed over options (Du et al. 2024, Sec. 4); 0 for open answers; None where the
-    number of options is not known or the metric has no such level.
+    number of options is not known or the metric has no such level. ``measured`` is what a guess hits in other tasks,
+    as `measured_chances` returns it.
     """
     options = options_of(task)
+    guess = measured.get(task.partition(" (")[0]) if options is None else 1 / options
     if metric in _ACCURACIES and _plain(task).startswith("lambada"):
         return 0.0
-    if options is not None and metric in _ACCURACIES:
-        return 1 / options
-    if options is not None and metric == "brier_score":
-        return 1 - 1 / options
+    if guess is not None and metric in _ACCURACIES:
+        return guess
+    if guess is not None and metric == "brier_score":
+        return 1 - guess
     return 0.0 if metric in _OPEN else None
 
 

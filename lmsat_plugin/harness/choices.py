@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 HIGHER_IS_BETTER = {"correct_choice_prob": True, "brier_score": False, "logprob_margin": True}
+_METRICS = (*HIGHER_IS_BETTER, "chance")
 
 
 def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, float]:
@@ -29,6 +30,7 @@ def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, 
     taken as one; a guess over C options with one right scores 1 − 1/C (Du et al. 2024).
     ``logprob_margin`` = max_{i∈R} log p_i − max_{i∉R} log p_i, in nats: above 0 where lm-eval's ``acc`` is 1.
     NaN where no option is right, which lm-eval counts as wrong, or none is wrong.
+    ``chance`` = |R| / C: what a guess hits, which says nothing of the model.
     """
     logprobs_C = np.asarray(logprobs_C, dtype=np.float64)
     is_right_C = np.zeros(len(logprobs_C), dtype=bool)
@@ -43,6 +45,7 @@ def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, 
         "correct_choice_prob": float(probability),
         "brier_score": float((1 - probability) ** 2 + (p_C[~is_right_C] ** 2).sum()),
         "logprob_margin": float(margin),
+        "chance": float(is_right_C.mean()),
     }
 
 
@@ -54,11 +57,11 @@ def add_choice_metrics(task: Task) -> None:
     """
     if not isinstance(task, ConfigurableTask) or task.OUTPUT_TYPE != "multiple_choice":
         return
-    new = [name for name in HIGHER_IS_BETTER if name not in task.aggregation()]
+    new = [name for name in _METRICS if name not in task.aggregation()]
     if callable(task.config.process_results) or not new:
         return
     task.aggregation().update(dict.fromkeys(new, mean))
-    task.higher_is_better().update({name: HIGHER_IS_BETTER[name] for name in new})
+    task.higher_is_better().update({name: HIGHER_IS_BETTER[name] for name in new if name in HIGHER_IS_BETTER})
     process = task.process_results
 
     def process_results(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,11 +55,12 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
         finals: Rows of a tidy table, of one checkpoint of each model.
     """
     scores: dict[Key, dict[str, tuple[float, float]]] = defaultdict(dict)
+    measured = measured_chances(finals)
     finals = finals[finals.metric.isin(ACCURACIES) & np.isfinite(finals.value)]
     shots = finals.num_fewshot.fillna(-1).astype(int)
     keys = zip(finals.task, shots, finals.metric, finals["filter"], strict=True)
     for key, model, value, stderr in zip(keys, finals.model, finals.value, finals.stderr, strict=True):
-        if chance_level(key[0], key[2]) is not None:
+        if chance_level(key[0], key[2], measured) is not None:
             scores[key][model] = value, stderr
     models = {model for one in scores.values() for model in one}
     chosen = _chosen(key for key, one in scores.items() if set(one) == models)
@@ -76,7 +77,7 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
         mean, variance = 0.0, 0.0
         for members in families.values():
             for key in members:
-                chance = chance_level(key[0], key[2]) or 0.0
+                chance = chance_level(key[0], key[2], measured) or 0.0
                 weight = 1 / (len(families) * len(members) * (1 - chance))
                 value, stderr = scores[key][model]
                 mean += weight * (value - chance)

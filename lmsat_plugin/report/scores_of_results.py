@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.report.checkpoint_values import by_step, shown_scores, sizes_of, values_of
 from lmsat_plugin.report.emergence_figure import emergence_figure
 from lmsat_plugin.report.report_figure import ReportFigure, listed, models_said
@@ -36,11 +36,12 @@ def _numbered(name: str, index: int) -> str:
 def _by_step(collected: Collected) -> Iterator[ReportFigure]:
     tables = {pair: by_step(values_of(collected.table, *pair)) for pair in shown_scores(collected.table)}
     filled = [pair for pair, rows in tables.items() if len(rows)]
+    measured = measured_chances(collected.table)
     for index in range(0, len(filled), _PANELS):
         shown = {pair: tables[pair] for pair in filled[index : index + _PANELS]}
         there = {model for rows in shown.values() for model in rows.model}
         sizes = {model: size for model, size in sizes_of(collected.table).items() if model in there}
-        chances = {task: chance_level(task, metric) for task, metric in shown}
+        chances = {task: chance_level(task, metric, measured) for task, metric in shown}
         said = (
             f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items()
         )

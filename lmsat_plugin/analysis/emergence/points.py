@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers
 from lmsat_plugin.errors import LmsatError
 
@@ -133,12 +133,19 @@ def _of_results(table: pd.DataFrame, loss: str) -> pd.DataFrame:
             several = scores.groupby(["task", "metric"])[inside].transform("nunique") > 1
             label = scores[name] + f" ({inside}=" + scores[inside].astype(str) + ")"
             scores = scores.assign(**{name: label.where(several & (scores[inside] != nothing), scores[name])})
+    measured = measured_chances(table)
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
+    rows["chance"] = [
+        chance_level(task, metric.partition(" (")[0], measured)
+        for task, metric in zip(rows.task, rows.metric, strict=True)
+    ]
     if rows.empty:
         raise LmsatError(
             "no checkpoint has both lmsat_loss and scores: measure both, under one model's name and revision"
         )
-    return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
+    return numbers(rows, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step")).reset_index(
+        drop=True
+    )
 
 
 def _warn_of_vocabularies(rows: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.chance import chance_level
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.tables import check_nats, is_tidy, numbers
 from lmsat_plugin.errors import LmsatError
 
@@ -48,6 +48,8 @@ class Series:
     higher_is_better: bool
     paths: tuple[str, ...]
     """The result file of each checkpoint, as the table names it; empty for a table that names none."""
+    chance: float | None = None
+    """What guessing scores, where that is known."""
 
     @property
     def is_ratio(self) -> bool:
@@ -67,11 +69,6 @@ class Series:
         if self.stderr_K is None or not (np.isfinite(self.stderr_K) & (self.stderr_K > 0)).all():
             return None
         return self.stderr_K / self.values_K if self.is_ratio else self.stderr_K
-
-    @property
-    def chance(self) -> float | None:
-        """What guessing scores, where that is known."""
-        return None if self.task is None else chance_level(self.task, self.metric)
 
     def tokens_at(self, index: int) -> float | None:
         """Return the tokens that a checkpoint was trained on; None if unknown."""
@@ -128,7 +125,8 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
         check_nats(rows)
     keys = [name for name in _OF_ONE_SERIES if name in rows.columns]
     groups = rows.groupby(keys, dropna=False, sort=False)
-    return [_series(group.sort_values("step"), task, metric) for _, group in groups]
+    chance = None if task is None else chance_level(task, metric, measured_chances(table))
+    return [replace(_series(group.sort_values("step"), task, metric), chance=chance) for _, group in groups]
 
 
 def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
