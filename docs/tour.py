@@ -85,13 +85,13 @@ STOPS = (
     ),
     Stop("At which loss a task's scores leave chance.", "lmsat emergence demo-long/results"),
     Stop("What each size needs to come to a loss.", "lmsat efficiency demo-long/results --loss 4.8"),
-    Stop("Where in the context a model stops to improve.", "lmsat context demo-long/results", 24),
+    Stop("Where in the context a model stops to improve.", "lmsat context demo-long/results/fresh-w64", 24),
     Stop(
         f"How much of the loss is the shape's. The table is made up, to show its form:\n\n```\n{_SHAPES}```",
         "lmsat shape shapes.csv",
     ),
     Stop("What a compute buys, by published laws.", "lmsat allocate --flops 1e21"),
-    Stop("The rank that the LM head needs.", "lmsat bottleneck demo-long/results", 30),
+    Stop("The rank that the LM head needs.", "lmsat bottleneck demo-long/results/fresh-w64/step2400"),
     Stop(
         "How many dimensions a corpus takes up.",
         "lmsat ngram demo-long/held_out.jsonl --tokenizer demo-long/checkpoints/fresh-w64/step2400",

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 
 from lmsat_plugin import demo
 from lmsat_plugin.cli import main
+from lmsat_plugin.cli.tables import print_table
 
 
 def test_probes_lists_what_is_found(capsys):
@@ -81,3 +83,45 @@ def test_eval_works_without_the_start_up_hook(checkpoint, corpus_file, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     [file] = (tmp_path / "out").rglob("results_*.json")
     assert "singular_entropy,none" in json.loads(file.read_text())["results"]["lmsat_head"]
+
+
+COLUMNS = ["place", "model", *(f"quantity {index}" for index in range(8))]
+
+
+def tables_on(monkeypatch, capsys, width: int | None, rows: list) -> list[str]:
+    """Return the lines that `print_table` prints on a terminal of a width, or into a file."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    if width is not None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(width))
+    print_table("A title", COLUMNS, rows)
+    return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100, 300])
+def test_wide_tables_come_in_parts_on_a_terminal(monkeypatch, capsys, width):
+    rows = [
+        [index, f"some-model-{index}", *(index + quantity / 8 for quantity in range(8))] for index in range(3)
+    ]
+    lines = tables_on(monkeypatch, capsys, width, rows)
+    assert max(map(len, lines)) <= width
+    headings = [line for line in lines if "model  " in line and "some" not in line]
+    assert " ".join(" ".join(headings).split()).replace(" model", "").count("quantity") == 8
+    for index in range(3):
+        own = [line for line in lines if f"some-model-{index}" in line]
+        assert len(own) == len(headings)
+        values = " ".join(own).replace(f"some-model-{index}", "").split()
+        assert values == [f"{index}", *(f"{index + quantity / 8:.4g}" for quantity in range(8))]
+
+
+def test_long_tables_stay_whole(monkeypatch, capsys):
+    rows = [[index, "a name", *["some words that go on"] * 8] for index in range(60)]
+    lines = tables_on(monkeypatch, capsys, 100, rows)
+    assert max(map(len, lines)) <= 100
+    assert sum("place" in line for line in lines) == 1
+
+
+def test_tables_in_a_file_are_as_wide_as_they_need(monkeypatch, capsys):
+    lines = tables_on(monkeypatch, capsys, None, [[1, "m" * 90, *["w" * 40] * 8]])
+    assert len(lines) == 6
+    assert any(line.split() == ["1", "m" * 90, *["w" * 40] * 8] for line in lines)

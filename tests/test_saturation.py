@@ -296,6 +296,8 @@ def test_geometry_is_dated():
     )
     found = geometry_of(results, steps, losses, 16000)
     assert found.anisotropy_jump_step == found.anisotropy_above_half_step == 32000
+    lower = results.assign(value=results.value.where(results.metric != "anisotropy_last", results.value / 20))
+    assert geometry_of(lower, steps, losses, 16000).anisotropy_jump_step is None, "a wobble"
     assert (found.entropy_turn_step, found.entropy_spike_step) == (8000, 32000)
     assert found.lags == {
         "anisotropy_jump": 16000,

@@ -1,4 +1,4 @@
-"""Tables for people, as wide as the terminal; plain when they go into a file."""
+"""Tables for people: no wider than the terminal, in several parts if need be; as wide as they need in a file."""
 
 from __future__ import annotations
 
@@ -7,25 +7,66 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_BESIDE = 3
+"""Letters between two columns."""
+_SHORT = 40
+"""Rows of a table that one can look at in parts."""
+_LONG = 30
+"""Letters of text above which it may be wrapped."""
+
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers to the right."""
+    """Print a table; numbers to the right.
+
+    Columns that have no room beside each other come in parts below each other, each with the first one of text; of
+    a long table, all text is wrapped instead.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     rows = [list(row) for row in rows]
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric or index == 0)
-    for row in rows:
-        table.add_row(*(Text(_text(cell)) for cell in row))
+    numeric = [
+        bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        for index in range(len(columns))
+    ]
+    texts = [[_text(cell) for cell in row] for row in rows]
+    longest = [max((len(row[index]) for row in texts), default=0) for index in range(len(columns))]
     console = Console()
+    most = _LONG if console.is_terminal else max(longest, default=0)
+    widths = [max(min(cell, most), len(head)) + _BESIDE for cell, head in zip(longest, columns, strict=True)]
     if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+        console = Console(width=max(len(title), sum(widths) + 1))
+    first = numeric.index(False) if False in numeric else 0
+    is_short = len(rows) <= _SHORT
+    parts = in_parts(widths, first, console.width - 1) if is_short else [list(range(len(columns)))]
+    for number, part in enumerate(parts):
+        heading = None if number else title
+        table = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        for index in part:
+            table.add_column(
+                columns[index],
+                justify="right" if numeric[index] else "left",
+                no_wrap=numeric[index] or (is_short and longest[index] <= _LONG),
+                overflow="fold",
+            )
+        for row in texts:
+            table.add_row(*(Text(row[index]) for index in part))
+        console.print(table)
+
+
+def in_parts(widths: Sequence[int], first: int, room: int) -> list[list[int]]:
+    """Return the columns of each part of a table: as many as have room, in order, ``first`` in all of them."""
+    parts: list[list[int]] = [[]]
+    for index in range(len(widths)):
+        if index == first:
+            continue
+        taken = widths[first] + sum(widths[other] for other in parts[-1])
+        if parts[-1] and taken + widths[index] > room:
+            parts.append([])
+        parts[-1].append(index)
+    return [sorted([first, *part]) for part in parts]
 
 
 def _text(cell: Any) -> str:

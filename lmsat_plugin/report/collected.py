@@ -104,9 +104,7 @@ class Collected:
         def find() -> list[Fit]:
             finals = self.final_losses(larger=True)
             if finals.empty:
-                raise LmsatError(
-                    "no model is larger than all that saturate: a law is fitted to those that are"
-                )
+                raise LmsatError("a law is fitted to models larger than all that saturate, and there is none")
             return [fit("chinchilla", finals, _OF_DATA if finals.tokens.nunique() == 1 else None)]
 
         found = self._try("law", find)

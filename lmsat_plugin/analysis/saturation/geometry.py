@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _LEAST = 4
 _COLLAPSED = 0.5
+_LEAST_RISE = 0.05
+"""Of the mean anisotropy about a jump; less is a wobble."""
 _ANISOTROPY = "lmsat_anisotropy", "anisotropy_last"
 _ENTROPY = "lmsat_head", "singular_entropy"
 
@@ -25,7 +27,7 @@ class Geometry:
     """
 
     anisotropy_jump_step: int | None = None
-    """The end of the steepest rise of the last layer's anisotropy by step of ln(step), if it rises at all."""
+    """The end of the steepest rise of the last layer's anisotropy by ln(step), if its mean is 0.05 higher after it."""
     anisotropy_above_half_step: int | None = None
     """The first checkpoint from which on the last layer's anisotropy stays above 0.5 (Fig. 3)."""
     entropy_turn_step: int | None = None
@@ -48,7 +50,7 @@ def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, be
     found: dict[str, int | None] = {}
     rates = {}
     if anisotropy is not None:
-        found["anisotropy_jump_step"] = _steepest_rise(*anisotropy)
+        found["anisotropy_jump_step"] = _steepest_rise(*anisotropy, _LEAST_RISE)
         found["anisotropy_above_half_step"] = _stays_above(*anisotropy)
         rates["anisotropy_last"] = _correlation(steps, values, *anisotropy)
     if entropy is not None:
@@ -76,9 +78,12 @@ def _rates(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.diff(values) / np.diff(np.log(steps))
 
 
-def _steepest_rise(steps: np.ndarray, values: np.ndarray) -> int | None:
+def _steepest_rise(steps: np.ndarray, values: np.ndarray, least: float = -np.inf) -> int | None:
+    """Return the end of the steepest rise; None where the mean after it is not so much above the mean before."""
     rates = _rates(steps, values)
-    return int(steps[rates.argmax() + 1]) if rates.max() > 0 else None
+    after = int(rates.argmax()) + 1
+    risen = values[after:].mean() - values[:after].mean()
+    return int(steps[after]) if rates.max() > 0 and risen >= least else None
 
 
 def _stays_above(steps: np.ndarray, values: np.ndarray) -> int | None:
