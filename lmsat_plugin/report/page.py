@@ -28,7 +28,8 @@ _INLINE = 100_000
 _ANALYSES = {
     "saturation": (
         "Saturation",
-        "It takes lmsat_loss at 8 checkpoints of a model or more, and names that state the step, or --step-pattern RE.",
+        "It takes lmsat_loss at 8 checkpoints of a model or more, and names that state the step, or --step-pattern RE. "
+        "By a score: lmsat saturation DIR --task T --metric M.",
     ),
     "emergence": (
         "Emergence",
