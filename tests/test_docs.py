@@ -53,10 +53,16 @@ def anchors(page: Path) -> set[str]:
 
 
 def lines_of(page: Path, program: str) -> list[list[str]]:
-    """Return the arguments of each line of a program's in a page's code blocks, up to where output goes."""
-    blocks = "\n".join(FENCED.findall(page.read_text("utf-8"))).replace("\\\n", " ")
-    lines = [line.strip().removeprefix("$ ").split(" > ")[0] for line in blocks.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
+    """Return the arguments of each line of a program's in a page's code blocks, up to where output goes.
+
+    In a block with lines that begin with $, the others are output.
+    """
+    found = []
+    for block in FENCED.findall(page.read_text("utf-8")):
+        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        asked = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [line.split(" > ")[0] for line in asked or lines]
+    return [shlex.split(line, comments=True)[1:] for line in found if line.startswith(f"{program} ")]
 
 
 def test_commands_page_is_not_stale():
