@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lmsat_plugin.analysis.tables import loss_of_results, of_corpora
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.harness.results import load_results
 from lmsat_plugin.report.checkpoint_values import evenly
+from lmsat_plugin.report.rank_results import file_of
 from lmsat_plugin.report.saturation_results import find_saturation
 
 if TYPE_CHECKING:
@@ -151,9 +153,6 @@ class Collected:
 
     def array(self, path: str, name: str) -> np.ndarray | None:
         """Return an array that a result file of the table names, such as ``head/singular_values``; None without it."""
-        from lmsat_plugin.harness.arrays import arrays_of
-        from lmsat_plugin.report.rank_results import file_of
-
         try:
             return arrays_of(file_of(path, self.root), (name,)).get(name)
         except LmsatError as error:
