@@ -110,13 +110,12 @@ def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> Non
     from lmsat_plugin.demo import known_language
 
     source = known_language()
+    least = {width: source.least_loss(width) for width in {one.width for one in demonstration.trainings}}
     rows = []
     for training in demonstration.trainings:
         of_model = losses[training.name]
-        least = source.least_loss(min(training.width, source.vocabulary))
-        rows.append(
-            [training.name, training.width, of_model.iloc[-1], of_model.min(), least, source.entropy_rate]
-        )
+        known = least[training.width], source.entropy_rate
+        rows.append([training.name, training.width, of_model.iloc[-1], of_model.min(), *known])
     print_table(
         "What is known: the least loss found for any head of the model's width, and the language's entropy rate",
         ["model", "width", "final loss", "best loss", "least of width", "entropy rate"],

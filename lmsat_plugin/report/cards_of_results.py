@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.report.card_figure import Track, card_figure
-from lmsat_plugin.report.checkpoint_values import by_step, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import by_step, values_of
 from lmsat_plugin.report.downstream_average import downstream_average
 from lmsat_plugin.report.report_figure import ReportFigure, listed
 
@@ -33,7 +33,7 @@ def cards_of(collected: Collected) -> Iterator[ReportFigure]:
     }
     saturating = {model for model, one in verdicts.items() if one.verdict == "saturates"}
     names: set[str] = set()
-    for model in sorted(sizes_of(collected.table), key=lambda model: model not in saturating):
+    for model in sorted(collected.sizes, key=lambda model: model not in saturating):
         tracks = _tracks(collected, model)
         if tracks:
             verdict = verdicts.get(model) if tracks[0].label == _TRACKS[0][2] else None

@@ -11,7 +11,7 @@ from lmsat_plugin.analysis.tables import loss_of_results, of_corpora
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.harness.results import load_results
-from lmsat_plugin.report.checkpoint_values import evenly
+from lmsat_plugin.report.checkpoint_values import evenly, sizes_of
 from lmsat_plugin.report.rank_results import file_of
 from lmsat_plugin.report.saturation_results import find_saturation
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.scaling_laws import Fit
     from lmsat_plugin.report.bottleneck import Found
     from lmsat_plugin.report.context_results import ContextOfCheckpoint
+    from lmsat_plugin.report.model_looks import Sizes
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ class Collected:
         except LmsatError as error:
             self.missing[name] = str(error)
             return []
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The parameters of each model, from small to large."""
+        return sizes_of(self.table)
 
     @cached_property
     def saturation(self) -> list[Saturation]:

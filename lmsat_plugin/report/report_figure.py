@@ -30,9 +30,9 @@ class ReportFigure:
     draw: Callable[[], Figure]
 
 
-def sizes_in(sizes: Sizes, table: pd.DataFrame) -> Sizes:
-    """Return the sizes of the models in a table, in the same order."""
-    there = set(table.model)
+def sizes_in(sizes: Sizes, models: Iterable[str]) -> Sizes:
+    """Return the sizes of some models, in the same order."""
+    there = set(models)
     return {model: size for model, size in sizes.items() if model in there}
 
 

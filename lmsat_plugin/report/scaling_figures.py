@@ -45,7 +45,6 @@ LABELS = {
     "flops": "compute 6ND (FLOP)",
 }
 """What the x axes of the columns say."""
-_POINTS: dict[str, Any] = {"linestyle": "none"}
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (6, 3)))
 _PENALTIES = (0.01, 0.02, 0.05)
 
@@ -64,10 +63,7 @@ def curves_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
             for model in sizes:
                 rows = table[(table.model == model) & table[column].notna()].sort_values(column)
                 axes.plot(rows[column], rows.value, **models.line(model, len(rows)))
-            axes.set_xlabel(LABELS[column])
-            axes.set_ylabel("loss (nats per token)")
-            log_axis(axes, "x")
-            log_axis(axes, "y")
+            _log_log(axes, LABELS[column], "loss (nats per token)")
         _letters(panels)
         models.finish(figure, panels)
     return figure
@@ -87,15 +83,11 @@ def power_laws_figure(table: pd.DataFrame, fits: Mapping[str, Fit | None], sizes
         models = ModelLooks(sizes)
         marks: list[Artist] = []
         for axes, (column, fit) in zip(panels, fits.items(), strict=True):
-            for row in table[table[column].notna()].to_dict("records"):
-                axes.plot([row[column]], [row["loss"]], **{**models.looks[row["model"]], **_POINTS})
+            _draw_models(axes, table[table[column].notna()], column, "loss", models)
             if fit is not None:
                 _draw_law(axes, fit, 1.0 if column != "flops" else kaplan.PF_DAY)
                 marks = [Line2D([], [], color=GREY, label="fitted law, 90 % interval")]
-            axes.set_xlabel(LABELS[column])
-            axes.set_ylabel("final loss (nats per token)")
-            log_axis(axes, "x")
-            log_axis(axes, "y")
+            _log_log(axes, LABELS[column], "final loss (nats per token)")
         _letters(panels)
         models.finish(figure, panels, marks)
     return figure
@@ -128,13 +120,8 @@ def overfitting_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
             marks.append(
                 Line2D([], [], label=f"loss {100 * penalty:g} % above that of unlimited data", **look)
             )
-        for row in table.to_dict("records"):
-            look = {**models.looks[row["model"]], **_POINTS}
-            axes.plot([row["n_params_non_embedding"]], [row["tokens"]], **look)
-        axes.set_xlabel(LABELS["n_params_non_embedding"])
-        axes.set_ylabel("tokens of different text")
-        log_axis(axes, "x")
-        log_axis(axes, "y")
+        _draw_models(axes, table, "n_params_non_embedding", "tokens", models)
+        _log_log(axes, LABELS["n_params_non_embedding"], "tokens of different text")
         models.finish(figure, [axes], marks)
     return figure
 
@@ -155,10 +142,7 @@ def critical_batch_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
             axes.errorbar(rows.loss, rows.value, errors, elinewidth=0.8, linestyle="none", **look)
         grid = np.geomspace(table.loss.min() / 1.1, table.loss.max() * 1.1, 50)
         axes.plot(grid, kaplan.critical_batch(grid), color=GREY, **REFERENCE)
-        axes.set_xlabel("loss (nats per token)")
-        axes.set_ylabel("critical batch (tokens)")
-        log_axis(axes, "x")
-        log_axis(axes, "y")
+        _log_log(axes, "loss (nats per token)", "critical batch (tokens)")
         axes.invert_xaxis()
         models.finish(
             figure, [axes], [Line2D([], [], color=GREY, label="Kaplan et al. 2020, eq. 1.4", **REFERENCE)]
@@ -185,12 +169,8 @@ def allocation_figure(table: pd.DataFrame, sizes: Sizes, own: Chinchilla | None 
             look = {"color": GREY, "linestyle": dashes}
             axes.plot(grid, n_opt, **look)
             marks.append(Line2D([], [], label=name, **look))
-        for row in table.to_dict("records"):
-            axes.plot([row["flops"]], [row["n_params"]], **{**models.looks[row["model"]], **_POINTS})
-        axes.set_xlabel(LABELS["flops"])
-        axes.set_ylabel("parameters")
-        log_axis(axes, "x")
-        log_axis(axes, "y")
+        _draw_models(axes, table, "flops", "n_params", models)
+        _log_log(axes, LABELS["flops"], "parameters")
         models.finish(figure, [axes], marks)
     return figure
 
@@ -221,6 +201,18 @@ def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.nda
         log_axis(axes, "x")
         resize(figure, 1, legend_below(axes, [*line, *named]))
     return figure
+
+
+def _draw_models(axes: Axes, table: pd.DataFrame, x: str, y: str, models: ModelLooks) -> None:
+    for row in table.to_dict("records"):
+        axes.plot([row[x]], [row[y]], **{**models.looks[row["model"]], "linestyle": "none"})
+
+
+def _log_log(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
 
 
 def _letters(panels: list[Axes]) -> None:

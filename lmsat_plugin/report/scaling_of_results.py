@@ -9,7 +9,7 @@ from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
 from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch, data_needed
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.report import scaling_figures as draw
-from lmsat_plugin.report.checkpoint_values import last_of, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import last_of, values_of
 from lmsat_plugin.report.context_results import draw_context
 from lmsat_plugin.report.model_looks import FEW, spread
 from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in, some_of
@@ -65,7 +65,7 @@ def _curves(collected: Collected) -> Iterator[ReportFigure]:
     rows = _losses(collected)
     rows = rows[rows.tokens.notna()]
     rows = rows[rows.groupby("model").tokens.transform("nunique") > 1]
-    sizes = sizes_in(sizes_of(collected.table), rows)
+    sizes = sizes_in(collected.sizes, rows.model)
     if sizes:
         said = each(last_of(rows), sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
         yield ReportFigure(
@@ -91,7 +91,7 @@ def _power_laws(collected: Collected) -> Iterator[ReportFigure]:
         if size in fits:
             # The law of data is one of models large enough, whose losses do not depend on their size.
             fits |= {"tokens": None} if "tokens" in fits else {}
-        sizes = sizes_in(sizes_of(collected.table), final)
+        sizes = sizes_in(collected.sizes, final.model)
         said = (
             f"exponent {_exponent(law):.3g} in {draw.LABELS[column]}"
             for column, law in fits.items()
@@ -141,11 +141,7 @@ def _law(collected: Collected) -> Iterator[ReportFigure]:
 
 def _context(collected: Collected) -> Iterator[ReportFigure]:
     if collected.context:
-        sizes = {
-            model: size
-            for model, size in sizes_of(collected.table).items()
-            if any(one.model == model for one in collected.context)
-        }
+        sizes = sizes_in(collected.sizes, (one.model for one in collected.context))
         drawn = spread(sizes, FEW)
         found = [one for model in drawn for one in collected.context if one.model == model]
         last = {one.model: one.gain for one in found}
@@ -155,7 +151,7 @@ def _context(collected: Collected) -> Iterator[ReportFigure]:
             f"Loss by position in the context{some_of(drawn, sizes)}",
             _PAPER + "App. D.5",
             f"Loss at the first and the last positions of the context: {listed(said)}.",
-            lambda: draw_context(found, sizes_of(collected.table)),
+            lambda: draw_context(found, collected.sizes),
         )
 
 
@@ -176,7 +172,7 @@ def _overfitting(collected: Collected) -> Iterator[ReportFigure]:
     rows = last_of(_losses(collected))
     rows = rows[rows.tokens.notna() & (rows.n_params_non_embedding > 0)]
     if len(rows):
-        sizes = sizes_in(sizes_of(collected.table), rows)
+        sizes = sizes_in(collected.sizes, rows.model)
         short = (rows.tokens < data_needed(rows.n_params_non_embedding.to_numpy())).sum()
         yield ReportFigure(
             "overfitting",
@@ -194,7 +190,7 @@ def _critical_batch(collected: Collected) -> Iterator[ReportFigure]:
     rows = measured.merge(losses[["model", "revision", "loss"]], on=["model", "revision"])
     rows = rows[rows.value > 0]
     if len(rows):
-        sizes = sizes_in(sizes_of(collected.table), rows)
+        sizes = sizes_in(collected.sizes, rows.model)
         said = each(
             last_of(rows),
             sizes,
@@ -214,7 +210,7 @@ def _allocation(collected: Collected) -> Iterator[ReportFigure]:
     rows = rows[rows.n_params.notna() & rows.tokens.notna()]
     if len(rows):
         rows = rows.assign(flops=6 * rows.n_params * rows.tokens)
-        sizes = sizes_in(sizes_of(collected.table), rows)
+        sizes = sizes_in(collected.sizes, rows.model)
         said = each(rows, sizes, lambda row: _ratio(row["tokens"] / row["n_params"]))
         yield ReportFigure(
             "allocation",

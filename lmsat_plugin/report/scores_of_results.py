@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.report.checkpoint_values import by_step, shown_scores, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import by_step, shown_scores, values_of
 from lmsat_plugin.report.emergence_figure import emergence_figure
-from lmsat_plugin.report.report_figure import ReportFigure, listed, models_said
+from lmsat_plugin.report.report_figure import ReportFigure, listed, models_said, sizes_in
 from lmsat_plugin.report.score_figures import scores_figure
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def _by_step(collected: Collected) -> Iterator[ReportFigure]:
     measured = measured_chances(collected.table)
     for index in range(0, len(filled), _PANELS):
         shown = {pair: tables[pair] for pair in filled[index : index + _PANELS]}
-        there = {model for rows in shown.values() for model in rows.model}
-        sizes = {model: size for model, size in sizes_of(collected.table).items() if model in there}
+        sizes = sizes_in(collected.sizes, (model for rows in shown.values() for model in rows.model))
         chances = {task: chance_level(task, metric, measured) for task, metric in shown}
         said = (
             f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items()
@@ -68,7 +67,7 @@ def _by_loss(collected: Collected) -> Iterator[ReportFigure]:
             "Scores against the loss",
             _PAPER + "Figs. 1 and 2",
             f"Scores against the pretraining loss: {listed(map(_said, part))}.",
-            partial(emergence_figure, part, sizes_of(collected.table)),
+            partial(emergence_figure, part, collected.sizes),
         )
 
 
@@ -90,7 +89,7 @@ def _three_metrics(collected: Collected) -> Iterator[ReportFigure]:
             "Accuracy, probability of the right option and Brier score against the loss",
             _PAPER + "Fig. 4",
             f"Three metrics against the pretraining loss: {listed(map(_said, part))}.",
-            partial(emergence_figure, part, sizes_of(collected.table)),
+            partial(emergence_figure, part, collected.sizes),
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmsat_plugin.report import trajectory_figures as draw
 from lmsat_plugin.report.bottleneck import draw as draw_ranks
-from lmsat_plugin.report.checkpoint_values import by_step, evenly, last_of, sizes_of, values_of
+from lmsat_plugin.report.checkpoint_values import by_step, evenly, last_of, values_of
 from lmsat_plugin.report.model_looks import spread
 from lmsat_plugin.report.report_figure import ReportFigure, each, listed, models_said, sizes_in, some_of
 
@@ -46,7 +46,7 @@ def _by_step(collected: Collected) -> Iterator[ReportFigure]:
         title = f"{what} by training step"
         values = values_of(collected.table, task, metric)
         rows = by_step(values[values.value > 0] if log else values)
-        sizes = sizes_in(sizes_of(collected.table), rows)
+        sizes = sizes_in(collected.sizes, rows.model)
         if not sizes:
             continue
         said = each(last_of(rows), sizes, lambda row: f"ends at {row['value']:.4g}")
@@ -79,7 +79,7 @@ def _extrapolation(collected: Collected) -> Iterator[ReportFigure]:
     given = f" ({law.given} given)" if law.given else ""
     points = law.predict(pd.concat([final, best])).rows
     points = points.assign(flops=6 * points[law.count] * points.tokens)
-    sizes = sizes_in(sizes_of(collected.table), points)
+    sizes = sizes_in(collected.sizes, points.model)
     gaps = points[points.kind == "final"].set_index("model").gap
     said = (f"{model} {100 * gaps[model]:+.2g} %" for model in sizes)
     yield ReportFigure(
@@ -99,7 +99,7 @@ def _depth(collected: Collected) -> Iterator[ReportFigure]:
         if values_L is not None and values_L.ndim == 1 and len(values_L) > 1 and np.isfinite(values_L).all():
             by_model[model] = values_L
     if by_model:
-        sizes = {model: size for model, size in sizes_of(collected.table).items() if model in by_model}
+        sizes = sizes_in(collected.sizes, by_model)
         said = (f"{model} {by_model[model][-1]:.2g}" for model in sizes)
         yield ReportFigure(
             "anisotropy-by-depth",
@@ -126,7 +126,7 @@ def _coloured(collected: Collected) -> Iterator[ReportFigure]:
         rows = by_step(
             by_step(values_of(collected.table, task, metric)).merge(anisotropy, on=["model", "step"])
         )
-        sizes = sizes_in(sizes_of(collected.table), rows)
+        sizes = sizes_in(collected.sizes, rows.model)
         if sizes:
             said = each(last_of(rows), sizes, lambda row: f"{row['anisotropy']:.2g} at {row['value']:.4g}")
             yield ReportFigure(
@@ -140,7 +140,7 @@ def _coloured(collected: Collected) -> Iterator[ReportFigure]:
 
 def _spectra(collected: Collected) -> Iterator[ReportFigure]:
     rows = by_step(values_of(collected.table, "lmsat_head", "singular_entropy"))
-    sizes = sizes_in(sizes_of(collected.table), rows)
+    sizes = sizes_in(collected.sizes, rows.model)
     by_model = {}
     for model in spread(sizes, _MOST_SPECTRA):
         own = evenly(rows[rows.model == model], _MOST_STEPS)
@@ -165,7 +165,7 @@ def _spectra(collected: Collected) -> Iterator[ReportFigure]:
 
 def _ranks(collected: Collected) -> Iterator[ReportFigure]:
     last = {one.facts["model"]: one for one in collected.ranks if one.arrays and one.facts["ranks"]}
-    sizes = {model: size for model, size in sizes_of(collected.table).items() if model in last}
+    sizes = sizes_in(collected.sizes, last)
     found = [last[model] for model in spread(sizes, _MOST_RANKS)]
     if found:
         needed = (
@@ -178,5 +178,5 @@ def _ranks(collected: Collected) -> Iterator[ReportFigure]:
             f"Loss and accuracy against the rank of the LM head{some_of(found, sizes)}",
             _PAPER + "Figs. 6 and 8",
             f"Within 1 % of the full loss from: {listed(needed) or 'no rank that was measured'}.",
-            lambda: draw_ranks(found, sizes_of(collected.table)),
+            lambda: draw_ranks(found, collected.sizes),
         )

@@ -14,7 +14,7 @@ from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, n
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -83,7 +83,9 @@ def scores_of(
         LmsatError: For a column or a loss that is missing, for losses that are not in nats, for shares in per cent,
             and if no score is left.
     """
-    rows = _of_results(table, loss) if is_tidy(table) else _of_csv(table, loss)
+    rows, measured = (
+        (_of_results(table, loss), measured_chances(table)) if is_tidy(table) else (_of_csv(table, loss), {})
+    )
     if loss == "loss":
         _warn_of_vocabularies(rows)
     if factor is not None and factor not in rows.columns:
@@ -92,7 +94,9 @@ def scores_of(
         one
         for name, kind in sorted(set(zip(rows["task"], rows["metric"], strict=True)))
         if fnmatchcase(name, task) and fnmatchcase(kind, metric)
-        for one in _scores(name, kind, loss, rows[(rows["task"] == name) & (rows["metric"] == kind)])
+        for one in _scores(
+            name, kind, loss, rows[(rows["task"] == name) & (rows["metric"] == kind)], measured
+        )
     ]
     if not found:
         raise LmsatError(
@@ -133,19 +137,12 @@ def _of_results(table: pd.DataFrame, loss: str) -> pd.DataFrame:
             several = scores.groupby(["task", "metric"])[inside].transform("nunique") > 1
             label = scores[name] + f" ({inside}=" + scores[inside].astype(str) + ")"
             scores = scores.assign(**{name: label.where(several & (scores[inside] != nothing), scores[name])})
-    measured = measured_chances(table)
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
-    rows["chance"] = [
-        chance_level(task, metric.partition(" (")[0], measured)
-        for task, metric in zip(rows.task, rows.metric, strict=True)
-    ]
     if rows.empty:
         raise LmsatError(
             "no checkpoint has both lmsat_loss and scores: measure both, under one model's name and revision"
         )
-    return numbers(rows, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step")).reset_index(
-        drop=True
-    )
+    return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
 
 
 def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
@@ -160,7 +157,9 @@ def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
         )
 
 
-def _scores(task: str, metric: str, loss: str, rows: pd.DataFrame) -> Iterator[Scores]:
+def _scores(
+    task: str, metric: str, loss: str, rows: pd.DataFrame, measured: Mapping[str, float]
+) -> Iterator[Scores]:
     bare = metric.partition(" (")[0]
     if bare in _LOWER_IS_BETTER:
         sign = -1
@@ -172,7 +171,7 @@ def _scores(task: str, metric: str, loss: str, rows: pd.DataFrame) -> Iterator[S
         raise LmsatError(
             f"{metric} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent"
         )
-    chance = chance_level(task, bare)
+    chance = chance_level(task, bare, measured)
     if "chance" in rows.columns and len(given := rows["chance"].dropna()):
         if given.nunique() > 1:
             raise LmsatError(

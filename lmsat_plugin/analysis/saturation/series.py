@@ -126,7 +126,7 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
     keys = [name for name in _OF_ONE_SERIES if name in rows.columns]
     groups = rows.groupby(keys, dropna=False, sort=False)
     chance = None if task is None else chance_level(task, metric, measured_chances(table))
-    return [replace(_series(group.sort_values("step"), task, metric), chance=chance) for _, group in groups]
+    return [_series(group.sort_values("step"), task, metric, chance) for _, group in groups]
 
 
 def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
@@ -158,7 +158,7 @@ def _listed(pairs: pd.DataFrame) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _series(rows: pd.DataFrame, task: str | None, metric: str) -> Series:
+def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> Series:
     facts = dict(_facts(rows))
     if (twice := rows["step"].duplicated()).any():
         raise LmsatError(
@@ -182,6 +182,7 @@ def _series(rows: pd.DataFrame, task: str | None, metric: str) -> Series:
         stderr_K=stderr,
         higher_is_better=bool(direction.iloc[0]) if len(direction) else False,
         paths=tuple(rows["path"]) if "path" in rows.columns else (),
+        chance=chance,
         **facts,
     )
 
