@@ -67,6 +67,12 @@ def last_of(rows: pd.DataFrame) -> pd.DataFrame:
     return evenly(rows, 1)
 
 
+def furthest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each model's row with the most tokens, or the latest step where not all say their tokens."""
+    order = "tokens" if rows.tokens.notna().all() else "step"
+    return rows.sort_values(order, na_position="first", kind="stable").groupby("model", sort=False).tail(1)
+
+
 def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return so many of each model's rows, evenly over their order by step, the last and, of two, the first among them.
 

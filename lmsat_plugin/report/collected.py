@@ -11,7 +11,7 @@ from lmsat_plugin.analysis.tables import loss_of_results, of_corpora
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.arrays import arrays_of
 from lmsat_plugin.harness.results import load_results
-from lmsat_plugin.report.checkpoint_values import evenly, sizes_of
+from lmsat_plugin.report.checkpoint_values import evenly, furthest, sizes_of
 from lmsat_plugin.report.rank_results import file_of
 from lmsat_plugin.report.saturation_results import find_saturation
 
@@ -143,9 +143,7 @@ class Collected:
 
         Columns as of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
         """
-        losses = loss_of_results(self.table)
-        order = "tokens" if losses.tokens.notna().all() else "step"
-        last = losses.sort_values(order, na_position="first").groupby("model", sort=False).tail(1)
+        last = furthest(loss_of_results(self.table))
         if larger:
             risen = last.model.isin([one.model for one in self.saturation if one.verdict == "saturates"])
             last = last[~(last.n_params <= last.n_params[risen].astype("float64").max())]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.report.checkpoint_values import furthest
 from lmsat_plugin.report.downstream_average import above_line
 
 if TYPE_CHECKING:
@@ -22,19 +23,14 @@ def last_losses(table: pd.DataFrame) -> pd.DataFrame:
     """Return lmsat_loss at each model's last checkpoint, as `loss_of_results`; no row where there is none."""
     if not ((table.task == "lmsat_loss") & (table.metric == "loss")).any():
         return table[:0].assign(loss=np.nan)
-    return _last(loss_of_results(table))
-
-
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    order = "tokens" if rows.tokens.notna().all() else "step"
-    return rows.sort_values(order, na_position="first", kind="stable").groupby("model", sort=False).tail(1)
+    return furthest(loss_of_results(table))
 
 
 def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     """Return all rows of each model's last checkpoint with lmsat_loss, else of its last with anything."""
     import pandas as pd
 
-    others = _last(table[~table.model.isin(losses.model)])
+    others = furthest(table[~table.model.isin(losses.model)])
     keys = ["model", "revision"]
     return table.merge(pd.concat([losses[keys], others[keys]]), on=keys)
 
