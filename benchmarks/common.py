@@ -127,7 +127,7 @@ def documents(tokens: int | None = None) -> list[str]:
     """Return documents of the corpus ``sample`` in lmsat's order for seed 0, so many tokens of SmolLM2's."""
     import random
 
-    from lmsat_plugin.corpora import CorpusSettings, sample
+    from lmsat_plugin.text.corpora import CorpusSettings, sample
 
     texts = [text for text in sample(CorpusSettings()) if text]
     random.Random(0).shuffle(texts)

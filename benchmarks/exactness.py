@@ -24,7 +24,7 @@ import torch
 import transformers
 
 import lmsat_plugin
-from lmsat_plugin.probes.spectrum import singular_values
+from lmsat_plugin.model.spectrum import singular_values
 
 
 class Recorder(lmsat_plugin.Probe):

@@ -29,11 +29,11 @@ from loss_memory_speed import _kibibytes
 from scipy.sparse.linalg import svds
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lmsat_plugin.analysis.bottleneck import w_error
-from lmsat_plugin.corpora import CorpusSettings, sample
+from lmsat_plugin.analysis.rank_needed.rank_curve import w_error
 from lmsat_plugin.ngrams import counting, spectrum
 from lmsat_plugin.ngrams.counting import NgramCounts, count_ngrams
 from lmsat_plugin.ngrams.spectrum import ngram_spectrum
+from lmsat_plugin.text.corpora import CorpusSettings, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

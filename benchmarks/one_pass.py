@@ -28,18 +28,18 @@ import transformers
 from loss_memory_speed import fastest_batch_size
 
 import lmsat_plugin
-from lmsat_plugin.corpora import CorpusSettings, load_corpus
-from lmsat_plugin.measurement.cross_entropy import token_losses
 from lmsat_plugin.measurement.forward import batch_token_budget
-from lmsat_plugin.measurement.surgery import dissect
-from lmsat_plugin.measurement.windows import PaddedBatch, make_batches, tokenize
+from lmsat_plugin.model.anatomy import dissect
+from lmsat_plugin.model.cross_entropy import token_losses
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
+from lmsat_plugin.text.windows import PaddedBatch, make_batches, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lmsat_plugin.measurement.surgery import Anatomy
-    from lmsat_plugin.measurement.windows import TokenizedCorpus, Window
+    from lmsat_plugin.model.anatomy import Anatomy
+    from lmsat_plugin.text.windows import TokenizedCorpus, Window
 
 PROBES = ("loss", "anisotropy", "head")
 DEFAULT_TOKENS = 50_000

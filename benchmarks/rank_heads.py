@@ -44,17 +44,17 @@ from one_pass import default_corpus, product_seconds
 
 import lmsat_plugin
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead
-from lmsat_plugin.measurement.surgery import dissect
-from lmsat_plugin.measurement.training import TrainingStream
-from lmsat_plugin.probes.rank_head import RankHeadProbe
+from lmsat_plugin.measurement.training_stream import FinalStateStream
+from lmsat_plugin.model.anatomy import dissect
+from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
+from lmsat_plugin.probes.rank_head.training import HeadTrainer, LowRankHead
 from lmsat_plugin.synthetic import MarkovSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmsat_plugin.measurement.surgery import Anatomy, Head
-    from lmsat_plugin.measurement.windows import Window
+    from lmsat_plugin.model.anatomy import Anatomy, Head
+    from lmsat_plugin.text.windows import Window
 
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 576)
 DEFAULT_TOKENS = 50_000
@@ -92,7 +92,7 @@ def together_row(anatomy: Anatomy, tokenizer: Any, tokens: int, rounds: int) -> 
         budget = batch_token_budget("auto", 64, windows, corpus.window, device)
         return ForwardPass.over(anatomy, windows, budget, Processes(), device, show_progress=False)
 
-    stream = TrainingStream(corpus, Processes(), forward)
+    stream = FinalStateStream(corpus, Processes(), forward)
 
     def train(ranks: Sequence[int]) -> None:
         with contextlib.redirect_stderr(io.StringIO()):

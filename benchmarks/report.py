@@ -15,8 +15,8 @@ from pathlib import Path
 
 import common
 
-from lmsat_plugin.report.collected import Collected
-from lmsat_plugin.report.page import write_report
+from lmsat_plugin.analysis.analyses import Collected
+from lmsat_plugin.page.report import write_report
 
 STEPS = (*(2**power for power in range(10)), *range(1000, 141_000, 1000))
 TASKS = {"piqa": (0.5, 4.0, 0.011), "arc_easy": (0.25, 3.4, 0.01), "sciq": (0.25, 3.7, 0.012)}

@@ -49,7 +49,7 @@ def make_quiz(folder: Path) -> None:
 
 def at_each_checkpoint(look: Callable[[], Any]) -> list[Any]:
     """Return a list that a sweep in this process fills with what ``look`` returns after each checkpoint."""
-    from lmsat_plugin.sweep import progress, run
+    from lmsat_plugin.sweeps import progress, run
 
     found: list[Any] = []
 
@@ -104,11 +104,11 @@ def values(folder: Path) -> dict[tuple[str, str, str], float]:
 
 def beyond_the_model(folder: Path) -> list[float]:
     """Sweep in this process; return each checkpoint's seconds on neither loading nor forward passes."""
-    from lmsat_plugin.harness import series
+    from lmsat_plugin.harness import checkpoint_evaluator as series
     from lmsat_plugin.harness.model import SaturationLM
     from lmsat_plugin.measurement import forward
-    from lmsat_plugin.sweep import run
-    from lmsat_plugin.sweep.config import load_config
+    from lmsat_plugin.sweeps import run
+    from lmsat_plugin.sweeps.config import load_config
 
     inside = 0.0
 

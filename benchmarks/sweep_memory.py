@@ -22,8 +22,8 @@ def resident() -> int:
 
 def states(folder: Path, count: int) -> list[tuple[int, int, int]]:
     """Sweep; return memory, open files and threads after each checkpoint."""
-    from lmsat_plugin.sweep.config import load_config
-    from lmsat_plugin.sweep.run import run_sweep
+    from lmsat_plugin.sweeps.config import load_config
+    from lmsat_plugin.sweeps.run import run_sweep
 
     common.silence()
     found = at_each_checkpoint(

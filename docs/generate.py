@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import yaml
 
 from lmsat_plugin.cli import build_parser
-from lmsat_plugin.corpora import CorpusSettings
 from lmsat_plugin.plugins import Plugins, plugins
+from lmsat_plugin.text.corpora import CorpusSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lmsat_plugin.probes.base import Probe
+    from lmsat_plugin.probe import Probe
     from lmsat_plugin.settings import Settings
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -133,7 +133,7 @@ def field_docstrings(kind: type[Settings]) -> Iterator[tuple[str, str]]:
 
 def corpora(found: Plugins) -> Iterator[tuple[str, str, str]]:
     """Yield lmsat's own named corpora."""
-    named = yaml.safe_load(files("lmsat_plugin").joinpath("corpora.yaml").read_text("utf-8"))
+    named = yaml.safe_load(files("lmsat_plugin.text").joinpath("corpora.yaml").read_text("utf-8"))
     for name, source in found.corpora.items():
         if _is_built_in(found, f"corpus:{name}"):
             entry: dict[str, Any] = named.get(name, {})

@@ -5,25 +5,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.version import __version__
+
 if TYPE_CHECKING:
     from lmsat_plugin.callback import SaturationCallback
     from lmsat_plugin.errors import LmsatError
-    from lmsat_plugin.harness.results import load_results
     from lmsat_plugin.hookspecs import (
         CheckpointEvaluated,
         CheckpointMeasured,
         CorpusRegistry,
         FigureRegistry,
         ProbeRegistry,
+        ReportFigure,
         SweepFinished,
         hookimpl,
     )
-    from lmsat_plugin.measurement.measure import measure
-    from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
-    from lmsat_plugin.report.report_figure import ReportFigure
+    from lmsat_plugin.measuring import measure
+    from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
+    from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "SaturationCallback": "callback",
@@ -35,16 +35,17 @@ _HOMES = {
     "ProbeRegistry": "hookspecs",
     "SweepFinished": "hookspecs",
     "hookimpl": "hookspecs",
-    "load_results": "harness.results",
-    "measure": "measurement.measure",
-    "Measurement": "probes.base",
-    "Need": "probes.base",
-    "Probe": "probes.base",
-    "ReportFigure": "report.report_figure",
+    "load_results": "results.tree",
+    "Results": "results.tree",
+    "measure": "measuring",
+    "Measurement": "probe",
+    "Need": "probe",
+    "Probe": "probe",
+    "ReportFigure": "hookspecs",
     "Settings": "settings",
-    "Subject": "probes.base",
-    "Sums": "probes.base",
-    "TokenBatch": "probes.base",
+    "Subject": "probe",
+    "Sums": "probe",
+    "TokenBatch": "probe",
 }
 
 __all__ = [
@@ -58,12 +59,14 @@ __all__ = [
     "Probe",
     "ProbeRegistry",
     "ReportFigure",
+    "Results",
     "SaturationCallback",
     "Settings",
     "Subject",
     "Sums",
     "SweepFinished",
     "TokenBatch",
+    "__version__",
     "hookimpl",
     "load_results",
     "measure",

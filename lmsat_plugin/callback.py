@@ -14,7 +14,7 @@ from accelerate.utils import extract_model_from_parallel
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
-from lmsat_plugin.measurement.measure import make_probes, measure
+from lmsat_plugin.measuring import make_probes, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-    from lmsat_plugin.probes.base import Probe
+    from lmsat_plugin.probe import Probe
 
 logger = logging.getLogger(__name__)
 

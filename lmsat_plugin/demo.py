@@ -18,14 +18,14 @@ import transformers
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lmsat_plugin.corpora import CorpusSettings, sample
 from lmsat_plugin.synthetic import MarkovSource
+from lmsat_plugin.text.corpora import CorpusSettings, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from lmsat_plugin.sweep.runner import Summary
+    from lmsat_plugin.sweeps.runner import Summary
 
 _HELD_OUT_EVERY = 8
 
@@ -65,8 +65,9 @@ class Demonstration:
 
         Under ``output``: the held-out corpus, the questions' task, the checkpoints, and the results.
         """
-        from lmsat_plugin.sweep.config import SHIPPED, load_config
-        from lmsat_plugin.sweep.run import run_sweep
+        from lmsat_plugin.sweeps.config import load_config
+        from lmsat_plugin.sweeps.run import run_sweep
+        from lmsat_plugin.yaml_files import SHIPPED
 
         corpus = output / "held_out.jsonl"
         write_corpus(self.held_out, corpus)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
-    from lmsat_plugin.corpora import CorpusSource
-    from lmsat_plugin.probes.base import Measurement, Probe
-    from lmsat_plugin.report.report_figure import ReportFigure
+    from lmsat_plugin.probe import Measurement, Probe
+    from lmsat_plugin.text.corpora import CorpusSource
 
 hookspec = pluggy.HookspecMarker("lmsat")
 hookimpl = pluggy.HookimplMarker("lmsat")
@@ -53,6 +53,20 @@ class CorpusRegistry:
         if name in self.sources:
             raise ValueError(f"a corpus named '{name}' is registered already ({self.sources[name]})")
         self.sources[name] = source
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """One figure of a report; nothing is drawn before ``draw`` is called."""
+
+    name: str
+    """The stem of its files."""
+    title: str
+    source: str
+    """Paper and figure; empty for our own."""
+    alt: str
+    """One sentence for those who cannot see it, with the numbers that matter."""
+    draw: Callable[[], Figure]
 
 
 @dataclass

@@ -22,17 +22,19 @@ from lmsat_plugin.hookspecs import (
     SweepFinished,
     hookimpl,
 )
-from lmsat_plugin.trackers import TRACKERS
+from lmsat_plugin.settings import unknown_setting
+from lmsat_plugin.trackers import TRACKERS, Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from lmsat_plugin.corpora import CorpusSource
-    from lmsat_plugin.probes.base import Probe
-    from lmsat_plugin.report.report_figure import ReportFigure
+    from lmsat_plugin.hookspecs import ReportFigure
+    from lmsat_plugin.probe import Probe
+    from lmsat_plugin.text.corpora import CorpusSource
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +53,11 @@ class BuiltIn:
         """Register the built-in probes."""
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
-        from lmsat_plugin.probes.gradient_noise import GradientNoiseProbe
+        from lmsat_plugin.probes.gradient_noise.probe import GradientNoiseProbe
         from lmsat_plugin.probes.head import HeadProbe
         from lmsat_plugin.probes.loss import LossProbe
         from lmsat_plugin.probes.ngram import NgramProbe
-        from lmsat_plugin.probes.rank_head import RankHeadProbe
+        from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
 
         for probe in (
             LossProbe,
@@ -71,7 +73,7 @@ class BuiltIn:
     @hookimpl
     def lmsat_register_corpora(self, registry: CorpusRegistry) -> None:
         """Register the built-in corpora."""
-        from lmsat_plugin.corpora import hub_corpora, sample
+        from lmsat_plugin.text.corpora import hub_corpora, sample
 
         registry.add("sample", sample)
         for name, source in hub_corpora().items():
@@ -146,6 +148,28 @@ class Plugins:
         """Leave a plugin out, and say so."""
         self.failures[name] = reason
         logger.warning("plugin '%s' is not used: %s", name, reason)
+
+    def check_trackers(self, trackers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check the trackers that a sweep asks for before it begins.
+
+        A name that is not built in may be that of any plugin that implements ``lmsat_checkpoint_evaluated``.
+
+        Raises:
+            LmsatError: For a tracker or a setting that nobody knows, and for a package that is not installed.
+        """
+        known = {tracker.name: tracker() for tracker in TRACKERS}
+        listeners = self.manager.hook.lmsat_checkpoint_evaluated.get_hookimpls()
+        others = any(not isinstance(listener.plugin, Tracker) for listener in listeners)
+        for name, settings in trackers.items():
+            if name in known:
+                names = known[name].known_settings()
+                for key in settings:
+                    if key not in names:
+                        raise unknown_setting(key, names)
+            elif not others:
+                raise LmsatError(
+                    f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name"
+                )
 
     def _others(self, plugin: object) -> list[object]:
         return [other for other in self.manager.get_plugins() if other is not plugin]

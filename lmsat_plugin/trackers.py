@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import safe_name
 from lmsat_plugin.hookspecs import hookimpl
-from lmsat_plugin.settings import unknown_setting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -168,29 +167,6 @@ class TensorBoard(Tracker):
 
 
 TRACKERS: tuple[type[Tracker], ...] = (Trackio, Wandb, TensorBoard)
-
-
-def validate_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check the trackers that a sweep asks for before it begins.
-
-    A name that is not built in may be that of any plugin that implements ``lmsat_checkpoint_evaluated``.
-
-    Raises:
-        LmsatError: For a tracker or a setting that nobody knows, and for a package that is not installed.
-    """
-    from lmsat_plugin.plugins import plugins
-
-    known = {tracker.name: tracker() for tracker in TRACKERS}
-    listeners = plugins().manager.hook.lmsat_checkpoint_evaluated.get_hookimpls()
-    others = any(not isinstance(listener.plugin, Tracker) for listener in listeners)
-    for name, settings in trackers.items():
-        if name in known:
-            names = known[name].known_settings()
-            for key in settings:
-                if key not in names:
-                    raise unknown_setting(key, names)
-        elif not others:
-            raise LmsatError(f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name")
 
 
 def _project(event: CheckpointEvaluated) -> str:

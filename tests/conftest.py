@@ -100,7 +100,7 @@ def make_model(name: str, seed: int = 0, spread: float = 5.0) -> transformers.Pr
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
     """Documents of uneven length: empty, one word, far longer than the window, with letters of many bytes."""
-    from lmsat_plugin.corpora import CorpusSettings, sample
+    from lmsat_plugin.text.corpora import CorpusSettings, sample
 
     text = " ".join(list(sample(CorpusSettings()))[:20])
     cuts = [0, 9, 60, 400, 1500, 1700, 4000, 4100, 4700, 6000, 9000, 9001, 9400]

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from test_harness import evaluate
 from test_windows import byte_tokenizer
 
-from lmsat_plugin.corpora import CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 
 @pytest.fixture

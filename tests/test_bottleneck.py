@@ -14,12 +14,20 @@ from matplotlib.figure import Figure
 from quiz import write_quiz
 from safetensors.numpy import save_file
 
-from lmsat_plugin.analysis.bottleneck import CURVES, RankCurve, by_rank, capacity, rank_needed, w_error
+from lmsat_plugin.analysis.analyses import Collected
+from lmsat_plugin.analysis.rank_needed.rank_curve import (
+    CURVES,
+    RankCurve,
+    by_rank,
+    capacity,
+    rank_needed,
+    w_error,
+)
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.report.collected import Collected
-from lmsat_plugin.sweep.config import SHIPPED, load_config
-from lmsat_plugin.sweep.plan import find_jobs
+from lmsat_plugin.sweeps.config import load_config
+from lmsat_plugin.sweeps.plan import find_jobs
+from lmsat_plugin.yaml_files import SHIPPED
 
 RANKS = np.array([4, 8, 16, 32])
 TOKENS = np.array([100, 250, 70, 400, 180])
@@ -236,7 +244,7 @@ def test_one_document_has_no_interval():
 def test_interval_does_not_depend_on_how_many_samples_fit(monkeypatch):
     curve = RankCurve.from_arrays(arrays_of(documents=20))
     whole = rank_needed(curve, 0.05)
-    monkeypatch.setattr("lmsat_plugin.analysis.bottleneck._COUNTS_AT_ONCE", 20 * 7)
+    monkeypatch.setattr("lmsat_plugin.analysis.rank_needed.rank_curve._COUNTS_AT_ONCE", 20 * 7)
     assert rank_needed(curve, 0.05) == whole
     assert rank_needed(curve, 0.05, seed=1) != whole
     assert whole.low < whole.rank < whole.high
@@ -584,7 +592,7 @@ def figure_data(monkeypatch, *arguments):
     """Return what the command would have drawn."""
     drawn = []
     monkeypatch.setattr(
-        "lmsat_plugin.report.rank_figure.rank_figure",
+        "lmsat_plugin.figures.rank.rank_figure",
         lambda losses, accuracies, among: drawn.append((losses, accuracies)) or Figure(),
     )
     assert main(["bottleneck", *map(str, arguments)]) == 0
@@ -711,7 +719,7 @@ def test_a_sweep_with_heads_of_several_ranks(tmp_path, capsys, checkpoint):
 def test_the_sweep_over_ranks_that_is_shipped(monkeypatch):
     config = load_config(SHIPPED / "rank-downstream.yaml")
     refs = {"main": "a" * 40, "step0": "b" * 40, "step143000": "a" * 40}
-    monkeypatch.setattr("lmsat_plugin.sweep.checkpoints.list_refs", lambda repository: refs)
+    monkeypatch.setattr("lmsat_plugin.sweeps.checkpoints.list_refs", lambda repository: refs)
     jobs = find_jobs(config)
     assert {(job.checkpoint.pretrained, job.checkpoint.revision) for job in jobs} == {
         ("EleutherAI/pythia-410m", "step143000")

@@ -14,7 +14,8 @@ from huggingface_hub import constants
 
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweep.checkpoints import Checkpoint, find_checkpoints, select
+from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.selection import select
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from quiz import write_quiz
 from lmsat_plugin import load_results
 from lmsat_plugin.analysis.chance import measured_chances
 from lmsat_plugin.cli import main
-from lmsat_plugin.harness import tasks as tasks_module
+from lmsat_plugin.harness import shared_tasks as tasks_module
 from lmsat_plugin.harness.choices import HIGHER_IS_BETTER, choice_metrics
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.harness.tasks import SharedTasks
+from lmsat_plugin.harness.shared_tasks import SharedTasks
 
 if TYPE_CHECKING:
     from pathlib import Path

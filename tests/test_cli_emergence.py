@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgb
 
 from lmsat_plugin.analysis.emergence import find_emergence
 from lmsat_plugin.cli import main
-from lmsat_plugin.report.emergence_figure import emergence_figure
-from lmsat_plugin.report.style import looks_of
+from lmsat_plugin.figures.emergence import emergence_figure
+from lmsat_plugin.figures.style import looks_of
 
 KEYS = [
     *("task", "metric", "threshold", "low", "high", "emergent", "reason", "spearman", "pearson", "chance"),

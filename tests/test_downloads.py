@@ -23,10 +23,10 @@ from fake_hub import FORBIDDEN, GATED, FakeHub, hub_environment, run_with_hub
 from safetensors.numpy import save_file
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweep import downloads as downloads_module
-from lmsat_plugin.sweep.checkpoints import Checkpoint
-from lmsat_plugin.sweep.downloads import Downloads
-from lmsat_plugin.sweep.weights import head_shards, needed_files, read_ahead, weight_files
+from lmsat_plugin.sweeps import downloads as downloads_module
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.sweeps.downloads import Downloads
+from lmsat_plugin.sweeps.weights import head_shards, needed_files, read_ahead, weight_files
 
 JUNK = (
     *(
@@ -335,8 +335,9 @@ START = """
 import json, sys
 from pathlib import Path
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweep.checkpoints import find_checkpoints, select
-from lmsat_plugin.sweep.downloads import Downloads
+from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.sweeps.downloads import Downloads
 folder = Path(sys.argv[1])
 found = {c.revision: c for c in find_checkpoints("org/m")}
 def listed(place):

@@ -23,10 +23,10 @@ from lmsat_plugin.harness import releases
 from lmsat_plugin.harness.choices import HIGHER_IS_BETTER
 from lmsat_plugin.harness.downstream import LM_EVAL_TASKS, DownstreamTask
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.harness.probing import check_metadata
-from lmsat_plugin.harness.tasks import SharedTasks, TaskError
-from lmsat_plugin.sweep.config import SweepConfig
-from lmsat_plugin.sweep.plan import Plan
+from lmsat_plugin.harness.probe_requests import check_metadata
+from lmsat_plugin.harness.shared_tasks import SharedTasks, TaskError
+from lmsat_plugin.sweeps.config import SweepConfig
+from lmsat_plugin.sweeps.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 PYTHIA = [

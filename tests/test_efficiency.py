@@ -16,11 +16,11 @@ from scipy.optimize import brentq, curve_fit
 from lmsat_plugin import load_results
 from lmsat_plugin.analysis.scaling_laws.allocation import HOFFMANN
 from lmsat_plugin.analysis.scaling_laws.context_gain import context_gain
+from lmsat_plugin.analysis.scaling_laws.context_of_results import as_table, find_context
 from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
 from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.report.context_results import as_table, find_context
 
 PYTHIA = Path(__file__).parents[2] / "shared" / "data" / "pythia_pile_loss_fig1a.csv"
 SIZES = (1e7, 3e7, 1e8, 3e8, 1e9)

@@ -16,8 +16,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.report.rank_figure import ACCURACIES, LOSSES, rank_figure
-from lmsat_plugin.report.style import MARKERS, PALETTE, check_suffix, write_figure
+from lmsat_plugin.figures.rank import ACCURACIES, LOSSES, rank_figure
+from lmsat_plugin.figures.style import MARKERS, PALETTE, check_suffix, write_figure
 
 RANKS = (32, 64, 128, 256, 512, 768, 1024)
 TASKS = ("lambada_openai", "arc_easy", "piqa", "sciq")

@@ -18,11 +18,11 @@ from test_loss import rolling_requests
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.measurement.restricted_head import truncate_head
-from lmsat_plugin.measurement.surgery import is_tied
+from lmsat_plugin.model.anatomy import is_tied
+from lmsat_plugin.model.restricted_head import truncate_head
+from lmsat_plugin.model.spectrum import singular_values, triangle
+from lmsat_plugin.probe import Subject
 from lmsat_plugin.probes.anisotropy import AnisotropyProbe
-from lmsat_plugin.probes.base import Subject
-from lmsat_plugin.probes.spectrum import singular_values, triangle
 
 
 def states_of(model, tokenizer, texts) -> list[np.ndarray]:

@@ -16,10 +16,10 @@ from torch.func import functional_call, grad
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement import gradients
-from lmsat_plugin.measurement.gradients import GradientSum, differentiable
 from lmsat_plugin.probes import gradient_noise
-from lmsat_plugin.probes.gradient_noise import GradientNoise, jackknife
+from lmsat_plugin.probes.gradient_noise import gradients
+from lmsat_plugin.probes.gradient_noise.gradients import GradientSum, differentiable
+from lmsat_plugin.probes.gradient_noise.probe import GradientNoise, jackknife
 
 SETTINGS = {"noise_tokens": 500, "noise_sequence": 40}
 

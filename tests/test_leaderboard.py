@@ -17,16 +17,16 @@ from safetensors.numpy import save_file
 from scipy.stats import norm, ttest_rel
 
 from lmsat_plugin import load_results
+from lmsat_plugin.analysis.analyses import Collected
+from lmsat_plugin.analysis.downstream_average import above_line, downstream_average
 from lmsat_plugin.analysis.scaling_laws import fit
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.report.collected import Collected
-from lmsat_plugin.report.downstream_average import above_line, downstream_average
-from lmsat_plugin.report.leaderboard import leaderboard, leaderboard_of
-from lmsat_plugin.report.leaderboard_files import FORMATS, as_csv, html, markdown
-from lmsat_plugin.report.leaderboard_hub import push, write_hub_folder
-from lmsat_plugin.report.places import Scored, holm, places
-from lmsat_plugin.report.style import write_figure
+from lmsat_plugin.figures.style import write_figure
+from lmsat_plugin.ranking.formats import FORMATS, as_csv, html, markdown
+from lmsat_plugin.ranking.hub_folder import push, write_hub_folder
+from lmsat_plugin.ranking.leaderboard import leaderboard, leaderboard_of
+from lmsat_plugin.ranking.ranks import Scored, holm, places
 
 EVALS = Path(__file__).parents[2] / "shared" / "data" / "pythia-evals"
 NAME = '<script>alert("x")</script>|y'

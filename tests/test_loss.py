@@ -22,9 +22,9 @@ from torch.utils._pytree import tree_leaves
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.measurement import cross_entropy
-from lmsat_plugin.measurement.cross_entropy import losses_of_logits, token_losses
-from lmsat_plugin.measurement.surgery import Head
+from lmsat_plugin.model import cross_entropy
+from lmsat_plugin.model.anatomy import Head
+from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
 

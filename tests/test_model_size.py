@@ -10,10 +10,10 @@ import transformers
 from conftest import ROWS, WINDOW, _configs, make_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmsat_plugin.analysis.model_size import count_parameters, forward_flops, has_tied_head, shape_of
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.surgery import size_of
+from lmsat_plugin.model.anatomy import size_of
+from lmsat_plugin.model.size import count_parameters, forward_flops, has_tied_head, shape_of
 
 # Layers, width, rows of the vocabulary, non-embedding and total parameters of Pythia (Biderman et al. 2023, Table 1
 # and README, to the last unit; 14m and 31m by the configurations on the Hub).

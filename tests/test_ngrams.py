@@ -22,7 +22,6 @@ from test_harness import evaluate
 
 from lmsat_plugin import measure
 from lmsat_plugin.cli import main
-from lmsat_plugin.corpora import CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams import corpus, counting, spectrum
 from lmsat_plugin.ngrams.corpus import token_stream
@@ -31,6 +30,7 @@ from lmsat_plugin.ngrams.lanczos import ritz_values
 from lmsat_plugin.ngrams.pairs import read_config
 from lmsat_plugin.ngrams.spectrum import ngram_spectrum
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 # 70,000 tokens to the fourth power are more than 64 bits.
 VOCABULARIES = [1, 2, 5, 40, 70_000]

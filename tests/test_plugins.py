@@ -33,8 +33,8 @@ from lmsat_plugin import (
     hookspecs,
     measure,
 )
-from lmsat_plugin.corpora import CorpusSettings, load_corpus
 from lmsat_plugin.plugins import load, plugins
+from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "lmsat-probe-example"

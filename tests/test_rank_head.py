@@ -14,20 +14,21 @@ from test_harness import evaluate, numbers
 from test_processes import launch
 
 from lmsat_plugin import measure
-from lmsat_plugin.corpora import Corpus, CorpusSettings
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.measurement import head_training, training_state
-from lmsat_plugin.measurement.cross_entropy import score_tokens
-from lmsat_plugin.measurement.head_training import HeadTrainer, LowRankHead, cosine_schedule
-from lmsat_plugin.measurement.low_rank import Truncation, nested_losses
-from lmsat_plugin.measurement.surgery import Head, dissect
-from lmsat_plugin.measurement.training import shared_text, training_text
-from lmsat_plugin.measurement.training_state import TrainingState
-from lmsat_plugin.measurement.windows import tokenize
-from lmsat_plugin.probes.rank_head_settings import RankHeadSettings, default_rate
+from lmsat_plugin.measurement.training_stream import shared_text, training_text
+from lmsat_plugin.model.anatomy import Head, dissect
+from lmsat_plugin.model.cross_entropy import score_tokens
+from lmsat_plugin.model.low_rank import Truncation, nested_losses
+from lmsat_plugin.probes.rank_head import training as head_training
+from lmsat_plugin.probes.rank_head import training_state
+from lmsat_plugin.probes.rank_head.settings import RankHeadSettings, default_rate
+from lmsat_plugin.probes.rank_head.training import HeadTrainer, LowRankHead, cosine_schedule
+from lmsat_plugin.probes.rank_head.training_state import TrainingState
 from lmsat_plugin.settings import parse_settings
 from lmsat_plugin.synthetic import MarkovSource
+from lmsat_plugin.text.corpora import Corpus, CorpusSettings
+from lmsat_plugin.text.windows import tokenize
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     """Enough text for both measuring and training; no document is another's."""
-    from lmsat_plugin.corpora import sample
+    from lmsat_plugin.text.corpora import sample
 
     return [text[:1500] for text in list(sample(CorpusSettings()))[:60] if text]
 
@@ -92,7 +93,7 @@ def test_truncation_in_a_singular_metric_is_still_the_head_at_full_rank():
 
 @pytest.mark.parametrize("parts", [{}, {"scale": 0.3, "softcap": 4.0}, {"bias_V": torch.arange(300) / 100.0}])
 def test_nested_losses_are_those_of_each_head_alone(parts, monkeypatch):
-    monkeypatch.setattr("lmsat_plugin.measurement.cross_entropy._CPU_TILE", (16, 70))
+    monkeypatch.setattr("lmsat_plugin.model.cross_entropy._CPU_TILE", (16, 70))
     head, states, targets = random_head(**parts)
     triangle = torch.linalg.qr(head.weight_VD.double(), mode="r").R
     truncation = Truncation.of(triangle, states.double().T @ states.double())
@@ -106,7 +107,7 @@ def test_nested_losses_are_those_of_each_head_alone(parts, monkeypatch):
 
 
 def test_hits_are_where_the_target_is_the_most_probable(monkeypatch):
-    monkeypatch.setattr("lmsat_plugin.measurement.cross_entropy._CPU_TILE", (16, 70))
+    monkeypatch.setattr("lmsat_plugin.model.cross_entropy._CPU_TILE", (16, 70))
     head, states, targets = random_head()
     targets[::2] = (states @ head.weight_VD.T).argmax(1)[::2]
     hits = torch.cat([scores.hits_N for scores in score_tokens(states, targets, head)])
@@ -280,7 +281,7 @@ def test_a_kill_while_the_heads_are_measured_costs_no_training(tokenizer, texts,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("lmsat_plugin.probes.rank_head.nested_losses", kill)
+        patched.setattr("lmsat_plugin.probes.rank_head.probe.nested_losses", kill)
         with pytest.raises(KeyboardInterrupt):
             train(make_model("gpt_neox"), tokenizer, texts)
     monkeypatch.setattr(HeadTrainer, "step", kill)
@@ -455,7 +456,7 @@ def test_rates_go_with_the_ranks_in_the_order_given(tokenizer, texts):
     ],
 )
 def test_head_files_that_do_not_fit(text, other, message, checkpoint, tmp_path):
-    from lmsat_plugin.measurement.restricted_head import save_restricted_head
+    from lmsat_plugin.model.restricted_head import save_restricted_head
 
     path = tmp_path / "head.safetensors"
     if text is not None:

@@ -15,10 +15,11 @@ from html_page import Page
 from PIL import Image
 from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, Made, write_result, write_tree
 
+from lmsat_plugin.analysis.analyses import Collected
 from lmsat_plugin.cli import main
-from lmsat_plugin.report import page_figures, page_tables
-from lmsat_plugin.report.collected import Collected
-from lmsat_plugin.report.page import write_report
+from lmsat_plugin.page import images as page_figures
+from lmsat_plugin.page import tables as page_tables
+from lmsat_plugin.page.report import write_report
 
 HOSTILE = """<script>alert("x")</script>&'"""
 MODELS = (Made(HOSTILE, 10**7, 4000), Made("../../evil", 10**8), Made("plain", 10**9))
@@ -208,8 +209,8 @@ def test_columns_that_have_no_room_are_told(tree, report, monkeypatch):
 
 
 def test_tables_too_broad_for_paper_are_left_out_there(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmsat_plugin.report.page._ON_PAPER", 8)
-    monkeypatch.setattr("lmsat_plugin.report.page.write_figures", lambda *_: [])
+    monkeypatch.setattr("lmsat_plugin.page.report._ON_PAPER", 8)
+    monkeypatch.setattr("lmsat_plugin.page.report.write_figures", lambda *_: [])
     found = Page(write_report(Collected.of(tree), tmp_path).read_text("utf-8"))
     broad = {one["id"] for one in found.named("section") if one.get("class") == "table broad"}
     assert broad == {name for name, rows in found.tables.items() if len(rows[0]) > 8} != set()

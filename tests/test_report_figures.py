@@ -14,26 +14,33 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from result_trees import Made, add_arrays, write_result, write_tree
 
+from lmsat_plugin.analysis.analyses import Collected
+from lmsat_plugin.analysis.checkpoint_values import (
+    by_step,
+    evenly,
+    last_of,
+    shown_scores,
+    sizes_of,
+    values_of,
+)
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import HOFFMANN
-from lmsat_plugin.report.checkpoint_values import by_step, evenly, last_of, shown_scores, sizes_of, values_of
-from lmsat_plugin.report.collected import Collected
-from lmsat_plugin.report.figures import ReportFigure, figures_of
-from lmsat_plugin.report.model_looks import FEW, ModelLooks, size_words, spread
-from lmsat_plugin.report.scaling_figures import (
+from lmsat_plugin.figures.model_looks import FEW, ModelLooks, size_words, spread
+from lmsat_plugin.figures.scaling import (
     allocation_figure,
     critical_batch_figure,
     overfitting_figure,
     w_error_figure,
 )
-from lmsat_plugin.report.score_figures import scores_figure
-from lmsat_plugin.report.style import looks_of
-from lmsat_plugin.report.trajectory_figures import (
+from lmsat_plugin.figures.scores import scores_figure
+from lmsat_plugin.figures.style import looks_of
+from lmsat_plugin.figures.trajectories import (
     anisotropy_figure,
     by_step_figure,
     loss_and_anisotropy_figure,
     singular_values_figure,
 )
+from lmsat_plugin.page.figures import ReportFigure, figures_of
 
 PYTHIA = Path(__file__).parents[2] / "shared/data/pythia_pile_loss_fig1a.csv"
 STEPS = (1, 2, 64, 256, *range(1000, 11000, 1000))

@@ -17,7 +17,7 @@ import pytest
 
 from lmsat_plugin import LmsatError, load_results
 from lmsat_plugin.cli import main
-from lmsat_plugin.harness.results import COLUMNS
+from lmsat_plugin.results.table import COLUMNS
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "pythia-evals"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs EleutherAI's published results")

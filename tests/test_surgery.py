@@ -7,7 +7,7 @@ import torch
 import transformers
 from conftest import ROWS, WINDOW, make_model
 
-from lmsat_plugin.measurement.surgery import Head, dissect, hidden_states, size_of
+from lmsat_plugin.model.anatomy import Head, dissect, hidden_states, size_of
 
 
 @pytest.fixture

@@ -22,13 +22,14 @@ from safetensors.torch import save_file
 
 from lmsat_plugin.cli import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.series import Series, quiet
-from lmsat_plugin.measurement.restricted_head import save_restricted_head
-from lmsat_plugin.sweep import store as store_module
-from lmsat_plugin.sweep.config import SHIPPED, load_config
-from lmsat_plugin.sweep.interrupts import Interrupts
-from lmsat_plugin.sweep.run import run_sweep
-from lmsat_plugin.sweep.store import Store, folder_name
+from lmsat_plugin.harness.checkpoint_evaluator import Series, quiet
+from lmsat_plugin.model.restricted_head import save_restricted_head
+from lmsat_plugin.sweeps import store as store_module
+from lmsat_plugin.sweeps.config import load_config
+from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.run import run_sweep
+from lmsat_plugin.sweeps.store import Store, folder_name
+from lmsat_plugin.yaml_files import SHIPPED
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -428,7 +429,7 @@ def test_head_alone_is_the_whole_models(checkpoint, name):
     """Tied and untied heads, under the names that each architecture stores them by."""
     from transformers import AutoModelForCausalLM
 
-    from lmsat_plugin.measurement.head_only import load_head
+    from lmsat_plugin.model.head_only import load_head
 
     whole = AutoModelForCausalLM.from_pretrained(checkpoint(name)).get_output_embeddings().weight
     assert torch.equal(load_head(checkpoint(name)).get_output_embeddings().weight, whole)

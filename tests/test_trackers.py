@@ -16,7 +16,7 @@ import pytest
 
 from lmsat_plugin import CheckpointEvaluated, LmsatError, SweepFinished, hookimpl
 from lmsat_plugin.plugins import load, plugins
-from lmsat_plugin.trackers import TRACKERS, Tracker, validate_trackers
+from lmsat_plugin.trackers import TRACKERS, Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,31 +172,31 @@ def test_a_missing_package_is_one_sentence_with_the_extra(name, monkeypatch):
     package = next(tracker.package for tracker in TRACKERS if tracker.name == name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(LmsatError, match=rf"'{name}' does not import.*pip install 'lmsat-plugin\[{name}\]'$"):
-        validate_trackers({name: {}})
+        plugins().check_trackers({name: {}})
 
 
 def test_bad_trackers_are_named_before_a_sweep_begins(request):
     pytest.importorskip("tensorboard")
-    validate_trackers({})
-    validate_trackers({"tensorboard": {"log_dir": "here"}})
+    plugins().check_trackers({})
+    plugins().check_trackers({"tensorboard": {"log_dir": "here"}})
     with pytest.raises(LmsatError, match="unknown setting 'logdir': did you mean log_dir"):
-        validate_trackers({"tensorboard": {"logdir": "here"}})
+        plugins().check_trackers({"tensorboard": {"logdir": "here"}})
     with pytest.raises(LmsatError, match=r"no tracker is named 'tensorbord' \(known: .*tensorboard\)"):
-        validate_trackers({"tensorbord": {}})
+        plugins().check_trackers({"tensorbord": {}})
 
     listener = ModuleType("listener")
     listener.lmsat_checkpoint_evaluated = hookimpl(lambda event: None)
     plugins().manager.register(listener)
     request.addfinalizer(lambda: plugins().manager.unregister(listener))
-    validate_trackers({"mine": {"any": "setting"}})
+    plugins().check_trackers({"mine": {"any": "setting"}})
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
 def test_settings_are_the_arguments_that_make_no_run(name):
     pytest.importorskip(name)
-    validate_trackers({name: {"project": "mine", "config": {"lr": 1e-3}}})
+    plugins().check_trackers({name: {"project": "mine", "config": {"lr": 1e-3}}})
     with pytest.raises(LmsatError, match="unknown setting 'resume'"):
-        validate_trackers({name: {"resume": "never"}})
+        plugins().check_trackers({name: {"resume": "never"}})
 
 
 def test_nothing_is_imported_for_a_sweep_without_trackers(tmp_path):

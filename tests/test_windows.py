@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lmsat_plugin.corpora import Corpus, CorpusSettings
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.windows import (
+from lmsat_plugin.text.corpora import Corpus, CorpusSettings
+from lmsat_plugin.text.windows import (
     PaddedBatch,
     Window,
     check_tokenizer,

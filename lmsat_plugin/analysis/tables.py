@@ -1,4 +1,4 @@
-"""The tables that analyses read: a CSV of one's own, or the tidy table of results."""
+"""The tables that analyses read: a CSV, or the tidy table of results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,11 @@ def is_tidy(table: pd.DataFrame) -> bool:
     return set(TIDY) <= set(table.columns)
 
 
+def table_of(data: Results | pd.DataFrame) -> pd.DataFrame:
+    """Return the table of results, or a table as it is."""
+    return data.table if isinstance(data, Results) else data
+
+
 def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.DataFrame:
     """Return the rows of some corpora, in the order of their names, and those of none.
 
@@ -62,6 +68,16 @@ def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.Da
         return kept
     places = {name: place for place, name in enumerate(names)}
     return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
+
+
+def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
+    """Return the rows of one variant. Raises `LmsatError`, in which ``source`` stands for the table, without any."""
+    kept = table[table.variant == variant] if "variant" in table.columns else table[:0]
+    if kept.empty:
+        raise LmsatError(
+            f"no row of {source} has the variant '{variant}': leave out --variant, or correct it"
+        )
+    return kept
 
 
 def numbers(
@@ -144,16 +160,18 @@ def check_nats(table: pd.DataFrame) -> None:
         )
 
 
-def loss_of_results(table: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
-    """Return a metric of ``lmsat_loss`` of each checkpoint in a tidy table of results, one a row.
+def loss_of_results(data: Results | pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
+    """Return a metric of ``lmsat_loss`` of each checkpoint in results, one a row.
 
-    Columns: ``model, revision, step, tokens, n_params, n_params_non_embedding, corpus, loss, stderr, path``; ``loss``
-    is in nats per token unless another metric is asked for.
+    Columns: ``model, variant, revision, step, tokens, n_params, n_params_non_embedding, corpus, loss, stderr, path``, as
+    far as the table has them; ``loss`` is in nats per token unless another metric is asked for.
 
     Raises:
-        LmsatError: If there is none, or if there are losses on several corpora, which do not compare.
+        LmsatError: If there is none, or if there are losses on several texts, which do not compare.
     """
-    losses = _losses(table, metric)
+    if isinstance(data, Results):
+        data.check_one_text("lmsat_loss")
+    losses = _losses(table_of(data), metric)
     corpora = sorted(map(str, losses.corpus.dropna().unique())) if "corpus" in losses.columns else []
     if len(corpora) > 1:
         raise LmsatError(
@@ -162,29 +180,36 @@ def loss_of_results(table: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     return losses
 
 
-def losses_of_two_corpora(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the losses of each checkpoint on the first corpus of a tidy table, ``loss``, and on the second.
+def losses_of_two_corpora(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the losses of each checkpoint on two corpora, ``loss`` and ``other_loss``, and which is which in words.
 
-    The second is ``other_loss``; both in nats per token. The other columns are those of `loss_of_results`.
+    Both are in nats per token. The corpus trained on is the first one chosen of `Results`, the first one in a table.
+    The other columns are those of `loss_of_results`.
 
     Raises:
-        LmsatError: If there are not two corpora, or no checkpoint was measured on both.
+        LmsatError: If there are not two corpora, if results do not say which one the models were trained on, or if no
+            checkpoint was measured on both.
     """
-    losses = _losses(table, "loss")
+    losses = _losses(table_of(data), "loss")
     corpora = list(losses.corpus.dropna().unique()) if "corpus" in losses.columns else []
     if len(corpora) != 2:
         raise LmsatError(
             f"transfer needs lmsat_loss on two corpora, and the results have {', '.join(map(str, corpora)) or 'none'}: "
             "choose two with --corpus TRAINED_ON --corpus OTHER"
         )
-    keys = [name for name in ("model", "revision") if name in losses.columns]
+    if isinstance(data, Results) and data.corpora is None:
+        raise LmsatError(
+            f"the results do not say whether the models were trained on {corpora[0]} or on {corpora[1]}: "
+            "name that one first, with --corpus TRAINED_ON --corpus OTHER"
+        )
+    keys = [name for name in ("model", "variant", "revision") if name in losses.columns]
     other = losses[losses.corpus == corpora[1]].rename(columns={"loss": "other_loss"})
-    found = losses[losses.corpus == corpora[0]].merge(other[[*keys, "other_loss"]], on=keys)
-    if found.empty:
+    both = losses[losses.corpus == corpora[0]].merge(other[[*keys, "other_loss"]], on=keys)
+    if both.empty:
         raise LmsatError(
             f"no checkpoint was measured on both {corpora[0]} and {corpora[1]}: measure some on both"
         )
-    return found
+    return both, f"loss is that on {corpora[0]}, the corpus trained on, and other_loss that on {corpora[1]}"
 
 
 def _losses(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -197,8 +222,18 @@ def _losses(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     if loss.empty:
         known = ", ".join(sorted(set(measured.metric)))
         raise LmsatError(f"lmsat_loss has no metric '{metric}' in these results: take one of {known}")
-    columns = ("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus", "path")
-    found = loss[[name for name in columns if name in loss.columns]]
-    return found.assign(
+    columns = (
+        "model",
+        "variant",
+        "revision",
+        "step",
+        "tokens",
+        "n_params",
+        "n_params_non_embedding",
+        "corpus",
+        "path",
+    )
+    losses = loss[[name for name in columns if name in loss.columns]]
+    return losses.assign(
         loss=loss["value"], stderr=loss["stderr"] if "stderr" in loss.columns else np.nan
     ).reset_index(drop=True)

@@ -2,6 +2,6 @@
 
 import sys
 
-from lmsat_plugin.cli import main
+from lmsat_plugin.cli.main import main
 
 sys.exit(main())

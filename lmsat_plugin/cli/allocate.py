@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
     import argparse
 
+    from lmsat_plugin.analysis.scaling_laws.allocation import Allocation
 
-class Allocate(Command):
+
+_CAUTION = (
+    "Each loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare."
+)
+
+
+class AllocateCommand(AnsweringCommand):
     """Say how large a model, on how much data, a compute is best spent on; or the compute that a size is best for.
 
     Kaplan et al. 2020 (Table 6), Hoffmann et al. 2022 (Approach 3) and the refit of Hoffmann's points by Besiroglu
@@ -22,9 +28,10 @@ class Allocate(Command):
     """
 
     name = "allocate"
+    has_figure = False
     help = "the best size and data for a compute, by published laws"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the three ways to say what is given."""
         given = parser.add_mutually_exclusive_group(required=True)
         given.add_argument(
@@ -32,32 +39,57 @@ class Allocate(Command):
         )
         given.add_argument("--flops", type=float, metavar="C", help="a compute in floating-point operations")
         given.add_argument("--params", type=float, metavar="N", help="a number of parameters")
-        parser.add_argument("--json", action="store_true", help="print JSON")
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the answers."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return each paper's advice."""
         from lmsat_plugin.analysis.scaling_laws.allocation import allocate
         from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
 
         flops = args.flops if args.compute is None else args.compute * PF_DAY
         found = allocate(flops=flops, n_params=args.params)
-        if args.json:
-            print(json.dumps(asdict(found), indent=2, allow_nan=False))
-            return
         title = (
             f"The best use of {flops:.3g} FLOP"
             if args.params is None
             else f"For {args.params:.3g} parameters"
         )
         columns = ["source", "parameters", "tokens", "tokens/param.", "FLOP", "PF-days", "loss"]
-        rows = []
-        for one in found.answers:
-            sizes = one.n_params, one.tokens, one.tokens_per_param
-            rows.append([one.source, *sizes, one.flops, one.flops / PF_DAY, one.loss])
-        print_table(title, columns, rows)
-        print(
-            f"Kaplan et al., of theirs: the batch is far below the critical one of {found.critical_batch:.3g} tokens, "
-            f"at which the same\nloss takes twice the tokens and the FLOP, in {2 * found.s_min:.3g} steps. Less than "
-            f"{found.data_needed:.3g} tokens of data (by their rule {found.data_needed_rule:.3g}),\nread several "
-            "times, cost more than 2 % of the loss."
-        )
+        rows = [
+            [
+                one.source,
+                one.n_params,
+                one.tokens,
+                one.tokens_per_param,
+                one.flops,
+                one.flops / PF_DAY,
+                one.loss,
+            ]
+            for one in found.answers
+        ]
+        return Answer(asdict(found), [TextTable(title, columns, rows), _kaplan(found), _CAUTION])
+
+
+def _kaplan(found: Allocation) -> TextTable:
+    more, implied = found.kaplan, found.kaplan.implied
+    rows = [
+        [
+            "critical batch, tokens; at it the training takes twice the tokens and the FLOP",
+            found.critical_batch,
+        ],
+        ["steps at the critical batch", 2 * found.s_min],
+        ["tokens in twice the fewest steps", more.tokens_at_twice_s_min],
+        ["tokens of data below which repeating them costs more than 2 % of the loss", found.data_needed],
+        ["the same by their rule 5e3 N^0.74", found.data_needed_rule],
+        ["loss of this size at convergence", more.converged_loss],
+        ["how far above that the optimal training stops, %", 100 * more.stop_above_converged],
+        ["compute to come within 2 % of convergence instead, times", more.converged_compute],
+        ["compute with half the size for the same loss, times", more.half_size_compute],
+        ["compute with twice the size for the same loss, times", more.double_size_compute],
+        ["loss if there are only the tokens of the critical batch's training", more.joint_loss],
+        ["rise of the loss from overfitting to them, %", 100 * more.overfitting],
+        ["step before which no training on them should stop", more.early_stopping_steps],
+        ["parameters that their laws imply, beside the fit", implied.n_opt],
+        ["loss that their laws imply, beside the fit", implied.loss],
+        ["exponent of L(C_min) that their laws imply; they fit 0.050", more.implied_exponent],
+        ["PF-days beyond which their laws contradict each other", more.breakdown.c_min],
+    ]
+    return TextTable("More by Kaplan et al. 2020, of their optimum", ["what", "value"], rows)

@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import check_figure, write_figure_of
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.report.rank_results import HEADS
+from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
+_CURVES = {"trained": "trained heads", "weighted": "weighted truncation", "truncated": "truncation"}
 _MORE = {
     "hidden_size": "width",
     "corpus_dimension": "corpus' dimensions",
@@ -25,7 +26,7 @@ _MORE = {
 }
 
 
-class Bottleneck(Command):
+class BottleneckCommand(AnsweringCommand):
     """Say which rank the LM head needs for a loss close to the full one, and how many dimensions the corpus asks for.
 
     Reads what lmsat_rank_head has left, of every model and checkpoint: the loss at each rank beside the W-error of
@@ -37,7 +38,7 @@ class Bottleneck(Command):
     name = "bottleneck"
     help = "the rank that the LM head needs"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, the tolerance, the curve and the n-gram model."""
         parser.add_argument("data", metavar="DATA", help="a folder with result files, or one file")
         parser.add_argument(
@@ -49,37 +50,29 @@ class Bottleneck(Command):
         )
         parser.add_argument(
             "--curve",
-            choices=HEADS,
+            choices=_CURVES,
             help="heads trained at their rank, or truncated, in the states' metric (weighted) or as they are; by "
             "default the first of these that was measured",
         )
         parser.add_argument(
             "--ngram", type=Path, metavar="FILE.json", help="the n-gram model, from lmsat ngram --json"
         )
-        parser.add_argument(
-            "--figure",
-            type=Path,
-            metavar="FILE",
-            help="draw loss and accuracy against the rank into a file, whose name ends in .png, .svg or .pdf",
-        )
-        parser.add_argument("--json", action="store_true", help="print JSON, `within` as a share")
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the tables, and write the figure."""
-        from lmsat_plugin.harness.results import load_results
-        from lmsat_plugin.report.bottleneck import draw, find
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the losses and accuracies by head rank, and the rank needed."""
+        from lmsat_plugin.analysis.rank_needed import find_rank_needed
+        from lmsat_plugin.results.tree import Results
 
-        check_figure(args)
-        of_corpus = None if args.ngram is None else _read_ngram(args.ngram)
-        found = find(
-            load_results(args.data), Path(args.data).expanduser(), args.curve, args.within / 100, of_corpus
-        )
-        write_figure_of(args, lambda: draw(found))
-        facts = [one.facts for one in found]
-        if args.json:
-            print(json.dumps(facts, indent=2, allow_nan=False))
-        else:
-            _print(facts)
+        corpus_w_error = None if args.ngram is None else _read_ngram(args.ngram)
+        found = find_rank_needed(Results.read(args.data), args.curve, args.within / 100, corpus_w_error)
+        values = [one.values for one in found]
+
+        def draw() -> Any:
+            from lmsat_plugin.figures.plot import plot
+
+            return plot(found)
+
+        return Answer(values, _parts(values), draw)
 
 
 def _read_ngram(path: Path) -> np.ndarray:
@@ -99,9 +92,7 @@ def _read_ngram(path: Path) -> np.ndarray:
     return found
 
 
-def _print(found: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-
+def _parts(found: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
     names = {
         "rank": "rank",
         "w_error": "W-error",
@@ -112,32 +103,28 @@ def _print(found: list[dict[str, Any]]) -> None:
     }
     measured = [one for one in found if one["ranks"]]
     for one in measured:
-        print_table(
-            escape(f"{one['model']}, {one['revision']}, on {one['corpus']}: {HEADS[one['curve']]}"),
-            list(names.values()),
-            [[_cell(rank[key]) for key in names] for rank in one["ranks"]],
-        )
-    for (model, revision), downstream in {
-        (one["model"], one["revision"]): one["downstream"] for one in found if one["downstream"]
-    }.items():
-        print_table(
-            escape(f"{model}, {revision}: accuracy by rank"),
-            ["task", "metric", "head", "rank", "accuracy", "±"],
+        rows = [[_cell(rank[key]) for key in names] for rank in one["ranks"]]
+        title = f"{_name(one)}, {one['revision']}, on {one['corpus']}: {_CURVES[one['curve']]}"
+        yield TextTable(title, list(names.values()), rows)
+    by_checkpoint = {(_name(one), one["revision"]): one["downstream"] for one in found if one["downstream"]}
+    for (model, revision), downstream in by_checkpoint.items():
+        rows = [
             [
-                [
-                    *(one["task"], one["metric"], HEADS.get(one["curve"], "own")),
-                    *(_cell(one[key]) for key in ("rank", "value", "stderr")),
-                ]
-                for one in downstream
-            ],
-        )
+                *(label(one["task"], one["variant"]), one["metric"], _CURVES.get(one["curve"], "own")),
+                *(_cell(one[key]) for key in ("rank", "value", "stderr")),
+            ]
+            for one in downstream
+        ]
+        columns = ["task", "metric", "head", "rank", "accuracy", "±"]
+        yield TextTable(f"{model}, {revision}: accuracy by rank", columns, rows)
     if measured:
-        _print_needed(measured)
+        yield _needed(measured)
 
 
-def _print_needed(found: list[dict[str, Any]]) -> None:
-    columns = {name: [_cell(one[name]) for one in found] for name in ("model", "step", "corpus", "curve")}
+def _needed(found: Sequence[dict[str, Any]]) -> TextTable:
+    columns: dict[str, list[Any]] = {"model": [_name(one) for one in found]}
     columns["step"] = [one["revision"] if one["step"] is None else one["step"] for one in found]
+    columns |= {name: [_cell(one[name]) for one in found] for name in ("corpus", "curve")}
     columns["full loss"] = [one["full_loss"] for one in found]
     columns["rank"] = [_rank(one["rank_needed"], one) for one in found]
     columns["90 % interval"] = [_interval(one) for one in found]
@@ -145,7 +132,11 @@ def _print_needed(found: list[dict[str, Any]]) -> None:
         columns[name] = [_cell(one[key]) for one in found]
     columns = {name: cells for name, cells in columns.items() if set(cells) != {""}}
     title = f"Rank needed for a loss within {100 * found[0]['within']:g} % of the full one"
-    print_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+    return TextTable(title, list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _name(one: dict[str, Any]) -> str:
+    return label(one["model"], one["variant"])
 
 
 def _cell(value: Any) -> Any:

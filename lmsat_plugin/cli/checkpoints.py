@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
     import argparse
 
-    from lmsat_plugin.sweep.checkpoints import Checkpoint
+    from lmsat_plugin.sweeps.checkpoints import Checkpoint
 
 _REQUESTS_AT_ONCE = 8
 
 
-class Checkpoints(Command):
+class CheckpointsCommand(AnsweringCommand):
     """List the checkpoints that a repository of the Hub or a folder holds: revision, step, tokens, commit, size."""
 
     name = "checkpoints"
+    has_figure = False
     help = "the checkpoints of a Hub repository or a folder"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
         parser.add_argument("model", metavar="MODEL", help="a repository of the Hub, or a folder")
         parser.add_argument(
@@ -40,14 +40,12 @@ class Checkpoints(Command):
         parser.add_argument(
             "--sizes", action="store_true", help="the sizes on the Hub too: one request for each revision"
         )
-        parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the list."""
-        from rich.markup import escape
-
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the list."""
         from lmsat_plugin.errors import LmsatError
-        from lmsat_plugin.sweep.checkpoints import find_checkpoints, select
+        from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+        from lmsat_plugin.sweeps.selection import select
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
             raise LmsatError(
@@ -61,9 +59,6 @@ class Checkpoints(Command):
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, found))
         rows = [_describe(checkpoint, size) for checkpoint, size in zip(found, sizes, strict=True)]
-        if args.json:
-            print(json.dumps(rows, indent=2))
-            return
         columns = {"revision": [_printable(row["revision"]) for row in rows]}
         for key in ("step", "tokens"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
@@ -71,7 +66,7 @@ class Checkpoints(Command):
         columns["size"] = _right([_readable(row["size"]) for row in rows])
         columns = {key: cells for key, cells in columns.items() if any(cells)}
         title = f"{_printable(found[0].model)}: {len(found)} checkpoint{'s' if len(found) != 1 else ''}"
-        print_table(escape(title), tuple(columns), list(zip(*columns.values(), strict=True)))
+        return Answer(rows, [TextTable(title, tuple(columns), list(zip(*columns.values(), strict=True)))])
 
 
 def _describe(checkpoint: Checkpoint, size: int | None) -> dict[str, Any]:
@@ -81,8 +76,8 @@ def _describe(checkpoint: Checkpoint, size: int | None) -> dict[str, Any]:
 
 def _size(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's weights."""
-    from lmsat_plugin.sweep.hub import file_sizes
-    from lmsat_plugin.sweep.weights import weight_files
+    from lmsat_plugin.hub import file_sizes
+    from lmsat_plugin.sweeps.weights import weight_files
 
     if checkpoint.folder is not None:
         sizes = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file()}

@@ -32,15 +32,15 @@ _HEALTHY = (
 )
 
 
-class Demo(Command):
+class DemoCommand(Command):
     """Train small GPT-NeoX series, measure every checkpoint through lm-eval, and write the report.
 
     Two widths on CPython's documentation, twelve checkpoints each, in one process, offline, in a few minutes on two
     CPU cores. Leaves ordinary checkpoints and lm-eval result files.
 
     With --long, 28 checkpoints each of five models on a language whose entropy rate is known, in about ten minutes:
-    four widths that see no token twice, of which the narrow ones stay far above the entropy rate, and one that learns
-    few tokens by heart and saturates.
+    four widths that see no token twice, of which the narrow ones stay far above the entropy rate, and one that memorises
+    few tokens and saturates.
     """
 
     name = "demo"
@@ -67,19 +67,20 @@ class Demo(Command):
             raise LmsatError(f"--output {output} is there already: remove it or name a new folder")
         import transformers
 
-        from lmsat_plugin import demo, load_results
-        from lmsat_plugin.report.collected import Collected
-        from lmsat_plugin.report.page import write_report
-        from lmsat_plugin.report.verdicts import verdicts_of
+        from lmsat_plugin.analysis.analyses import Analyses
+        from lmsat_plugin.demo import known_answer, natural_language
+        from lmsat_plugin.page.report import write_report
+        from lmsat_plugin.page.verdicts import verdicts_of
+        from lmsat_plugin.results.tree import Results
 
         transformers.logging.disable_progress_bar()
         begun = time.monotonic()
         text = "a language of known entropy" if args.long else "CPython's documentation"
         print(f"Training small GPT-NeoX models on {text}; results go to {output}/", flush=True)
-        demonstration = demo.known_answer() if args.long else demo.natural_language()
+        demonstration = known_answer() if args.long else natural_language()
         summary = demonstration.run(output, lambda line: print(f"  {line}", flush=True))
-        results = output / "results"
-        table = load_results(results).pivot_table(index=["model", "step"], columns="metric", values="value")
+        results = Results.read(output / "results")
+        table = results.table.pivot_table(index=["model", "step"], columns="metric", values="value")
         if args.long:
             _print_known_answers(demonstration, table["loss"])
         else:
@@ -89,15 +90,15 @@ class Demo(Command):
                 ["model", "step", *_COLUMNS.values()],
                 table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
             )
-        collected = Collected.of(results)
-        page = write_report(collected, results / "report")
-        for verdicts in verdicts_of(collected):
+        analyses = Analyses.of(results)
+        page = write_report(analyses, results.root / "report")
+        for verdicts in verdicts_of(analyses):
             print(verdicts)
         print(_what_this_shows(demonstration) if args.long else _HEALTHY)
         last = demonstration.trainings[-1].name
         print(
             f"{len(table)} checkpoints in {time.monotonic() - begun:.0f} s.\n"
-            f"All values: lmsat results {results}   Measure one again with:\n"
+            f"All values: lmsat results {results.root}   Measure one again with:\n"
             f"  lm_eval --model lmsat --model_args pretrained={output}/checkpoints/{last}/"
             f"step{demonstration.steps[-1]} --tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl\n"
             f"The report, to open in a browser: {page.resolve()}"
@@ -128,6 +129,6 @@ def _what_this_shows(demonstration: Demonstration) -> str:
     return (
         f"What this shows: {narrow.name} stays above the entropy rate because a head of {narrow.width} dimensions "
         f"cannot say more (the softmax bottleneck), without getting worse. {repeated.name} gets worse because it "
-        f"learns {repeated.rows[:, 1:].numel():,} tokens by heart. Neither is the decline of small models on text "
+        f"memorises {repeated.rows[:, 1:].numel():,} tokens. Neither is the decline of small models on text "
         "without end that Godey et al. 2024 describe: that takes billions of tokens."
     )

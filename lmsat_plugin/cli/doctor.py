@@ -27,7 +27,7 @@ _PACKAGES = (
 )
 
 
-class Doctor(Command):
+class DoctorCommand(Command):
     """Check the installation: versions, devices, whether plain lm_eval finds the model and the tasks, plugins.
 
     The exit code is 1 if something is missing.

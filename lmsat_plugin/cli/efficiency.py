@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_data, add_output, check_figure, read_data, write_figure_of
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.arguments import add_data, read_data
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
 
 
-class SampleEfficiency(Command):
+class EfficiencyCommand(AnsweringCommand):
     """Say how many tokens and how much compute models of each size need to reach a loss.
 
     Reads lmsat_loss from a results tree, or the columns model, n_params, tokens, loss (and flops, if there) of a CSV.
@@ -29,7 +29,7 @@ class SampleEfficiency(Command):
     name = "efficiency"
     help = "tokens and compute that each size needs to reach a loss"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, the losses and the outputs."""
         add_data(parser, "a folder with result files, or a CSV")
         parser.add_argument(
@@ -40,24 +40,23 @@ class SampleEfficiency(Command):
             metavar="NATS",
             help="a loss to reach, in nats per token; may be given several times",
         )
-        add_output(parser)
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the table, and write the figure."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return what each model needs."""
         from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
-        from lmsat_plugin.analysis.tables import is_tidy, loss_of_results
+        from lmsat_plugin.analysis.tables import is_tidy, table_of
 
-        check_figure(args)
-        table = read_data(args)
-        if is_tidy(table):
-            table = loss_of_results(table)
-            _check_tokens(table, args.data)
-        found = sample_efficiency(table, args.loss)
-        write_figure_of(args, found.plot)
-        if args.json:
-            print(json.dumps(found.facts(), indent=2, allow_nan=False))
-        else:
-            _print(found)
+        data = read_data(args)
+        if is_tidy(table_of(data)):
+            _check_tokens(table_of(data), args.data)
+        found = sample_efficiency(data, args.loss)
+
+        def draw() -> Any:
+            from lmsat_plugin.figures.plot import plot
+
+            return plot(found)
+
+        return Answer(found.to_dict(), _parts(found), draw)
 
 
 def _check_tokens(table: pd.DataFrame, data: str) -> None:
@@ -65,16 +64,16 @@ def _check_tokens(table: pd.DataFrame, data: str) -> None:
         raise LmsatError(f"the results in {data} do not state tokens: give --tokens-per-step N")
 
 
-def _print(found: Efficiency) -> None:
+def _parts(found: Efficiency) -> Iterator[TextTable | str]:
     for best in found.best:
         rows = [_row(one) for one in found.reached if one.loss == best.loss]
         columns = ["model", "parameters", "tokens", "between", "FLOP", "next size needs", "doubling saves"]
-        print_table(f"To reach a loss of {best.loss:g}", columns, rows)
+        yield TextTable(f"To reach a loss of {best.loss:g}", columns, rows)
         if best.compute_optimal is not None:
-            edge = ", but a size beyond these may do with less" if best.at_edge else ""
-            print(f"Least compute: {best.compute_optimal}{edge}.")
+            edge = ", but a size beyond these may need less" if best.at_edge else ""
+            yield f"Least compute: {best.compute_optimal}{edge}."
         if best.diminishing_from is not None:
-            print(
+            yield (
                 f"From {best.diminishing_from} on, doubling the size saves less than {100 * found.fewest_saved:g} % "
                 "of the tokens."
             )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
 
-class Eval(Command):
+class EvalCommand(Command):
     """The same as ``lm_eval run ...``, without relying on the start-up hook.
 
     lmsat eval --model lmsat --model_args pretrained=DIR --tasks 'lmsat_*'

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.cli.arguments import add_steps, read_tree
 from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_steps
 
 if TYPE_CHECKING:
     import argparse
 
 
-class Export(Command):
+class ExportCommand(Command):
     """Write results of any lm-eval as records of Every Eval Ever (schema 0.3.0), one for each result file.
 
     FOLDER/data/lmsat/DEVELOPER/MODEL/UUID.json: the layout of that project's data. What results do not say, such as
@@ -32,10 +32,7 @@ class Export(Command):
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the records."""
-        from lmsat_plugin.harness.results import load_results
-        from lmsat_plugin.report.every_eval_ever import export
+        from lmsat_plugin.results.every_eval_ever import export
 
-        root = Path(args.folder).expanduser()
-        table = load_results(root, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
-        written = export(table, root, args.output)
+        written = export(read_tree(args, args.folder), args.output)
         print(f"{len(written):,} records in {args.output}")

@@ -1,20 +1,20 @@
-"""``lmsat fit``: scaling laws, with intervals and what there is to beware of."""
+"""``lmsat fit``: scaling laws, with intervals and warnings."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_data, add_output, check_figure, read_data, write_figure_of
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.arguments import add_data, read_data
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 
-class Fit(Command):
+class FitCommand(AnsweringCommand):
     """Fit a scaling law to losses, by the least sum of Huber losses (delta 0.001) of log residuals.
 
     chinchilla  L = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022); columns n_params, tokens
@@ -34,7 +34,7 @@ class Fit(Command):
     name = "fit"
     help = "scaling laws"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the law, the data, what is given, what is to be predicted, and the outputs."""
         parser.add_argument("law", metavar="LAW", help="one of these laws")
         add_data(parser, "a CSV, or a folder with result files")
@@ -47,24 +47,24 @@ class Fit(Command):
         parser.add_argument(
             "--repetitions", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
         )
-        add_output(parser)
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the fit, and write the figure."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the fit, and what it predicts."""
         from lmsat_plugin.analysis.scaling_laws import fit
 
-        check_figure(args)
         found = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
         predictions = None if args.predict is None else found.predict(read_data(args, args.predict))
-        write_figure_of(args, lambda: found.plot(predictions))
-        facts = found.facts() | ({} if predictions is None else predictions.facts())
-        if args.json:
-            print(json.dumps(facts, indent=2, allow_nan=False))
-            return
-        for one in (facts, *facts["others"]):
-            _print(one)
+        data = found.to_dict() | ({} if predictions is None else predictions.to_dict())
+        parts = [part for one in (data, *data["others"]) for part in _parts(one)]
         if predictions is not None:
-            _print_predictions(facts)
+            parts.append(_predictions(data))
+
+        def draw() -> Any:
+            from lmsat_plugin.figures.plot import plot
+
+            return plot(found, predictions=predictions)
+
+        return Answer(data, parts, draw)
 
 
 def _given(text: str) -> dict[str, float]:
@@ -81,7 +81,7 @@ def _given(text: str) -> dict[str, float]:
     return found
 
 
-def _print(one: dict[str, Any]) -> None:
+def _parts(one: dict[str, Any]) -> Iterator[TextTable | str]:
     of = one["model"] or one["n"]
     spread, condition, objective = one["spread"], one["condition_number"], one["objective"]
     close = f"within {100 * spread['tolerance']:g} % of the objective"
@@ -90,39 +90,38 @@ def _print(one: dict[str, Any]) -> None:
         for name, part in (one["params"] | one["derived"]).items()
     ]
     title = f"{one['formula']}{f', {of}' if of else ''}"
-    print_table(title, ["constant", "value", f"{100 * one['confidence']:g} % interval", close], rows)
+    yield TextTable(title, ["constant", "value", f"{100 * one['confidence']:g} % interval", close], rows)
     runs = "" if one["n_runs"] == one["n_points"] else f" of {one['n_runs']} runs"
-    print(
+    yield (
         f"{one['n_points']} points{runs}, residuals {one['residual_rms']:.4g} (rms of log loss); {objective['what']} "
         f"(delta {objective['delta']:g}) {objective['value']:.6e}, from {spread['best']} of {spread['starts']} starts"
     )
     if condition["all"] is not None:
-        print(
+        yield (
             f"condition number {condition['all']:.4g}, of the exponents alone {_cell(condition['exponents'])}"
         )
     if held_out := one["held_out"]:
-        print(
+        yield (
             f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
     for kind in ("notes", "warnings"):
         for sentence in one[kind]:
-            print(f"{kind[:-1]}: {sentence}")
+            yield f"{kind[:-1]}: {sentence}"
 
 
-def _print_predictions(facts: dict[str, Any]) -> None:
-    """Print the gaps at the best and final checkpoints, or each row's where there are no such."""
-    if gaps := facts.get("gaps"):
+def _predictions(data: dict[str, Any]) -> TextTable:
+    """Return the gaps at the best and final checkpoints, or each row's where there are no such."""
+    if gaps := data.get("gaps"):
         means = {"model": "mean", "best": gaps["mean_best"], "final": gaps["mean_final"]}
-        print_table(
+        return TextTable(
             "Gap to the law by checkpoint",
             ["model", "best %", "final %"],
             [[one["model"], 100 * one["best"], 100 * one["final"]] for one in (*gaps["models"], means)],
         )
-        return
-    rows = facts["predictions"]
+    rows = data["predictions"]
     columns = [name for name in rows[0] if name != "gap"]
-    print_table(
+    return TextTable(
         "Predictions",
         [*columns, "gap %"],
         [

@@ -1,4 +1,4 @@
-"""``lmsat leaderboard``: models side by side, in places that share what cannot be told apart."""
+"""``lmsat leaderboard``: models side by side, ranked; ties share a rank."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.cli.arguments import add_tree, read_tree
 from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_steps
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import argparse
 
-    from lmsat_plugin.report.leaderboard import Leaderboard
+    from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 _FORMATS = ("table", "md", "csv", "html", "json")
 
@@ -22,7 +22,7 @@ _FORMATS = ("table", "md", "csv", "html", "json")
 class LeaderboardCommand(Command):
     """Rank models by the loss at their last checkpoints, beside what else is known of these.
 
-    Models that cannot be told apart share a place: a place is 1 + the number of models that are significantly better,
+    Ties share a rank: a rank is 1 + the number of models that are significantly better,
     by tests of all pairs, document by document where the losses by document are kept, corrected by Holm at 5 %. By
     bits per byte where tokens differ, by downstream scores where there is no lmsat_loss. Beside it, as far as results
     hold it: the least loss, the verdict on saturation, anisotropy, the LM head's spectrum, the gap to the scaling law
@@ -30,13 +30,11 @@ class LeaderboardCommand(Command):
     """
 
     name = "leaderboard"
-    help = "models side by side, in places that share what cannot be told apart"
+    help = "models side by side, ranked; ties share a rank"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, the formats and the Hub."""
-        parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
-        parser.add_argument("--corpus", metavar="NAME", help="only what was measured on this corpus")
-        add_steps(parser)
+        add_tree(parser)
         parser.add_argument(
             "--format",
             choices=_FORMATS,
@@ -57,18 +55,17 @@ class LeaderboardCommand(Command):
             )
         if args.push is not None and args.hub is None:
             raise LmsatError(f"--push {args.push} needs a folder to upload: add --hub FOLDER")
+        from lmsat_plugin.analysis.analyses import Analyses
         from lmsat_plugin.files import write_atomically
-        from lmsat_plugin.report.collected import Collected
-        from lmsat_plugin.report.leaderboard import leaderboard_of
-        from lmsat_plugin.report.leaderboard_files import FORMATS
+        from lmsat_plugin.ranking.formats import FORMATS
+        from lmsat_plugin.ranking.leaderboard import leaderboard_of
 
-        root = Path(args.folder).expanduser()
-        collected = Collected.of(root, args.corpus, args.step_pattern, args.tokens_per_step)
-        board = leaderboard_of(collected)
+        analyses = Analyses.of(read_tree(args, args.folder), args.corpus, args.variant)
+        board = leaderboard_of(analyses)
         if args.hub is not None:
-            from lmsat_plugin.report.leaderboard_hub import push, write_hub_folder
+            from lmsat_plugin.ranking.hub_folder import push, write_hub_folder
 
-            write_hub_folder(board, collected, args.hub)
+            write_hub_folder(board, analyses, args.hub)
             if args.push is not None:
                 push(args.hub, args.push)
         if args.format == "table":
@@ -80,7 +77,7 @@ class LeaderboardCommand(Command):
 
 
 def _print(board: Leaderboard) -> None:
-    from lmsat_plugin.report.leaderboard_files import cells, title
+    from lmsat_plugin.ranking.formats import cells, title
 
     # Numbers stay numbers, so that they stand to the right.
     rows = [

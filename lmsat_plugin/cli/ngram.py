@@ -14,13 +14,12 @@ from lmsat_plugin.files import write_atomically
 if TYPE_CHECKING:
     import argparse
 
-    from lmsat_plugin.ngrams.counting import NgramCounts
-    from lmsat_plugin.ngrams.spectrum import NgramSpectrum
+    from lmsat_plugin.ngrams.corpus import CorpusNgrams
 
 _OF_CONFIG = ("corpus", "tokenizer", "order", "max_tokens", "output", "json")
 
 
-class Ngram(Command):
+class NgramCommand(Command):
     """Measure the n-gram dimension of a corpus under a tokenizer (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
     lmsat ngram sample --tokenizer EleutherAI/pythia-70m
@@ -62,11 +61,13 @@ class Ngram(Command):
 
     def run(self, args: argparse.Namespace) -> None:
         """Measure one pair and print it, or the pairs of a configuration."""
-        from lmsat_plugin.corpora import CorpusSettings
         from lmsat_plugin.ngrams.corpus import measure_corpus
-        from lmsat_plugin.ngrams.measurement import NgramSettings
-        from lmsat_plugin.ngrams.pairs import as_data, measure_pairs, read_config
+        from lmsat_plugin.ngrams.dimension import NgramSettings
+        from lmsat_plugin.ngrams.pairs import PairsConfig, measure_pairs
+        from lmsat_plugin.plugins import plugins
         from lmsat_plugin.settings import parse_settings
+        from lmsat_plugin.text.corpora import CorpusSettings
+        from lmsat_plugin.yaml_files import read_config
 
         asked = {"order": args.order, "dims": None if args.dimensions is None else [args.dimensions]}
         settings = parse_settings(
@@ -79,7 +80,13 @@ class Ngram(Command):
                 raise LmsatError(
                     f"'{given[0]}' does not go with --config: set it in {args.config}, or leave one out"
                 )
-            pairs = measure_pairs(read_config(args.config), settings, args.text_field, args.temporary)
+            pairs = measure_pairs(
+                read_config(args.config, PairsConfig),
+                settings,
+                sources=plugins().corpora,
+                text_field=args.text_field,
+                temporary=args.temporary,
+            )
             for path, new in pairs:
                 print(f"{path}{'' if new else ' (there already)'}", flush=True)
             return
@@ -91,21 +98,24 @@ class Ngram(Command):
             CorpusSettings,
             {"corpus": args.corpus, "max_tokens": args.max_tokens, "text_field": args.text_field},
         )
-        vocab_size, counts, spectrum = measure_corpus(corpus, args.tokenizer, settings, args.temporary)
-        text = json.dumps(as_data(corpus, args.tokenizer, settings, vocab_size, counts, spectrum))
+        found = measure_corpus(
+            corpus, args.tokenizer, settings, sources=plugins().corpora, temporary=args.temporary
+        )
+        text = json.dumps(found.to_dict())
         if args.output is not None:
             write_atomically(args.output, text.encode())
         if args.json:
             print(text)
         else:
-            _print(args.corpus, counts, spectrum)
+            _print(found)
 
 
-def _print(corpus: str, counts: NgramCounts, spectrum: NgramSpectrum) -> None:
+def _print(found: CorpusNgrams) -> None:
+    counts, spectrum = found.counts, found.spectrum
     known = len(spectrum.w_error)
     slack = "" if spectrum.whole else f"; the W-error may be less, by {spectrum.w_error_bound:.0e} at most"
     print(
-        f"{counts.order}-grams of {corpus}: {counts.tokens:,} tokens, {counts.contexts:,} contexts{slack}",
+        f"{counts.order}-grams of {found.corpus.corpus}: {counts.tokens:,} tokens, {counts.contexts:,} contexts{slack}",
         flush=True,
     )
     powers = [1 << exponent for exponent in range(known.bit_length())]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
     import argparse
@@ -14,35 +13,28 @@ if TYPE_CHECKING:
     from lmsat_plugin.plugins import Plugins
 
 
-class Probes(Command):
+class ProbesCommand(AnsweringCommand):
     """List the probes and corpora that are installed, their settings, and the plugins that failed to load."""
 
     name = "probes"
+    has_figure = False
     help = "the probes, corpora and plugins found"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add ``--json``."""
-        parser.add_argument("--json", action="store_true", help="print JSON")
-
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the lists."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the lists."""
         from lmsat_plugin.plugins import plugins
 
         found = describe(plugins())
-        if args.json:
-            print(json.dumps(found, indent=2))
-            return
-        print_table(
-            "Probes",
-            ("task", "from", "needs", "settings"),
-            [
-                (p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"]))
-                for p in found["probes"]
-            ],
-        )
-        print_table("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in found["corpora"]])
+        probes = [
+            (p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in found["probes"]
+        ]
+        parts = [
+            TextTable("Probes", ("task", "from", "needs", "settings"), probes),
+            TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in found["corpora"]]),
+        ]
         if found["failures"]:
-            print_table("Skipped plugins", ("plugin", "reason"), list(found["failures"].items()))
+            parts.append(TextTable("Skipped plugins", ("plugin", "reason"), list(found["failures"].items())))
+        return Answer(found, parts)
 
 
 def describe(found: Plugins) -> dict[str, Any]:

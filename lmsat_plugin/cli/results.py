@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.arguments import add_steps
 from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_steps
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
@@ -39,7 +39,7 @@ _LATEX = str.maketrans(
 )
 
 
-class Results(Command):
+class ResultsCommand(Command):
     """Print the values in lm-eval's result files of any version, the newest of each, one a row."""
 
     name = "results"
@@ -61,7 +61,7 @@ class Results(Command):
 
     def run(self, args: argparse.Namespace) -> None:
         """Print or write the table."""
-        from lmsat_plugin.harness.results import load_results
+        from lmsat_plugin.results.tree import load_results
 
         if args.format == "parquet" and args.output is None:
             raise LmsatError("--format parquet is not for a terminal: name a file with --output FILE")
@@ -110,9 +110,16 @@ def _print_table(table: pd.DataFrame) -> None:
 
 def _for_people(table: pd.DataFrame) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Return the columns that tell values apart, and their rows; the revision stands for an unknown step."""
-    columns = {"model": "model", "step": "step", "corpus": "corpus", "task": "task", "num_fewshot": "n-shot"}
+    columns = {
+        "model": "model",
+        "variant": "variant",
+        "step": "step",
+        "corpus": "corpus",
+        "task": "task",
+        "num_fewshot": "n-shot",
+    }
     columns |= {"metric": "metric", "filter": "filter", "value": "value", "stderr": "±"}
-    for name in ("corpus", "filter"):
+    for name in ("variant", "corpus", "filter"):
         if table[name].nunique(dropna=False) == 1:
             del columns[name]
     shown = table.assign(step=table.step.astype(object).where(table.step.notna(), table.revision))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.data import add_output, check_figure, write_figure_of
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
-    from lmsat_plugin.analysis.scaling_laws.shape import Estimate, ShapeDependence
+    from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
+    from lmsat_plugin.analysis.stats.estimate import Estimate
 
 
-class Shape(Command):
+class ShapeCommand(AnsweringCommand):
     """Say how much of the loss is the shape's, width over depth, at a fixed number of parameters.
 
     A regression of ln(loss) on ln(parameters) and on ln(width/depth) and its square, over at least eight models; and
@@ -26,31 +26,31 @@ class Shape(Command):
     name = "shape"
     help = "how much of the loss is the shape's"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the table and the outputs."""
         parser.add_argument(
             "data",
             metavar="FILE.csv",
             help="a CSV with the columns model, loss, hidden_size, n_layers and n_params_non_embedding or n_params",
         )
-        add_output(parser)
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the coefficients and the sizes, and write the figure."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the coefficients and the sizes."""
         from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
         from lmsat_plugin.analysis.tables import read_csv
 
-        check_figure(args)
         found = shape_dependence(read_csv(Path(args.data).expanduser()))
-        write_figure_of(args, found.plot)
-        if args.json:
-            print(json.dumps(found.facts(), indent=2, allow_nan=False))
-        else:
-            _print(found)
+
+        def draw() -> Any:
+            from lmsat_plugin.figures.plot import plot
+
+            return plot(found)
+
+        return Answer(found.to_dict(), _parts(found), draw)
 
 
-def _print(found: ShapeDependence) -> None:
-    print_table(
+def _parts(found: ShapeDependence) -> Iterator[TextTable | str]:
+    yield TextTable(
         "ln L = c - alpha_N ln N + s x + q x^2, x = ln(width/depth) about its mean",
         ["constant", "value", f"{100 * found.confidence:g} % interval"],
         [
@@ -58,7 +58,7 @@ def _print(found: ShapeDependence) -> None:
             for name, one in (("alpha_N", found.alpha_n), ("s", found.slope), ("q", found.curvature))
         ],
     )
-    print_table(
+    yield TextTable(
         "Models of one size",
         ["parameters", "models", "widest span of shapes", "spread of losses %", "at one N %"],
         [
@@ -73,7 +73,7 @@ def _print(found: ShapeDependence) -> None:
         ],
     )
     best = "" if found.best_aspect is None else f", least at width/depth = {found.best_aspect:.3g}"
-    print(
+    yield (
         f"By the regression the shapes measured differ by {100 * found.shape_spread:.2g} % of the loss{best}."
     )
 

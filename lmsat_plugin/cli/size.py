@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from transformers import PreTrainedModel
 
 
-class Size(Command):
+class SizeCommand(AnsweringCommand):
     """Count a model's parameters, and the floating-point operations for a token, by part.
 
     The model is built from its configuration, without weights: of a name on the Hub, config.json is all that is
@@ -25,9 +25,10 @@ class Size(Command):
     """
 
     name = "size"
+    has_figure = False
     help = "parameters and operations of a model, by part"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the model, the context and the tokens of a training."""
         parser.add_argument(
             "model", metavar="MODEL", help="a folder with a config.json, or a name of the Hub"
@@ -44,18 +45,14 @@ class Size(Command):
             metavar="D",
             help="tokens of a training run, such as 3e11: say what it costs",
         )
-        parser.add_argument("--json", action="store_true", help="print JSON")
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the counts."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the counts."""
         for option, value in (("context", args.context), ("tokens", args.tokens)):
             if value is not None and not 1 <= value < float("inf"):
                 raise LmsatError(f"--{option}={value:g} is no number of tokens: give 1 or more")
         found = _describe(_build(args.model), args.context, args.tokens)
-        if args.json:
-            print(json.dumps({"model": args.model, **found}, indent=2, allow_nan=False))
-        else:
-            _print(args.model, found)
+        return Answer({"model": args.model, **found}, _parts(args.model, found))
 
 
 def _build(pretrained: str) -> PreTrainedModel:
@@ -64,8 +61,8 @@ def _build(pretrained: str) -> PreTrainedModel:
     from huggingface_hub import hf_hub_download
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lmsat_plugin.measurement.checkpoint import local_folder
-    from lmsat_plugin.sweep.hub import hub_errors
+    from lmsat_plugin.hub import hub_errors
+    from lmsat_plugin.model.checkpoint_files import local_folder
 
     folder = local_folder(pretrained)
     if folder is None:
@@ -93,10 +90,10 @@ def _build(pretrained: str) -> PreTrainedModel:
 
 
 def _describe(model: PreTrainedModel, context: int | None, tokens: float | None) -> dict[str, Any]:
-    from lmsat_plugin.analysis.model_size import count_parameters, forward_flops, has_tied_head, shape_of
     from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
-    from lmsat_plugin.measurement.surgery import position_limit
-    from lmsat_plugin.measurement.windows import DEFAULT_WINDOW
+    from lmsat_plugin.model.anatomy import position_limit
+    from lmsat_plugin.model.size import count_parameters, forward_flops, has_tied_head, shape_of
+    from lmsat_plugin.text.windows import DEFAULT_WINDOW
 
     counts = count_parameters(model)
     found: dict[str, Any] = {
@@ -131,26 +128,24 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
     return found
 
 
-def _print(model: str, found: dict[str, Any]) -> None:
-    from rich.markup import escape
-
-    def table(title: str, what: str, parts: dict[str, int]) -> None:
+def _parts(model: str, found: dict[str, Any]) -> Iterator[TextTable | str]:
+    def table(title: str, what: str, parts: dict[str, int]) -> TextTable:
         rows = [
             (name.replace("_", " "), n, f"{n / parts['total']:.2%}")
             for name, n in parts.items()
             if n or name == "head"
         ]
-        print_table(title, ("part", what, "share"), rows)
+        return TextTable(title, ("part", what, "share"), rows)
 
     tied = "the head is the embedding" if found["tied_head"] else "the head is its own matrix"
-    table(escape(f"{model}: {tied}"), "parameters", found["parameters"])
+    yield table(f"{model}: {tied}", "parameters", found["parameters"])
     rows = [
         ("without embeddings and head (Kaplan et al.)", found["non_embedding"]),
         ("the same with learned positions (Pythia's table)", found["non_embedding_pythia"]),
     ]
     if "no_formula" in found:
-        print_table("Without embeddings", ("convention", "parameters"), rows)
-        print(f"No operations: {found['no_formula']}.")
+        yield TextTable("Without embeddings", ("convention", "parameters"), rows)
+        yield f"No operations: {found['no_formula']}."
         return
     matrices = found["shape"]["mlp_matrices"]
     formula = (
@@ -160,8 +155,8 @@ def _print(model: str, found: dict[str, Any]) -> None:
     )
     error = f"{found['kaplan_parameters_error']:+.2%}"
     rows.append((f"Kaplan's N ≈ {formula}: {error}", round(found["kaplan_parameters"])))
-    print_table("Without embeddings", ("convention", "parameters"), rows)
-    table(
+    yield TextTable("Without embeddings", ("convention", "parameters"), rows)
+    yield table(
         f"A token, forward, n_ctx = {found['n_ctx']:,}",
         "FLOP",
         found["forward_flops"],
@@ -171,10 +166,10 @@ def _print(model: str, found: dict[str, Any]) -> None:
         ("training, three times all parts", found["training_flops"]),
         ("training, 6N", found["kaplan_training_flops"]),
     ]
-    print_table("A token", ("what", "FLOP"), rows)
+    yield TextTable("A token", ("what", "FLOP"), rows)
     if run := found.get("training_run"):
         costs = [
             ("all parts", run["flops"], run["pf_days"]),
             ("6ND", run["kaplan_flops"], run["kaplan_pf_days"]),
         ]
-        print_table(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), costs)
+        yield TextTable(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), costs)

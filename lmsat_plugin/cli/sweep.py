@@ -17,14 +17,14 @@ from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweep.config import SweepConfig
-    from lmsat_plugin.sweep.run import Options
-    from lmsat_plugin.sweep.runner import Summary
+    from lmsat_plugin.sweeps.config import SweepConfig
+    from lmsat_plugin.sweeps.run import Options
+    from lmsat_plugin.sweeps.runner import Summary
 
 _EXECUTORS = ("local", "processes", "slurm")
 
 
-class Sweep(Command):
+class SweepCommand(Command):
     """Measure a series of checkpoints as a YAML file says; what is measured already is not measured again.
 
     lmsat sweep configs/folder.yaml --dry-run
@@ -71,8 +71,8 @@ class Sweep(Command):
         import lmsat_autoload
 
         lmsat_autoload.install()
-        from lmsat_plugin.sweep.config import load_config
-        from lmsat_plugin.sweep.run import Options, run_sweep
+        from lmsat_plugin.sweeps.config import load_config
+        from lmsat_plugin.sweeps.run import Options, run_sweep
 
         given = {"executor": args.executor, "workers": args.workers}
         overrides = {
@@ -102,8 +102,8 @@ class Sweep(Command):
                     options = replace(options, wait=False, prefix=f"worker {args.worker} ")
                 summary = run_sweep(config, options)
             else:
-                from lmsat_plugin.sweep.processes import run_processes
-                from lmsat_plugin.sweep.slurm import run_slurm
+                from lmsat_plugin.sweeps.processes import run_processes
+                from lmsat_plugin.sweeps.slurm import run_slurm
 
                 again = [*_again(args), "--run", options.run]
                 if config.executor == "processes":
@@ -125,6 +125,8 @@ class Sweep(Command):
 
 
 def _parse(overrides: list[str]) -> dict[str, Any]:
+    from lmsat_plugin.sweeps.config import ALIASES
+
     found = {}
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -132,9 +134,11 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
             raise LmsatError(
                 f"'{text}' is not KEY=VALUE: give an option of the file, such as max_tokens=20000"
             )
+        key = ALIASES.get(key, key)
         try:
-            found["corpora" if key == "corpus" else key] = yaml.safe_load(value)
+            found[key] = yaml.safe_load(value)
         except yaml.YAMLError:
+            # Names of files may hold what YAML takes for its own.
             found[key] = value
     return found
 
@@ -165,9 +169,9 @@ def _again(args: argparse.Namespace) -> list[str]:
 
 
 def _show_plan(config: SweepConfig, options: Options) -> int:
-    from lmsat_plugin.sweep.plan import Plan
-    from lmsat_plugin.sweep.run import chosen, make_downloads, survey
-    from lmsat_plugin.sweep.store import Store
+    from lmsat_plugin.sweeps.plan import Plan
+    from lmsat_plugin.sweeps.run import chosen, make_downloads, survey
+    from lmsat_plugin.sweeps.store import Store
 
     plan = Plan(config)
     store = Store(config.output)

@@ -1,8 +1,8 @@
-"""Tables for people: no wider than the terminal, in several parts if need be; as wide as they need in a file."""
+"""Tables for people: in a terminal no wider than it, in several parts if need be; in a file as wide as they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,14 +15,23 @@ _LONG = 30
 """Letters of text above which it may be wrapped."""
 
 
+class TextTable(NamedTuple):
+    """A table for people."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table; numbers to the right.
 
-    Columns that have no room beside each other come in parts below each other, each with the first one of text; of
-    a long table, all text is wrapped instead.
+    Columns that do not fit beside each other come in parts below each other, each with the first text column; in a long
+    table, text is wrapped instead.
     """
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -42,7 +51,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     is_short = len(rows) <= _SHORT
     parts = in_parts(widths, first, console.width - 1) if is_short else [list(range(len(columns)))]
     for number, part in enumerate(parts):
-        heading = None if number else title
+        heading = None if number else escape(title)
         table = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
         for index in part:
             table.add_column(

@@ -11,13 +11,14 @@ import numpy as np
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
+from lmsat_plugin.metrics import directions
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from lm_eval.api.task import Task
 
-HIGHER_IS_BETTER = {"correct_choice_prob": True, "brier_score": False, "logprob_margin": True}
-_METRICS = (*HIGHER_IS_BETTER, "chance")
+_METRICS = ("correct_choice_prob", "brier_score", "logprob_margin", "chance")
 
 
 def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, float]:
@@ -61,7 +62,7 @@ def add_choice_metrics(task: Task) -> None:
     if callable(task.config.process_results) or not new:
         return
     task.aggregation().update(dict.fromkeys(new, mean))
-    task.higher_is_better().update({name: HIGHER_IS_BETTER[name] for name in new if name in HIGHER_IS_BETTER})
+    task.higher_is_better().update(directions(*new))
     process = task.process_results
 
     def process_results(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from lm_eval.models.utils_hf import get_dtype
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.harness.probing import provenance_of, run_probe_requests
-from lmsat_plugin.measurement.checkpoint import check_checkpoint_folder, load_whole
+from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.engine import once
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.measurement.restricted_head import load_restricted_head, truncate_head
-from lmsat_plugin.measurement.surgery import dissect, is_tied
-from lmsat_plugin.measurement.windows import Window, check_tokenizer, rolling_windows
+from lmsat_plugin.model.anatomy import dissect, is_tied
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, load_whole
+from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
+from lmsat_plugin.text.windows import Window, check_tokenizer, rolling_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from lmsat_plugin.measurement.engine import Outcome
-    from lmsat_plugin.probes.base import TokenBatch
+    from lmsat_plugin.probe import TokenBatch
 
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()

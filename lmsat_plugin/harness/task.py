@@ -12,12 +12,12 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.filters import build_filter_ensemble
 from lm_eval.models.huggingface import HFLM
 
-from lmsat_plugin.corpora import CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError, sentence_for_lm_eval_command
-from lmsat_plugin.harness.probing import ProbeRequest, provenance_of, run_probe_requests
+from lmsat_plugin.harness.probe_requests import ProbeRequest, provenance_of, run_probe_requests
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.probes.base import CORPUS
+from lmsat_plugin.probe import CORPUS
 from lmsat_plugin.settings import parse_own
+from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lmsat_plugin.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.measurement.surgery import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
-from lmsat_plugin.measurement.training import TrainingStream, training_text
-from lmsat_plugin.measurement.windows import (
+from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
+from lmsat_plugin.model.anatomy import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
+from lmsat_plugin.probe import CORPUS, FORWARD, Measurement, Need, Probe, Subject, TrainingStream
+from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
+from lmsat_plugin.text.windows import (
     DEFAULT_WINDOW,
     TokenizedCorpus,
     check_tokenizer,
     check_tokens,
     tokenize,
 )
-from lmsat_plugin.plugins import plugins
-from lmsat_plugin.probes.base import CORPUS, FORWARD, Measurement, Need, Probe, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lmsat_plugin.measurement.windows import Window
+    from lmsat_plugin.text.corpora import CorpusSource
+    from lmsat_plugin.text.windows import Window
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Execution:
     processes: Processes = field(default_factory=Processes)
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    corpora: Mapping[str, CorpusSource] = field(default_factory=dict)
+    """The registered named corpora."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """From ``probe:NAME`` to the distribution that the probe comes from."""
     memo: dict[Any, Any] | None = None
     """What the checkpoints of one tokenizer share; a series keeps it, a single measurement needs none."""
 
@@ -118,7 +122,7 @@ def measure_probes(
     corpus = anatomy = None
 
     def source() -> Corpus:
-        return documents or load_corpus(corpus_settings, plugins().corpora)
+        return documents or load_corpus(corpus_settings, execution.corpora)
 
     if needs & CORPUS:
         prefix = _prefix_token(tokenizer, execution.prefix_token_id)
@@ -162,7 +166,14 @@ def measure_probes(
     if Need.TRAINING_STREAM in needs:
         assert corpus is not None
         assert anatomy is not None
-        opener = _training_opener(anatomy, corpus, source, corpus_settings, tokenizer, execution)
+        text = MeasuredText(
+            tokenized=corpus,
+            read=source,
+            settings=corpus_settings,
+            tokenizer=tokenizer,
+            sources=execution.corpora,
+        )
+        opener = _training_opener(anatomy, text, execution)
         subject = replace(subject, open_training=opener)
     for probe in probes.values():
         probe.prepare(subject)
@@ -181,13 +192,10 @@ def measure_probes(
 
 
 def _training_opener(
-    anatomy: Anatomy,
-    corpus: TokenizedCorpus,
-    source: Callable[[], Corpus],
-    settings: CorpusSettings,
-    tokenizer: PreTrainedTokenizerBase,
-    execution: Execution,
+    anatomy: Anatomy, measured: MeasuredText, execution: Execution
 ) -> Callable[[int, str | None, int], TrainingStream]:
+    corpus = measured.tokenized
+
     def forward(windows: Sequence[Window]) -> ForwardPass:
         budget = batch_token_budget(
             execution.batch_size, execution.max_batch_size, windows, corpus.window, execution.device
@@ -198,10 +206,18 @@ def _training_opener(
 
     def open_training(tokens: int, name: str | None, least: int) -> TrainingStream:
         text = execution.once(
-            ("training", settings, corpus.provenance["sha256"], corpus.prefix, corpus.window, tokens, name),
-            lambda: training_text(corpus, source(), settings, tokenizer, tokens, name, least),
+            (
+                "training",
+                measured.settings,
+                corpus.provenance["sha256"],
+                corpus.prefix,
+                corpus.window,
+                tokens,
+                name,
+            ),
+            lambda: training_text(measured, tokens, name, least),
         )
-        return TrainingStream(text, execution.processes, forward)
+        return FinalStateStream(text, execution.processes, forward)
 
     return open_training
 
@@ -274,7 +290,7 @@ def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:
 def _provenance(
     subject: Subject, probes: dict[str, Probe], anatomy: Anatomy | None, execution: Execution
 ) -> dict[str, Any]:
-    from lmsat_plugin import __version__
+    from lmsat_plugin.version import __version__
 
     model = subject.model
     found: dict[str, Any] = {
@@ -289,7 +305,7 @@ def _provenance(
                 "version": probe.version,
                 "settings": probe.settings.model_dump(),
                 "reads_corpus": bool(probe.needs & CORPUS),
-                "origin": plugins().origins.get(f"probe:{name}", type(probe).__module__),
+                "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
             }
             for name, probe in probes.items()
         },

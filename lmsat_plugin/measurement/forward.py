@@ -16,10 +16,10 @@ import torch.distributed
 from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.cross_entropy import losses_of_logits, token_losses
-from lmsat_plugin.measurement.surgery import Anatomy, hidden_states, own_logits, position_limit
-from lmsat_plugin.measurement.windows import PaddedBatch, Window, make_batches
-from lmsat_plugin.probes.base import TokenBatch
+from lmsat_plugin.model.anatomy import Anatomy, hidden_states, own_logits, position_limit
+from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
+from lmsat_plugin.probe import TokenBatch
+from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -3,36 +3,70 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from lmsat_plugin.corpora import load_corpus
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.measurement.windows import check_tokenizer, whole_characters
-from lmsat_plugin.ngrams.measurement import check_dims, measure_documents
-from lmsat_plugin.plugins import plugins
+from lmsat_plugin.ngrams.dimension import check_dims, measure_documents
+from lmsat_plugin.text.corpora import load_corpus
+from lmsat_plugin.text.windows import check_tokenizer, whole_characters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
-    from lmsat_plugin.corpora import CorpusSettings
     from lmsat_plugin.ngrams.counting import NgramCounts
-    from lmsat_plugin.ngrams.measurement import NgramSettings
+    from lmsat_plugin.ngrams.dimension import NgramSettings
     from lmsat_plugin.ngrams.spectrum import NgramSpectrum
+    from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
 
 _BATCH_CHARACTERS = 1 << 22
 
 
+@dataclass(frozen=True, eq=False)
+class CorpusNgrams:
+    """The n-grams of one corpus under one tokenizer, and the spectrum of their matrix."""
+
+    corpus: CorpusSettings
+    tokenizer: str
+    settings: NgramSettings
+    vocab_size: int
+    """The largest token id + 1."""
+    counts: NgramCounts
+    spectrum: NgramSpectrum
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it for JSON; entry d − 1 of ``w_error`` is that of dimension d."""
+        return {
+            "corpus": self.corpus.corpus,
+            "tokenizer": self.tokenizer,
+            "order": self.settings.order,
+            "weighted": self.settings.weighted,
+            "contexts": self.counts.contexts,
+            "tokens": self.counts.tokens,
+            "vocab_size": self.vocab_size,
+            "exact": self.spectrum.whole,
+            "w_error_bound": self.spectrum.w_error_bound,
+            "w_error": self.spectrum.w_error.tolist(),
+            "singular_values": self.spectrum.singular_values.tolist(),
+        }
+
+
 def measure_corpus(
-    corpus: CorpusSettings, tokenizer_name: str, settings: NgramSettings, temporary: Path | None = None
-) -> tuple[int, NgramCounts, NgramSpectrum]:
-    """Return the size of the vocabulary, the largest id + 1, and what is found in the corpus.
+    corpus: CorpusSettings,
+    tokenizer_name: str,
+    settings: NgramSettings,
+    *,
+    sources: Mapping[str, CorpusSource],
+    temporary: Path | None = None,
+) -> CorpusNgrams:
+    """Count the n-grams of a corpus and decompose their matrix. ``sources`` are the registered named corpora.
 
     The corpus' documents are tokenised a batch at a time, in the order in which a model is measured on them; with
     ``max_tokens`` the last of them is cut. Large counts go to a file in the folder ``temporary``.
@@ -46,11 +80,19 @@ def measure_corpus(
     vocab_size = max(tokenizer.get_vocab().values(), default=0) + 1
     check_tokenizer(tokenizer, vocab_size, tokenizer_name)
     check_dims(settings, vocab_size)
-    texts = list(load_corpus(corpus, plugins().corpora).documents)
+    texts = list(load_corpus(corpus, sources).documents)
     random.Random(corpus.seed).shuffle(texts)
     with tqdm(texts, desc=corpus.corpus, unit="document", disable=None) as shown:
         tokens = token_stream(shown, tokenizer, corpus.max_tokens)
-        return vocab_size, *measure_documents(tokens, vocab_size, settings, temporary)
+        counts, spectrum = measure_documents(tokens, vocab_size, settings, temporary)
+    return CorpusNgrams(
+        corpus=corpus,
+        tokenizer=tokenizer_name,
+        settings=settings,
+        vocab_size=vocab_size,
+        counts=counts,
+        spectrum=spectrum,
+    )
 
 
 def token_stream(

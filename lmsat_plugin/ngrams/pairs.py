@@ -1,27 +1,24 @@
-"""The n-gram dimension as plain data, and of several corpora under several tokenizers: a file for each pair."""
+"""The n-gram dimension of several corpora under several tokenizers: a file for each pair."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import yaml
 from pydantic import Field, PositiveInt
 
-from lmsat_plugin.corpora import CorpusSettings
-from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.ngrams.corpus import measure_corpus
-from lmsat_plugin.ngrams.measurement import NgramSettings
-from lmsat_plugin.settings import Settings, parse_settings
-from lmsat_plugin.sweep.config import SHIPPED
+from lmsat_plugin.ngrams.dimension import NgramSettings
+from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.corpora import CorpusSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from lmsat_plugin.ngrams.counting import NgramCounts
-    from lmsat_plugin.ngrams.spectrum import NgramSpectrum
+    from lmsat_plugin.text.corpora import CorpusSource
 
 
 class PairsConfig(Settings):
@@ -34,27 +31,13 @@ class PairsConfig(Settings):
     max_tokens: PositiveInt | None = None
 
 
-def read_config(path: Path) -> PairsConfig:
-    """Read a YAML file. A path ``configs/NAME.yaml`` that is not here stands for the one that comes with lmsat.
-
-    Raises `LmsatError` for a file that cannot be read, and for keys that are missing, unknown or wrong.
-    """
-    if not path.exists() and path.parts[:-1] == ("configs",) and (SHIPPED / path.name).is_file():
-        path = SHIPPED / path.name
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LmsatError(
-            f"the configuration {path} cannot be read ({first_sentence(error)}): correct it"
-        ) from error
-    needed = [key for key, field in PairsConfig.model_fields.items() if field.is_required()]
-    if missing := [key for key in needed if not isinstance(values, dict) or key not in values]:
-        raise LmsatError(f"{path} has no '{missing[0]}': add it, as in configs/godey-fig7.yaml")
-    return parse_settings(PairsConfig, values)
-
-
 def measure_pairs(
-    config: PairsConfig, settings: NgramSettings, text_field: str | None, temporary: Path | None
+    config: PairsConfig,
+    settings: NgramSettings,
+    *,
+    sources: Mapping[str, CorpusSource],
+    text_field: str | None = None,
+    temporary: Path | None = None,
 ) -> Iterator[tuple[Path, bool]]:
     """Measure each pair that has no file yet; yield each pair's file, and whether it is new.
 
@@ -68,44 +51,14 @@ def measure_pairs(
             path = config.output / _file_name(corpus, tokenizer, settings)
             new = not path.exists()
             if new:
-                found = measure_corpus(corpus, tokenizer, settings, temporary)
-                write_atomically(path, json.dumps(as_data(corpus, tokenizer, settings, *found)).encode())
+                found = measure_corpus(corpus, tokenizer, settings, sources=sources, temporary=temporary)
+                write_atomically(path, json.dumps(found.to_dict()).encode())
             yield path, new
 
 
-def as_data(
-    corpus: CorpusSettings,
-    tokenizer: str,
-    settings: NgramSettings,
-    vocab_size: int,
-    counts: NgramCounts,
-    spectrum: NgramSpectrum,
-) -> dict[str, Any]:
-    """Return what was found, for JSON; entry d − 1 of ``w_error`` is that of dimension d."""
-    return {
-        "corpus": corpus.corpus,
-        "tokenizer": tokenizer,
-        "order": settings.order,
-        "weighted": settings.weighted,
-        "contexts": counts.contexts,
-        "tokens": counts.tokens,
-        "vocab_size": vocab_size,
-        "exact": spectrum.whole,
-        "w_error_bound": spectrum.w_error_bound,
-        "w_error": spectrum.w_error.tolist(),
-        "singular_values": spectrum.singular_values.tolist(),
-    }
-
-
 def _file_name(corpus: CorpusSettings, tokenizer: str, settings: NgramSettings) -> str:
-    """Return a name that differs between all that gives different numbers."""
-    parts = [
-        safe_name(corpus.corpus),
-        safe_name(tokenizer),
-        f"{settings.order}-grams",
-        f"{corpus.max_tokens}-tokens" if corpus.max_tokens else "",
-        f"{max(settings.dims)}-dimensions" if settings.dims else "",
-        "weighted" if settings.weighted else "",
-        "exact" if settings.exact else "",
-    ]
-    return "__".join(part for part in parts if part) + ".json"
+    """Return a name that people can read, with a digest of all that the numbers depend on."""
+    identity = [corpus.model_dump(mode="json"), tokenizer, settings.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    parts = safe_name(corpus.corpus), safe_name(tokenizer), f"{settings.order}-grams", digest[:12]
+    return "__".join(parts) + ".json"

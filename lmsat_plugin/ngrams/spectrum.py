@@ -14,7 +14,7 @@ import psutil
 from scipy.linalg import lapack
 from scipy.sparse import csr_array, diags_array, vstack
 
-from lmsat_plugin.analysis.bottleneck import w_error
+from lmsat_plugin.analysis.rank_needed.dimension import w_error
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams.lanczos import ritz_values
 

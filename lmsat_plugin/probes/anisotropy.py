@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
-from lmsat_plugin.probes.spectrum import effective_rank
+from lmsat_plugin.model.spectrum import effective_rank
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
 
 _ROWS = 8192

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.cross_entropy import tile_shape
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.model.cross_entropy import tile_shape
+from lmsat_plugin.model.spectrum import triangle
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
 from lmsat_plugin.probes.loss import stderr_of
-from lmsat_plugin.probes.spectrum import triangle
 from lmsat_plugin.settings import Settings
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject
-from lmsat_plugin.probes.spectrum import divergence_from_uniform, effective_rank, singular_values
+from lmsat_plugin.model.spectrum import divergence_from_uniform, effective_rank, singular_values
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject
 from lmsat_plugin.settings import Settings
 
 

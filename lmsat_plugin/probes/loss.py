@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lmsat_plugin.analysis.comparable import bits_per_byte, unigram_nats, unigram_normalised_perplexity
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.metrics import directions
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.tokenizer_invariant import bits_per_byte, unigram_nats, unigram_normalised_perplexity
 
 if TYPE_CHECKING:
-    from lmsat_plugin.measurement.windows import TokenizedCorpus
+    from lmsat_plugin.text.windows import TokenizedCorpus
 
 
 def stderr_of(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
@@ -43,10 +44,7 @@ class LossProbe(Probe[Settings]):
 
     name = "loss"
     needs = Need.TOKEN_LOSSES
-    higher_is_better = {
-        **{"loss": False, "perplexity": False, "bits_per_byte": False},
-        "unigram_normalised_perplexity": False,
-    }
+    higher_is_better = directions("loss", "perplexity", "bits_per_byte", "unigram_normalised_perplexity")
 
     def start(self, subject: Subject) -> None:
         """Make the sums empty."""

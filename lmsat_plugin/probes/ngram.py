@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.ngrams.measurement import NgramSettings, check_dims, measure_documents
-from lmsat_plugin.probes.base import Measurement, Need, Probe, Subject
+from lmsat_plugin.ngrams.dimension import NgramSettings, check_dims, measure_documents
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject
 
 if TYPE_CHECKING:
-    from lmsat_plugin.measurement.windows import TokenizedCorpus
+    from lmsat_plugin.text.windows import TokenizedCorpus
 
 
 class NgramProbe(Probe[NgramSettings]):

@@ -8,7 +8,7 @@ import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmsat_plugin.corpora import CorpusSettings
+    from lmsat_plugin.text.corpora import CorpusSettings
 
 
 def zen(settings: CorpusSettings) -> list[str]:

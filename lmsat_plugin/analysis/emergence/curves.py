@@ -101,7 +101,7 @@ class Fits:
         norms_C = np.linalg.norm(white_CP, axis=1)
         # A shape that no checkpoint sees is no shape.
         white_CP /= np.where(norms_C > 1e-9 * max(norms_C.max(), 1e-300), norms_C, np.inf)[:, None]
-        return cls(ones_P, white_CP, parameters_C)
+        return cls(ones_P=ones_P, shapes_CP=white_CP, parameters_C=parameters_C)
 
     def sums(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of squares that the baseline alone leaves, and that each curve leaves: [R], [R, C]."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.stats.autoregressive import correlations
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,9 +102,9 @@ def estimate_noise(
 def _noise(variances_P: np.ndarray, runs: Sequence[np.ndarray], shared: float, correlation: float) -> Noise:
     factors = []
     for index in runs:
-        distances = np.abs(np.subtract.outer(np.arange(len(index)), np.arange(len(index))))
-        factors.append(np.linalg.cholesky(np.diag(variances_P[index]) + shared**2 * correlation**distances))
-    return Noise(tuple(runs), tuple(factors), shared, correlation)
+        covariance = np.diag(variances_P[index]) + shared**2 * correlations(len(index), correlation)
+        factors.append(np.linalg.cholesky(covariance))
+    return Noise(runs=tuple(runs), factors=tuple(factors), shared=shared, correlation=correlation)
 
 
 def _restricted_likelihood(noise: Noise, design_PK: np.ndarray, residuals_P: np.ndarray) -> float:

@@ -1,33 +1,30 @@
-"""Scores beside losses: what analyses of emergence read, from a CSV or from a tidy table of results."""
+"""Scores beside losses: what the analysis of emergence reads, from a CSV or from results."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers, table_of
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.metrics import metric as metric_named
+from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
+    from lmsat_plugin.results.tree import Results
+
 logger = logging.getLogger(__name__)
 
 NEEDED = ("model", "task", "metric")
-# Of metrics that fall, only this one compares to guessing: the others are perplexities and the like.
-_LOWER_IS_BETTER = {"brier_score"}
-_HIGHER_IS_BETTER = {
-    *("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob", "exact_match", "em", "f1"),
-    *("pass@1", "mcc", "bleu", "rouge1", "rouge2", "rougeL", "chrf"),
-}
-_SHARES = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "correct_choice_prob", "exact_match", "em"}
 _OTHER_VOCABULARY = 1.02
 """Ratio of rows of the embedding; models of one tokenizer pad their vocabulary to some multiple."""
 
@@ -38,6 +35,8 @@ class Scores:
 
     task: str
     metric: str
+    variant: str | None
+    """The number of shots and the filter, where results have several; None where they do not."""
     loss: str
     """The name of the loss: ``loss`` is in nats per token."""
     chance: float | None
@@ -72,31 +71,37 @@ class Scores:
 
 
 def scores_of(
-    table: pd.DataFrame, *, loss: str = "loss", task: str = "*", metric: str = "*", factor: str | None = None
+    data: Results | pd.DataFrame,
+    *,
+    loss: str = "loss",
+    task: str = "*",
+    metric: str = "*",
+    factor: str | None = None,
 ) -> list[Scores]:
-    """Return the scores of each task and metric in a table, whose names match two globs.
+    """Return the scores of each task, metric and variant in results or a table, whose names match two globs.
 
-    A table of results is joined: the scores of each checkpoint with the metric ``loss`` of its ``lmsat_loss``. Metrics
+    Results are joined: the scores of each checkpoint with the metric ``loss`` of its ``lmsat_loss``. Metrics
     that are not better the higher, Brier scores apart, are left out; so are those of unknown direction.
 
     Raises:
         LmsatError: For a column or a loss that is missing, for losses that are not in nats, for shares in per cent,
             and if no score is left.
     """
-    rows, measured = (
-        (_of_results(table, loss), measured_chances(table)) if is_tidy(table) else (_of_csv(table, loss), {})
-    )
+    table, measured = table_of(data), {}
+    if is_tidy(table):
+        rows, measured = _of_results(data, loss), measured_chances(table)
+    else:
+        rows = _of_csv(table, loss)
     if loss == "loss":
         _warn_of_vocabularies(rows)
     if factor is not None and factor not in rows.columns:
         raise LmsatError(f"the table has no column '{factor}' for a factor: it has {', '.join(rows.columns)}")
+    groups = rows.groupby(["task", "metric", "variant"], dropna=False)
     found = [
         one
-        for name, kind in sorted(set(zip(rows["task"], rows["metric"], strict=True)))
-        if fnmatchcase(name, task) and fnmatchcase(kind, metric)
-        for one in _scores(
-            name, kind, loss, rows[(rows["task"] == name) & (rows["metric"] == kind)], measured
-        )
+        for (name, kind, _), group in groups
+        if fnmatchcase(str(name), task) and fnmatchcase(str(kind), metric)
+        for one in _scores(group, loss, measured)
     ]
     if not found:
         raise LmsatError(
@@ -124,25 +129,35 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
     if loss == "loss":
         check_nats(rows)
     rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
-    return rows.reset_index(drop=True)
+    return rows.assign(variant=None).reset_index(drop=True)
 
 
-def _of_results(table: pd.DataFrame, loss: str) -> pd.DataFrame:
+def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     """Return the rows of a CSV made of results, with those checkpoints that have both a loss and scores."""
+    table = labelled(table_of(data))
     checkpoint = ["model", *(name for name in ("revision",) if name in table.columns)]
-    losses = loss_of_results(table, loss)[[*checkpoint, "loss"]].drop_duplicates(checkpoint, keep="last")
+    losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
+    losses = losses.drop_duplicates(checkpoint, keep="last")
     scores = table[~table.task.str.startswith("lmsat_")]
-    for name, inside, nothing in (("task", "num_fewshot", None), ("metric", "filter", "none")):
-        if inside in scores.columns:
-            several = scores.groupby(["task", "metric"])[inside].transform("nunique") > 1
-            label = scores[name] + f" ({inside}=" + scores[inside].astype(str) + ")"
-            scores = scores.assign(**{name: label.where(several & (scores[inside] != nothing), scores[name])})
+    scores = scores.assign(variant=_variants(scores))
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
     if rows.empty:
         raise LmsatError(
             "no checkpoint has both lmsat_loss and scores: measure both, under one model's name and revision"
         )
     return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
+
+
+def _variants(scores: pd.DataFrame) -> list[Any]:
+    """Return the number of shots and the filter of each score, where its task has several; else None."""
+    parts = []
+    for name, nothing in (("num_fewshot", None), ("filter", "none")):
+        if name in scores.columns:
+            several = scores.groupby(["task", "metric"])[name].transform("nunique") > 1
+            text = name + "=" + scores[name].astype(str)
+            parts.append(text.where(several & scores[name].notna() & (scores[name] != nothing), ""))
+    variants = [", ".join(filter(None, texts)) or None for texts in zip(*parts, strict=True)]
+    return variants or [None] * len(scores)
 
 
 def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
@@ -157,33 +172,39 @@ def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
         )
 
 
-def _scores(
-    task: str, metric: str, loss: str, rows: pd.DataFrame, measured: Mapping[str, float]
-) -> Iterator[Scores]:
-    bare = metric.partition(" (")[0]
-    if bare in _LOWER_IS_BETTER:
-        sign = -1
-    elif bare in _HIGHER_IS_BETTER or _said_to_rise(rows):
-        sign = 1
-    else:
+def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Iterator[Scores]:
+    """Yield the scores of rows of one task, metric and variant, if these compare with chance."""
+    task, name, variant = (rows[column].iloc[0] for column in ("task", "metric", "variant"))
+    kind = metric_named(name)
+    rises = kind.higher_is_better is True or _said_to_rise(rows)
+    if not (rises or kind.is_score):
         return
-    if bare in _SHARES and rows["score"].max() > 1:
+    if kind.is_share and rows["score"].max() > 1:
         raise LmsatError(
-            f"{metric} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent"
+            f"{name} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent"
         )
-    chance = chance_level(task, bare, measured)
+    chance = chance_level(task, name, measured)
     if "chance" in rows.columns and len(given := rows["chance"].dropna()):
         if given.nunique() > 1:
             raise LmsatError(
                 f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task"
             )
         chance = float(given.iloc[0])
-    order = [name for name in ("model", "step") if name in rows.columns]
+    order = [column for column in ("model", "step") if column in rows.columns]
     if "step" not in order:
         rows, order = rows.assign(order=-rows["loss"]), ["model", "order"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True)
-    perfect = 0.0 if sign < 0 else 1.0 if rows["score"].max() <= 1 else None
-    yield Scores(task, metric, loss, chance, perfect, sign, rows.assign(variance=_variances(rows, sign)))
+    sign = 1 if rises else -1
+    yield Scores(
+        task=task,
+        metric=name,
+        variant=variant,
+        loss=loss,
+        chance=chance,
+        perfect=0.0 if sign < 0 else 1.0 if rows["score"].max() <= 1 else None,
+        sign=sign,
+        table=rows.assign(variance=_variances(rows, sign)),
+    )
 
 
 def _said_to_rise(rows: pd.DataFrame) -> bool:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.noise import broken_lines, fitted
+from lmsat_plugin.analysis.stats.bootstrap import p_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from lmsat_plugin.analysis.emergence.points import Scores
 
 _LEAST_IN_COMMON = 6
 _LEAST_PERMUTATIONS = 20
 _SIGNIFICANCE = 0.05
 _SMALL = 0.1
-"""A departure from the common curve, as a share of the rise of that curve, that is none to speak of."""
+"""A departure from the common curve, as a share of the rise of that curve, that is negligible."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,7 @@ class Sharing:
     reason: str
 
 
-def sharing(
-    factor: str,
-    losses_P: np.ndarray,
-    scores_P: np.ndarray,
-    levels_P: np.ndarray,
-    runs: Sequence[np.ndarray],
-    *,
-    repetitions: int = 999,
-    seed: int = 0,
-) -> Sharing:
+def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 0) -> Sharing:
     """Return how far the levels of a factor depart from one curve, among losses that at least two levels have.
 
     The common curve is of broken lines; each level may lie above or below it and be steeper. The statistic is held
@@ -57,8 +49,18 @@ def sharing(
     """
 
     def unknown(reason: str) -> Sharing:
-        return Sharing(factor, None, None, None, None, None, reason)
+        return Sharing(
+            factor=factor,
+            shared=None,
+            effect=None,
+            relative_effect=None,
+            statistic=None,
+            p_value=None,
+            reason=reason,
+        )
 
+    losses_P, scores_P = scores.losses_P, scores.table["score"].to_numpy()
+    levels_P = scores.table[factor].astype(str).to_numpy()
     common_P = _in_common(losses_P, levels_P)
     if common_P.sum() < _LEAST_IN_COMMON or len(np.unique(levels_P[common_P])) < 2:
         return unknown(
@@ -66,7 +68,7 @@ def sharing(
         )
     losses_P, scores_P, levels_P = losses_P[common_P], scores_P[common_P], levels_P[common_P]
     kept = np.cumsum(common_P) - 1
-    runs = [kept[run[common_P[run]]] for run in runs if common_P[run].any()]
+    runs = [kept[run[common_P[run]]] for run in scores.runs if common_P[run].any()]
     design_PK = broken_lines(losses_P)
     curve_P = fitted(design_PK, scores_P)
     levels = _Levels(design_PK, losses_P, levels_P)
@@ -94,18 +96,26 @@ def sharing(
         statistics_R = levels.f(*levels.left_by(curve_P + (scores_P - curve_P)[order_RP]))
     if len(np.unique(statistics_R.round(9))) < _LEAST_PERMUTATIONS:
         return unknown(f"{len(of_runs)} runs are too few to tell levels of {factor} from runs")
-    p_value = float((1 + (statistics_R >= statistic * (1 - 1e-9)).sum()) / (1 + repetitions))
+    p = p_value(int((statistics_R >= statistic * (1 - 1e-9)).sum()), repetitions)
     noise = levels.gained * more / levels.left
     effect = float(np.sqrt(max(0.0, less - more - noise) / len(losses_P)))
     rise = float(curve_P.max() - curve_P.min())
     small = effect < _SMALL * rise
-    shared = True if small else False if p_value < _SIGNIFICANCE else None
+    shared = True if small else False if p < _SIGNIFICANCE else None
     reason = {
         True: f"levels of {factor} depart from one curve by {effect:.3f}, little beside its rise of {rise:.3f}",
         False: f"levels of {factor} depart from one curve by {effect:.3f}, more than permuted ones",
         None: f"levels of {factor} depart from one curve by {effect:.3f}, which chance may explain",
     }[shared]
-    return Sharing(factor, shared, effect, effect / rise, float(statistic), p_value, reason)
+    return Sharing(
+        factor=factor,
+        shared=shared,
+        effect=effect,
+        relative_effect=effect / rise,
+        statistic=float(statistic),
+        p_value=p,
+        reason=reason,
+    )
 
 
 def _in_common(losses_P: np.ndarray, levels_P: np.ndarray) -> np.ndarray:

@@ -6,16 +6,15 @@ Shapes: P checkpoints, C curves, E thresholds, R simulated tables of scores.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.curves import Fits, break_curves, smooth_curves
+from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, TAIL, p_value
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.emergence.noise import Noise
-
-CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,85 +61,125 @@ def fit_break(
     break leaves a sum of squares as small, relatively, as the true threshold's in nine of ten tables drawn from the
     best break, widened by Student's factor for the number of runs that the noise is known from.
     """
+    deviations_RP = np.random.default_rng(seed).standard_normal((repetitions, len(scores_P)))
+    curves = _Curves(losses_P, scores_P, noise, deviations_RP)
+    best, smooth = curves.best_break, curves.best_smooth
+    at_start_P = curves.shapes_CP[smooth] - curves.shapes_CP[smooth][losses_P.argmax()]
+    start, climb, start_stderr = _level_and_rise(noise, at_start_P, curves.white_P)
+    plateau, rise, plateau_stderr = _level_and_rise(noise, curves.shapes_CP[best], curves.white_P)
+    drift, drift_stderr = _drift(curves, losses_P, noise)
+    return Break(
+        threshold=float(curves.etas_C[best]),
+        **_interval(curves, len(noise.runs)),
+        **_comparison(curves),
+        smooth=curves.smooth_names[smooth - curves.breaks],
+        plateau=plateau,
+        plateau_stderr=plateau_stderr,
+        drift=drift,
+        drift_stderr=drift_stderr,
+        start=start,
+        start_stderr=start_stderr,
+        rise=rise * float(curves.shapes_CP[best].max()),
+        fit_P=plateau + rise * curves.shapes_CP[best],
+        smooth_P=start + climb * at_start_P,
+    )
+
+
+class _Curves:
+    """The fits of all breaks, which come first, and smooth curves to one table of scores."""
+
+    def __init__(
+        self, losses_P: np.ndarray, scores_P: np.ndarray, noise: Noise, deviations_RP: np.ndarray
+    ) -> None:
+        breaks_CP, self.etas_C, of_breaks_C = break_curves(losses_P)
+        smooth_CP, self.smooth_names, of_smooth_C = smooth_curves(losses_P)
+        self.breaks = len(breaks_CP)
+        self.shapes_CP = np.vstack([breaks_CP, smooth_CP])
+        self.fits = Fits.of(self.shapes_CP, np.concatenate([of_breaks_C, of_smooth_C]), noise)
+        self.white_P = noise.whiten(scores_P)
+        self._deviations_RP = deviations_RP
+        _, ((*criteria_C,),) = self.fits.criteria(self.white_P[None])
+        self.best_break = int(np.argmin(criteria_C[: self.breaks]))
+        self.best_smooth = self.breaks + int(np.argmin(criteria_C[self.breaks :]))
+
+    def ahead(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far breaks are ahead of smooth curves, and any curve of a constant, in information criteria."""
+        flat_R, criteria_RC = self.fits.criteria(white_RP)
+        best_R = criteria_RC.min(1)
+        return criteria_RC[:, self.breaks :].min(1) - criteria_RC[:, : self.breaks].min(1), flat_R - best_R
+
+    def draw(self, curve_P: np.ndarray, parameters: int) -> np.ndarray:
+        """Return tables of scores about a whitened curve, with noise of the size that it leaves, shape [R, P]."""
+        left = ((self.white_P - curve_P) ** 2).sum() / (len(curve_P) - parameters)
+        return curve_P + np.sqrt(left) * self._deviations_RP
+
+    def draw_fit(self, index: int) -> np.ndarray:
+        """Return tables of scores about the fit of one curve."""
+        return self.draw(self.fits.curve(self.white_P, index), self.fits.parameters_C[index])
+
+
+def _comparison(curves: _Curves) -> dict[str, Any]:
+    """Return how far the break is ahead, and the p-values against smooth curves, breaks and a constant."""
+    (found,), (unlike_flat,) = curves.ahead(curves.white_P[None])
+    flat_P = curves.fits.ones_P * (curves.white_P @ curves.fits.ones_P)
+    from_smooth_R, _ = curves.ahead(curves.draw_fit(curves.best_smooth))
+    from_break_R, _ = curves.ahead(curves.draw_fit(curves.best_break))
+    _, from_flat_R = curves.ahead(curves.draw(flat_P, 1))
+    return {
+        "ahead": float(found),
+        "p_value": _share(from_smooth_R >= found),
+        "break_p_value": _share(from_break_R <= found),
+        "flat_p_value": _share(from_flat_R >= unlike_flat),
+    }
+
+
+def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
+    """Return the 90 % interval of the threshold, and whether either end lies within the thresholds tried."""
     from scipy.stats import norm, t
 
-    breaks_CP, etas_C, of_breaks_C = break_curves(losses_P)
-    smooth_CP, names, of_smooth_C = smooth_curves(losses_P)
-    breaks = len(breaks_CP)
-    shapes_CP = np.vstack([breaks_CP, smooth_CP])
-    fits = Fits.of(shapes_CP, np.concatenate([of_breaks_C, of_smooth_C]), noise)
-    white_P = noise.whiten(scores_P)
-    points = len(white_P)
-    deviations_RP = np.random.default_rng(seed).standard_normal((repetitions, points))
-
-    def ahead(white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        flat_R, criteria_RC = fits.criteria(white_RP)
-        best_R = criteria_RC.min(1)
-        return criteria_RC[:, breaks:].min(1) - criteria_RC[:, :breaks].min(1), flat_R - best_R
-
-    def draw(curve_P: np.ndarray, parameters: int) -> np.ndarray:
-        scale = np.sqrt(((white_P - curve_P) ** 2).sum() / (points - parameters))
-        return curve_P + scale * deviations_RP
-
-    _, criteria_1C = fits.criteria(white_P[None])
-    best, smooth = (
-        int(np.argmin(criteria_1C[0, :breaks])),
-        breaks + int(np.argmin(criteria_1C[0, breaks:])),
-    )
-    (found,), (unlike_flat,) = ahead(white_P[None])
-    flat_P = fits.ones_P * (white_P @ fits.ones_P)
-    from_smooth_R, _ = ahead(draw(fits.curve(white_P, smooth), fits.parameters_C[smooth]))
-    from_break_R, _ = ahead(draw(fits.curve(white_P, best), fits.parameters_C[best]))
-    _, from_flat_R = ahead(draw(flat_P, 1))
-
+    breaks, etas_C = curves.breaks, curves.etas_C
     forms = breaks // len(np.unique(etas_C))
-    left_EF = fits.sums(white_P[None])[1][0, :breaks].reshape(-1, forms)
+    left_EF = curves.fits.sums(curves.white_P[None])[1][0, :breaks].reshape(-1, forms)
     nearest = int(np.argmin(left_EF))
-    left_REF = fits.sums(draw(fits.curve(white_P, nearest), 4))[1][:, :breaks].reshape(repetitions, -1, forms)
+    drawn_RP = curves.draw(curves.fits.curve(curves.white_P, nearest), 4)
+    left_REF = curves.fits.sums(drawn_RP)[1][:, :breaks].reshape(len(drawn_RP), -1, forms)
     worse_R = np.log(left_REF[:, nearest // forms].min(1) / left_REF.min((1, 2)))
-    student = t.ppf((1 + CONFIDENCE) / 2, len(noise.runs) - 1) / norm.ppf((1 + CONFIDENCE) / 2)
+    student = t.ppf(1 - TAIL, runs - 1) / norm.ppf(1 - TAIL)
     enough = np.quantile(worse_R, CONFIDENCE) * student**2
     etas_E = etas_C[::forms]
     inside_E = np.log(left_EF.min(1) / left_EF.min()) <= enough
-    inside_E[best // forms] = True
+    inside_E[curves.best_break // forms] = True
     # Between thresholds tried, the border lies somewhere.
     middles = np.concatenate([etas_E[:1], (etas_E[1:] + etas_E[:-1]) / 2, etas_E[-1:]])
     first, last = np.flatnonzero(inside_E)[[0, -1]]
+    return {
+        "low": float(middles[first]),
+        "high": float(middles[last + 1]),
+        "bounded_low": not inside_E[0],
+        "bounded_high": not inside_E[-1],
+    }
 
-    flat_and_rise = np.column_stack([np.ones(points), shapes_CP[best]])
-    with_drift = np.column_stack(
-        [flat_and_rise, np.minimum(losses_P.max() - losses_P, losses_P.max() - etas_C[best])]
+
+def _level_and_rise(noise: Noise, shape_P: np.ndarray, white_P: np.ndarray) -> tuple[float, float, float]:
+    """Return level and rise of a curve, level + rise · shape, and the standard error of the level."""
+    (level, rise), (stderr, _) = _least_squares(
+        noise, np.column_stack([np.ones(len(shape_P)), shape_P]), white_P
     )
-    at_start = np.column_stack([np.ones(points), shapes_CP[smooth] - shapes_CP[smooth][losses_P.argmax()]])
-    (plateau, rise), (plateau_stderr, _) = _least_squares(noise, flat_and_rise, white_P)
-    drifts, drift_stderrs = _least_squares(noise, with_drift, white_P)
-    (start, climb), (start_stderr, _) = _least_squares(noise, at_start, white_P)
-    length = losses_P.max() - etas_C[best]
-    return Break(
-        threshold=float(etas_C[best]),
-        low=float(middles[first]),
-        high=float(middles[last + 1]),
-        bounded_low=not inside_E[0],
-        bounded_high=not inside_E[-1],
-        p_value=_share(from_smooth_R >= found),
-        break_p_value=_share(from_break_R <= found),
-        flat_p_value=_share(from_flat_R >= unlike_flat),
-        ahead=float(found),
-        smooth=names[smooth - breaks],
-        plateau=plateau,
-        plateau_stderr=plateau_stderr,
-        drift=drifts[2] * length,
-        drift_stderr=drift_stderrs[2] * length,
-        start=start,
-        start_stderr=start_stderr,
-        rise=rise * float(shapes_CP[best].max()),
-        fit_P=flat_and_rise @ [plateau, rise],
-        smooth_P=at_start @ [start, climb],
-    )
+    return level, rise, stderr
+
+
+def _drift(curves: _Curves, losses_P: np.ndarray, noise: Noise) -> tuple[float, float]:
+    """Return the improvement along the plateau, from its highest loss to the threshold, and its standard error."""
+    best = curves.best_break
+    length = losses_P.max() - curves.etas_C[best]
+    along_P = np.minimum(losses_P.max() - losses_P, length)
+    design = np.column_stack([np.ones(len(losses_P)), curves.shapes_CP[best], along_P])
+    drifts, stderrs = _least_squares(noise, design, curves.white_P)
+    return drifts[2] * length, stderrs[2] * length
 
 
 def _share(hits_R: np.ndarray) -> float:
-    return float((1 + hits_R.sum()) / (1 + len(hits_R)))
+    return p_value(int(hits_R.sum()), len(hits_R))
 
 
 def _least_squares(noise: Noise, design_PK: np.ndarray, white_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

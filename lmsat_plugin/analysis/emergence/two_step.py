@@ -1,16 +1,20 @@
-"""The second of two steps from loss to score: a sigmoid, and how well it foretells lower losses.
+"""The second of two steps from loss to score: a sigmoid, and how well it predicts the scores at lower losses.
 
 Shapes: P checkpoints.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.emergence.points import Scores
+
 LEAST_FITTED = 8
-LEAST_FORETOLD = 3
+LEAST_PREDICTED = 3
 _SHARE_FITTED = 0.75
 _PARAMETERS = 3
 """Of a sigmoid, beyond a constant's."""
@@ -28,20 +32,23 @@ class TwoStep:
     """Per unit of the loss."""
     fitted_above: float
     """The fit has seen no loss below this one."""
-    n_foretold: int
+    n_predicted: int
     error: float
-    """Mean of what is foretold minus what is measured, in scores."""
+    """Mean of predicted minus measured scores."""
     absolute_error: float
     """Mean of its absolute value."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        found = asdict(self)
+        return {"n_foretold" if key == "n_predicted" else key: value for key, value in found.items()}
 
     def score(self, losses_P: np.ndarray) -> np.ndarray:
         """Return floor + height / (1 + e^(steepness · (L − middle)))."""
         return self.floor + self.height / (1 + np.exp(self.steepness * (losses_P - self.middle)))
 
 
-def two_step(
-    losses_P: np.ndarray, scores_P: np.ndarray, chance: float | None, perfect: float | None, sign: int
-) -> TwoStep | None:
+def two_step(scores: Scores) -> TwoStep | None:
     """Return a sigmoid fitted to the three quarters of checkpoints with the higher losses.
 
     None for too few, and where it is no better than a constant by the Bayesian information criterion.
@@ -51,9 +58,11 @@ def two_step(
     """
     from scipy.optimize import least_squares
 
+    losses_P, scores_P = scores.losses_P, scores.table["score"].to_numpy()
+    chance, perfect, sign = scores.chance, scores.perfect, scores.sign
     border = float(np.quantile(losses_P, 1 - _SHARE_FITTED))
     seen_P = losses_P >= border
-    if seen_P.sum() < LEAST_FITTED or (~seen_P).sum() < LEAST_FORETOLD:
+    if seen_P.sum() < LEAST_FITTED or (~seen_P).sum() < LEAST_PREDICTED:
         return None
     gains_P = sign * scores_P
     floor = float(gains_P[seen_P].min()) if chance is None else sign * chance
@@ -88,7 +97,7 @@ def two_step(
         middle=float(best[2]),
         steepness=float(best[3]),
         fitted_above=border,
-        n_foretold=int((~seen_P).sum()),
+        n_predicted=int((~seen_P).sum()),
         error=0.0,
         absolute_error=0.0,
     )

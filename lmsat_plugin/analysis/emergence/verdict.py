@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.curves import LEAST_BESIDE
+from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.emergence.noise import Noise
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 _LEAST_POINTS = 12
 _LEAST_MODELS = 3
 _SIGNIFICANCE = 0.05
-_NORMAL = 1.645
-"""Standard errors to either end of an interval of 90 %."""
 _MOST_DRIFT = 0.05
 """Of the rise, along the plateau."""
 _NEAR_CHANCE = 0.03
@@ -50,12 +49,12 @@ def judge(found: Break, losses_P: np.ndarray, noise: Noise, *, chance_known: boo
     below = f"a threshold, if there is one, is below {losses_P.min():.3f}"
     breaks = found.ahead > 0
     first, stderr = (found.plateau, found.plateau_stderr) if breaks else (found.start, found.start_stderr)
-    above_chance = chance_known and first - _NORMAL * stderr > _NEAR_CHANCE
+    above_chance = chance_known and first - NORMAL * stderr > _NEAR_CHANCE
     if found.flat_p_value > _SIGNIFICANCE or found.rise <= 0:
         if above_chance:
             return None, f"the scores are above chance by {first:.3f} at every loss seen, and do not change"
         return None, f"no change with the loss is seen: {below}"
-    if chance_known and found.plateau + found.rise < _NORMAL * found.plateau_stderr:
+    if chance_known and found.plateau + found.rise < NORMAL * found.plateau_stderr:
         return None, f"the scores do not rise above chance: {below}"
     if above_chance:
         return False, f"improves from the start: above chance by {first:.3f} at the highest loss already"
@@ -69,7 +68,7 @@ def judge(found: Break, losses_P: np.ndarray, noise: Noise, *, chance_known: boo
 def _judge_break(found: Break, losses_P: np.ndarray, noise: Noise) -> tuple[bool | None, str]:
     """Return the verdict on a break that is clearly ahead, and why."""
     eta = found.threshold
-    if found.drift - _NORMAL * found.drift_stderr > 0 and found.drift > _MOST_DRIFT * found.rise:
+    if found.drift - NORMAL * found.drift_stderr > 0 and found.drift > _MOST_DRIFT * found.rise:
         return False, f"improves from the start: by {found.drift:.3f} before the break at {eta:.3f} already"
     above = sum(bool((losses_P[run] >= eta).any()) for run in noise.runs)
     below = sum(bool((losses_P[run] < eta).any()) for run in noise.runs)

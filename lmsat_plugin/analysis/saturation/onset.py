@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.saturation.noise import correlated
+from lmsat_plugin.analysis.stats.autoregressive import simulate
+from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation.rise import Rise
 
-_CONFIDENCE = 0.9
 _LEAST_AFTER = 3
 _PARAMETERS = 4
 
@@ -32,15 +32,13 @@ class Onset:
     """The first checkpoint that is surely risen."""
 
 
-def onset_of(
-    log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise, repetitions: int, rng: np.random.Generator
-) -> Onset:
+def onset_of(log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise, simulation: Simulation) -> Onset:
     """Return where the values leave the level of the best stretch for good.
 
     From that stretch on, the values are a level, and after the change a line in the logarithm of the steps that starts
     anywhere: a jump, a ramp, or both. Least squares choose the place. The 90 % interval is of the places that are
-    chosen in simulations of that curve with the run's own autoregressive wobble, or with what the curve leaves if that
-    is more.
+    chosen in simulations of that curve with the run's own autoregressive noise, or with the residuals of the curve if
+    these are larger.
     """
     start = rise.first
     x_P, y_P = log_steps_K[start:], values_K[start:]
@@ -58,9 +56,11 @@ def onset_of(
     best = int(choose(y_P[None])[0])
     curve_P = makers[best] @ (makers[best].T @ y_P)
     left = np.sqrt(((y_P - curve_P) ** 2).sum() / max(1, len(y_P) - _PARAMETERS))
-    white_RP = max(left, rise.sigma) * rng.standard_normal((repetitions, len(y_P)))
-    found_R = places[choose(curve_P + correlated(white_RP, np.full(repetitions, rise.phi)))]
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(found_R, [tail, 1 - tail], method="inverted_cdf")
+    repetitions = simulation.repetitions
+    white_RP = max(left, rise.sigma) * simulation.rng.standard_normal((repetitions, len(y_P)))
+    found_R = places[choose(curve_P + simulate(white_RP, np.full(repetitions, rise.phi)))]
+    low, high = np.quantile(found_R, [TAIL, 1 - TAIL], method="inverted_cdf")
     first = int(places[best])
-    return Onset(start + first, start + min(int(low), first) - 1, start + max(int(high), first))
+    return Onset(
+        first=start + first, low=start + min(int(low), first) - 1, high=start + max(int(high), first)
+    )

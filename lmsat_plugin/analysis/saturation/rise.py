@@ -1,4 +1,4 @@
-"""Is the end of a run worse than its best stretch, by more than chance makes of the best of many?
+"""Whether the end of a run is worse than its best stretch by more than choosing the best of many explains.
 
 A stretch is some checkpoints in a row. All values here are such that lower is better.
 Shapes: K checkpoints, S stretches before the last, M documents, R repetitions, m checkpoints of the last stretch.
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from lmsat_plugin.analysis.saturation.noise import Smoother, correlated, without_outliers
+from lmsat_plugin.analysis.saturation.checkpoint_noise import Smoother, without_outliers
+from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
+from lmsat_plugin.analysis.stats.bootstrap import Simulation, p_value
 
 _SHORTEST = 3
 # How neighbouring checkpoints of healthy published runs correlate: weighed against what a run itself shows.
@@ -43,7 +45,7 @@ class Stretches:
             (first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)
         ]
         firsts, stops = np.array(pairs).T
-        return cls(firsts, stops, last)
+        return cls(firsts_S=firsts, stops_S=stops, last=last)
 
     def means(self, values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of each stretch, shape [R, S], and that of the last, shape [R]."""
@@ -73,33 +75,29 @@ class Rise:
     last: int
     """Number of checkpoints in the last stretch."""
     p_value: float
-    """How often wobble alone gives as much in a run that does not rise."""
+    """How often noise alone gives as much in a run that does not rise."""
     sigma: float
     """Standard deviation of one checkpoint about the curve."""
     phi: float
     """Correlation of neighbouring checkpoints."""
     stderr: float
-    """Standard error of ``size`` for these two stretches, from the wobble."""
+    """Standard error of ``size`` for these two stretches, from the noise."""
 
 
-def rise_of(
-    log_steps_K: np.ndarray,
-    values_K: np.ndarray,
-    repetitions: int,
-    rng: np.random.Generator,
-) -> Rise:
+def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulation) -> Rise:
     """Return the rise at the end of a run, with the share of runs without a rise that show one as large.
 
     Those are simulated: they follow this one while it falls, clearly, to its best stretch and stay there, with
-    autoregressive wobble of its own size, and everything is estimated anew in each. How strongly neighbours correlate
+    autoregressive noise of its own size, and everything is estimated anew in each. How strongly neighbours correlate
     is known only roughly from one run, so each draws its own.
     """
+    repetitions, rng = simulation.repetitions, simulation.rng
     stretches, smoother = Stretches.of(len(values_K)), Smoother(log_steps_K)
     ones_K, size = np.ones(len(values_K)), len(values_K)
-    wobble = smoother.wobble(values_K[None])
-    # Equal values, as of an accuracy on few questions, would have no wobble at all.
+    noise = smoother.estimate(values_K[None])
+    # Equal values, as of an accuracy on few questions, would have no noise at all.
     floor = max(_RESOLUTION * float(np.ptp(values_K)), np.finfo(np.float64).tiny)
-    scale = max(float(wobble.white_R[0]), floor)
+    scale = max(float(noise.white_R[0]), floor)
     rises_R, best_R = stretches.rises(values_K[None], ones_K)
     first, stop = int(stretches.firsts_S[best_R[0]]), int(stretches.stops_S[best_R[0]])
     means_RS, last_R = stretches.means(values_K[None])
@@ -110,37 +108,31 @@ def rise_of(
     doubtful_K = _DOUBTFUL * scale / np.sqrt(np.repeat(falling.weights, np.diff(falling.blocks)))
     above_K = falling.x - level
     curve_K[:stop] += np.where(above_K > doubtful_K, above_K, 0)
-    usual, spread = _belief(smoother.phi(wobble), size)
+    usual, spread = _belief(smoother.phi(noise), size)
     as_large, done = 0, 0
     while done < repetitions:
         number = min(max(1, _DRAWN // size**2), repetitions - done)
         phi_R = np.clip(rng.normal(usual, spread, number), 0, 0.8)
-        sigma_R1 = scale * smoother.sigma_over_white(wobble, phi_R)[:, None]
-        runs_RK = curve_K + sigma_R1 * correlated(rng.standard_normal((number, size)), phi_R)
+        sigma_R1 = scale * smoother.sigma_over_white(noise, phi_R)[:, None]
+        runs_RK = curve_K + sigma_R1 * simulate(rng.standard_normal((number, size)), phi_R)
         runs_RK = without_outliers(runs_RK)
-        scales_R = smoother.wobble(runs_RK).white_R
+        scales_R = smoother.estimate(runs_RK).white_R
         as_large += int((stretches.rises(runs_RK, ones_K)[0] / scales_R >= rises_R[0] / scale).sum())
         done += number
-    sigma = scale * float(smoother.sigma_over_white(wobble, np.array([usual]))[0])
+    sigma = scale * float(smoother.sigma_over_white(noise, np.array([usual]))[0])
     weights_K = np.zeros(size)
     weights_K[first:stop] = -1 / (stop - first)
     weights_K[size - stretches.last :] += 1 / stretches.last
     return Rise(
-        float(last_R[0]) - level,
-        first,
-        stop,
-        stretches.last,
-        (1 + as_large) / (1 + repetitions),
-        sigma,
-        usual,
-        error_of(weights_K, sigma, usual),
+        size=float(last_R[0]) - level,
+        first=first,
+        stop=stop,
+        last=stretches.last,
+        p_value=p_value(as_large, repetitions),
+        sigma=sigma,
+        phi=usual,
+        stderr=stderr_of_sum(weights_K, sigma, usual),
     )
-
-
-def error_of(weights_K: np.ndarray, sigma: float, phi: float) -> float:
-    """Return the standard error of a weighted sum of checkpoints, from their wobble."""
-    places = np.arange(len(weights_K))
-    return sigma * float(np.sqrt(weights_K @ phi ** np.abs(np.subtract.outer(places, places)) @ weights_K))
 
 
 def _belief(phi: float, checkpoints: int) -> tuple[float, float]:

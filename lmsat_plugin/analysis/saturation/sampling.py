@@ -1,4 +1,4 @@
-"""Would another sample of documents, or of questions, show the rise as well?
+"""Whether another sample of documents, or of questions, would show the rise as well.
 
 Shapes: K checkpoints, S stretches before the last, M documents, R repetitions.
 """
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lmsat_plugin.analysis.stats.bootstrap import Simulation, p_value
+from lmsat_plugin.analysis.stats.ratio import residuals
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation.rise import Stretches
@@ -25,9 +28,7 @@ class Documents:
     tokens_M: np.ndarray
 
 
-def p_value_of_documents(
-    documents: Documents, stretches: Stretches, repetitions: int, rng: np.random.Generator
-) -> float:
+def p_value_of_documents(documents: Documents, stretches: Stretches, simulation: Simulation) -> float:
     """Return the share of samples without a rise that show one as large, documents as the unit that is drawn.
 
     The loss of the last stretch minus that of each other is paired by document. The largest of these differences in
@@ -38,7 +39,7 @@ def p_value_of_documents(
     tokens = documents.tokens_M.sum()
     means_MS, last_M = stretches.means(documents.nats_KM.T)
     differences_MS = last_M[:, None] - means_MS
-    parts_MS = (differences_MS - differences_MS.sum(0) / tokens * documents.tokens_M[:, None]) / tokens
+    parts_MS = residuals(differences_MS.T, documents.tokens_M).T / tokens
     number = len(parts_MS)
     errors_S = np.sqrt(number / (number - 1) * (parts_MS**2).sum(0))
     known = errors_S > 0
@@ -46,20 +47,16 @@ def p_value_of_documents(
         return 1.0
     parts_MS = parts_MS[:, known] / errors_S[known]
     seen = (differences_MS.sum(0)[known] / tokens / errors_S[known]).max()
-    as_large, done = 0, 0
+    as_large, done, repetitions = 0, 0, simulation.repetitions
     while done < repetitions:
         drawn = min(max(1, _DRAWN // parts_MS.size + 1), repetitions - done)
-        as_large += int(((rng.standard_normal((drawn, number)) @ parts_MS).max(1) >= seen).sum())
+        as_large += int(((simulation.rng.standard_normal((drawn, number)) @ parts_MS).max(1) >= seen).sum())
         done += drawn
-    return (1 + as_large) / (1 + repetitions)
+    return p_value(as_large, repetitions)
 
 
 def p_value_of_stderrs(
-    values_K: np.ndarray,
-    stderr_K: np.ndarray,
-    stretches: Stretches,
-    repetitions: int,
-    rng: np.random.Generator,
+    values_K: np.ndarray, stderr_K: np.ndarray, stretches: Stretches, simulation: Simulation
 ) -> float:
     """Return the same from standard errors alone, of checkpoints taken as independent samples.
 
@@ -67,5 +64,5 @@ def p_value_of_stderrs(
     """
     variances_K = stderr_K**2
     seen = stretches.rises(values_K[None], variances_K)[0][0]
-    noise_RK = stderr_K * rng.standard_normal((repetitions, len(values_K)))
-    return (1 + int((stretches.rises(noise_RK, variances_K)[0] >= seen).sum())) / (1 + repetitions)
+    noise_RK = stderr_K * simulation.rng.standard_normal((simulation.repetitions, len(values_K)))
+    return p_value(int((stretches.rises(noise_RK, variances_K)[0] >= seen).sum()), simulation.repetitions)

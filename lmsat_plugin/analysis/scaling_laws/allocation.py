@@ -47,15 +47,15 @@ class Chinchilla:
 
 
 HOFFMANN = Chinchilla(
-    "Hoffmann et al. 2022",
-    math.exp(6.0073404),
-    math.exp(6.0179186),
-    math.exp(0.5267228),
-    0.33917084,
-    0.2849083,
+    name="Hoffmann et al. 2022",
+    A=math.exp(6.0073404),
+    B=math.exp(6.0179186),
+    E=math.exp(0.5267228),
+    alpha=0.33917084,
+    beta=0.2849083,
 )
 """Approach 3, unrounded from the source of the paper, which prints 406.4, 410.7, 1.69, 0.34 and 0.28."""
-BESIROGLU = Chinchilla("Besiroglu et al. 2024", 482.01, 2085.43, 1.8169, 0.3478, 0.3658)
+BESIROGLU = Chinchilla(name="Besiroglu et al. 2024", A=482.01, B=2085.43, E=1.8169, alpha=0.3478, beta=0.3658)
 """The refit of Hoffmann's points (arXiv 2404.10102)."""
 
 _MOST = 1e40
@@ -75,6 +75,35 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class KaplanDetails:
+    """What else Kaplan et al. 2020 say of the optimal training by their fits."""
+
+    converged_loss: float
+    """Of the optimal size on unlimited data (eq. 1.1)."""
+    stop_above_converged: float
+    """How far above its converged loss the optimal training stops, as a share (App. B)."""
+    converged_compute: float
+    """The compute of a training to 2 % above convergence over that of the optimal one, to the same loss (App. B)."""
+    half_size_compute: float
+    double_size_compute: float
+    """The compute of a model of half or twice the optimal size over that of the optimal one, to the same loss."""
+    tokens_at_twice_s_min: float
+    """Tokens that reach the loss in twice the fewest steps (eq. 5.1)."""
+    overfitting: float
+    """How much the loss rises, as a share, if only the tokens of the critical batch's training exist (eq. 4.3)."""
+    early_stopping_steps: float
+    """The step before which no training on these tokens should stop (eq. 5.7)."""
+    joint_loss: float
+    """The loss of that size stopped early on these tokens (eq. 1.5)."""
+    implied: kaplan.ComputeOptimal
+    """The optimum that eqs. 1.4 and 1.6 imply, in place of the fits of Table 6 (App. B)."""
+    implied_exponent: float
+    """Of L(C_min), by eq. 1.8."""
+    breakdown: kaplan.Breakdown
+    """The compute beyond which the laws contradict each other (Sec. 6.3)."""
+
+
+@dataclass(frozen=True)
 class Allocation:
     """The answers, Kaplan's first, and what else Kaplan et al. say of theirs."""
 
@@ -87,6 +116,7 @@ class Allocation:
     """Tokens at which repeated data costs 2 % of the loss (eq. 4.3)."""
     data_needed_rule: float
     """The same by 5·10³ N^0.74 (eq. 4.4)."""
+    kaplan: KaplanDetails
 
 
 def allocate(*, flops: float | None = None, n_params: float | None = None) -> Allocation:
@@ -110,14 +140,40 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
         n = law.n_opt(of_law)
         answers.append(_answer(law.name, n, of_law, law.loss(n, of_law / (6 * n))))
     return Allocation(
-        tuple(answers),
-        best.batch,
-        best.s_min,
-        kaplan.data_needed(best.n_opt),
-        kaplan.data_needed_rule(best.n_opt),
+        answers=tuple(answers),
+        critical_batch=best.batch,
+        s_min=best.s_min,
+        data_needed=kaplan.data_needed(best.n_opt),
+        data_needed_rule=kaplan.data_needed_rule(best.n_opt),
+        kaplan=_details(best, c_min),
+    )
+
+
+def _details(best: kaplan.ComputeOptimal[float], c_min: float) -> KaplanDetails:
+    n, d = best.n_opt, best.d_opt
+    return KaplanDetails(
+        converged_loss=kaplan.N.loss(n),
+        stop_above_converged=kaplan.EFFICIENT_EXCESS,
+        converged_compute=1 / kaplan.efficient_against(0.02).compute,
+        half_size_compute=kaplan.suboptimal_size(0.5).compute,
+        double_size_compute=kaplan.suboptimal_size(2.0).compute,
+        tokens_at_twice_s_min=kaplan.tokens_of_steps(2 * best.s_min, best.s_min, best.loss),
+        overfitting=kaplan.overfitting(n, d),
+        early_stopping_steps=kaplan.early_stopping_steps(n, d),
+        joint_loss=kaplan.loss_of_n_d(n, d),
+        implied=kaplan.compute_optimal_implied(c_min),
+        implied_exponent=kaplan.alpha_c_min(),
+        breakdown=kaplan.breakdown(),
     )
 
 
 def _answer(source: str, n_params: float, flops: float, loss: float) -> Answer:
     tokens = flops / (6 * n_params)
-    return Answer(source, n_params, tokens, tokens / n_params, flops, loss)
+    return Answer(
+        source=source,
+        n_params=n_params,
+        tokens=tokens,
+        tokens_per_param=tokens / n_params,
+        flops=flops,
+        loss=loss,
+    )

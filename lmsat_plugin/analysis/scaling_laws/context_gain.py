@@ -1,6 +1,6 @@
-"""Where in the context a model stops to improve: its loss as a power law of the position.
+"""Where in the context a model stops improving: its loss as a power law of the position.
 
-Shapes: P positions, K bins of positions, G exponents tried, R repetitions of the bootstrap.
+Shapes: P positions, K bins of positions, R repetitions of the bootstrap.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
+from lmsat_plugin.analysis.stats.power_decay import fit_power_decay
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from matplotlib.figure import Figure
-
 FEWEST_POSITIONS = 32
-_EXPONENTS = (0.02, 5.0)
-_ZOOMS = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +50,18 @@ class ContextGain:
     """After one token, which is the prefix token where a document begins."""
     first_stderr: float
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in asdict(self).items()
         }
 
-    def plot(self) -> Figure:
-        """Return a figure of the loss by position."""
-        from lmsat_plugin.report.context_figure import context_figure
-
-        return context_figure({"loss": [(None, self)]})
-
 
 def context_gain(
     arrays: Mapping[str, np.ndarray],
     share: float = 0.01,
-    confidence: float = 0.9,
+    confidence: float = CONFIDENCE,
     repetitions: int = 1000,
     seed: int = 0,
 ) -> ContextGain:
@@ -100,37 +92,38 @@ def context_gain(
     tokens_K = np.bincount(bins_P, tokens_P)
     losses_K = np.bincount(bins_P, tokens_P * losses_P) / tokens_K
     contexts_K = np.exp(np.bincount(bins_P, tokens_P * np.log(contexts_P)) / tokens_K)
-    (a,), (b,), (c,), (gain,) = _fit(contexts_K, losses_K[None], tokens_K)
+    (a,), (b,), (c,), (gain,) = fit_power_decay(contexts_K, losses_K[None], tokens_K)
     residuals_P = losses_P - a - b * contexts_P**-c
     variance = float((tokens_P * residuals_P**2).sum() / (len(losses_P) - 3))
     stderrs_K = np.sqrt(variance / tokens_K)
     noise_RK = np.random.default_rng(seed).standard_normal((repetitions, len(tokens_K))) * stderrs_K
-    by_chance_R = _fit(contexts_K, np.average(losses_K, weights=tokens_K) + noise_RK, tokens_K)[3]
+    by_chance_R = fit_power_decay(contexts_K, np.average(losses_K, weights=tokens_K) + noise_RK, tokens_K)[3]
     improves = bool(gain > np.quantile(by_chance_R, confidence))
     window = int(contexts_P[-1])
     law: dict[str, float | None] = dict.fromkeys(
         ("a", "b", "exponent", "exponent_low", "exponent_high", "stops_at", "stops_low", "stops_high")
     )
     if improves:
-        a_R, b_R, c_R, _ = _fit(contexts_K, a + b * contexts_K**-c + noise_RK, tokens_K)
-        ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-        exponents = np.quantile(c_R, ends)
-        stops = np.quantile(_stops(a_R, b_R, c_R, share), ends, method="inverted_cdf")
+        a_R, b_R, c_R, _ = fit_power_decay(contexts_K, a + b * contexts_K**-c + noise_RK, tokens_K)
+        exponents = interval(c_R, confidence=confidence)
+        stops = interval(_stops(a_R, b_R, c_R, share), confidence=confidence)
+        assert exponents is not None
+        assert stops is not None
         (stop,) = _stops(a[None], b[None], c[None], share)
         law = {
             **{"a": float(a), "b": float(b), "exponent": float(c)},
-            **dict(zip(("exponent_low", "exponent_high"), map(float, exponents), strict=True)),
+            **dict(zip(("exponent_low", "exponent_high"), exponents, strict=True)),
             **{
                 name: float(value) if value <= window / 2 else None
                 for name, value in zip(("stops_at", "stops_low", "stops_high"), (stop, *stops), strict=True)
             },
         }
     return ContextGain(
-        contexts_K,
-        losses_K,
-        stderrs_K,
-        window,
-        improves,
+        positions_K=contexts_K,
+        losses_K=losses_K,
+        stderrs_K=stderrs_K,
+        window=window,
+        improves=improves,
         **law,
         share=share,
         confidence=confidence,
@@ -160,48 +153,6 @@ def _read(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.
             f"{FEWEST_POSITIONS} tokens or more"
         )
     return losses_P[there_P], tokens_P[there_P], contexts_P.astype(np.float64)
-
-
-def _fit(x_K: np.ndarray, y_RK: np.ndarray, w_K: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return a, b, c of the least squares y = a + b x^−c with a, b ≥ 0, and how far below a constant's; shapes [R].
-
-    For each exponent, a and b are known in closed form; the exponent is sought on a grid that closes in.
-    """
-    low, high = np.log(_EXPONENTS)
-    log_c_RG = np.broadcast_to(np.linspace(low, high, 61), (len(y_RK), 61))
-    rows = np.arange(len(y_RK))
-    step = (high - low) / 60
-    for _ in range(_ZOOMS):
-        a_RG, b_RG, gain_RG = _linear(np.exp(log_c_RG), x_K, y_RK, w_K)
-        best_R = gain_RG.argmax(1)
-        found = *(values[rows, best_R] for values in (a_RG, b_RG)), np.exp(log_c_RG[rows, best_R])
-        gain_R = gain_RG[rows, best_R]
-        log_c_RG = log_c_RG[rows, best_R, None] + np.linspace(-step, step, 9)
-        log_c_RG = log_c_RG.clip(low, high)
-        step /= 4
-    return *found, gain_R
-
-
-def _linear(c_RG: np.ndarray, x_K: np.ndarray, y_RK: np.ndarray, w_K: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return a, b and the squares they take off those about the mean, for each exponent."""
-    u_RGK = np.exp(-c_RG[..., None] * np.log(x_K))
-    share_K = w_K / w_K.sum()
-    mean_RG, mean_R1 = u_RGK @ share_K, (y_RK @ share_K)[:, None]
-    product_RG = np.einsum("rgk,rk->rg", u_RGK, w_K * (y_RK - mean_R1))
-    squares_RG = ((u_RGK - mean_RG[..., None]) ** 2) @ w_K
-    b_RG = np.maximum(product_RG / squares_RG, 0)
-    a_RG = mean_R1 - b_RG * mean_RG
-    gain_RG = b_RG * (2 * product_RG - b_RG * squares_RG)
-    # Below 0 the best a is 0, and b then that of y = b u.
-    through_RG = np.einsum("rgk,rk->rg", u_RGK, w_K * y_RK) / (u_RGK**2 @ w_K)
-    off_RG = mean_R1 - through_RG * mean_RG
-    through_gain_RG = through_RG * (2 * product_RG - through_RG * squares_RG) - w_K.sum() * off_RG**2
-    below_RG = a_RG < 0
-    return (
-        np.where(below_RG, 0, a_RG),
-        np.where(below_RG, through_RG, b_RG),
-        np.where(below_RG, through_gain_RG, gain_RG),
-    )
 
 
 def _stops(a_R: np.ndarray, b_R: np.ndarray, c_R: np.ndarray, share: float) -> np.ndarray:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.tables import check_nats, numbers
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers, table_of
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class Efficiency:
     table: pd.DataFrame
     """The checkpoints: ``model, n_params, tokens, loss, flops``."""
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat efficiency --json`` prints it."""
         return {
             "fewest_saved": self.fewest_saved,
@@ -86,15 +89,9 @@ class Efficiency:
             "best": [asdict(one) for one in self.best],
         }
 
-    def plot(self) -> Figure:
-        """Return a figure: losses by tokens, and tokens by size for each loss."""
-        from lmsat_plugin.report.efficiency_figure import efficiency_figure
-
-        return efficiency_figure(self)
-
 
 def sample_efficiency(
-    table: pd.DataFrame, losses: Sequence[float], fewest_saved: float = FEWEST_SAVED
+    data: Results | pd.DataFrame, losses: Sequence[float], fewest_saved: float = FEWEST_SAVED
 ) -> Efficiency:
     """Return what each model needs to reach each loss.
 
@@ -103,7 +100,8 @@ def sample_efficiency(
     Checkpoints at 0 tokens and, with a warning, models with a single one are left out.
 
     Args:
-        table: A row for each checkpoint: ``model, n_params, tokens, loss`` in nats per token, and ``flops`` if known.
+        data: Results with lmsat_loss, or a row for each checkpoint: ``model, n_params, tokens, loss`` in nats per token,
+            and ``flops`` if known.
         losses: Nats per token.
         fewest_saved: The share of tokens that a doubling of the size has to save to count as a return.
 
@@ -115,7 +113,8 @@ def sample_efficiency(
         raise LmsatError(f"{list(losses)} are no losses to reach: give nats per token, above 0")
     if not 0 < fewest_saved < 1:
         raise LmsatError(f"{fewest_saved:g} is no share of tokens: give one between 0 and 1")
-    table = _checkpoints(table)
+    table = table_of(data)
+    table = _checkpoints(labelled(loss_of_results(data)) if is_tidy(table) else table)
     sizes = table.groupby("model", sort=False).n_params
     by_size = sizes.first().sort_values(kind="stable").index
     runs = {name: table[table.model == name].sort_values("tokens", kind="stable") for name in by_size}
@@ -129,7 +128,7 @@ def sample_efficiency(
         raise LmsatError(
             f"no model reaches a loss of {max(losses):g}: the least is {table.loss.min():.4g}, give one above it"
         )
-    return Efficiency(tuple(reached), tuple(best), fewest_saved, table)
+    return Efficiency(reached=tuple(reached), best=tuple(best), fewest_saved=fewest_saved, table=table)
 
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
@@ -161,14 +160,15 @@ def _crossing(model: str, run: pd.DataFrame, loss: float) -> Reached:
     least_P = np.minimum.accumulate(run.loss.to_numpy())
     n_params = float(run.n_params.iloc[0])
     after = int(np.searchsorted(-least_P, -loss))
+    found = partial(Reached, model=model, n_params=n_params, loss=loss)
     if after == len(least_P):
-        return Reached(model, n_params, loss, None, float(tokens_P[-1]), None, None)
+        return found(tokens=None, low=float(tokens_P[-1]), high=None, flops=None)
     high = float(tokens_P[after])
     if after == 0:
-        return Reached(model, n_params, loss, high, None, high, float(flops_P[0]))
+        return found(tokens=high, low=None, high=high, flops=float(flops_P[0]))
     share = (least_P[after - 1] - loss) / (least_P[after - 1] - least_P[after])
     tokens, flops = (float(x[after - 1] ** (1 - share) * x[after] ** share) for x in (tokens_P, flops_P))
-    return Reached(model, n_params, loss, tokens, float(tokens_P[after - 1]), high, flops)
+    return found(tokens=tokens, low=float(tokens_P[after - 1]), high=high, flops=flops)
 
 
 def _compared(found: list[Reached]) -> list[Reached]:
@@ -204,4 +204,9 @@ def _best(found: list[Reached], loss: float, fewest_saved: float) -> BestSize:
     poor = next(
         (i for i in range(len(steps)) if all((one.saved or 0) < fewest_saved for one in steps[i:])), None
     )
-    return BestSize(loss, optimal, at_edge, None if poor is None else steps[poor].model)
+    return BestSize(
+        loss=loss,
+        compute_optimal=optimal,
+        at_edge=at_edge,
+        diminishing_from=None if poor is None else steps[poor].model,
+    )

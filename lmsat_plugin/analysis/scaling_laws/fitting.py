@@ -6,19 +6,20 @@ Shapes: P points, Q constants, G runs, R samples of the bootstrap.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmsat_plugin.analysis.scaling_laws import resampling, robust
 from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
+from lmsat_plugin.analysis.scaling_laws.fitted import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum
 from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
 from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, counts_of, rows_of
 from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
-from lmsat_plugin.analysis.scaling_laws.results import Estimate, Fit, HeldOut, Spread
 from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
+from lmsat_plugin.analysis.stats.estimate import Estimate
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.analysis.scaling_laws.forms import Variables
     from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
+    from lmsat_plugin.results.tree import Results
 
 LAWS = {
     law.name: law
@@ -41,21 +43,21 @@ _PARALLEL = 0.95
 
 def fit(
     law: str,
-    table: pd.DataFrame,
+    data: Results | pd.DataFrame,
     given: Mapping[str, float] | None = None,
     *,
     repetitions: int = 1000,
     seed: int = 0,
-) -> Fit:
+) -> FittedLaw:
     """Fit a law, one of `LAWS`, by the least sum of Huber losses (delta 0.001) of log residuals.
 
     Where a table counts N both with and without embeddings, both fits are made: first the paper's own. A law of
     single models is fitted to each. Intervals (90 %) are of a bootstrap over runs, which are the values of the
-    column ``run``, else of ``model``; see `resampling.interval`. They need three runs more than fitted constants.
+    column ``run``, else of ``model``; see `interval_of_fit`. They need three runs more than fitted constants.
 
     Args:
         law: The law's name.
-        table: A row for each point, with the law's columns, or a tidy table of results with ``lmsat_loss``.
+        data: A row for each point, with the law's columns, or results with ``lmsat_loss``.
         given: Constants by name that are not fitted.
         repetitions: Samples of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
@@ -67,7 +69,7 @@ def fit(
     if law not in LAWS:
         raise LmsatError(f"'{law}' is no law: give one of {', '.join(LAWS)}")
     kind = LAWS[law]
-    rows = rows_of(kind, table)
+    rows, notes = rows_of(kind, data)
     given = dict(given or {})
     _check_given(kind, given)
     if repetitions < 0:
@@ -78,72 +80,69 @@ def fit(
         ]
     else:
         parts = [(None, count, rows) for count in counts_of(kind, rows)]
-    fits = [
-        _fit(kind, kind.read(own, count), count, model, given, repetitions, seed)
-        for model, count, own in parts
-    ]
+    task = _Task(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
+    fits = [_fit(task, kind.read(own, count), count, model) for model, count, own in parts]
     return replace(fits[0], others=tuple(fits[1:]))
 
 
-def _fit(
-    law: Law,
-    points: Points,
-    count: str | None,
-    model: str | None,
-    given: Mapping[str, float],
-    repetitions: int,
-    seed: int,
-) -> Fit:
-    form, given_Q = law.form, law.form.internal(given)
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of a fit."""
+
+    law: Law
+    given: Mapping[str, float]
+    notes: tuple[str, ...]
+    repetitions: int
+    seed: int
+
+
+def _fit(task: _Task, points: Points, count: str | None, model: str | None) -> FittedLaw:
+    law, form, given = task.law, task.law.form, task.given
+    given_Q = form.internal(given)
     free_Q = np.isnan(given_Q)
     free = [name for name in form.names if name not in given]
     if lacking := _lacking(law, points.variables, points.runs, free):
         raise LmsatError(f"{model + ': ' if model else ''}{lacking}, or fix constants with --given")
-    targets_P = np.log(points.losses_P)
-    found = robust.search(form, targets_P, points.variables, given_Q)
-    warnings = [*points.warnings, *_warnings(law, points, count, found.theta_Q, free)]
+    problem = robust.Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
+    found = robust.search(problem, given_Q)
+    warnings = [*points.warnings, *_warnings(law, points, count, found.theta_Q, free=free)]
     theta_RQ, counts_RG = found.theta_Q[None], np.ones((1, points.runs))
     least = len(free) + resampling.RUNS_BEYOND
-    if free and repetitions and points.runs < least:
+    if free and task.repetitions and points.runs < least:
         warnings.append(
             f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
         )
-    elif free and repetitions:
-        draws_RG = resampling.draws(points.runs_P, repetitions, len(free), seed)
-        starts_RQ = np.repeat(theta_RQ, repetitions, axis=0)
-        samples_RQ, _ = robust.minimise(
-            form, starts_RQ, targets_P, points.variables, free_Q, draws_RG[:, points.runs_P]
-        )
+    elif free and task.repetitions:
+        draws_RG = resampling.draw_runs(points.runs_P, task.repetitions, len(free), task.seed)
+        starts_RQ = np.repeat(theta_RQ, task.repetitions, axis=0)
+        samples_RQ, _ = robust.minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
         theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
     constants = form.external(theta_RQ)
-    corrected = not points.repeated
-    residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - targets_P
-    condition = robust.condition_numbers(form, found.theta_Q, points.variables, free_Q)
+    residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - problem.targets_P
+    condition = robust.condition_numbers(problem, found.theta_Q, free_Q)
     held_out = _held_out(law, points, given_Q, free)
     if held_out is None and free:
         warnings.append("no held-out error: without the largest too little is left to fit")
     params = {
-        name: Estimate(given[name], given=True) if name in given else _estimate(value_R, corrected)
+        name: Constant(given[name], given=True) if name in given else Constant(*_estimate(value_R, points))
         for name, value_R in constants.items()
     }
-    return Fit(
-        law,
-        count,
-        model,
-        params,
-        {
-            name: _estimate(value_R, corrected)
-            for name, value_R in law.derive(constants, points, counts_RG).items()
-        },
-        found.objective,
-        float(np.sqrt(np.mean(residuals_P**2))),
-        dict(zip(("all", "exponents"), condition, strict=True)),
-        _spread(law, points, found, free_Q),
-        held_out,
-        (*points.notes, *law.remark(params)),
-        tuple(warnings),
-        points,
-        theta_RQ,
+    derived = law.derive(constants, points, counts_RG)
+    return FittedLaw(
+        law=law,
+        count=count,
+        model=model,
+        params=params,
+        derived={name: Estimate(*_estimate(value_R, points)) for name, value_R in derived.items()},
+        objective=found.objective,
+        residual_rms=float(np.sqrt(np.mean(residuals_P**2))),
+        condition_number=dict(zip(("all", "exponents"), condition, strict=True)),
+        spread=_spread(problem, found, free_Q),
+        held_out=held_out,
+        notes=(*task.notes, *points.notes, *law.remark(params)),
+        warnings=tuple(warnings),
+        points=points,
+        theta_RQ=theta_RQ,
     )
 
 
@@ -188,7 +187,9 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
     return None
 
 
-def _warnings(law: Law, points: Points, count: str | None, theta_Q: np.ndarray, free: list[str]) -> list[str]:
+def _warnings(
+    law: Law, points: Points, count: str | None, theta_Q: np.ndarray, *, free: list[str]
+) -> list[str]:
     found = []
     if law.counts and count == TOTAL and law.counts[0] != TOTAL:
         found.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
@@ -216,23 +217,22 @@ def _warnings(law: Law, points: Points, count: str | None, theta_Q: np.ndarray, 
     return found
 
 
-def _estimate(values_R: np.ndarray, corrected: bool) -> Estimate:
-    """Return the first value with the interval of the others."""
+def _estimate(values_R: np.ndarray, points: Points) -> tuple[float | None, float | None, float | None]:
+    """Return the first value, and the ends of the interval of the others."""
     value = float(values_R[0])
-    low, high = resampling.interval(value, values_R[1:], corrected=corrected) or (None, None)
-    return Estimate(value if math.isfinite(value) else None, low, high)
+    low, high = interval_of_fit(value, values_R[1:], repeated=points.repeated) or (None, None)
+    return value if math.isfinite(value) else None, low, high
 
 
-def _spread(law: Law, points: Points, found: robust.Found, free_Q: np.ndarray) -> Spread:
-    seen_GQ, seen_G = robust.valley(
-        law.form, found.theta_Q, np.log(points.losses_P), points.variables, free_Q
-    )
+def _spread(problem: robust.Problem, found: robust.SearchResult, free_Q: np.ndarray) -> Spread:
+    form = problem.form
+    seen_GQ, seen_G = robust.valley(problem, found.theta_Q, free_Q)
     seen_GQ, seen_G = np.concatenate([found.ends_GQ, seen_GQ]), np.concatenate([found.ends_G, seen_G])
-    values = law.form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * found.objective])
+    values = form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * found.objective])
     ranges = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
     best = int((found.ends_G <= (1 + _SAME) * found.objective).sum())
-    fitted = {name: ranges[name] for name, free in zip(law.form.names, free_Q, strict=True) if free}
-    return Spread(_TOLERANCE, len(found.ends_G), best, fitted)
+    fitted = {name: ranges[name] for name, free in zip(form.names, free_Q, strict=True) if free}
+    return Spread(tolerance=_TOLERANCE, starts=len(found.ends_G), best=best, params=fitted)
 
 
 def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) -> HeldOut | None:
@@ -243,14 +243,15 @@ def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) ->
     rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
     if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
         return None
-    theta_Q = robust.search(law.form, np.log(points.losses_P[~out_P]), rest, given_Q).theta_Q
+    others = robust.Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
+    theta_Q = robust.search(others, given_Q).theta_Q
     largest = {name: value_P[out_P] for name, value_P in points.variables.items()}
     gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], largest)[0][0]) - 1
     models = map(str, points.table["model"].to_numpy()[out_P] if "model" in points.table else ())
     return HeldOut(
-        "least loss" if law.size == "loss" else f"largest {law.size}",
-        tuple(dict.fromkeys(models)),
-        int(out_P.sum()),
-        float(gaps_P.mean()),
-        float(np.abs(gaps_P).mean()),
+        by="least loss" if law.size == "loss" else f"largest {law.size}",
+        models=tuple(dict.fromkeys(models)),
+        n_points=int(out_P.sum()),
+        mean_gap=float(gaps_P.mean()),
+        mean_absolute_gap=float(np.abs(gaps_P).mean()),
     )

@@ -41,40 +41,18 @@ class PowerLaw:
         return self.scale / loss ** (1 / self.exponent)
 
 
-N = PowerLaw(0.076, 8.8e13, "eq. 1.1, Table 5")
-D = PowerLaw(0.095, 5.4e13, "eq. 1.2, Table 5")
-C = PowerLaw(0.057, 1.6e7, "eq. 3.3, Table 5")
-C_MIN = PowerLaw(0.050, 3.1e8, "eq. 1.3, Table 5")
-B = PowerLaw(0.21, 2e8, "eq. 1.4")
-B_TABLE_5 = PowerLaw(0.21, 2.1e8, "Table 5")
-N_WITH_D = PowerLaw(0.076, 6.4e13, "eq. 1.5, Table 2")
-D_WITH_N = PowerLaw(0.103, 1.8e13, "eq. 1.5, Table 2")
-N_WITH_S = PowerLaw(0.077, 6.5e13, "eq. 1.6, Table 3")
-S_WITH_N = PowerLaw(0.76, 2.1e3, "eq. 1.6, Tables 3 and 5")
+N = PowerLaw(exponent=0.076, scale=8.8e13, source="eq. 1.1, Table 5")
+D = PowerLaw(exponent=0.095, scale=5.4e13, source="eq. 1.2, Table 5")
+C_MIN = PowerLaw(exponent=0.050, scale=3.1e8, source="eq. 1.3, Table 5")
+B = PowerLaw(exponent=0.21, scale=2e8, source="eq. 1.4")
+N_WITH_D = PowerLaw(exponent=0.076, scale=6.4e13, source="eq. 1.5, Table 2")
+D_WITH_N = PowerLaw(exponent=0.103, scale=1.8e13, source="eq. 1.5, Table 2")
+N_WITH_S = PowerLaw(exponent=0.077, scale=6.5e13, source="eq. 1.6, Table 3")
+S_WITH_N = PowerLaw(exponent=0.76, scale=2.1e3, source="eq. 1.6, Tables 3 and 5")
 TABLE_6 = {"n_opt": (1.3e9, 0.73), "batch": (2.0e6, 0.24), "s_min": (5.4e3, 0.03), "d_opt": (2e10, 0.27)}
 """Scale and exponent in C_min of the fields of `ComputeOptimal`."""
 EFFICIENT_EXCESS = N_WITH_S.exponent / S_WITH_N.exponent
 """How far above its converged loss a model of the optimal size stops, as a share: f = α_N/α_S (App. B)."""
-
-
-def loss_of_n(n: X) -> X:
-    """Return the loss of N parameters trained to convergence on unlimited data (eq. 1.1)."""
-    return N.loss(n)
-
-
-def loss_of_d(d: X) -> X:
-    """Return the loss of a large model stopped early on D tokens (eq. 1.2)."""
-    return D.loss(d)
-
-
-def loss_of_c(c: X) -> X:
-    """Return the least loss at C PF-days with their one batch of 2¹⁹ tokens, the naive law (eq. 3.3)."""
-    return C.loss(c)
-
-
-def loss_of_c_min(c_min: X) -> X:
-    """Return the least loss at C_min PF-days, with a batch far below the critical one (eq. 1.3)."""
-    return C_MIN.loss(c_min)
 
 
 def loss_of_n_d(n: X, d: X, of_n: PowerLaw = N_WITH_D, of_d: PowerLaw = D_WITH_N) -> X:
@@ -86,11 +64,6 @@ def loss_of_n_d(n: X, d: X, of_n: PowerLaw = N_WITH_D, of_d: PowerLaw = D_WITH_N
     return ((of_n.scale / n) ** (of_n.exponent / of_d.exponent) + of_d.scale / d) ** of_d.exponent
 
 
-def loss_of_n_s(n: X, s_min: X, of_n: PowerLaw = N_WITH_S, of_s: PowerLaw = S_WITH_N) -> X:
-    """Return the loss of N parameters after S_min steps: (N_c/N)^α_N + (S_c/S_min)^α_S (eq. 1.6, Table 3)."""
-    return of_n.loss(n) + of_s.loss(s_min)
-
-
 def critical_batch(loss: X, law: PowerLaw = B) -> X:
     """Return the critical batch in tokens at a loss, B_* / L^(1/α_B) (eq. 1.4); the size of the model has no part."""
     return law.at_loss(loss)
@@ -100,12 +73,6 @@ def s_min(s: X, batch_tokens: X, loss: X) -> X:
     """Return the steps that S steps amount to with a batch far above the critical: S / (1 + B_crit/B) (eq. 5.4)."""
     _check(s=s, batch_tokens=batch_tokens)
     return s / (1 + critical_batch(loss) / batch_tokens)
-
-
-def c_min(c: X, batch_tokens: X, loss: X) -> X:
-    """Return the compute that C amounts to with a batch far below the critical: C / (1 + B/B_crit) (eq. 5.5)."""
-    _check(c=c, batch_tokens=batch_tokens)
-    return c / (1 + batch_tokens / critical_batch(loss))
 
 
 def tokens_of_steps(s: X, s_min: X, loss: X) -> X:
@@ -174,7 +141,7 @@ def compute_optimal(c_min: X) -> ComputeOptimal[X]:
     """Return the empirical fits of Table 6, and the loss of eq. 1.3."""
     _check(c_min=c_min)
     fits = {name: scale * c_min**exponent for name, (scale, exponent) in TABLE_6.items()}
-    return ComputeOptimal(**fits, loss=loss_of_c_min(c_min))
+    return ComputeOptimal(**fits, loss=C_MIN.loss(c_min))
 
 
 def compute_for_size(n_opt: X) -> X:
@@ -203,7 +170,7 @@ def compute_optimal_implied(c_min: X) -> ComputeOptimal[X]:
     loss = (at_one / c_min) ** alpha_c_min(N_WITH_S)
     n_opt, steps = N_WITH_S.at_loss(loss / excess), S_WITH_N.at_loss(loss * EFFICIENT_EXCESS / excess)
     batch = critical_batch(loss)
-    return ComputeOptimal(n_opt, batch, steps, 2 * batch * steps, loss)
+    return ComputeOptimal(n_opt=n_opt, batch=batch, s_min=steps, d_opt=2 * batch * steps, loss=loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +191,7 @@ def efficient_against(excess: X) -> Ratio[X]:
     _check(excess=excess)
     params = ((1 + EFFICIENT_EXCESS) / (1 + excess)) ** (1 / N_WITH_S.exponent)
     steps = ((1 + 1 / EFFICIENT_EXCESS) / (1 + 1 / excess)) ** (1 / S_WITH_N.exponent)
-    return Ratio(params, steps, params * steps)
+    return Ratio(params=params, steps=steps, compute=params * steps)
 
 
 def suboptimal_size(params: X) -> Ratio[X]:
@@ -236,7 +203,7 @@ def suboptimal_size(params: X) -> Ratio[X]:
     left = np.maximum(1 + (1 - params**-N_WITH_S.exponent) / EFFICIENT_EXCESS, 0)
     with np.errstate(divide="ignore"):
         steps = np.power(left, -1 / S_WITH_N.exponent)
-    return Ratio(params, steps, params * steps)
+    return Ratio(params=params, steps=steps, compute=params * steps)
 
 
 @dataclass(frozen=True)
@@ -249,19 +216,16 @@ class Breakdown:
     loss: float
 
 
-BREAKDOWN_IN_PAPER = Breakdown(1e4, 1e12, 1e12, 1.7)
-"""As printed; the authors call it uncertain by a factor of ten."""
-
-
 def breakdown() -> Breakdown:
     """Return where L(C_min) falls below L(D) of the data that the optimal training sees once (Sec. 6.3).
 
-    Of eqs. 1.2 and 1.3 and Table 6.
+    Of eqs. 1.2 and 1.3 and Table 6. The paper prints C_min = 10⁴, N = 10¹², D = 10¹² and L = 1.7, and calls this
+    uncertain by a factor of ten.
     """
     scale, exponent = TABLE_6["d_opt"]
     c_min = (D.loss(scale) / C_MIN.loss(1.0)) ** (1 / (D.exponent * exponent - C_MIN.exponent))
     there = compute_optimal(c_min)
-    return Breakdown(c_min, there.n_opt, there.d_opt, there.loss)
+    return Breakdown(c_min=c_min, n=there.n_opt, d=there.d_opt, loss=there.loss)
 
 
 def _check(**values: float | np.ndarray) -> None:

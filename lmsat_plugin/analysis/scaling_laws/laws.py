@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, losses_of_two_corpora, numbers
+from lmsat_plugin.analysis.tables import (
+    check_nats,
+    is_tidy,
+    loss_of_results,
+    losses_of_two_corpora,
+    numbers,
+    table_of,
+)
+from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
-    from lmsat_plugin.analysis.scaling_laws.results import Estimate
+    from lmsat_plugin.analysis.stats.estimate import Estimate
+    from lmsat_plugin.results.tree import Results
 
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
 COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
@@ -112,13 +121,13 @@ class Law:
             warnings.append(f"{left_out} of {len(table)} rows are left out: they lack a number")
         runs_P, run_warnings = self._runs(rows)
         return Points(
-            rows,
-            values,
-            self.form.prepare(values),
-            losses_P,
-            runs_P,
-            notes,
-            (*warnings, *run_warnings, *_shallow(rows)),
+            table=rows,
+            values=values,
+            variables=self.form.prepare(values),
+            losses_P=losses_P,
+            runs_P=runs_P,
+            notes=notes,
+            warnings=(*warnings, *run_warnings, *_shallow(rows)),
         )
 
     def _runs(self, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -143,15 +152,22 @@ class Law:
         ]
 
 
-def rows_of(law: Law, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table's rows, or the losses of a tidy table of results, those of untrained models left out.
+def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a table's rows, or the losses of results without untrained models, and sentences on what they are.
 
     Raises `LmsatError` for results without any.
     """
+    table = table_of(data)
     if not is_tidy(table):
-        return table
-    losses = loss_of_results(table) if law.target == "loss" else losses_of_two_corpora(table)
-    return losses[losses.tokens.fillna(1) > 0] if "tokens" in losses else losses
+        return table, ()
+    notes: tuple[str, ...] = ()
+    if law.target == "loss":
+        losses = loss_of_results(data)
+    else:
+        losses, note = losses_of_two_corpora(data)
+        notes = (note,)
+    losses = labelled(losses)
+    return losses[losses.tokens.fillna(1) > 0] if "tokens" in losses else losses, notes
 
 
 def counts_of(law: Law, table: pd.DataFrame) -> list[str | None]:

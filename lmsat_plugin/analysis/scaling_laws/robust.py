@@ -32,13 +32,19 @@ def objective(residuals_RP: np.ndarray, weights_RP: np.ndarray | float = 1.0) ->
     return (weights_RP * inner_RP * (sizes_RP - inner_RP / 2)).sum(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is fitted to what."""
+
+    form: PowerSum | Line
+    targets_P: np.ndarray
+    """ln of the observed losses."""
+    variables: Variables
+    """As the form prepares them."""
+
+
 def minimise(
-    form: PowerSum | Line,
-    starts_RQ: np.ndarray,
-    targets_P: np.ndarray,
-    variables: Variables,
-    free_Q: np.ndarray,
-    weights_RP: np.ndarray | None = None,
+    problem: Problem, starts_RQ: np.ndarray, free_Q: np.ndarray, weights_RP: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the minima that starts lead to, shape [R, Q], and their objectives, shape [R].
 
@@ -47,13 +53,12 @@ def minimise(
     for λ → 0, the reweighted one for λ = 1, a shorter one beyond. λ falls after a step that helps, else it rises.
 
     Args:
-        form: The law.
+        problem: The law and the points.
         starts_RQ: Where to start; constants that are not free stay.
-        targets_P: ln of the observed losses.
-        variables: As the form prepares them.
         free_Q: Which constants are fitted.
         weights_RP: How often each point counts, by sample; once by default.
     """
+    form, targets_P, variables = problem.form, problem.targets_P, problem.variables
     theta_RQ = starts_RQ.astype(np.float64)
     free = np.flatnonzero(free_Q)
     logs_RP, derivatives_RPQ = form.log_losses(theta_RQ, variables)
@@ -106,7 +111,7 @@ def _steps(
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """The best minimum, and all that the grid has led to."""
 
     theta_Q: np.ndarray
@@ -117,36 +122,31 @@ class Found:
     """Their objectives."""
 
 
-def search(form: PowerSum | Line, targets_P: np.ndarray, variables: Variables, given_Q: np.ndarray) -> Found:
+def search(problem: Problem, given_Q: np.ndarray) -> SearchResult:
     """Fit by variable projection at each point of a grid of exponents, then all constants from the best of them.
 
     At given exponents the law is linear in its coefficients: non-negative least squares of relative residuals
     start them, reweighting takes them to the least Huber loss. ``given_Q`` has NaN for what is fitted.
     """
-    free_Q = np.isnan(given_Q)
+    free_Q, form = np.isnan(given_Q), problem.form
     if isinstance(form, Line):
-        starts_GQ = _line_start(form, targets_P, variables, given_Q)
+        starts_GQ = _line_start(form, problem, given_Q)
     else:
         linear_Q = free_Q & [name in form.coefficients for name in form.names]
-        starts_GQ = _grid_starts(form, targets_P, variables, given_Q)
-        starts_GQ, projected_G = minimise(form, starts_GQ, targets_P, variables, linear_Q)
+        starts_GQ = _grid_starts(form, problem, given_Q)
+        starts_GQ, projected_G = minimise(problem, starts_GQ, linear_Q)
         starts_GQ = starts_GQ[np.argsort(projected_G)[:_FOLLOWED]]
-    ends_GQ, ends_G = minimise(form, starts_GQ, targets_P, variables, free_Q)
+    ends_GQ, ends_G = minimise(problem, starts_GQ, free_Q)
     best = int(np.argmin(ends_G))
-    return Found(ends_GQ[best], float(ends_G[best]), ends_GQ, ends_G)
+    return SearchResult(theta_Q=ends_GQ[best], objective=float(ends_G[best]), ends_GQ=ends_GQ, ends_G=ends_G)
 
 
-def valley(
-    form: PowerSum | Line,
-    theta_Q: np.ndarray,
-    targets_P: np.ndarray,
-    variables: Variables,
-    free_Q: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+def valley(problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return minima with one constant held off its optimum, shape [G, Q], and their objectives, shape [G].
 
     Each fitted exponent in turn is held at 0.75 to 1.25 times its value, or each constant of a `Line`.
     """
+    form = problem.form
     held = form.exponents or form.names
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     for index in [form.names.index(name) for name in held]:
@@ -154,29 +154,27 @@ def valley(
             starts_GQ = np.repeat(theta_Q[None], len(_OFF), axis=0)
             starts_GQ[:, index] *= _OFF
             others_Q = free_Q & (np.arange(len(free_Q)) != index)
-            seen.append(minimise(form, starts_GQ, targets_P, variables, others_Q))
+            seen.append(minimise(problem, starts_GQ, others_Q))
     if not seen:
         return np.empty((0, len(theta_Q))), np.empty(0)
     return np.concatenate([one for one, _ in seen]), np.concatenate([one for _, one in seen])
 
 
-def _line_start(form: Line, targets_P: np.ndarray, variables: Variables, given_Q: np.ndarray) -> np.ndarray:
+def _line_start(form: Line, problem: Problem, given_Q: np.ndarray) -> np.ndarray:
     """Return the least-squares line of relative residuals through the given constants, shape [1, Q]."""
-    inverse_P = np.exp(-targets_P)
-    columns_PQ = np.column_stack([inverse_P, variables[form.variable] * inverse_P])
+    inverse_P = np.exp(-problem.targets_P)
+    columns_PQ = np.column_stack([inverse_P, problem.variables[form.variable] * inverse_P])
     free_Q, start_Q = np.isnan(given_Q), given_Q.copy()
     rest_P = 1 - columns_PQ[:, ~free_Q] @ given_Q[~free_Q]
     start_Q[free_Q] = np.linalg.lstsq(columns_PQ[:, free_Q], rest_P, rcond=None)[0]
     return start_Q[None]
 
 
-def _grid_starts(
-    form: PowerSum, targets_P: np.ndarray, variables: Variables, given_Q: np.ndarray
-) -> np.ndarray:
+def _grid_starts(form: PowerSum, problem: Problem, given_Q: np.ndarray) -> np.ndarray:
     """Return the grid's exponents, each with the coefficients of non-negative least squares, shape [G, Q]."""
     from scipy.optimize import nnls
 
-    terms = len(form.terms)
+    terms, targets_P, variables = len(form.terms), problem.targets_P, problem.variables
     ranges = [GRID if np.isnan(value) else (value,) for value in given_Q[terms:]]
     grid = np.array(list(itertools.product(*ranges))).reshape(-1, len(ranges))
     known_K = ~np.isnan(given_Q[:terms])
@@ -198,14 +196,15 @@ def _grid_starts(
 
 
 def condition_numbers(
-    form: PowerSum | Line, theta_Q: np.ndarray, variables: Variables, free_Q: np.ndarray
+    problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray
 ) -> tuple[float | None, float | None]:
     """Return the condition number of the Jacobian of log losses, and of its part that coefficients cannot take up.
 
     The first is of all fitted constants (coefficients as logarithms), the second of the exponents alone after
     variable projection; None where there is no such constant.
     """
-    jacobian_PQ = form.log_losses(theta_Q[None], variables)[1][0]
+    form = problem.form
+    jacobian_PQ = form.log_losses(theta_Q[None], problem.variables)[1][0]
     nonlinear_Q = np.array([name in form.exponents for name in form.names])
     outer_PF = jacobian_PQ[:, free_Q & nonlinear_Q]
     if (inner_PF := jacobian_PQ[:, free_Q & ~nonlinear_Q]).size:

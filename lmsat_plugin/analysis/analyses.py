@@ -1,0 +1,156 @@
+"""Every analysis of one tree of results, each made when it is first asked for: what a page and a leaderboard show."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeVar
+
+from lmsat_plugin.analysis.checkpoint_values import evenly, furthest, sizes_of
+from lmsat_plugin.analysis.emergence import find_emergence
+from lmsat_plugin.analysis.rank_needed import find_rank_needed
+from lmsat_plugin.analysis.saturation import find_saturation
+from lmsat_plugin.analysis.scaling_laws import fit
+from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
+from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.variants import labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import pandas as pd
+
+    from lmsat_plugin.analysis.checkpoint_values import Sizes
+    from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.analysis.rank_needed import CheckpointRanks
+    from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.scaling_laws import FittedLaw
+    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
+    from lmsat_plugin.results.tree import Results
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CONTEXTS = 8
+"""Checkpoints of a model whose losses by position are analysed."""
+_HOFFMANN_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
+"""Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Analyses:
+    """All analyses of results on one text. One that the results do not allow is empty, and `missing` says why."""
+
+    results: Results
+    """On one text."""
+    everything: Results
+    """The results before one text was chosen."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why an analysis is empty, one sentence by its name."""
+
+    @classmethod
+    def of(cls, results: Results, corpus: str | None = None, variant: str | None = None) -> Analyses:
+        """Return the analyses of a tree on one of its corpora, and of one of its variants.
+
+        Raises `LmsatError` for a corpus or a variant that is not there, and for several texts where none is chosen.
+        """
+        chosen = results.select(None if corpus is None else [corpus], variant)
+        chosen.check_one_text()
+        return cls(chosen, results)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The values, with different variants of a model as different models; see `labelled`."""
+        return labelled(self.results.table)
+
+    def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:
+        try:
+            return find()
+        except LmsatError as error:
+            self.missing[name] = str(error)
+            return []
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The parameters of each model, from small to large."""
+        return sizes_of(self.table)
+
+    @cached_property
+    def saturation(self) -> list[Saturation]:
+        """The verdicts by lmsat_loss, or by the only metric there is."""
+        return self._try("saturation", lambda: find_saturation(self.results))
+
+    @cached_property
+    def emergence(self) -> list[Emergence]:
+        """Of each task and metric."""
+        return self._try("emergence", lambda: find_emergence(self.results))
+
+    @cached_property
+    def law(self) -> FittedLaw | None:
+        """Chinchilla's law by the final checkpoints of the models larger than all that saturate; None without one.
+
+        Where all have seen as many tokens, which says nothing of the data, its part is the one that Godey et al. 2024
+        take as given (Fig. 1b).
+        """
+
+        def find() -> list[FittedLaw]:
+            finals = self.final_losses(larger=True)
+            if finals.empty:
+                raise LmsatError("a law is fitted to models larger than all that saturate, and there is none")
+            return [fit("chinchilla", finals, _HOFFMANN_DATA if finals.tokens.nunique() == 1 else None)]
+
+        found = self._try("law", find)
+        return found[0] if found else None
+
+    @cached_property
+    def transfer(self) -> dict[str, FittedLaw]:
+        """The line between the losses on the corpus and those on each other one, by its name."""
+        chosen = set(self.results.table.corpus.dropna())
+        others = sorted(set(self.everything.table.corpus.dropna()) - chosen)
+
+        def line_to(corpus: str) -> list[tuple[str, FittedLaw]]:
+            return [(corpus, fit("transfer", self.everything.select([*chosen, corpus])))]
+
+        return dict(
+            pair for name in others for pair in self._try(f"transfer to {name}", partial(line_to, name))
+        )
+
+    def final_losses(self, larger: bool = False) -> pd.DataFrame:
+        """Return lmsat_loss at each model's last checkpoint; ``larger`` is of models larger than all that saturate.
+
+        Columns as of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
+        """
+        last = furthest(labelled(loss_of_results(self.results)))
+        if larger:
+            risen = last.model.isin([one.label for one in self.saturation if one.verdict == "saturates"])
+            last = last[~(last.n_params <= last.n_params[risen].astype("float64").max())]
+        return last.reset_index(drop=True)
+
+    def _some(self, task: str, most: int) -> Results:
+        """Return the results, of one task no more than so many checkpoints of each model."""
+        table = self.results.table
+        of_task = table.task == task
+        kept = evenly(labelled(table)[of_task].drop_duplicates("path"), most).path
+        return replace(self.results, table=table[~of_task | table.path.isin(kept)])
+
+    def array(self, path: str, task: str, name: str) -> np.ndarray | None:
+        """Return an array of one result, such as ``head/singular_values`` of ``lmsat_head``; None without it."""
+        try:
+            return self.results.arrays(path, task, name).get(name)
+        except LmsatError as error:
+            logger.info("No array: %s", error)
+            return None
+
+    @cached_property
+    def ranks(self) -> list[CheckpointRanks]:
+        """Losses of lmsat_rank_head at each model's last checkpoint, and accuracies by head rank."""
+        return self._try("ranks", lambda: find_rank_needed(self._some("lmsat_rank_head", 1)))
+
+    @cached_property
+    def context(self) -> list[CheckpointContext]:
+        """The loss by position of some checkpoints of each model."""
+        return self._try("context", lambda: find_context(self._some("lmsat_loss", _CONTEXTS)))

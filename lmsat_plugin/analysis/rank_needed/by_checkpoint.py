@@ -1,0 +1,180 @@
+"""The rank that LM heads need, checkpoint by checkpoint, beside the dimension of the corpus and downstream accuracy."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lmsat_plugin.analysis.rank_needed.dimension import capacity
+from lmsat_plugin.analysis.rank_needed.head_runs import (
+    Accuracy,
+    accuracies_by_rank,
+    describe,
+    next_token_accuracies,
+    read_runs,
+)
+from lmsat_plugin.analysis.rank_needed.needed import rank_needed
+from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    from lmsat_plugin.results.tree import Results
+
+logger = logging.getLogger(__name__)
+
+_TASK = "lmsat_rank_head"
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointRanks:
+    """What was found of one checkpoint, on one corpus if the losses at each rank were measured."""
+
+    values: dict[str, Any]
+    """Plain data, as ``lmsat bottleneck --json`` prints it."""
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """Those of lmsat_rank_head."""
+    next_token: list[Accuracy] = field(default_factory=list)
+    """Of the trained heads."""
+
+    @property
+    def label(self) -> str:
+        """The model's name for people."""
+        return label(self.values["model"], self.values["variant"])
+
+
+def find_rank_needed(
+    results: Results,
+    curve: str | None = None,
+    within: float = 0.01,
+    corpus_w_error: np.ndarray | None = None,
+) -> list[CheckpointRanks]:
+    """Return what results hold of each checkpoint: losses of lmsat_rank_head, and accuracies by head rank.
+
+    Args:
+        results: The results.
+        curve: One of `CURVES`, to say the rank needed of; by default the first that was measured.
+        within: How far above the full loss is close to it, as a share.
+        corpus_w_error: The W-error of an n-gram model by dimension; by default what lies with the results.
+
+    Raises:
+        LmsatError: If there are neither, or for arrays that cannot be read, unless other results can be.
+    """
+    table = results.table
+    runs = read_runs(results)
+    accuracies = accuracies_by_rank(table, runs)
+    found, skipped = [], []
+    measured = set()
+    for row in _full_losses(table):
+        if row["path"] not in runs:
+            continue
+        checkpoint = runs[row["path"]].checkpoint
+        try:
+            arrays = results.arrays(row["path"], _TASK, "rank_head/", "ngram/w_error")
+            of_corpus = arrays.get("ngram/w_error") if corpus_w_error is None else corpus_w_error
+            losses = {
+                **_losses_by_rank(arrays, curve, within),
+                **_capacity(row["hidden_size"], of_corpus),
+                "corpus": row["corpus"],
+                "suppressed_norm_share": _finite(_suppressed(row, results)),
+            }
+        except LmsatError as error:
+            skipped.append(LmsatError(f"{results.files[row['path']].path}: {error}"))
+            continue
+        measured.add(checkpoint)
+        values = _values(row, accuracies.get(checkpoint, []), losses)
+        next_token = next_token_accuracies(table, row["path"], row["corpus"])
+        found.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token))
+    for checkpoint, its in accuracies.items():
+        if checkpoint not in measured:
+            found.append(CheckpointRanks(values=_values(describe(checkpoint, table, runs), its, {})))
+    if not found and skipped:
+        raise skipped[0]
+    if not found:
+        raise LmsatError(
+            f"{results.root} holds no results of lmsat_rank_head: measure them with "
+            "lm_eval --model lmsat --tasks lmsat_rank_head and arrays=FOLDER in --model_args, or in a sweep"
+        )
+    for reason in skipped:
+        logger.warning("Left out: %s", reason)
+    return found
+
+
+def _full_losses(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of the table each of which stands for a result of lmsat_rank_head."""
+    rows = table[(table.task == _TASK) & (table.metric == "full_loss")]
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in record.items()}
+        for record in rows.to_dict("records")
+    ]
+
+
+def _losses_by_rank(arrays: dict[str, np.ndarray], name: str | None, within: float) -> dict[str, Any]:
+    """Return the losses at each rank of one checkpoint on one corpus, and the rank needed."""
+    curve = RankCurve.from_arrays(arrays, name)
+    if "rank_head/singular_values" not in arrays:
+        raise LmsatError("the arrays lack rank_head/singular_values: run lmsat_rank_head again")
+    ranks = by_rank(curve, arrays["rank_head/singular_values"])
+    needed = rank_needed(curve, within)
+    return {
+        "curve": curve.name,
+        "full_loss": curve.full_loss,
+        "within": within,
+        "rank_needed": needed.rank,
+        "rank_low": needed.low,
+        "rank_high": needed.high,
+        "ranks": ranks.astype(object).where(np.isfinite(ranks), None).to_dict("records"),
+    }
+
+
+def _capacity(hidden_size: int | None, corpus_w_error: np.ndarray | None) -> dict[str, Any]:
+    """Return the corpus' dimension, and its W-error at the model's width, where both are known."""
+    if corpus_w_error is None or hidden_size is None:
+        return {}
+    found = capacity(corpus_w_error, hidden_size)
+    return {
+        "corpus_dimension": found.dimension,
+        "corpus_w_error_at_hidden_size": _finite(found.w_error_at_hidden_size),
+    }
+
+
+def _values(
+    checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: dict[str, Any]
+) -> dict[str, Any]:
+    """Return all values of one checkpoint; None and [] stand for what was not measured."""
+    return {
+        **{key: checkpoint[key] for key in ("model", "variant", "revision", "step")},
+        **dict.fromkeys(("corpus", "curve", "full_loss", "within", "rank_needed", "rank_low", "rank_high")),
+        "hidden_size": checkpoint["hidden_size"],
+        "ranks": [],
+        **dict.fromkeys(("corpus_dimension", "corpus_w_error_at_hidden_size", "suppressed_norm_share")),
+        **measured,
+        "downstream": [{**asdict(one), "stderr": _finite(one.stderr)} for one in accuracies],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _suppressed(row: dict[str, Any], results: Results) -> float | None:
+    """Return what lmsat_gradient_bottleneck measured of the checkpoint, on the same corpus if with other settings."""
+    table = results.table
+    rows = table[(table.task == "lmsat_gradient_bottleneck") & (table.metric == "suppressed_norm_share")]
+    rows = rows[
+        (rows.model == row["model"]) & (rows.revision == row["revision"]) & (rows.corpus == row["corpus"])
+    ]
+    of_model = results.model_variant(row["variant"])
+    by_variant = {
+        variant: value
+        for variant, value in zip(
+            rows.variant.astype(object).where(rows.variant.notna(), None), rows.value, strict=True
+        )
+        if results.model_variant(variant) == of_model
+    }
+    return by_variant.get(row["variant"], next(iter(by_variant.values()), None))

@@ -1,0 +1,56 @@
+"""What a matrix loses below a rank, and how a model's width compares with the dimension of a corpus.
+
+Shapes: S singular values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError
+
+
+def w_error(singular_values: np.ndarray) -> np.ndarray:
+    """Return W-error(d) = √(Σ_{i>d} s² / Σ s²) for d = 1 ... S, float64, from singular values of any order.
+
+    The relative Frobenius error of the best approximation of rank d (Godey et al. 2024, Sec. 5.1), summed from
+    the small end. Raises `LmsatError` unless some value is positive and all are finite.
+    """
+    s = np.sort(np.asarray(singular_values, dtype=np.float64))
+    if not np.isfinite(s).all() or not s.any():
+        raise LmsatError(
+            "singular values that are not finite, or all zero, have no W-error: measure them again"
+        )
+    sums = np.cumsum((s / s[-1]) ** 2)
+    return np.sqrt(np.append(sums[-2::-1], 0.0) / sums[-1])
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A model's width beside the n-gram dimension of a corpus."""
+
+    dimension: int | None
+    """The least at which the W-error is negligible; None if the known part of the curve does not get there."""
+    w_error_at_hidden_size: float | None
+    """None beyond the known part of the curve."""
+    ratio: float | None
+    """``dimension`` over the hidden size."""
+
+
+def capacity(w_error_of_corpus: np.ndarray, hidden_size: int, negligible: float = 0.01) -> Capacity:
+    """Compare a model's width with the W-error of a corpus' n-gram model (Godey et al. 2024, Sec. 5.1, Fig. 7).
+
+    ``w_error_of_corpus`` has the W-error of dimension d in entry d − 1, and may end before it is 0.
+    """
+    enough = np.flatnonzero(w_error_of_corpus <= negligible)
+    dimension = int(enough[0]) + 1 if len(enough) else None
+    # With all dimensions known, there is no error beyond them.
+    complete = len(w_error_of_corpus) > 0 and w_error_of_corpus[-1] == 0
+    known = float(w_error_of_corpus[hidden_size - 1]) if hidden_size <= len(w_error_of_corpus) else None
+    return Capacity(
+        dimension=dimension,
+        w_error_at_hidden_size=0.0 if known is None and complete else known,
+        ratio=None if dimension is None else dimension / hidden_size,
+    )

@@ -1,0 +1,233 @@
+"""Which LM head each result was measured with, and accuracies by head rank."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.results.origins import Naming, read_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+
+    from lmsat_plugin.results.reading import ResultFile
+    from lmsat_plugin.results.tree import Results
+
+logger = logging.getLogger(__name__)
+
+Checkpoint = tuple[str, str]
+"""A model and its revision, as the model arguments ``pretrained`` and ``revision`` name them."""
+
+_NUMBER = r"([1-9]\d{0,8})"
+_RANK = re.compile(_NUMBER)
+_FILE = re.compile(rf"(_truncated)?_rank_{_NUMBER}\.safetensors$")
+_NEXT_TOKEN = re.compile(rf"accuracy_rank_{_NUMBER}")
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """What a result file says of the model that was run."""
+
+    checkpoint: Checkpoint
+    curve: str | None
+    """What its head is, one of `CURVES`; None for the model's own."""
+    rank: int | None
+    """None for the model's own head."""
+    settings: dict[str, str]
+    """What else distinguishes it from runs of the same weights."""
+    groups: dict[str, list[str]]
+    """The tasks behind the values of each group."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of right answers that a model gives with one head."""
+
+    task: str
+    variant: str | None
+    """The settings in which results of one task differ, such as the number of shots; None where they do not."""
+    metric: str
+    curve: str | None
+    """As in `HeadRun`."""
+    rank: int | None
+    """The width, for the model's own head; None where that is not known."""
+    value: float
+    stderr: float
+    """NaN if unknown."""
+
+
+def read_runs(results: Results) -> dict[str, HeadRun]:
+    """Return the run of each result file in the table, by the file's path in it.
+
+    Those of heads whose rank is not known are left out with a warning.
+    """
+    runs = {}
+    for path in results.table.path.unique():
+        try:
+            runs[path] = _read_run(results.files[path])
+        except LmsatError as error:
+            logger.warning("Left out: %s: %s", path, error)
+    return runs
+
+
+def _read_run(file: ResultFile) -> HeadRun:
+    # Not with what a sweep notes besides: it has names of its own for one model with several heads.
+    config = {**file.header["config"], "model_revision": None}
+    origin = read_origin({**file.header, "config": config}, [], file.path, file.path.name, naming=Naming())
+    settings = {key: value for key, value in origin.settings.items() if key != "folder"}
+    curve, rank = _head(settings.pop("head", None), settings.pop("head_rank", None))
+    return HeadRun(
+        checkpoint=(origin.model, origin.revision),
+        curve=curve,
+        rank=rank,
+        settings=settings,
+        groups=file.group_members,
+    )
+
+
+def _head(file: str | None, rank: str | None) -> tuple[str | None, int | None]:
+    """Return what the head of these model arguments is, and its rank."""
+    if file is None and rank is None:
+        return None, None
+    if file is None and rank is not None and _RANK.fullmatch(rank):
+        return "truncated", int(rank)
+    if file is not None and rank is None and (found := _FILE.search(file)):
+        return "weighted" if found[1] else "trained", int(found[2])
+    given = " and ".join(
+        f"{key}={value}" for key, value in (("head", file), ("head_rank", rank)) if value is not None
+    )
+    raise LmsatError(
+        f"{given} does not say a rank: run with head_rank=R, or with head=FILE under the name that "
+        "lmsat_rank_head gave it, ..._rank_R.safetensors"
+    )
+
+
+def hidden_sizes(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, int]:
+    """Return the widths of the checkpoints of which some result states it."""
+    known = table[table.hidden_size.notna() & table.path.isin(runs)]
+    return {
+        runs[path].checkpoint: int(size) for path, size in zip(known.path, known.hidden_size, strict=True)
+    }
+
+
+def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, list[Accuracy]]:
+    """Return the accuracies of lm-eval's tasks that were run with heads of some rank, and with the model's own.
+
+    A task's is the first of `ACCURACIES` that it has. The tasks behind a group's
+    are left out. The newest result of a head stands. The settings in which those of a task differ are its variant.
+    """
+    widths, rows = hidden_sizes(table, runs), _accuracy_rows(table, runs)
+    variants: dict[tuple[Checkpoint, str], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        variants[runs[row["path"]].checkpoint, row["task"]].append(_settings(row, runs[row["path"]]))
+    found: dict[Checkpoint, dict[tuple[Any, ...], Accuracy]] = defaultdict(dict)
+    for row in rows:
+        run = runs[row["path"]]
+        differing = _differing(variants[run.checkpoint, row["task"]])
+        shown = [f"{key}={value}" for key, value in _settings(row, run).items() if key in differing]
+        variant = ", ".join(shown) or None
+        rank = widths.get(run.checkpoint) if run.curve is None else run.rank
+        found[run.checkpoint][row["task"], variant, run.curve, rank] = Accuracy(
+            task=row["task"],
+            variant=variant,
+            metric=row["metric"],
+            curve=run.curve,
+            rank=rank,
+            value=row["value"],
+            stderr=row["stderr"],
+        )
+    return {
+        checkpoint: sorted(
+            kept, key=lambda one: (one.task, one.variant or "", one.curve is None, one.curve, one.rank)
+        )
+        for checkpoint, by_head in found.items()
+        if (kept := _restricted(by_head.values()))
+    }
+
+
+def _accuracy_rows(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> list[dict[str, Any]]:
+    """Return one row of the table for each task and filter of each file, the oldest file's first."""
+    rows = table[table.metric.isin(ACCURACIES) & ~table.task.str.startswith("lmsat_") & table.path.isin(runs)]
+    place = rows.metric.map(ACCURACIES.index)
+    rows = rows[place == place.groupby([rows.path, rows.task]).transform("min")]
+    rows = rows.sort_values("date", na_position="first", kind="stable")
+    shots = rows.num_fewshot.astype(object)
+    rows = rows.assign(num_fewshot=shots.where(shots.notna(), None))
+    there = set(zip(rows.path, rows.task, strict=True))
+    records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in rows.to_dict("records")]
+    return [
+        row
+        for row in records
+        if not any(
+            row["task"] in tasks and group != row["task"] and (row["path"], group) in there
+            for group, tasks in runs[row["path"]].groups.items()
+        )
+    ]
+
+
+def _settings(row: Mapping[str, Any], run: HeadRun) -> dict[str, str]:
+    own = {key: str(row[key]) for key in ("num_fewshot", "filter") if row[key] is not None}
+    return {**run.settings, **own}
+
+
+def _differing(variants: Iterable[dict[str, str]]) -> set[str]:
+    """Return the settings that not all have, or not with the same value."""
+    variants = list(variants)
+    return {
+        key for one in variants for key in one if any(key not in v or v[key] != one[key] for v in variants)
+    }
+
+
+def _restricted(accuracies: Iterable[Accuracy]) -> list[Accuracy]:
+    """Return the accuracies of the tasks that were run with another head than the model's own."""
+    accuracies = list(accuracies)
+    tasks = {(one.task, one.variant) for one in accuracies if one.curve is not None}
+    return [one for one in accuracies if (one.task, one.variant) in tasks]
+
+
+def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[str, Any]:
+    """Return ``model``, ``variant``, ``revision``, ``step`` and ``hidden_size`` of a checkpoint that some run is of.
+
+    The name is that of the results with its own head, since a sweep has another for each other head.
+    """
+    import pandas as pd
+
+    paths = [path for path, run in runs.items() if run.checkpoint == checkpoint]
+    path = min(paths, key=lambda path: runs[path].curve is not None)
+    row = table[table.path == path].iloc[0]
+    return {
+        "model": row.model if runs[path].curve is None else checkpoint[0],
+        "variant": None if pd.isna(row.variant) or runs[path].curve is not None else row.variant,
+        "revision": row.revision,
+        "step": None if pd.isna(row.step) else int(row.step),
+        "hidden_size": hidden_sizes(table, runs).get(checkpoint),
+    }
+
+
+def next_token_accuracies(table: pd.DataFrame, path: str, corpus: str | None) -> list[Accuracy]:
+    """Return how often the trained heads of a result of lmsat_rank_head give the next token most probability."""
+    rows = table[(table.task == "lmsat_rank_head") & (table.path == path) & (table.corpus == corpus)]
+    found = {
+        int(name[1]): (value, stderr)
+        for metric, value, stderr in zip(rows.metric, rows.value, rows.stderr, strict=True)
+        if (name := _NEXT_TOKEN.fullmatch(metric))
+    }
+    return [
+        Accuracy(
+            task="next token",
+            variant=None,
+            metric="accuracy",
+            curve="trained",
+            rank=rank,
+            value=value,
+            stderr=stderr,
+        )
+        for rank, (value, stderr) in sorted(found.items())
+    ]

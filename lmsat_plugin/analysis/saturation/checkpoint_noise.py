@@ -1,0 +1,118 @@
+"""Checkpoint-to-checkpoint noise: how far values lie from the curve that neighbouring checkpoints follow.
+
+Shapes: K checkpoints of one run, R runs of as many checkpoints, B places where a curve may break, F values of phi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmsat_plugin.analysis.stats.autoregressive import correlations
+
+_NEIGHBOURS = 7
+_LEAST_SIDE = 3
+_MOST_BREAKS = 40
+_EARLY = 0.15
+_OUTLYING = 5.0
+_NORMAL = 1.4826
+"""Standard deviation over median absolute deviation, of normal numbers."""
+_TINY = np.finfo(np.float64).tiny
+
+
+def without_outliers(values_RK: np.ndarray) -> np.ndarray:
+    """Return runs in which a single checkpoint far from the four around it has their median.
+
+    Hampel's filter: five checkpoints, and five times the upper quartile of what lies between a checkpoint and that
+    median, which is about four standard deviations of their noise. At the end the five are the last, so that one
+    last outlier goes, and three stay. The first two checkpoints, where runs fall steeply, are left as they are.
+    """
+    if values_RK.shape[1] < 5:
+        return values_RK
+    medians_RK = np.median(np.lib.stride_tricks.sliding_window_view(values_RK, 5, axis=1), axis=2)
+    medians_RK = np.concatenate([values_RK[:, :2], medians_RK, medians_RK[:, [-1, -1]]], axis=1)
+    away_RK = np.abs(values_RK - medians_RK)
+    usual_R1 = np.quantile(away_RK[:, 2:], 0.75, axis=1, keepdims=True)
+    return np.where(away_RK > _OUTLYING * usual_R1, medians_RK, values_RK)
+
+
+@dataclass(frozen=True)
+class ResidualNoise:
+    """What residuals of R runs are like."""
+
+    white_R: np.ndarray
+    """Standard deviation of a checkpoint if neighbours were independent."""
+    correlation_R: np.ndarray
+    """Of neighbouring residuals."""
+    break_R: np.ndarray
+    """Index of the break that leaves the smallest residuals."""
+
+
+class Smoother:
+    """Local lines through the seven nearest checkpoints of a run, on the logarithm of their steps.
+
+    No line goes across one break, where it fits best: the noise of a run that has collapsed is that about its two
+    parts, not the collapse. The first checkpoints, about which no line is good, have no say.
+    """
+
+    def __init__(self, log_steps_K: np.ndarray) -> None:
+        size = len(log_steps_K)
+        early = int(_EARLY * size)
+        places = np.linspace(max(_LEAST_SIDE, early + 2), size - _LEAST_SIDE, min(_MOST_BREAKS, size))
+        breaks = np.unique(places.round().astype(int))
+        self._phis_F = np.linspace(0, 0.8, 33)
+        self._makers_BEK = np.array([_residual_maker(log_steps_K, at)[early:] for at in breaks])
+        self._broken_B = breaks - early - 1
+        """Which pair of neighbouring residuals lies across the break."""
+        moments = np.array([self._moments(correlations(size, phi)) for phi in self._phis_F])
+        self._variances_BF = moments[:, 0].T
+        self._correlations_BF = np.maximum.accumulate((moments[:, 1] / moments[:, 0]).T, axis=1)
+
+    def _moments(self, covariance_KK: np.ndarray) -> np.ndarray:
+        """Return the mean variance of the residuals of such noise and of neighbours' products, shape [2, B]."""
+        found = self._makers_BEK @ covariance_KK @ self._makers_BEK.transpose(0, 2, 1)
+        neighbours = np.diagonal(found, offset=1, axis1=1, axis2=2).copy()
+        neighbours[np.arange(len(neighbours)), self._broken_B] = 0
+        return np.stack([np.diagonal(found, axis1=1, axis2=2).mean(1), neighbours.mean(1)])
+
+    def estimate(self, values_RK: np.ndarray) -> ResidualNoise:
+        """Return what the residuals are like, large ones drawn in to three robust standard deviations."""
+        residuals_BRE = np.matmul(values_RK, self._makers_BEK.transpose(0, 2, 1))
+        limits = 3 * _NORMAL * np.median(np.abs(residuals_BRE), axis=2, keepdims=True)
+        np.clip(residuals_BRE, -limits, limits, out=residuals_BRE)
+        variances_BR = np.einsum("bre,bre->br", residuals_BRE, residuals_BRE) / residuals_BRE.shape[2]
+        white_BR = variances_BR / self._variances_BF[:, :1]
+        break_R, runs = white_BR.argmin(0), np.arange(len(values_RK))
+        residuals_RE = residuals_BRE[break_R, runs]
+        products_RE = residuals_RE[:, 1:] * residuals_RE[:, :-1]
+        products_RE[runs, self._broken_B[break_R]] = 0
+        correlation_R = products_RE.mean(1) / np.maximum(variances_BR[break_R, runs], _TINY)
+        return ResidualNoise(
+            white_R=np.sqrt(white_BR[break_R, runs]), correlation_R=correlation_R, break_R=break_R
+        )
+
+    def phi(self, noise: ResidualNoise) -> float:
+        """Return the correlation of neighbouring checkpoints of the first run, from 0 to 0.8."""
+        return float(np.interp(noise.correlation_R[0], self._correlations_BF[noise.break_R[0]], self._phis_F))
+
+    def sigma_over_white(self, noise: ResidualNoise, phi_X: np.ndarray) -> np.ndarray:
+        """Return how much larger a checkpoint's standard deviation is than `ResidualNoise.white_R`, if neighbours correlate.
+
+        Of the first run, for several correlations: lines through neighbours follow some of such noise.
+        """
+        variances_F = self._variances_BF[noise.break_R[0]]
+        return np.sqrt(variances_F[0] / np.interp(phi_X, self._phis_F, variances_F))
+
+
+def _residual_maker(log_steps_K: np.ndarray, at: int) -> np.ndarray:
+    """Return the matrix that makes residuals of values, with a break before the checkpoint ``at``."""
+    size = len(log_steps_K)
+    maker_KK = np.eye(size)
+    for start, stop in ((0, at), (at, size)):
+        for row in range(start, stop):
+            first = min(max(start, row - _NEIGHBOURS // 2), max(start, stop - _NEIGHBOURS))
+            near = np.arange(first, min(stop, first + _NEIGHBOURS))
+            design = np.stack([np.ones(len(near)), log_steps_K[near] - log_steps_K[row]], axis=1)
+            maker_KK[row, near] -= np.linalg.pinv(design)[0]
+    return maker_KK

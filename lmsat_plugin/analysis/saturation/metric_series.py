@@ -1,0 +1,207 @@
+"""One metric of one model over its training, taken from a table.
+
+Shapes: K checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.chance import chance_level, measured_chances
+from lmsat_plugin.analysis.tables import check_nats, is_tidy, numbers
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.metrics import metric as known_metric
+from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+DEFAULT = "lmsat_loss", "loss"
+"""The task and the metric that saturation is judged by unless others are chosen."""
+_KEYS = ("model", "variant", "corpus", "num_fewshot", "filter")
+"""What is the same within one series."""
+_BEGINNING = 0.01
+"""The share of a run that is its beginning, where scores are at chance and losses fall steeply."""
+
+
+@dataclass(frozen=True, eq=False)
+class MetricSeries:
+    """K checkpoints in the order of their steps."""
+
+    model: str
+    variant: str | None
+    """What distinguishes these results from others of the model; None where nothing does."""
+    task: str | None
+    metric: str
+    corpus: str | None
+    num_fewshot: int | None
+    filter: str | None
+    steps_K: np.ndarray
+    """int64."""
+    tokens_K: np.ndarray | None
+    """Tokens trained on, float64 with NaN; None if no checkpoint says it."""
+    values_K: np.ndarray
+    """As measured."""
+    stderr_K: np.ndarray | None
+    """Standard errors of the values, NaN or 0 where they are not known; None if the table has none."""
+    higher_is_better: bool
+    paths: tuple[str, ...]
+    """The result file of each checkpoint, as the table names it; empty for a table that names none."""
+    chance: float | None = None
+    """The value of a guess, where that is known."""
+
+    @property
+    def label(self) -> str:
+        """The model's name for people."""
+        return label(self.model, self.variant)
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether values are compared by their ratio: perplexities."""
+        return known_metric(self.metric).is_ratio
+
+    @property
+    def losses_K(self) -> np.ndarray:
+        """The values as something of which less is better: perplexities as their logarithm, scores negated."""
+        if self.is_ratio:
+            return np.log(self.values_K)
+        return -self.values_K if self.higher_is_better else self.values_K
+
+    @property
+    def errors_K(self) -> np.ndarray | None:
+        """The standard errors of `losses_K`; None unless all are known."""
+        if self.stderr_K is None or not (np.isfinite(self.stderr_K) & (self.stderr_K > 0)).all():
+            return None
+        return self.stderr_K / self.values_K if self.is_ratio else self.stderr_K
+
+    def tokens_at(self, index: int) -> float | None:
+        """Return the tokens that a checkpoint was trained on; None if unknown."""
+        tokens = np.nan if self.tokens_K is None else float(self.tokens_K[index])
+        return tokens if np.isfinite(tokens) else None
+
+    def since(self, min_step: int | None) -> MetricSeries:
+        """Return the checkpoints from a step on; by default from a hundredth of the last one's."""
+        if min_step is None:
+            min_step = int(np.ceil(_BEGINNING * self.steps_K[-1]))
+        kept = np.flatnonzero(self.steps_K >= max(min_step, 1))
+        return replace(
+            self,
+            steps_K=self.steps_K[kept],
+            tokens_K=None if self.tokens_K is None else self.tokens_K[kept],
+            values_K=self.values_K[kept],
+            stderr_K=None if self.stderr_K is None else self.stderr_K[kept],
+            paths=tuple(self.paths[index] for index in kept) if self.paths else (),
+        )
+
+
+def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None = None) -> list[MetricSeries]:
+    """Return the series of one metric in a table, one for each model, variant, corpus, number of shots and filter.
+
+    Args:
+        table: A tidy table of results, or one with the columns ``model``, ``step``, ``loss`` (nats per token) and
+            optionally ``tokens``, ``stderr``.
+        task: By default ``lmsat_loss``, or the only task there is.
+        metric: By default ``loss``, or the only metric there is.
+
+    Raises:
+        LmsatError: For a table without these columns, a choice that is not clear or not there, a metric of which it is
+            not known whether more is better, and two values of one model at one step.
+    """
+    if is_tidy(table):
+        task, metric = _choose(table, task, metric)
+        rows = table[(table.task == task) & (table.metric == metric)]
+        rows = rows.rename(columns={"value": metric})
+    elif (task, metric) in ((None, None), (None, "loss"), DEFAULT):
+        task, metric, rows = None, "loss", table
+        if "higher_is_better" not in rows.columns:
+            rows = rows.assign(higher_is_better=False)
+    else:
+        raise LmsatError("this table holds losses alone: leave out --task and --metric, or give results")
+    if "step" in rows.columns and rows["step"].isna().all():
+        raise LmsatError(
+            "no result says at which step it was measured: name the steps with lmsat results DIR --step-pattern RE "
+            "--format csv --output FILE.csv, and give that file"
+        )
+    rows = numbers(rows, ("step", metric), optional=("tokens", "stderr"))
+    if task is None:
+        if "model" not in rows.columns:
+            raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
+        check_nats(rows)
+    keys = [name for name in _KEYS if name in rows.columns]
+    groups = rows.groupby(keys, dropna=False, sort=False)
+    chance = None if task is None else chance_level(task, metric, measured_chances(table))
+    return [_series(group.sort_values("step"), task, metric, chance) for _, group in groups]
+
+
+def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
+    """Return the task and the metric that are meant; those without a better direction are never."""
+    pairs = table[["task", "metric"]].drop_duplicates()
+    asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
+    if asked.empty:
+        raise LmsatError(
+            f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(pairs)}"
+        )
+    if "higher_is_better" in table.columns:
+        directed = table[table.higher_is_better.notna()]
+        asked = asked[
+            asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)
+        ]
+    if asked.empty:
+        named = " ".join(filter(None, (task, metric))) or "any metric here"
+        raise LmsatError(f"whether more is better is not known of {named}: choose a loss or a score")
+    choices = list(asked.itertuples(index=False, name=None))
+    if DEFAULT in choices:
+        return DEFAULT
+    if len(choices) > 1:
+        raise LmsatError(f"there are several metrics, so name one with --task T --metric M: {_listed(asked)}")
+    return choices[0]
+
+
+def _listed(pairs: pd.DataFrame) -> str:
+    names = [" ".join(pair) for pair in pairs.sort_values(["task", "metric"]).itertuples(index=False)]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> MetricSeries:
+    keys = dict(_keys_of(rows))
+    name = label(keys["model"], keys["variant"])
+    if (twice := rows["step"].duplicated()).any():
+        raise LmsatError(
+            f"{name} has two values for step {int(rows['step'][twice].iloc[0])}: keep one, or give the runs "
+            "different names in the column model"
+        )
+    if known_metric(metric).is_ratio and (rows[metric] <= 0).any():
+        raise LmsatError(f"{name} has a {metric} of {rows[metric].min():g}, which cannot be: leave it out")
+    direction = rows["higher_is_better"].dropna()
+    tokens, stderr = (
+        rows[column].to_numpy(np.float64) if column in rows.columns else None
+        for column in ("tokens", "stderr")
+    )
+    return MetricSeries(
+        task=task,
+        metric=metric,
+        steps_K=rows["step"].to_numpy(np.int64),
+        tokens_K=None if tokens is None or np.isnan(tokens).all() else tokens,
+        values_K=rows[metric].to_numpy(np.float64),
+        stderr_K=stderr,
+        higher_is_better=bool(direction.iloc[0]) if len(direction) else False,
+        paths=tuple(rows["path"]) if "path" in rows.columns else (),
+        chance=chance,
+        **keys,
+    )
+
+
+def _keys_of(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    import pandas as pd
+
+    for name in _KEYS:
+        value = rows[name].iloc[0] if name in rows.columns else None
+        if value is None or pd.isna(value):
+            yield name, None
+        else:
+            yield name, int(value) if name == "num_fewshot" else str(value)

@@ -1,0 +1,72 @@
+"""The loss by position in the context, checkpoint by checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain, context_gain
+from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    from lmsat_plugin.results.tree import Results
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointContext:
+    """One checkpoint, and how its loss falls with the position."""
+
+    model: str
+    variant: str | None
+    """What distinguishes this result from others of the model; None where nothing does."""
+    revision: str | None
+    step: int | None
+    loss: float
+    """Of all positions, nats per token."""
+    gain: ContextGain
+
+    @property
+    def label(self) -> str:
+        """The model's name for people."""
+        return label(self.model, self.variant)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as ``lmsat context --json`` prints it."""
+        own = {key: getattr(self, key) for key in ("model", "variant", "revision", "step", "loss")}
+        return {**own, **self.gain.to_dict()}
+
+
+def find_context(results: Results) -> list[CheckpointContext]:
+    """Return what the arrays of lmsat_loss say of each checkpoint, by model and step.
+
+    Raises `LmsatError` if there are none that can be read; a few that cannot be are left out with a warning.
+    """
+    found, skipped = [], []
+    for row in loss_of_results(results).to_dict("records"):
+        try:
+            gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
+        except LmsatError as error:
+            skipped.append(LmsatError(f"{results.files[row['path']].path}: {error}"))
+            continue
+        found.append(
+            CheckpointContext(
+                model=row["model"],
+                variant=None if pd.isna(row["variant"]) else row["variant"],
+                revision=None if pd.isna(row["revision"]) else str(row["revision"]),
+                step=None if pd.isna(row["step"]) else int(row["step"]),
+                loss=row["loss"],
+                gain=gain,
+            )
+        )
+    if not found:
+        raise skipped[0]
+    for reason in skipped:
+        logger.warning("Left out: %s", reason)
+    return found

@@ -1,0 +1,1 @@
+"""Statistics that several analyses share: resampling, correlated noise, ratios, one curve."""

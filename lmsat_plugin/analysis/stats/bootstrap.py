@@ -1,0 +1,93 @@
+"""The bootstrap: how often each unit is drawn, and intervals of percentiles.
+
+Counts of how often a unit is drawn serve statistics that are sums over units, where a matrix product takes the place of
+gathering each sample, and refits with weights. `scipy.stats.bootstrap` gathers: benchmarks/fits.py has the ratio.
+
+Shapes: G units, R repetitions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONFIDENCE = 0.9
+"""Of every interval that lmsat states, unless it says otherwise."""
+TAIL = (1 - CONFIDENCE) / 2
+NORMAL = 1.6448536269514722
+"""Standard errors to either end of a 90 % interval of a normal number."""
+
+
+_COUNTS_AT_ONCE = 10_000_000
+
+
+def resample(
+    units: int, repetitions: int, seed: int, accept: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Return how often each unit is drawn, with replacement, float64, shape [R, G].
+
+    Samples that ``accept``, which returns a truth value for each, refuses are drawn again.
+    """
+    rng = np.random.default_rng(seed)
+    kept: list[np.ndarray] = []
+    while sum(map(len, kept)) < repetitions:
+        counts_RG = rng.multinomial(units, np.full(units, 1 / units), size=repetitions)
+        kept.append(counts_RG if accept is None else counts_RG[accept(counts_RG)])
+    return np.concatenate(kept)[:repetitions].astype(np.float64)
+
+
+def resampled_sums(values_GX: np.ndarray, repetitions: int, seed: int) -> np.ndarray:
+    """Return the sums over the units of each sample, float64, shape [R, X]; counts are held for some samples at once."""
+    rng = np.random.default_rng(seed)
+    units = len(values_GX)
+    at_once = max(1, _COUNTS_AT_ONCE // units)
+    found = []
+    for start in range(0, repetitions, at_once):
+        size = min(at_once, repetitions - start)
+        found.append(rng.multinomial(units, np.full(units, 1 / units), size=size) @ values_GX)
+    return np.concatenate(found)
+
+
+def interval(
+    samples_R: np.ndarray, *, estimate: float | None = None, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Return the interval of percentiles of a bootstrap; None where its ends are not known.
+
+    Samples that are NaN are left out; with more of them than an end leaves out there is no interval. Percentiles are
+    values of samples, not means of neighbours, so that an end may be infinite.
+
+    With an ``estimate`` the percentiles are shifted by twice z₀, the normal quantile of the share of samples below it
+    (the bias-corrected bootstrap, Efron 1981).
+    """
+    from scipy.special import ndtr, ndtri
+
+    tail = (1 - confidence) / 2
+    ends = np.array([tail, 1 - tail])
+    if not len(samples_R) or np.isnan(samples_R).mean() > tail:
+        return None
+    samples_R = samples_R[~np.isnan(samples_R)]
+    if estimate is not None:
+        if not np.isfinite(estimate):
+            return None
+        below = (samples_R < estimate).mean() + (samples_R == estimate).mean() / 2
+        ends = ndtr(2 * ndtri(np.clip(below, 1 / len(samples_R), 1 - 1 / len(samples_R))) + ndtri(ends))
+    low, high = np.quantile(samples_R, ends, method="inverted_cdf")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How often something is simulated, and with which random numbers."""
+
+    repetitions: int
+    rng: np.random.Generator
+
+
+def p_value(as_large: int, repetitions: int) -> float:
+    """Return (1 + hits) / (1 + R), which is never 0 (Davison and Hinkley 1997, eq. 4.11)."""
+    return (1 + as_large) / (1 + repetitions)

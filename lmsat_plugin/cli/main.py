@@ -1,0 +1,111 @@
+"""The command ``lmsat``: a sibling of ``lm_eval``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.cli.allocate import AllocateCommand
+from lmsat_plugin.cli.bottleneck import BottleneckCommand
+from lmsat_plugin.cli.checkpoints import CheckpointsCommand
+from lmsat_plugin.cli.context import ContextCommand
+from lmsat_plugin.cli.demo import DemoCommand
+from lmsat_plugin.cli.doctor import DoctorCommand
+from lmsat_plugin.cli.efficiency import EfficiencyCommand
+from lmsat_plugin.cli.emergence import EmergenceCommand
+from lmsat_plugin.cli.eval import EvalCommand
+from lmsat_plugin.cli.export import ExportCommand
+from lmsat_plugin.cli.fit import FitCommand
+from lmsat_plugin.cli.leaderboard import LeaderboardCommand
+from lmsat_plugin.cli.ngram import NgramCommand
+from lmsat_plugin.cli.probes import ProbesCommand
+from lmsat_plugin.cli.report import ReportCommand
+from lmsat_plugin.cli.results import ResultsCommand
+from lmsat_plugin.cli.saturation import SaturationCommand
+from lmsat_plugin.cli.shape import ShapeCommand
+from lmsat_plugin.cli.size import SizeCommand
+from lmsat_plugin.cli.sweep import SweepCommand
+from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
+from lmsat_plugin.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.cli.command import Command
+
+COMMANDS: tuple[type[Command], ...] = (
+    DemoCommand,
+    CheckpointsCommand,
+    SizeCommand,
+    SweepCommand,
+    EvalCommand,
+    ProbesCommand,
+    ResultsCommand,
+    SaturationCommand,
+    FitCommand,
+    EmergenceCommand,
+    EfficiencyCommand,
+    ShapeCommand,
+    ContextCommand,
+    AllocateCommand,
+    BottleneckCommand,
+    NgramCommand,
+    ReportCommand,
+    LeaderboardCommand,
+    ExportCommand,
+    DoctorCommand,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="lmsat",
+        description="Measure saturation of language-model checkpoints inside the LM Evaluation Harness.",
+        epilog="LMSAT_DEBUG=1 shows tracebacks, LMSAT_PLUGINS=0 leaves installed plugins out.",
+    )
+    parser.add_argument("--version", action="version", version=f"lmsat {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for kind in COMMANDS:
+        sub = commands.add_parser(
+            kind.name,
+            help=kind.help,
+            description=kind.__doc__,
+            add_help=not kind.passes_on,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command = kind()
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run, passes_on=kind.passes_on)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code. Bad input is one sentence on standard error and exit code 2."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if hasattr(args, "overrides"):
+        # argparse takes them only where they stand together.
+        args.overrides += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
+    if rest and not args.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read has had enough. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except LmsatError as error:
+        if wants_traceback():
+            raise
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        print("lmsat: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,101 @@
+"""The saturation card of a model: all that was measured during its training, on one axis of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lmsat_plugin.figures.saturation import mark_onset, onset_handles
+from lmsat_plugin.figures.style import (
+    BAND,
+    LETTERS_WIDE,
+    PALETTE,
+    STYLE,
+    legend_below,
+    log_axis,
+    wrapped,
+)
+from lmsat_plugin.figures.trajectories import BEST, step_axis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.saturation import Saturation
+
+_WIDTH, _HEIGHT = 5.0, 1.25
+"""Inches of a panel."""
+_COLOUR = PALETTE[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One measurement during training."""
+
+    label: str
+    table: pd.DataFrame
+    """``step, value, stderr``, two steps or more, above 0."""
+    log: bool = False
+    """Whether the y axis is logarithmic."""
+
+
+def card_figure(model: str, tracks: list[Track], saturation: Saturation | None = None) -> Figure:
+    """Draw tracks above each other, aligned on the training step, with the best checkpoint and the onset.
+
+    The best checkpoint and the onset with its 90 % interval are those of ``saturation``, which is of the first track.
+    """
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        panels = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
+        title = model if saturation is None else f"{model}: {saturation.verdict}"
+        panels[0].set_title(wrapped(title, 2 * LETTERS_WIDE - 20))
+        for axes, track in zip(panels, tracks, strict=True):
+            _draw(axes, track)
+            if saturation is not None:
+                _mark(axes, saturation)
+        if saturation is not None:
+            panels[0].plot([saturation.best_step], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
+        steps = np.concatenate([track.table.step.to_numpy("float64") for track in tracks])
+        step_axis(panels[-1], steps)
+        figure.align_ylabels()
+        lines = legend_below(panels[-1], _legend(tracks, saturation))
+        below = (1 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
+        height = _HEIGHT * len(tracks) + 0.4 + below
+        figure.set_size_inches(_WIDTH, height)
+        figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - below / height))
+    return figure
+
+
+def _draw(axes: Axes, track: Track) -> None:
+    rows = track.table.sort_values("step")
+    axes.plot(rows.step, rows.value, color=_COLOUR, marker="o", markersize=2.5)
+    axes.fill_between(
+        rows.step, rows.value - rows.stderr, rows.value + rows.stderr, color=_COLOUR, alpha=BAND, linewidth=0
+    )
+    axes.set_ylabel(track.label)
+    axes.margins(x=0.02)
+    if track.log:
+        log_axis(axes, "y")
+
+
+def _mark(axes: Axes, saturation: Saturation) -> None:
+    axes.axvline(saturation.best_step, color=PALETTE[2], linestyle=":", linewidth=0.8)
+    mark_onset(axes, saturation)
+
+
+def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:
+    handles: list[Artist] = [Line2D([], [], color=_COLOUR, marker="o", markersize=2.5, label="checkpoints")]
+    if any(track.table.stderr.notna().any() for track in tracks):
+        handles.append(Patch(color=_COLOUR, alpha=BAND, linewidth=0, label="± standard error"))
+    if saturation is not None:
+        handles.append(Line2D([], [], color=PALETTE[2], label="best checkpoint", **BEST))
+        if saturation.onset_step is not None:
+            handles += onset_handles()
+    return handles

@@ -1,0 +1,103 @@
+"""Figures of the loss by position in the context. Imported only where one is wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from lmsat_plugin.figures.style import STYLE, legend_below, looks_of, resize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
+    from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
+    from lmsat_plugin.figures.style import Looks
+
+
+def contexts_figure(found: Iterable[CheckpointContext], among: Iterable[str] = ()) -> Figure:
+    """Draw each model's last checkpoint, and all with steps; ``among`` is for `looks_of`."""
+    by_model: dict[str, list[tuple[int | None, ContextGain]]] = {}
+    for one in found:
+        by_model.setdefault(one.label, []).append((one.step, one.gain))
+    return context_figure(by_model, among)
+
+
+def context_figure(
+    by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str] = ()
+) -> Figure:
+    """Draw the loss by position of each model's last checkpoint and, where steps are known, what becomes of it.
+
+    Args:
+        by_model: The step, or None, and what was found of each checkpoint, the last one last.
+        among: The models that other figures show beside; see `looks_of`.
+    """
+    looks = looks_of(by_model, among)
+    steps = {
+        model: [(step, gain) for step, gain in found if step is not None] for model, found in by_model.items()
+    }
+    panels = 3 if any(len(found) > 1 for found in steps.values()) else 1
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        lines = _draw_positions(axes[0], by_model, looks)
+        if panels > 1:
+            _draw_steps(axes[1], axes[2], steps, looks)
+            for panel, letter in zip(axes, "abc", strict=True):
+                panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
+        resize(figure, panels, lines)
+    return figure
+
+
+def _draw_positions(
+    axes: Axes, by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], looks: Looks
+) -> int:
+    axes.set_title("Loss by position")
+    axes.set_xlabel("tokens of context")
+    axes.set_ylabel("loss ± standard error (nats per token)")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    handles: list[Artist] = []
+    for model, found in by_model.items():
+        step, gain = found[-1]
+        label = model if step is None else f"{model}, step {step}"
+        handles.append(Line2D([], [], label=label, **looks[model]))
+        dots = {**looks[model], "linestyle": "none", "elinewidth": 0.8}
+        axes.errorbar(gain.positions_K, gain.losses_K, gain.stderrs_K, **dots)
+        if gain.a is not None and gain.b is not None and gain.exponent is not None:
+            contexts = np.geomspace(1, gain.window, 200)
+            axes.plot(contexts, gain.a + gain.b * contexts**-gain.exponent, color=looks[model]["color"])
+    return legend_below(axes, handles)
+
+
+def _draw_steps(
+    first: Axes, exponent: Axes, steps: Mapping[str, Sequence[tuple[int, ContextGain]]], looks: Looks
+) -> None:
+    first.set_title("Loss after one token")
+    first.set_ylabel("loss ± standard error (nats per token)")
+    exponent.set_title("Exponent and its interval")
+    exponent.set_ylabel("c of a + b T⁻ᶜ")
+    for model, found in steps.items():
+        dots = {**looks[model], "elinewidth": 0.8}
+        at = [step for step, _ in found]
+        first.errorbar(
+            at, [gain.first_loss for _, gain in found], [gain.first_stderr for _, gain in found], **dots
+        )
+        for step, gain in found:
+            if gain.exponent is not None and gain.exponent_low is not None and gain.exponent_high is not None:
+                ends = [[gain.exponent - gain.exponent_low], [gain.exponent_high - gain.exponent]]
+                exponent.errorbar([step], [gain.exponent], ends, **dots)
+    for axes in (first, exponent):
+        axes.set_xlabel("step")
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(*first.get_xlim())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))

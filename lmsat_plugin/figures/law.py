@@ -1,0 +1,145 @@
+"""The figure of a fitted law: what was observed beside what the law says. Imported only where one is wanted.
+
+Shapes: P points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from lmsat_plugin.analysis.scaling_laws.laws import COUNTS
+from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, STYLE, legend_below, log_axis, resize
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.scaling_laws.fitted import FittedLaw, Predictions
+
+_LABELS = {
+    "D": "tokens",
+    "C": "compute (PF-days)",
+    "S": "steps S_min",
+    "T": "position in the context",
+    "loss": "loss (nats per token)",
+}
+_FITTED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
+_PREDICTED = {**_FITTED, "marker": "^"}
+_LAW: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "_",
+    "markersize": 6,
+    "markeredgewidth": 0.8,
+    "markeredgecolor": GREY,
+}
+_CURVE_POINTS = 200
+_MOST_MODELS = 7
+
+
+def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure:
+    """Draw losses and the law, and the gaps (observed − predicted) / predicted, against size or compute.
+
+    A law of one variable is a curve, with the 90 % interval of the law; of several, a curve for each model, or a dash
+    where a model has one point. Points of a table to predict are triangles. Models of a law of single models are told
+    apart by colour.
+    """
+    fits = (fit, *fit.others) if fit.law.by_model else (fit,)
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        losses, gaps = figure.subplots(1, 2)
+        losses.set_title(f"(a) {fit.law.formula}")
+        gaps.set_title("(b) Gap to the law")
+        handles: list[Artist] = []
+        for index, one in enumerate(fits):
+            colour = PALETTE[index % len(PALETTE)]
+            rows = replace(one, others=()).predict(one.points.table).rows
+            _draw(losses, gaps, one, rows, {**_FITTED, "color": colour})
+            _draw_law(losses, one, [rows] if predictions is None else [rows, predictions.rows])
+            handles.append(Line2D([], [], label=one.model or "fitted", **{**_FITTED, "color": colour}))
+        if predictions is not None:
+            for index, (label, rows) in enumerate(_by_model(predictions.rows)):
+                look = {**_PREDICTED, "color": PALETTE[1 + index]}
+                _draw(losses, gaps, fit, rows, look)
+                handles.append(Line2D([], [], label=label, **look))
+        handles += _explained(fit)
+        for axes in (losses, gaps):
+            axes.set_xlabel(_label(fit))
+            if fit.law.size != "loss":
+                log_axis(axes, "x")
+        losses.set_ylabel(fit.law.target.replace("_", " ") + " (nats per token)")
+        gaps.set_ylabel("(observed − predicted) / predicted")
+        gaps.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        gaps.axhline(0, color=GREY, **REFERENCE)
+        resize(figure, 2, 1 + legend_below(losses, handles))
+    return figure
+
+
+def _label(fit: FittedLaw) -> str:
+    variables = fit.law.columns
+    if {"N", "D"} <= set(variables):
+        return f"compute 6ND (FLOP), N {COUNTS[fit.count or 'n_params']}"
+    shown = "S" if "S" in variables else fit.law.size
+    return COUNTS[fit.count or "n_params"] if shown == "N" else _LABELS[shown]
+
+
+def _x(fit: FittedLaw, rows: pd.DataFrame) -> np.ndarray:
+    """Return where points stand on the x axis, shape [P]."""
+    values = fit.law.read(rows, fit.count, observed=False).values
+    if {"N", "D"} <= set(values):
+        return 6 * values["N"] * values["D"]
+    return values["S" if "S" in values else fit.law.size]
+
+
+def _by_model(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the rows of each model with a label, or all together where the models are too many for colours."""
+    if "model" not in rows or rows.model.nunique() > _MOST_MODELS:
+        return [("not fitted", rows)]
+    return [(f"{model}, not fitted", own) for model, own in rows.groupby("model", sort=False)]
+
+
+def _draw(losses: Axes, gaps: Axes, fit: FittedLaw, rows: pd.DataFrame, look: dict[str, Any]) -> None:
+    x_P = _x(fit, rows)
+    losses.plot(x_P, rows.observed, **look)
+    gaps.plot(x_P, rows.gap, **look)
+
+
+def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
+    """Draw what the law says over the range of tables, with its interval."""
+    import pandas as pd
+
+    rows = pd.concat(tables)
+    if len(fit.law.columns) == 1:
+        column = next(iter(fit.law.columns.values()))
+        column = fit.count if column in COUNTS and fit.count else column
+        space = np.linspace if fit.law.size == "loss" else np.geomspace
+        curve = pd.DataFrame({column: space(rows[column].min(), rows[column].max(), _CURVE_POINTS)})
+        rows = replace(fit, others=()).predict(curve.assign(model=fit.model)).rows
+        axes.plot(rows[column], rows.predicted, color=GREY)
+        axes.fill_between(rows[column], rows.low, rows.high, color=GREY, alpha=BAND, linewidth=0)
+        return
+    for _, own in rows.groupby("model") if "model" in rows else [("", rows)]:
+        x_P = _x(fit, own)
+        order = np.argsort(x_P)
+        if len(own) > 1 and "model" in own:
+            axes.plot(x_P[order], own.predicted.iloc[order], color=GREY, linewidth=0.8, zorder=1)
+            ends = own.low.iloc[order], own.high.iloc[order]
+            axes.fill_between(x_P[order], *ends, color=GREY, alpha=BAND, linewidth=0)
+        else:
+            axes.vlines(x_P, own.low, own.high, color=GREY, alpha=BAND, linewidth=2)
+            axes.plot(x_P, own.predicted, **_LAW, zorder=1)
+
+
+def _explained(fit: FittedLaw) -> list[Artist]:
+    handles: list[Artist] = [Line2D([], [], label="the law", color=GREY, marker="_", markeredgecolor=GREY)]
+    if len(fit.theta_RQ) > 1:
+        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="its 90 % interval"))
+    return handles

@@ -1,0 +1,72 @@
+"""A leaderboard as dots with intervals. Imported only where a figure is wanted.
+
+Shapes: K models.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lmsat_plugin.analysis.stats.bootstrap import NORMAL
+from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, STYLE, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.ranking.columns import Column
+    from lmsat_plugin.ranking.leaderboard import Leaderboard
+
+_ROW = 0.24
+"""Inches for each model."""
+
+
+def leaderboard_figure(board: Leaderboard) -> Figure:
+    """Draw what the models are ranked by, and their downstream average, the best model at the top.
+
+    Dots with intervals of 90 %, where standard errors are known; each model's rank stands before its name.
+    """
+    shown = [one for one in board.columns if one.name in {board.ranked_by.name, "downstream"}]
+    shown.sort(key=lambda one: one != board.ranked_by)
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for one, column in zip(axes, shown, strict=True):
+            _draw(one, board, column)
+        names = [_name(board, index) for index in range(len(board.rows))]
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        lines = sum(name.count("\n") + 1 for name in names)
+        figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
+    return figure
+
+
+def _draw(axes: Axes, board: Leaderboard, column: Column) -> None:
+    values_K, stderrs_K = (
+        np.array([row.get(name) for row in board.rows], dtype=np.float64)
+        for name in (column.name, f"{column.name}_stderr")
+    )
+    known = np.isfinite(stderrs_K).any()
+    axes.errorbar(
+        values_K,
+        np.arange(len(values_K)),
+        xerr=NORMAL * stderrs_K if known else None,
+        linestyle="none",
+        marker="o",
+        color=PALETTE[0],
+        elinewidth=1,
+        capsize=2,
+    )
+    unit = f" ({column.unit})" if column.unit else ""
+    axes.set_xlabel(f"{column.title}{unit}{', with intervals of 90 %' if known else ''}")
+    axes.set_title("higher is better" if column.higher_is_better else "lower is better")
+    axes.tick_params(axis="y", length=0)
+
+
+def _name(board: Leaderboard, index: int) -> str:
+    row = board.rows[index]
+    rank = row.get("rank")
+    return wrapped(row["model"] if rank is None else f"{rank}. {row['model']}", LETTERS_WIDE)

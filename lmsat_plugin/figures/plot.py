@@ -1,0 +1,77 @@
+"""The one call that draws a result: `plot`."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.analysis.emergence import Emergence
+from lmsat_plugin.analysis.rank_needed import CheckpointRanks
+from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.scaling_laws import FittedLaw
+from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
+from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
+from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency
+from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.figures.context import context_figure, contexts_figure
+from lmsat_plugin.figures.efficiency import efficiency_figure, shape_figure
+from lmsat_plugin.figures.emergence import emergence_figure
+from lmsat_plugin.figures.law import fit_figure
+from lmsat_plugin.figures.leaderboard import leaderboard_figure
+from lmsat_plugin.figures.rank import ranks_figure
+from lmsat_plugin.figures.saturation import saturation_figure
+from lmsat_plugin.ranking.leaderboard import Leaderboard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from lmsat_plugin.analysis.scaling_laws import Predictions
+
+_OF_SEVERAL = {
+    Saturation: saturation_figure,
+    Emergence: emergence_figure,
+    CheckpointContext: contexts_figure,
+    CheckpointRanks: ranks_figure,
+}
+
+
+@singledispatch
+def plot(result: Any, **options: Any) -> Figure:
+    """Return the figure of a result, or of a list of results of one kind.
+
+    Results of `find_saturation`, `find_emergence`, `find_context` and `find_rank_needed`, one or several; of `fit`, with
+    ``predictions=`` those of another table; of `context_gain`, `sample_efficiency`, `shape_dependence`, `leaderboard`.
+
+    Raises `LmsatError` for what has no figure.
+    """
+    if type(result) in _OF_SEVERAL:
+        return plot([result], **options)
+    raise LmsatError(f"there is no figure of {type(result).__name__}: give the result of an analysis")
+
+
+@plot.register(list)
+def _(result: Sequence[Any]) -> Figure:
+    kinds = {type(one) for one in result}
+    if len(kinds) != 1 or not kinds <= _OF_SEVERAL.keys():
+        names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "no result"
+        raise LmsatError(f"there is no figure of a list of {names}: give results of one analysis")
+    draw: Any = _OF_SEVERAL[kinds.pop()]
+    return draw(result)
+
+
+@plot.register(FittedLaw)
+def _(result: FittedLaw, predictions: Predictions | None = None) -> Figure:
+    return fit_figure(result, predictions)
+
+
+@plot.register(ContextGain)
+def _(result: ContextGain) -> Figure:
+    return context_figure({"loss": [(None, result)]})
+
+
+plot.register(Efficiency)(efficiency_figure)
+plot.register(ShapeDependence)(shape_figure)
+plot.register(Leaderboard)(leaderboard_figure)

@@ -1,0 +1,216 @@
+"""Loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8)."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lmsat_plugin.analysis.rank_needed import CURVES, RankCurve, by_rank
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.figures.style import (
+    BAND,
+    GREY,
+    LETTERS_WIDE,
+    REFERENCE,
+    STYLE,
+    Looks,
+    legend_below,
+    looks_of,
+    resize,
+    wrapped,
+)
+from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.rank_needed import CheckpointRanks
+
+LOSSES = ("model", "curve", "rank", "w_error", "loss", "gap_stderr", "full_loss")
+ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
+
+HEADS = {"trained": "trained heads", "weighted": "weighted truncation", "truncated": "truncation"}
+"""What people call `CURVES`."""
+_DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "truncated": (0, (1, 1.2))}
+_MOST_TICKS = 9
+
+
+def ranks_figure(found: Sequence[CheckpointRanks], among: Iterable[str] = ()) -> Figure:
+    """Draw the losses on every curve there is, and the accuracies; ``among`` is for `looks_of`."""
+    losses: list[pd.DataFrame] = []
+    accuracies: list[dict[str, Any]] = []
+    for one in found:
+        name, first = _name(one, found, "revision", "corpus"), one.values["curve"]
+        for curve_name in sorted(CURVES, key=lambda curve: curve != first) if one.arrays else ():
+            with suppress(LmsatError):
+                curve = RankCurve.from_arrays(one.arrays, curve_name)
+                ranks = by_rank(curve, one.arrays["rank_head/singular_values"])
+                losses.append(ranks.assign(model=name, curve=curve_name, full_loss=curve.full_loss))
+        accuracies += [{"model": name, **asdict(accuracy)} for accuracy in one.next_token]
+        name = _name(one, found, "revision")
+        accuracies += [{"model": name, **accuracy} for accuracy in one.values["downstream"]]
+    for row in accuracies:
+        row["task"] = label(row["task"], row["variant"])
+    values = pd.DataFrame(accuracies, columns=ACCURACIES).astype({"rank": float, "stderr": float})
+    # Results on several corpora repeat what does not depend on one.
+    return rank_figure(
+        pd.concat(losses) if losses else pd.DataFrame(columns=LOSSES), values.drop_duplicates(), among
+    )
+
+
+def _name(one: CheckpointRanks, found: Sequence[CheckpointRanks], *keys: str) -> str:
+    """Return a model's name, with those of the keys in which results of the model differ."""
+    alike = [other.values for other in found if other.label == one.label]
+    differing = [key for key in keys if len({other[key] for other in alike}) > 1]
+    return ", ".join([one.label, *(one.values[key] for key in differing if one.values[key] is not None)])
+
+
+def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[str] = ()) -> Figure:
+    """Draw loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8).
+
+    Panels, of which those without data are left out: the loss at each rank; accuracies at each rank; the loss against
+    the W-error of the model's own head at that rank, of each model's first curve.
+
+    Args:
+        losses: The columns `LOSSES`, a row for each rank of each curve (a key of `HEADS`): losses in nats per token,
+            ``gap_stderr`` is the standard error of the loss above the full one.
+        accuracies: The columns `ACCURACIES`, a row for each value: ``curve`` is None for the model's own head, whose
+            ``rank`` may be NaN; values are shares. Standard errors may be NaN in both.
+        among: The models that other figures show beside; see `looks_of`.
+    """
+    models = list(dict.fromkeys([*losses.model, *accuracies.model]))
+    looks = looks_of(models, among)
+    panels: list[tuple[str, Callable[..., list[Artist]], pd.DataFrame]] = []
+    if len(losses):
+        panels.append(("Loss", _draw_losses, losses))
+    if len(accuracies):
+        panels.append(("Accuracy", _draw_accuracies, accuracies))
+    if len(losses):
+        panels.append(("Loss against W-error", _draw_w_errors, losses))
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        explained: set[str] = set()
+        lines = 0
+        for index, (title, draw, data) in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), index + 1)
+            axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
+            handles = [one for one in draw(axes, data, looks) if one.get_label() not in explained]
+            explained.update(str(one.get_label()) for one in handles)
+            lines = max(lines, legend_below(axes, handles))
+        if len(models) == 1:
+            figure.suptitle(wrapped(models[0], LETTERS_WIDE * len(panels)))
+        resize(figure, len(panels), lines)
+    return figure
+
+
+def _draw_losses(axes: Axes, losses: pd.DataFrame, looks: Looks) -> list[Artist]:
+    _rank_axis(axes, losses["rank"])
+    axes.set_ylabel("loss (nats per token)")
+    return _draw_curves(axes, losses, "rank", looks)
+
+
+def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: Looks) -> list[Artist]:
+    axes.set_xlabel("W-error of the model's own head at that rank")
+    axes.set_ylabel("loss (nats per token)")
+    first = losses[losses.curve == losses.groupby("model").curve.transform("first")]
+    return _draw_curves(axes, first, "w_error", looks)
+
+
+def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: Looks) -> list[Artist]:
+    """Draw losses against a column, beside the full losses; return what the legend is to hold."""
+    for model, curve in losses[["model", "curve"]].drop_duplicates().itertuples(index=False):
+        rows = losses[(losses.model == model) & (losses.curve == curve)].sort_values(x)
+        said = f"{model}, {HEADS[curve]}"
+        axes.plot(rows[x], rows.loss, linestyle=_DASHES[curve], label=said, **looks[model])
+        ends = rows.loss - rows.gap_stderr, rows.loss + rows.gap_stderr
+        axes.fill_between(rows[x], *ends, color=looks[model]["color"], alpha=BAND, linewidth=0, label=said)
+    for model, loss in losses[["model", "full_loss"]].drop_duplicates().itertuples(index=False):
+        axes.axhline(loss, color=looks[model]["color"], label=f"{model}, own head", **REFERENCE)
+    handles = [*_models(losses.model, looks), *_heads(losses.curve), _own_head()]
+    if losses.gap_stderr.notna().any():
+        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error of the gap"))
+    return handles
+
+
+def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: Looks) -> list[Artist]:
+    """Draw a line for each model, task and kind of head, which ends at the model's own head.
+
+    Colours tell tasks apart where there is one model, else models.
+    """
+    _rank_axis(axes, accuracies["rank"].dropna())
+    axes.set_ylabel("accuracy ± standard error" if accuracies.stderr.notna().any() else "accuracy")
+    metrics = dict(zip(accuracies.task, accuracies.metric, strict=True))
+    of_tasks = looks_of([*looks, *metrics] if len(looks) == 1 else metrics)
+    heads = accuracies.curve.dropna()
+    references = False
+    lines = accuracies[accuracies.curve.notna()][["model", "task", "curve"]].drop_duplicates()
+    for model, task, curve in lines.itertuples(index=False):
+        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": looks[model]["color"]})}
+        rows = accuracies[(accuracies.model == model) & (accuracies.task == task)]
+        rows = rows[(rows.curve == curve) | rows.curve.isna()].sort_values("rank")
+        line = rows[rows["rank"].notna()]
+        axes.errorbar(
+            line["rank"],
+            line.value,
+            line.stderr,
+            label=f"{model}, {task}, {HEADS[curve]}",
+            linestyle=_DASHES[curve],
+            elinewidth=0.8,
+            **look,
+        )
+        for value in rows.value[rows["rank"].isna()]:
+            references = True
+            axes.axhline(value, color=look["color"], label=f"{model}, {task}, own head", **REFERENCE)
+    handles: list[Artist] = []
+    for task, metric in metrics.items():
+        look = {**of_tasks[task], **({} if len(looks) == 1 else {"color": GREY})}
+        handles.append(Line2D([], [], label=f"{task}, {metric}", linestyle="none", **look))
+    handles += [*_models(accuracies.model, looks, marker="none"), *_heads(heads)]
+    return [*handles, _own_head()] if references else handles
+
+
+def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
+    """Make the x axis one of ranks, with ticks at the highest and at others that leave room for their labels."""
+    axes.set_xlabel("rank of the LM head")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    span = math.log2(ranks.max() / ranks.min())
+    margin = max(0.5, 0.05 * span)
+    axes.set_xlim(ranks.min() / 2**margin, ranks.max() * 2**margin)
+    ticks: list[float] = []
+    for rank in sorted(set(ranks), reverse=True):
+        if not ticks or math.log2(ticks[-1] / rank) >= (span + 2 * margin) / _MOST_TICKS:
+            ticks.append(rank)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+
+
+def _models(models: Iterable[str], looks: Looks, **changes: Any) -> list[Artist]:
+    """Return the models for a legend; a single one is the figure's title."""
+    names = dict.fromkeys(models) if len(looks) > 1 else ()
+    return [Line2D([], [], label=name, **{**looks[name], **changes}) for name in names]
+
+
+def _heads(curves: Iterable[str]) -> list[Artist]:
+    there = set(curves)
+    return [
+        Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=said)
+        for curve, said in HEADS.items()
+        if curve in there
+    ]
+
+
+def _own_head() -> Artist:
+    return Line2D([], [], color=GREY, label="the model's own head", **REFERENCE)

@@ -1,0 +1,242 @@
+"""Figures of what becomes of models in training (Godey et al. 2024, Figs. 1 to 5). Imported only where one is wanted.
+
+Tables have a row for each checkpoint; those by step hold two steps or more of each model, above 0. Sizes are the
+parameters of each model that is drawn.
+
+Shapes: K checkpoints, L layers with the embeddings, S singular values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
+from lmsat_plugin.figures.model_looks import SEQUENTIAL, ModelLooks, colour_bar, shortened, size_words
+from lmsat_plugin.figures.style import (
+    BAND,
+    GREY,
+    MARKERS,
+    STYLE,
+    legend_below,
+    log_axis,
+    resize,
+    short_number,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from lmsat_plugin.analysis.checkpoint_values import Sizes
+
+BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
+"""How a best checkpoint is marked."""
+_LETTERS = 34
+_COLUMNS = 3
+_BAR = 0.8
+"""Inches for a colour bar."""
+_LEAST_GAP = 0.06
+"""Between names beside a panel, as a share of its height."""
+
+
+def step_axis(axes: Axes, steps: np.ndarray) -> None:
+    """Make the x axis one of training steps: linear, as the papers', or logarithmic where most steps are early."""
+    axes.set_xlabel("training step")
+    if np.median(steps) < steps.max() / 4:
+        log_axis(axes, "x")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def by_step_figure(
+    table: pd.DataFrame,
+    sizes: Sizes,
+    label: str,
+    best: Mapping[str, tuple[float, float]] | None = None,
+    log: bool = False,
+) -> Figure:
+    """Draw a value by training step, one line for each model (Godey et al. 2024, Figs. 1a and 5).
+
+    Args:
+        table: ``model, step, value, stderr``.
+        sizes: Of the models.
+        label: Of the value.
+        best: Step and value of the checkpoint to mark, by model.
+        log: Whether the y axis is logarithmic.
+    """
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        models = ModelLooks(sizes)
+        draw_by_step(axes, table, models)
+        axes.set_ylabel(label)
+        marks: list[Artist] = []
+        for model, (step, value) in (best or {}).items():
+            if model in sizes:
+                axes.plot([step], [value], **{**models.looks[model], **BEST}, zorder=5)
+                marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
+        if log:
+            log_axis(axes, "y")
+        if axes.collections:
+            marks.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error"))
+        models.finish(figure, [axes], marks)
+    return figure
+
+
+def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
+    """Draw values and, where they are known and models few, bands of a standard error by step."""
+    for model in models.sizes:
+        rows = table[table.model == model].sort_values("step")
+        look = models.line(model, len(rows))
+        axes.plot(rows.step, rows.value, label=model, **look)
+        if not models.many and rows.stderr.notna().any():
+            ends = rows.value - rows.stderr, rows.value + rows.stderr
+            axes.fill_between(rows.step, *ends, color=look["color"], alpha=BAND, linewidth=0)
+    step_axis(axes, table.step.to_numpy())
+
+
+def extrapolation_figure(points: pd.DataFrame, sizes: Sizes) -> Figure:
+    """Draw best and final losses against compute beside the law that larger models set (Godey et al. 2024, Fig. 1b).
+
+    ``points`` has ``model, kind`` (best or final), ``flops, observed, predicted``; a grey line joins each loss with
+    what the law says of its size and tokens.
+    """
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        models = ModelLooks(sizes)
+        final = points[points.kind == "final"].sort_values("flops")
+        axes.plot(final.flops, final.predicted, color=GREY, linestyle="--", linewidth=0.8)
+        axes.vlines(points.flops, points.predicted, points.observed, color=GREY, linewidth=0.5)
+        axes.plot(points.flops, points.predicted, linestyle="none", marker="_", markeredgecolor=GREY)
+        for row in points.to_dict("records"):
+            look = {**models.looks[row["model"]], "linestyle": "none"}
+            axes.plot(
+                [row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})}
+            )
+        axes.set_xlabel("compute 6ND (FLOP)")
+        axes.set_ylabel("loss (nats per token)")
+        log_axis(axes, "x")
+        marks: list[Artist] = [
+            Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")
+        ]
+        if (points.kind == "best").any():
+            marks.append(Line2D([], [], color=GREY, label="best checkpoint, where earlier", **BEST))
+        marks.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the law"))
+        models.finish(figure, [axes], marks)
+    return figure
+
+
+def anisotropy_figure(by_model: Mapping[str, np.ndarray], sizes: Sizes) -> Figure:
+    """Draw the mean cosine of representations by relative depth (Godey et al. 2024, Fig. 2).
+
+    ``by_model`` has the anisotropy of each layer, shape [L]: first the embeddings, last after the final norm.
+    """
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        models = ModelLooks(sizes)
+        for model, values_L in by_model.items():
+            axes.plot(np.linspace(0, 1, len(values_L)), values_L, **models.line(model, len(values_L)))
+        axes.set_xlabel("relative depth (0: embeddings, 1: last)")
+        axes.set_ylabel("anisotropy (mean cosine)")
+        axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
+        models.finish(figure, [axes])
+    return figure
+
+
+def loss_and_anisotropy_figure(table: pd.DataFrame, sizes: Sizes, label: str) -> Figure:
+    """Draw losses by step in the colour of the last layer's anisotropy (Godey et al. 2024, Fig. 3).
+
+    ``table`` has ``model, step, value, anisotropy``. More models than there are markers are named by their sizes.
+    """
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        models = ModelLooks(sizes)
+        norm = Normalize(0, 1)
+        last_values = {}
+        for model in sizes:
+            rows = table[table.model == model].sort_values("step")
+            last_values[model] = float(rows.value.iloc[-1])
+            axes.plot(rows.step, rows.value, color="#bbbbbb", linewidth=0.6, zorder=1)
+            marker = models.looks[model]["marker"]
+            dots = {"c": rows.anisotropy, "cmap": SEQUENTIAL, "norm": norm, "marker": marker, "s": 14}
+            axes.scatter(rows.step, rows.value, edgecolors="none", zorder=2, **dots)
+        axes.set_ylabel(label)
+        if (table.value > 0).all() and table.value.max() > 8 * table.value.min():
+            log_axis(axes, "y")
+        step_axis(axes, table.step.to_numpy())
+        markers: list[Artist] = []
+        if len(sizes) > len(MARKERS):
+            _name_ends(axes, last_values, sizes)
+        else:
+            for model, look in models.looks.items():
+                named = {"label": model, "marker": look["marker"]}
+                markers.append(Line2D([], [], color=GREY, linestyle="none", **named))
+        resize(figure, 1, legend_below(axes, markers))
+        bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
+        bar.set_label("last layer's anisotropy")
+    return figure
+
+
+def _name_ends(axes: Axes, last_values: Mapping[str, float], sizes: Sizes) -> None:
+    """Name models by their sizes where their lines end, as far as there is room."""
+    before = -np.inf
+    for model, value in sorted(last_values.items(), key=lambda item: item[1]):
+        at = axes.transAxes.inverted().transform(axes.transData.transform((0, value)))[1]
+        if at - before >= _LEAST_GAP:
+            before, size = at, sizes[model]
+            name = shortened(model) if size is None else size_words(size)
+            axes.text(1.01, at, name, transform=axes.transAxes, va="center", fontsize=6, color=GREY)
+
+
+def singular_values_figure(
+    by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], most: int = 100
+) -> Figure:
+    """Draw singular values of the LM head over training, in units of the largest (Godey et al. 2024, Fig. 4).
+
+    Args:
+        by_model: The steps [K], rising, and the singular values of each, shape [S], from large to small.
+        most: The index of the last to draw; the largest, which is 1 always, is left out.
+    """
+    columns = min(_COLUMNS, len(by_model))
+    rows = -(-len(by_model) // columns)
+    with rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        shares = {
+            model: np.array([values_S[1 : most + 1] / values_S[0] for values_S in spectra]).T
+            for model, (_, spectra) in by_model.items()
+        }
+        least = max(1e-4, min(float(one[one > 0].min()) for one in shares.values()))
+        norm = LogNorm(least, 1)
+        for index, (model, shares_SK) in enumerate(shares.items()):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            steps_K = by_model[model][0]
+            axes.set_title(wrapped(model, _LETTERS))
+            index_S = np.arange(1, len(shares_SK) + 1)
+            axes.pcolormesh(
+                steps_K, index_S, np.maximum(shares_SK, least), norm=norm, cmap=SEQUENTIAL, shading="nearest",
+                rasterized=True,
+            )  # fmt: skip
+            axes.grid(False)
+            axes.set_ylabel("singular value i")
+            step_axis(axes, steps_K)
+        resize(figure, columns, 0, rows)
+        bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        bar.set_label("sᵢ / s₀")
+    return figure

@@ -1,0 +1,245 @@
+"""A series of checkpoints through lm-eval: one model whose weights change, and tasks that they share."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import huggingface_hub.utils
+import lm_eval.api.model
+import lm_eval.api.task
+import lm_eval.models.huggingface
+import transformers
+from lm_eval import evaluator, simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
+from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
+from lm_eval.utils import handle_non_serializable, hash_string
+from tqdm import tqdm
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.measurement.forward import is_out_of_memory
+from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
+from lmsat_plugin.model.head_only import load_head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lmsat_plugin.harness.shared_tasks import SharedTasks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Series:
+    """One model after another, each evaluated as ``lm_eval --model lmsat`` would.
+
+    Args:
+        model_args: Arguments of ``--model lmsat``, the same for all checkpoints.
+        options: Arguments of lm-eval's ``simple_evaluate``: ``batch_size``, ``limit``, ``log_samples``, ...
+    """
+
+    model_args: dict[str, Any]
+    options: dict[str, Any]
+    lm: SaturationLM | None = None
+    _tokenizer: tuple[str, Any] = ("", None)
+    _memo: dict[Any, Any] = field(default_factory=dict)
+    _head_only: bool = False
+
+    def load(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        revision: str,
+        commit: str | None = None,
+        head_only: bool = False,
+    ) -> None:
+        """Load a checkpoint: its weights alone, where the model of the one before takes them.
+
+        ``head_only`` loads the LM head and nothing else, for tasks that look at no more.
+
+        Raises:
+            LmsatError: For a checkpoint that cannot be read, is incomplete, or has another vocabulary.
+        """
+        key = self._tokenizer_key(folder)
+        here = None if self._head_only or key != self._tokenizer[0] else self.lm
+        if head_only:
+            dtype = self.model_args.get("dtype", "auto")
+            head = load_head(
+                folder, dtype=None if dtype == "auto" else get_dtype(dtype), trust_remote_code=self._trusts
+            )
+            self._make(folder, key, head)
+        elif here is None or not here.load_weights(str(folder)):
+            self._make(folder, key, str(folder))
+        self._head_only = head_only
+        assert self.lm is not None
+        self.lm.pretrained, self.lm.revision = name, revision
+        for config in (self.lm.config, self.lm.model.config):
+            config._commit_hash = commit
+
+    def _make(self, folder: Path, key: str, pretrained: Any) -> None:
+        """Make a model anew, once the one before has given its memory back."""
+        self.lm = None
+        clear_torch_cache()
+        if key != self._tokenizer[0]:
+            self._memo = {}
+            self._tokenizer = (key, None)
+        arguments = dict(self.model_args)
+        arguments["tokenizer"] = self._tokenizer[1] or arguments.get("tokenizer")
+        if arguments["tokenizer"] is None and not isinstance(pretrained, str):
+            arguments["tokenizer"] = str(folder)
+        sizes = {key: self.options[key] for key in ("batch_size", "max_batch_size") if key in self.options}
+        self.lm = SaturationLM(pretrained, device=self.options.get("device"), **sizes, **arguments)
+        if not isinstance(pretrained, str):
+            # A model without weights has no device of its own.
+            self.lm._device = pretrained.get_output_embeddings().weight.device
+        self.lm.memo = self._memo
+        self._tokenizer = (key, self.lm.tokenizer)
+
+    @property
+    def _trusts(self) -> bool:
+        return bool(self.model_args.get("trust_remote_code"))
+
+    def _tokenizer_key(self, folder: Path) -> str:
+        """Return what two checkpoints of one tokenizer have in common."""
+        named = self.model_args.get("tokenizer")
+        if named is not None:
+            return f"named {named}"
+        digest = hashlib.sha256()
+        for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def tokenizer_key(self) -> str:
+        """What identifies the tokenizer of the checkpoint that is loaded."""
+        return self._tokenizer[0]
+
+    def evaluate(
+        self, tasks: SharedTasks, names: Sequence[str], num_fewshot: int | None, model_args: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
+
+        ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out, the batch is
+        halved until it holds one sequence.
+
+        Raises:
+            LmsatError: For a checkpoint that cannot be measured.
+        """
+        assert self.lm is not None
+        self.lm.lmsat_outcomes = []
+        while True:
+            tracker = EvaluationTracker()
+            try:
+                with _cached_environment():
+                    results = simple_evaluate(
+                        model=self.lm,
+                        model_args=model_args,
+                        tasks=list(names),
+                        num_fewshot=num_fewshot,
+                        task_manager=tasks,
+                        evaluation_tracker=tracker,
+                        **self.options,
+                    )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_batch(error)
+            clear_torch_cache()
+        if results is None:
+            return None
+        tracker.general_config_tracker.log_end_time()
+        return _as_written_by_lm_eval(results, tracker, model_args)
+
+    def _halve_batch(self, error: BaseException) -> None:
+        lm = self.lm
+        assert lm is not None
+        automatic = not isinstance(lm.batch_size_per_gpu, int)
+        size = lm.max_batch_size if automatic else lm.batch_size_per_gpu
+        if size <= 1:
+            raise LmsatError(
+                f"memory does not suffice for a batch of one ({first_sentence(error)}): "
+                "set max_length lower, load with dtype=bfloat16, or use a larger device"
+            ) from error
+        if automatic:
+            lm.max_batch_size = size // 2
+            lm.batch_sizes = {}
+        else:
+            lm.batch_size_per_gpu = size // 2
+        logger.warning("Out of memory: again with a batch of %d", size // 2)
+
+
+def _as_written_by_lm_eval(
+    results: dict[str, Any], tracker: EvaluationTracker, model_args: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what ``lm_eval --model lmsat`` writes, as plain JSON values, ``samples`` among them if kept."""
+    general = tracker.general_config_tracker
+    general.model_source = results["config"]["model"] = "lmsat"
+    for config in results.get("configs", {}).values():
+        if isinstance(config.get("metadata"), dict):
+            config["metadata"] = {**config["metadata"], **model_args}
+    hashes = {
+        task: hash_string("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples))
+        for task, samples in (results.get("samples") or {}).items()
+    }
+    results.update({"task_hashes": hashes, **asdict(general)})
+    return json.loads(json.dumps(results, default=handle_non_serializable, ensure_ascii=False))
+
+
+@contextmanager
+def _cached_environment() -> Iterator[None]:
+    """Let lm-eval ask for its environment once a process: it starts several programs for it each time."""
+    before = evaluator.add_env_info, evaluator.get_git_commit_hash
+    evaluator.add_env_info = lambda results: results.update(_environment())
+    evaluator.get_git_commit_hash = _git_hash
+    try:
+        yield
+    finally:
+        evaluator.add_env_info, evaluator.get_git_commit_hash = before
+
+
+@functools.cache
+def _environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    add_env_info(found)
+    return found
+
+
+@functools.cache
+def _git_hash() -> str | None:
+    # Outside a repository git would complain on the terminal.
+    here = Path.cwd()
+    return (
+        get_git_commit_hash() if any((folder / ".git").exists() for folder in (here, *here.parents)) else None
+    )
+
+
+class _PassingBar(tqdm):
+    """A bar that shows only what takes a while, only on a terminal, and goes when it is done."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        disable = kwargs.pop("disable", False) or not sys.stderr.isatty()
+        super().__init__(*args, **{"leave": False, "delay": 5, **kwargs, "disable": disable})
+
+
+def quiet() -> None:
+    """Silence lm-eval, transformers, datasets and huggingface_hub, for commands that show their own progress."""
+    for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
+        module.tqdm = _PassingBar
+    huggingface_hub.utils.disable_progress_bars()
+    datasets.disable_progress_bars()
+    for name in ("lm_eval", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

@@ -1,0 +1,162 @@
+"""How an lm-eval model answers probe requests: all tasks on one corpus in one forward pass."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.models.huggingface import HFLM
+from safetensors.numpy import save as to_safetensors
+from transformers import PreTrainedModel
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import safe_name, write_atomically
+from lmsat_plugin.harness.downstream import FILES
+from lmsat_plugin.hookspecs import CheckpointMeasured
+from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
+from lmsat_plugin.measurement.forward import Processes
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probe import CORPUS
+from lmsat_plugin.settings import closest, unknown_setting
+from lmsat_plugin.text.corpora import CorpusSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from lm_eval.api.instance import Instance
+
+    from lmsat_plugin.probe import Probe, Settings
+
+logger = logging.getLogger(__name__)
+
+# What lm-eval itself puts into a task's metadata.
+_LM_EVAL_METADATA = {"version", "config_source"}
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What a task asks of a model."""
+
+    probe: str
+    probe_settings: Settings
+    corpus_settings: CorpusSettings
+    limit: int | None
+    metadata: dict[str, Any]
+
+
+def run_probe_requests(
+    lm: HFLM, requests: Sequence[Instance], known_arguments: Collection[str] | None
+) -> list[dict[str, float]]:
+    """Answer the requests of all tasks: one dict of metrics each, the same on every process.
+
+    ``known_arguments`` are the model's own arguments, which lm-eval merges into the metadata; None if the
+    model does not know them. Arrays and provenance are left on the model, as ``lm.lmsat_outcomes``.
+    """
+    if lm.backend != "causal" or not isinstance(getattr(lm, "model", None), PreTrainedModel):
+        raise LmsatError(
+            f"{type(lm).__name__} holds no decoder-only transformers model, which lmsat needs: run with --model lmsat"
+        )
+    asked: list[ProbeRequest] = [request.args[1] for request in requests]
+    for request in asked:
+        check_metadata(request.metadata, known_arguments)
+    groups: dict[tuple[CorpusSettings, int | None], dict[str, Probe]] = {}
+    keys = {}
+    # A probe of weights alone goes along with any corpus: it comes last.
+    for index in sorted(range(len(asked)), key=lambda i: not plugins().probe(asked[i].probe).needs & CORPUS):
+        request, kind = asked[index], plugins().probe(asked[index].probe)
+        keys[index] = (request.corpus_settings, request.limit)
+        if groups and not kind.needs & CORPUS:
+            keys[index] = next(iter(groups))
+        made = groups.setdefault(keys[index], {}).setdefault(request.probe, kind(request.probe_settings))
+        if made.settings != request.probe_settings:
+            raise LmsatError(
+                f"two tasks ask for the probe '{request.probe}' on one corpus with different settings: "
+                "run them one after the other"
+            )
+    processes = Processes() if _is_tensor_parallel(lm) else Processes.current()
+    execution = Execution(
+        device=lm.device,
+        batch_size=lm.batch_size,
+        max_batch_size=lm.max_batch_size or 64,
+        max_length=lm._max_length,
+        prefix_token_id=lm.custom_prefix_token_id,
+        autocast=lm.mixed_precision_dtype,
+        processes=processes,
+        corpora=plugins().corpora,
+        origins=plugins().origins,
+        memo=getattr(lm, "memo", None),
+        name=f"{_name_of(lm)} {_revision_of(lm)}",
+    )
+    outcomes = {
+        key: measure_probes(lm.model, lm.tokenizer, probes, key[0], execution, limit=key[1])
+        for key, probes in groups.items()
+    }
+    lm.lmsat_outcomes = list(outcomes.values())
+    if processes.rank == 0:
+        _finish(lm, lm.lmsat_outcomes)
+    return [outcomes[keys[index]].measurements[request.probe].metrics for index, request in enumerate(asked)]
+
+
+def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
+    """Store the arrays and tell the plugins."""
+    name, revision = _name_of(lm), _revision_of(lm)
+    folder = getattr(lm, "arrays", None)
+    for outcome in outcomes:
+        # The measurement is made: neither a full disk nor a plugin may cost it.
+        if folder is not None and outcome.arrays:
+            try:
+                outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
+            except LmsatError as error:
+                logger.error("The arrays are lost: %s", error)
+        plugins().tell(CheckpointMeasured(name, revision, outcome.measurements, outcome.provenance))
+
+
+def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Path:
+    # Named by content: another measurement of the same checkpoint never overwrites it.
+    data = to_safetensors({key: value.copy() for key, value in outcome.arrays.items()})
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    path = folder / f"{safe_name(name)}__{safe_name(revision)}__{digest}.safetensors"
+    write_atomically(path, data)
+    return path.resolve()
+
+
+def provenance_of(lm: Any) -> dict[str, Any]:
+    """Return ``{"lmsat": ...}`` for the result file's config: a list for several corpora; nothing without probes."""
+    outcomes: list[Outcome] = getattr(lm, "lmsat_outcomes", [])
+    if not outcomes:
+        return {}
+    provenance = [outcome.provenance for outcome in outcomes]
+    return {"lmsat": provenance[0] if len(provenance) == 1 else provenance}
+
+
+def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
+    """Raise `LmsatError` for a key that is nobody's: neither lm-eval's, nor the model's, nor ours."""
+    settings = {*CorpusSettings.model_fields, *FILES}
+    for probe in plugins().probes.values():
+        settings |= probe.settings_type.model_fields.keys()
+    model = set(inspect.signature(HFLM.__init__).parameters) | set(known_arguments or ())
+    for key in sorted(metadata.keys() - settings - model - _LM_EVAL_METADATA):
+        # A plain HFLM hands what it does not know to transformers: only a likely misspelling is an error.
+        if known_arguments is not None or closest(key, settings):
+            raise unknown_setting(key, settings)
+        logger.warning("'%s' is no setting of lmsat; taken for a model argument", key)
+
+
+def _is_tensor_parallel(lm: HFLM) -> bool:
+    """Return whether every process holds a part of the model and sees the same data."""
+    return (
+        getattr(lm.model, "_tp_plan", None) is not None
+        and getattr(lm.model, "_device_mesh", None) is not None
+    )
+
+
+def _name_of(lm: HFLM) -> str:
+    return lm.pretrained if isinstance(lm.pretrained, str) else lm.model.config._name_or_path or "model"
+
+
+def _revision_of(lm: HFLM) -> str:
+    return str(getattr(lm, "revision", None) or "main")

@@ -1,0 +1,123 @@
+"""What the Hub holds, what of it lies in the user's own cache, and the Hub's refusals in one sentence."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.sweeps.weights import weight_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# What huggingface_hub, its HTTP library and hf_xet raise: the latter plain RuntimeErrors too.
+_HUB_ERRORS: tuple[type[BaseException], ...] = (
+    errors.HfHubHTTPError.__bases__[0],  # of the HTTP library, which is another from version to version
+    getattr(errors, "XetDownloadError", OSError),
+    *(OSError, ValueError, RuntimeError),
+)
+
+
+@contextmanager
+def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into `LmsatError`."""
+    try:
+        yield
+    except _HUB_ERRORS as error:
+        raise LmsatError(_sentence(error, repository, revision)) from error
+
+
+def _sentence(error: BaseException, repository: str, revision: str | None) -> str:
+    """Return what is wrong and what to do, for any error of the Hub."""
+    what = f"{repository} at {revision}" if revision else repository
+    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repository} is gated: accept the terms at https://huggingface.co/{repository}, then `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the Hub has no {repository}, or it is private: correct the name, or `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repository} has no revision {revision}: `lmsat checkpoints {repository}` lists them"
+    if isinstance(error, errors.HFValidationError):
+        return f"pretrained={repository} is no folder here and no name of the Hub: correct it"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return (
+            f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE=1 forbids to ask the Hub: "
+            "unset it, or give a folder"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space is left for {what}: free space, or choose another folder"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{what} cannot be saved as {error.filename} ({error.strerror}): choose another folder"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"the Hub refuses {what} (HTTP {status}): `hf auth login` with a token that may read it"
+    if status == 429:
+        return f"the Hub refuses {what} (HTTP 429, too many requests): wait a few minutes, or `hf auth login`"
+    if status is not None:
+        return f"the Hub answers HTTP {status} for {what}: try again later, or choose another revision"
+    return (
+        f"{what} cannot be had from the Hub ({first_sentence(error)}): check the connection, "
+        "set HF_HUB_OFFLINE=1 to use what is cached, or give a folder"
+    )
+
+
+def list_refs(repository: str) -> dict[str, str]:
+    """Return a repository's branches and tags with their commits; in offline mode, those in the cache.
+
+    Raises:
+        LmsatError: If the repository is not there, is closed to the user, or cannot be asked for.
+    """
+    with hub_errors(repository):
+        if constants.HF_HUB_OFFLINE and (cached := _cached_refs(repository)):
+            return cached
+        refs = HfApi().list_repo_refs(repository)
+        return {ref.name: ref.target_commit for ref in (*refs.tags, *refs.branches)}
+
+
+def file_sizes(repository: str, commit: str, revision: str | None = None) -> dict[str, int]:
+    """Return the files of a commit and their sizes in bytes, by one request; ``revision`` is what people call it.
+
+    Raises:
+        LmsatError: As `list_refs`.
+    """
+    with hub_errors(repository, revision or commit):
+        info = HfApi().model_info(repository, revision=commit, files_metadata=True)
+        return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
+def cached_snapshot(repository: str, commit: str, names: Iterable[str] | None = None) -> Path | None:
+    """Return the folder of the user's cache that holds these files of a commit; None if it does not.
+
+    Without ``names``, for where the Hub cannot be asked for them, it has to hold a configuration and whole weights.
+    """
+    folder = _cache(repository) / "snapshots" / commit
+    if names is None:
+        names = ["config.json"]
+        try:
+            weight_paths(folder)
+        except LmsatError:
+            return None
+    found = (try_to_load_from_cache(repository, name, revision=commit) for name in names)
+    return folder if all(isinstance(path, str) for path in found) else None
+
+
+def _cached_refs(repository: str) -> dict[str, str]:
+    cache = _cache(repository)
+    refs = {}
+    for path in sorted((cache / "refs").rglob("*")):
+        name, commit = path.relative_to(cache / "refs").as_posix(), ""
+        if path.is_file() and not name.startswith("refs/"):
+            commit = path.read_text("utf-8").strip()
+        if commit and (cache / "snapshots" / commit).is_dir():
+            refs[name] = commit
+    return refs
+
+
+def _cache(repository: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / "--".join(["models", *repository.split("/")])

@@ -1,0 +1,155 @@
+"""Text to train on, apart from the text that is measured, as a stream of final states.
+
+Shapes: N tokens, D width of the final states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.probe import FinalStates
+from lmsat_plugin.text.corpora import Corpus, load_corpus
+from lmsat_plugin.text.windows import tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from lmsat_plugin.measurement.forward import ForwardPass, Processes
+    from lmsat_plugin.probe import TokenBatch
+    from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
+    from lmsat_plugin.text.windows import TokenizedCorpus, Window
+
+# Text is the same where so many tokens in a row are the same.
+_SAME = 50
+# Licences and headings recur in any text.
+_MOST_OVERLAP = 0.1
+
+
+@dataclass(frozen=True)
+class FinalStateStream:
+    """The text to train on, and the forward pass that makes states of it. No gradient goes into the model."""
+
+    corpus: TokenizedCorpus
+    processes: Processes
+    forward: Callable[[Sequence[Window]], ForwardPass]
+
+    @property
+    def rank(self) -> int:
+        """Which of the processes that share the stream this one is, from 0."""
+        return self.processes.rank
+
+    def rounds(self, tokens: int, seed: int) -> list[list[Window]]:
+        """Deal the windows out, in a random order, to rounds of about ``tokens`` tokens, as far as they go."""
+        windows = self.corpus.windows
+        order = np.random.default_rng(seed).permutation(len(windows))
+        ends = np.cumsum([windows[index].scored for index in order])
+        number = max(1, round(ends[-1] / tokens))
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, number) / number)
+        return [[windows[index] for index in part] for part in np.split(order, cuts) if len(part)]
+
+    def states(self, windows: Sequence[Window]) -> FinalStates:
+        """Return the final states from which the windows' tokens are predicted: this process' share of them."""
+        ends = np.cumsum([window.scored for window in windows])
+        # Where the token of position 0 would stand: a window's last tokens are the ones that are predicted.
+        origins_W = torch.from_numpy(ends - [len(window) for window in windows])
+        seen: list[tuple[torch.Tensor, ...]] = []
+
+        def keep(states_ND: torch.Tensor, batch: TokenBatch) -> None:
+            places_N = origins_W.to(batch.documents_N.device)[batch.documents_N] + batch.positions_N
+            seen.append((states_ND.clone(), batch.targets_N, places_N))
+
+        numbered = [replace(window, document=index) for index, window in enumerate(windows)]
+        self.forward(numbered).run(seen.clear, on_final=keep)
+        if not seen:
+            return FinalStates(torch.zeros(0, 0), *(torch.zeros(0, dtype=torch.long) for _ in range(2)))
+        return FinalStates(*(torch.cat(column) for column in zip(*seen, strict=True)))
+
+
+@dataclass(frozen=True)
+class MeasuredText:
+    """The text that is measured, from which a training keeps apart."""
+
+    tokenized: TokenizedCorpus
+    read: Callable[[], Corpus]
+    """Returns the documents that ``tokenized`` was taken from."""
+    settings: CorpusSettings
+    tokenizer: PreTrainedTokenizerBase
+    sources: Mapping[str, CorpusSource]
+    """The registered named corpora."""
+
+    def load(self, settings: CorpusSettings) -> Corpus:
+        """Return the documents that other settings name. Raises as `load_corpus`."""
+        return load_corpus(settings, self.sources)
+
+
+def training_text(measured: MeasuredText, tokens: int, name: str | None, least: int) -> TokenizedCorpus:
+    """Return ``tokens`` tokens of the corpus ``name``, or of what the measured corpus holds besides.
+
+    Raises:
+        LmsatError: If there are fewer than ``least`` tokens, or the two share text.
+    """
+    settings, tokenized = measured.settings, measured.tokenized
+    given = name is not None and name != settings.corpus
+    wanted = settings.model_copy(update={"max_tokens": tokens, **({"corpus": name} if given else {})})
+    source = measured.load(wanted) if given else _rest(measured, tokens)
+    n_tokens = 0
+    if any(source.documents):
+        found = tokenize(source, wanted, measured.tokenizer, prefix=tokenized.prefix, window=tokenized.window)
+        n_tokens = found.n_tokens
+    # The last document is cut before a character that does not fit as a whole.
+    if n_tokens < least - 16:
+        where = f"train_corpus={name}" if given else f"corpus={settings.corpus}, beside the text measured,"
+        raise LmsatError(
+            f"the training wants {least:,} tokens, more than the {n_tokens:,} tokens that {where} has: "
+            f"set {'train_tokens' if given else 'train_tokens or max_tokens'} lower, or name a larger train_corpus"
+        )
+    if given and (share := shared_text(tokenized, found)) > _MOST_OVERLAP:
+        raise LmsatError(
+            f"{share:.0%} of the text measured is in train_corpus={name} too: name a train_corpus apart from it, "
+            "or none, for the rest of the corpus"
+        )
+    return found
+
+
+def _rest(measured: MeasuredText, tokens: int) -> Corpus:
+    """Return the documents that are not measured, and what was cut off the last one."""
+    settings, corpus = measured.settings, measured.read()
+    everything = corpus
+    if settings.corpus in measured.sources:
+        # It may give no more text than is asked for.
+        most = None if settings.max_tokens is None else settings.max_tokens + tokens
+        everything = measured.load(settings.model_copy(update={"max_tokens": most}))
+    taken = {corpus.documents[document.source] for document in measured.tokenized.documents}
+    rest = [text for text in everything.documents if text not in taken]
+    last = measured.tokenized.documents[-1]
+    cut = corpus.documents[last.source].encode("utf-8", "surrogatepass")[last.n_bytes :]
+    return Corpus(settings.corpus, (*rest, cut.decode("utf-8", "replace")))
+
+
+def shared_text(one: TokenizedCorpus, other: TokenizedCorpus) -> float:
+    """Return which share of the stretches of 50 tokens of one corpus the other holds, wherever they begin."""
+    mine = np.concatenate([_rolling_hashes(document.tokens)[::_SAME] for document in one.documents])
+    found = np.zeros(len(mine), bool)
+    for document in other.documents:
+        found |= np.isin(mine, _rolling_hashes(document.tokens))
+    return float(found.mean()) if len(mine) else 0.0
+
+
+def _rolling_hashes(tokens: np.ndarray) -> np.ndarray:
+    """Return a polynomial hash modulo 2⁶⁴ of each stretch of 50 tokens, shape [tokens − 49]."""
+    if len(tokens) < _SAME:
+        return np.empty(0, np.uint64)
+    base = np.uint64(0x9E3779B97F4A7C15)
+    mixed = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(31)
+    hashes = np.zeros(len(tokens) - _SAME + 1, np.uint64)
+    for offset in range(_SAME):
+        hashes = hashes * base + mixed[offset : offset + len(hashes)]
+    return hashes

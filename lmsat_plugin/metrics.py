@@ -1,0 +1,90 @@
+"""What is known of each metric: its better direction, its range, its unit, and how chance follows."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Chance = Literal["guess", "missed guess", "zero"]
+"""How the value of a guess follows from g, the share of right options: it is g, 1 − g, or 0."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, whatever task it is of. What is not known is None, or empty."""
+
+    name: str
+    higher_is_better: bool | None = None
+    low: float | None = None
+    high: float | None = None
+    """The range of its values."""
+    unit: str = ""
+    chance: Chance | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share or a probability, from 0 to 1."""
+        return self.unit in ("proportion", "probability")
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it compares with chance: it grows with ability, or is the Brier score."""
+        return self.higher_is_better is True or self.chance == "missed guess"
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether two values compare by their ratio, as perplexities do."""
+        return _PERPLEXITY.search(self.name) is not None
+
+
+_PERPLEXITY = re.compile(r"(^|_)(ppl|perplexity)($|_)")
+
+
+_ANY = math.inf
+_ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | None], ...] = (
+    ("acc acc_norm acc_bytes acc_mutual_info", True, 0, 1, "proportion", "guess"),
+    ("exact_match em pass@1", True, 0, 1, "proportion", "zero"),
+    ("f1", True, 0, 1, "", "zero"),
+    ("correct_choice_prob", True, 0, 1, "probability", "guess"),
+    ("brier_score", False, 0, 2, "", "missed guess"),
+    ("logprob_margin", True, None, None, "nats", None),
+    ("mcc", True, -1, 1, "", None),
+    ("bleu rouge1 rouge2 rougeL chrf", True, None, None, "", None),
+    ("perplexity word_perplexity byte_perplexity ppl", False, 1, _ANY, "", None),
+    ("unigram_normalised_perplexity", False, 0, _ANY, "", None),
+    ("loss", False, 0, _ANY, "nats per token", None),
+    ("bits_per_byte", False, 0, _ANY, "bits per byte", None),
+    ("unigram_loss", None, 0, _ANY, "nats per token", None),
+    ("tokens bytes", None, 0, _ANY, "count", None),
+    ("singular_entropy singular_entropy_linear", None, 0, _ANY, "nats", None),
+    ("effective_rank effective_rank_last stable_rank", None, 1, _ANY, "", None),
+    ("condition_number top_singular_ratio", None, 1, _ANY, "", None),
+    ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
+)
+"""Names, better direction, range, unit, chance."""
+_KNOWN = {
+    name: Metric(name=name, higher_is_better=higher, low=low, high=high, unit=unit, chance=chance)
+    for names, higher, low, high, unit, chance in _ROWS
+    for name in names.split()
+}
+ACCURACIES = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
+"""Shares of right answers and the like; the first that a task has stands for it."""
+
+
+def metric(name: str) -> Metric:
+    """Return what is known of a metric; of an unknown one, only its name."""
+    return _KNOWN.get(name) or Metric(name=name)
+
+
+def directions(*names: str) -> dict[str, bool]:
+    """Return whether higher values are better, of those of the metrics that have a better direction."""
+    found = {name: metric(name).higher_is_better for name in names}
+    return {name: higher for name, higher in found.items() if higher is not None}
+
+
+def axis_label(name: str) -> str:
+    """Return what an axis of a metric says: its name, and its unit in brackets."""
+    unit = metric(name).unit
+    return f"{name} ({unit})" if unit and not metric(name).is_share else name

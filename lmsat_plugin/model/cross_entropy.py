@@ -1,0 +1,97 @@
+"""The loss of each token from its hidden state, without ever holding the logits of a batch.
+
+Shapes: N tokens, D width, V rows of the head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lmsat_plugin.model.anatomy import Head
+
+# The tile of logits that exists at one time. On a CPU it should stay in the cache between the product and the
+# exponential; on a GPU it should fill the device.
+_CPU_TILE = (2048, 1024)
+_GPU_TILE = (8192, 8192)
+
+
+class TokenScores:
+    """Losses and hits of tokens, gathered from the tiles of their logits as these go by."""
+
+    def __init__(self, targets_N: torch.Tensor) -> None:
+        self._targets_N = targets_N
+        self._target_N = torch.zeros(len(targets_N), device=targets_N.device)
+        self._largest_N = torch.full_like(self._target_N, -torch.inf)
+        self._log_sums: list[torch.Tensor] = []
+
+    def add(self, logits_NV: torch.Tensor, start: int) -> None:
+        """See the logits of the vocabulary's rows from ``start`` on. They are overwritten."""
+        columns_N = self._targets_N - start
+        inside_N = (columns_N >= 0) & (columns_N < logits_NV.shape[1])
+        found_N = logits_NV.gather(1, columns_N.clamp(0, logits_NV.shape[1] - 1)[:, None])[:, 0]
+        log_sum_N, largest_N = _log_sum_exp(logits_NV)
+        self._target_N = torch.where(inside_N, found_N, self._target_N)
+        self._largest_N = torch.maximum(self._largest_N, largest_N)
+        self._log_sums.append(log_sum_N)
+
+    @property
+    def log_sum_N(self) -> torch.Tensor:
+        """The logarithm of each token's sum of exponentials, float64."""
+        return torch.logsumexp(torch.stack(self._log_sums), 0)
+
+    @property
+    def losses_N(self) -> torch.Tensor:
+        """Each token's −log p in nats, float64."""
+        return self.log_sum_N - self._target_N.double()
+
+    @property
+    def hits_N(self) -> torch.Tensor:
+        """Whether no token of the vocabulary is more probable than the target."""
+        return self._target_N >= self._largest_N
+
+
+def tile_shape(device: torch.device) -> tuple[int, int]:
+    """Return how many tokens × rows of the vocabulary a tile of logits has."""
+    return _GPU_TILE if device.type == "cuda" else _CPU_TILE
+
+
+def score_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> Iterator[TokenScores]:
+    """Yield the scores of the tokens, some of them at a time, in order.
+
+    The logits are computed and exponentiated in float32 or better, a tile of tokens × vocabulary at a time;
+    the tiles' log-sums are joined in float64. The whole vocabulary is in the denominator, padded rows too.
+    """
+    targets_N = targets_N.to(head.weight_VD.device)
+    rows, columns = tile_shape(head.weight_VD.device)
+    vocabulary = head.weight_VD.shape[0]
+    for first in range(0, len(targets_N), rows):
+        hidden = head.prepare(hidden_ND[first : first + rows])
+        scores = TokenScores(targets_N[first : first + rows])
+        for start in range(0, vocabulary, columns):
+            scores.add(head.logits(hidden, start, min(start + columns, vocabulary)), start)
+        yield scores
+
+
+def token_losses(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> torch.Tensor:
+    """Return −log softmax(head(hidden))[target] in nats, float64, shape [N]; see `score_tokens`."""
+    losses = [scores.losses_N for scores in score_tokens(hidden_ND, targets_N, head)]
+    return torch.cat(losses) if losses else hidden_ND.new_zeros(0, dtype=torch.float64)
+
+
+def losses_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Return −log softmax(logits)[target] in nats, float64, shape [N], from a model's own logits."""
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    target = logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0].double()
+    return _log_sum_exp(logits_NV.clone())[0] - target
+
+
+def _log_sum_exp(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log Σ exp over each row in float64, and each row's maximum, shape [N]; the logits are overwritten."""
+    largest = logits_NV.amax(1, keepdim=True)
+    sums = logits_NV.sub_(largest).exp_().sum(1)
+    return sums.double().log_() + largest[:, 0].double(), largest[:, 0]

@@ -1,0 +1,1 @@
+"""The report: one HTML page with verdicts, figures and tables."""

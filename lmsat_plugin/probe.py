@@ -1,0 +1,219 @@
+"""What a probe is: it declares what it needs, sees it go by, and yields a measurement.
+
+Shapes: N tokens of one batch that are scored, D width of a layer.
+"""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+import torch
+import torchmetrics
+
+from lmsat_plugin.model.anatomy import head_weight
+from lmsat_plugin.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lmsat_plugin.model.anatomy import Head
+    from lmsat_plugin.text.windows import TokenizedCorpus, Window
+
+
+class Need(enum.Flag):
+    """What a probe needs. The engine provides it, once for all probes that need it."""
+
+    WEIGHTS = enum.auto()
+    """The model's weights, in `Subject.model`."""
+    TOKENS = enum.auto()
+    """The corpus as tokens, in `Subject.corpus`; no forward pass."""
+    HIDDEN_STATES = enum.auto()
+    """`Probe.update_hidden` for every layer of every batch."""
+    TOKEN_LOSSES = enum.auto()
+    """`Probe.update_losses` for every batch."""
+    GRADIENTS = enum.auto()
+    """The probe runs backward passes of its own over `Subject.corpus` in `Probe.finish`."""
+    TRAINING_STREAM = enum.auto()
+    """Text to train on besides the corpus to measure, by `Subject.open_training`."""
+    FINAL_STATES = enum.auto()
+    """`Probe.update_final` for every batch, and `Subject.head`, which makes logits of these states."""
+    HEAD = enum.auto()
+    """The LM head's weight, in `Subject.head_weight_VD`. If nothing needs more, nothing more is loaded."""
+
+
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
+CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS | Need.TRAINING_STREAM
+
+
+@dataclass(frozen=True)
+class FinalStates:
+    """Final states of a stretch of text, as far as this process has them."""
+
+    states_ND: torch.Tensor
+    targets_N: torch.Tensor
+    places_N: torch.Tensor
+    """Where each token stands in the stretch: the same whatever the number of processes."""
+
+
+class TrainingStream(Protocol):
+    """Text to train on, apart from the text that is measured, as a stream of final states."""
+
+    @property
+    def corpus(self) -> TokenizedCorpus:
+        """The tokens to train on."""
+
+    @property
+    def rank(self) -> int:
+        """Which of the processes that share the stream this one is, from 0."""
+
+    def rounds(self, tokens: int, seed: int) -> list[list[Window]]:
+        """Deal the windows out, in a random order, to rounds of about ``tokens`` tokens, as far as they go."""
+
+    def states(self, windows: Sequence[Window]) -> FinalStates:
+        """Return the final states from which the windows' tokens are predicted: this process' share of them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: one checkpoint on one corpus."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    vocab_rows: int
+    """Rows of the head that belong to a token of the tokenizer; the rest is padding."""
+    device: torch.device
+    synchronise: bool
+    """Whether several processes share the corpus, so that sums have to be added across them."""
+    layer_widths: tuple[int, ...] = ()
+    """Width of each layer's states, embeddings first; empty if no probe of this run needs a forward pass."""
+    corpus: TokenizedCorpus | None = None
+    """The tokens; None if no probe of this run needs a corpus."""
+    head: Head | None = None
+    """The map from final states to logits; None if no probe of this run needs final states."""
+    open_training: Callable[[int, str | None, int], TrainingStream] | None = None
+    """``open_training(tokens, name, least)``: text to train on, of the corpus of this name or, for None, of the rest
+    of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
+    name: str = "model"
+    """What the checkpoint is called, its revision included."""
+
+    @property
+    def head_weight_VD(self) -> torch.Tensor:
+        """The LM head's weight, padding included. Raises `LmsatError` for a model without one."""
+        return head_weight(self.model)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The scored tokens of one batch, in a fixed order. All tensors are on one device, of length N."""
+
+    targets_N: torch.Tensor
+    """Token ids that are predicted."""
+    documents_N: torch.Tensor
+    """Index of each token's document in `Subject.corpus`."""
+    positions_N: torch.Tensor
+    """Number of tokens of the window before the one that predicts: 0 sees only the first."""
+
+
+@dataclass
+class Measurement:
+    """What a probe found: scalars by name, and arrays by name."""
+
+    metrics: dict[str, float]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How it was made, beyond the settings: goes into the provenance."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class Probe(ABC, Generic[SettingsT]):
+    """One measurement of a checkpoint.
+
+    The engine makes an instance per checkpoint and corpus, and calls `prepare`, then `start`, then `update_hidden`,
+    `update_final` and `update_losses` as often as there is something new (see `Need`), then `finish`. A pass that
+    runs out of memory is begun again with `start`.
+    """
+
+    name: ClassVar[str]
+    """The probe's name; its lm-eval task is ``lmsat_<name>``."""
+    version: ClassVar[int] = 1
+    """Raised when the numbers change for the same checkpoint and settings."""
+    needs: ClassVar[Need]
+    settings_type: ClassVar[type[Settings]] = Settings
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+    """For metrics that have a better direction. Geometry has none."""
+
+    def __init__(self, settings: SettingsT | None = None) -> None:
+        self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
+
+    def prepare(self, subject: Subject) -> None:
+        """Do what comes before the pass over the corpus, such as training. Called once."""
+
+    @abstractmethod
+    def start(self, subject: Subject) -> None:
+        """Make the state empty, for this checkpoint and corpus."""
+
+    def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """See a layer's states of a batch: 0 is the embeddings, the last is after the final norm.
+
+        Each row is the state from which the target in ``batch`` is predicted. The tensor belongs to the
+        model: copy what is to be kept.
+        """
+
+    def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        """See the last layer's states of a batch, after the final norm: what `Subject.head` takes."""
+
+    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
+        """See the losses of a batch's tokens, in nats, float64."""
+
+    @abstractmethod
+    def finish(self) -> Measurement:
+        """Return the measurement. Called once per process; all processes return the same.
+
+        Raises `LmsatError` for a result that is not finite, naming the layer or the document.
+        """
+
+
+class Sums(torchmetrics.Metric):
+    """Named float64 sums that add up across batches and, when computed, across processes.
+
+    ``Sums(subject, total=(), by_layer=(n,))`` makes zeros of those shapes; `update` adds to them.
+    """
+
+    full_state_update = False
+
+    def __init__(self, subject: Subject, **shapes: tuple[int, ...]) -> None:
+        super().__init__(sync_on_compute=subject.synchronise)
+        for name, shape in shapes.items():
+            self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.names = tuple(shapes)
+        # Apple's GPUs have no float64.
+        self.to("cpu" if subject.device.type == "mps" else subject.device)
+
+    def update(self, **increments: torch.Tensor) -> None:
+        """Add tensors to the sums of these names."""
+        for name, increment in increments.items():
+            total = getattr(self, name)
+            total += increment.to(total.device, total.dtype)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Return all sums, added up over the processes, on the CPU."""
+        return {name: getattr(self, name).cpu() for name in self.names}
+
+    def totals(self) -> dict[str, torch.Tensor]:
+        """Return `compute` in the shapes the sums were made with.
+
+        torchmetrics makes scalars of single values, and warns of a process that got no batch.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")
+            sums = self.compute()
+        return {name: value.reshape(getattr(self, name).shape) for name, value in sums.items()}

@@ -1,0 +1,160 @@
+"""The gradients of sequences, one at a time: what stays of each is its norm and a sketch, and of all their sum.
+
+Shapes: K sequences, G groups of them, X entries of a sketch, E entries of a gradient.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed
+from torch.nn import functional
+
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lmsat_plugin.text.windows import Window
+
+_HALVES = (torch.float16, torch.bfloat16)
+_TRAINABLE = (*_HALVES, torch.float32, torch.float64)
+# A prime, so that no column of a matrix falls into few entries.
+SKETCH = 262_147
+_PIECE = 16 * SKETCH
+
+
+@contextmanager
+def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
+    """Give the parameters of floating point, each once, ready for gradients in float32 or better, without dropout.
+
+    Frozen ones are among them, quantised ones are not. On the way out, also after an error, the model is as it
+    was: the tensors of half types themselves, flags, modes, gradients.
+
+    Raises `LmsatError` if no parameter can have a gradient, or where processes hold parts of them.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.dtype in _TRAINABLE]
+    if not parameters:
+        raise LmsatError(
+            "no parameter of the model is of floating point, so that none has a gradient: load it unquantised"
+        )
+    if any(hasattr(parameter, "full_tensor") for parameter in parameters):
+        raise LmsatError(
+            "each process holds a part of the model, whose gradients have no norm there: run without tp_plan"
+        )
+    halves = [(t, t.data) for t in (*parameters, *model.buffers()) if t.dtype in _HALVES]
+    states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        for parameter in parameters:
+            parameter.grad = None
+        for tensor, data in halves:
+            tensor.data = data.float()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield parameters
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
+        for tensor, data in halves:
+            tensor.data = data
+        for parameter, required, gradient in states:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
+        for module, training in modes:
+            module.training = training
+
+
+class GradientSum:
+    """The sum of gradients, taken from the parameters as backward passes leave them there.
+
+    The parameters' ``grad`` stays empty. `close` removes the hooks.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
+        """Make the sum empty; norms and sketches are of float64, on ``device``."""
+        self._sums = [torch.zeros_like(parameter) for parameter in parameters]
+        generator = torch.Generator().manual_seed(0)
+        self._signs = torch.randint(2, (_PIECE,), generator=generator, dtype=torch.int8) * 2 - 1
+        self._shifts = [
+            torch.randint(SKETCH, (-(-parameter.numel() // _PIECE),), generator=generator).tolist()
+            for parameter in parameters
+        ]
+        self._device = device
+        self._begin()
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(self._taker(index))
+            for index, parameter in enumerate(parameters)
+        ]
+
+    def _begin(self) -> None:
+        self._squared = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sketch_X = torch.zeros(SKETCH, dtype=torch.float64, device=self._device)
+
+    def _taker(self, index: int) -> Callable[[torch.Tensor], None]:
+        def take(parameter: torch.Tensor) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            self._sums[index] += gradient
+            self._squared += _squared_norm(gradient).to(self._device)
+            self._sketch(gradient, self._shifts[index])
+
+        return take
+
+    def _sketch(self, gradient: torch.Tensor, shifts: Sequence[int]) -> None:
+        self._signs = self._signs.to(gradient.device)
+        for piece_E, shift in zip(gradient.flatten().split(_PIECE), shifts, strict=True):
+            whole, rest = divmod(len(piece_E), SKETCH)
+            signed_E = piece_E * self._signs[: len(piece_E)]
+            if whole:
+                rows = signed_E[: whole * SKETCH].view(whole, SKETCH)
+                self._sketch_X += rows.sum(0).roll(shift).to(self._sketch_X)
+            start = shift % (SKETCH - rest)
+            self._sketch_X[start : start + rest] += signed_E[whole * SKETCH :].to(self._sketch_X)
+
+    def add(self, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add a loss' gradient; return its squared norm, [], and its sketch, [X], both float64.
+
+        The sketch is linear in the gradient: entries with signs drawn at random, added up in 262,147 places (a count
+        sketch, Charikar et al. 2002). The product of two has that of the gradients as its mean, and a standard
+        deviation of about 0.002 of the product of their norms.
+        """
+        self._begin()
+        loss.backward()
+        return self._squared, self._sketch_X
+
+    def squared_norm(self, synchronise: bool) -> float:
+        """Return the squared norm of the sum, over all processes if ``synchronise``. Called once."""
+        total = 0.0
+        for gradient in self._sums:
+            if synchronise:
+                torch.distributed.all_reduce(gradient)
+            total += float(_squared_norm(gradient))
+        return total
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:
+    """Return Σ g², its pieces' sums added in float64 (where Apple's GPUs have none, on the CPU)."""
+    norms = [torch.linalg.vector_norm(piece_E) for piece_E in gradient.flatten().split(_PIECE)]
+    stacked = torch.stack(norms)
+    return (stacked.cpu() if stacked.device.type == "mps" else stacked).double().square().sum()
+
+
+def sequence_loss(model: PreTrainedModel, window: Window, device: torch.device) -> torch.Tensor:
+    """Return −Σ ln p over the scored tokens of a window, nats, from logits of float32 or better."""
+    tokens = torch.from_numpy(window.tokens).long().to(device)
+    logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -window.scored :]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(logits, tokens[-window.scored :].to(logits.device), reduction="sum")

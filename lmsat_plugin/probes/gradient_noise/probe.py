@@ -1,0 +1,231 @@
+"""The noise of the gradient: how large a batch has to be before a larger one stops helping.
+
+Shapes: K sequences, G groups of them, X entries of a sketch; a leading ``…`` is any shape.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import PositiveInt
+
+from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.measurement.forward import Processes, is_out_of_memory
+from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums
+from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
+from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.windows import Window
+
+if TYPE_CHECKING:
+    from lmsat_plugin.text.windows import TokenizedCorpus
+
+logger = logging.getLogger(__name__)
+
+_LEAST_SEQUENCES = 4
+_USUAL_SEQUENCE, _USUAL_SEQUENCES = 512, 16
+# Sketches take two megabytes each: of more sequences than this, several share one.
+_MOST_GROUPS = 32
+
+
+class GradientNoiseSettings(Settings):
+    """What ``--metadata`` can set."""
+
+    noise_tokens: PositiveInt = 8192
+    """Sequences are drawn until they score so many tokens, each once; each token costs three of a forward pass."""
+    noise_sequence: PositiveInt | None = None
+    """Tokens of a sequence, cut to the window of the run; by default 512, or a sixteenth of fewer tokens than 8,192."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientNoise:
+    """Unbiased estimates of |G|² and tr Σ (McCandlish et al. 2018, App. A.1), of any shape […]."""
+
+    squared_norm: Any
+    """|G|², G the expectation of the gradient of the mean loss; the estimate may be negative."""
+    trace: Any
+    """tr Σ for a batch of one token: that of a batch of B independent ones is tr Σ / B."""
+
+    @classmethod
+    def of(cls, total: Any, squares: Any, tokens: Any, tokens_squared: Any) -> GradientNoise:
+        """Return the estimates from gradients s_i of summed losses, of sequences of n_i tokens.
+
+        ``total`` is |Σ s_i|², ``squares`` Σ |s_i|², ``tokens`` N = Σ n_i, ``tokens_squared`` Σ n_i². These are the
+        paper's formulas, |G|² = (B_big |G_big|² − B_small |G_small|²)/(B_big − B_small) and
+        tr Σ = (|G_small|² − |G_big|²)/(1/B_small − 1/B_big), with B_big = N, |G_big|² = |Σ s_i|²/N²,
+        |G_small|² = Σ |s_i|²/Σ n_i² and B_small = Σ n_i²/N: for equal lengths one sequence and the plain mean. For
+        any lengths |G|² is then Σ_{i≠j} s_i·s_j / Σ_{i≠j} n_i n_j and tr Σ is Σ_i tr Cov(s_i)/N, in expectation, if
+        the s_i are independent with means n_i G; tokens within a sequence need not be.
+        """
+        pairs = tokens**2 - tokens_squared
+        return cls((total - squares) / pairs, tokens * (squares - total * tokens_squared / tokens**2) / pairs)
+
+    @property
+    def critical_batch(self) -> Any:
+        """B_simple = tr Σ / |G|², in tokens."""
+        return self.trace / self.squared_norm
+
+
+def jackknife(without_G: np.ndarray) -> float:
+    """Return a standard error from the estimates without each of G groups: √((G−1)/G Σ (x_g − mean)²)."""
+    groups = len(without_G)
+    return math.sqrt((groups - 1) / groups * float(((without_G - without_G.mean()) ** 2).sum()))
+
+
+class GradientNoiseProbe(Probe[GradientNoiseSettings]):
+    """The gradient noise scale B_simple = tr Σ/|G|² (McCandlish et al. 2018, 1812.06162, eq. 2.9, App. A.1).
+
+    Documents are cut into sequences of ``noise_sequence`` tokens, of which the last may be shorter
+    (`GradientNoise.of` takes any lengths); no token sees the sequence before its own, but for one token (at the
+    document's beginning the prefix token). They are drawn in a random order that is always the same. One backward
+    pass each, in float32 or better, without dropout, over all parameters of floating point, frozen ones too, a
+    shared one once.
+
+    Metrics: ``gradient_norm_squared``, the unbiased |G|², and ``noise_trace``, tr Σ for one token, both with their
+    standard errors; average these two over measurements, and divide afterwards. ``critical_batch_tokens``, their
+    ratio, and ``gradient_norm``, the root, with theirs. ``kaplan_critical_batch_tokens`` = B_*/L^(1/α_B), B_* = 2·10⁸
+    tokens, α_B = 0.21 (Kaplan et al. 2020, eq. 1.4), for the loss L of the same sequences; it was fitted on WebText2
+    with GPT-2's tokenizer.
+
+    Where |G|² is not above its standard error the noise drowns the gradient: ``critical_batch_tokens`` and
+    ``gradient_norm`` are then left out, with a fact ``drowned`` in the provenance and a warning.
+
+    Standard errors are by jackknife over the sequences (over 32 groups where there are more), from sketches of the
+    gradients, which costs them a few per cent. Where noise dominates that of |G|² is about 1.5 times
+    too great.
+    """
+
+    name = "gradient_noise"
+    needs = Need.GRADIENTS
+    settings_type = GradientNoiseSettings
+
+    def prepare(self, subject: Subject) -> None:
+        """Draw the sequences. Raises `LmsatError` for fewer than four."""
+        assert subject.corpus is not None
+        self.subject = subject
+        tokens = min(self.settings.noise_tokens, subject.corpus.n_tokens)
+        usual = min(_USUAL_SEQUENCE, max(1, tokens // _USUAL_SEQUENCES))
+        length = min(self.settings.noise_sequence or usual, subject.corpus.window)
+        self.length = min(length, position_limit(subject.model) or length)
+        self.sequences = self._draw(subject.corpus)
+        if len(self.sequences) < _LEAST_SEQUENCES:
+            raise LmsatError(
+                f"noise_tokens={self.settings.noise_tokens} of a corpus of {subject.corpus.n_tokens} tokens are only "
+                f"{len(self.sequences)} sequences of {self.length}, and the noise needs {_LEAST_SEQUENCES}: "
+                "set noise_sequence lower, or take more text"
+            )
+
+    def start(self, subject: Subject) -> None:
+        """Make the sums empty."""
+        groups = min(len(self.sequences), _MOST_GROUPS)
+        self.sums = Sums(
+            subject, squares=(len(self.sequences),), sketches=(groups, SKETCH), nats=(len(self.sequences),)
+        )
+
+    def _draw(self, corpus: TokenizedCorpus) -> list[Window]:
+        stretches = []
+        for index, document in enumerate(corpus.documents):
+            tokens = np.concatenate([[corpus.prefix], document.tokens])
+            for start in range(0, len(tokens) - 1, self.length):
+                stretch = tokens[start : start + self.length + 1]
+                stretches.append(Window(index, stretch, len(stretch) - 1))
+        random.Random(0).shuffle(stretches)
+        drawn, tokens_drawn = 0, 0
+        while drawn < len(stretches) and tokens_drawn < self.settings.noise_tokens:
+            tokens_drawn += stretches[drawn].scored
+            drawn += 1
+        return stretches[:drawn]
+
+    def finish(self) -> Measurement:
+        """Run the backward passes. Raises `LmsatError` for want of memory, or of finite gradients."""
+        model = self.subject.model
+        try:
+            with differentiable(model) as parameters:
+                total = self._pass(parameters)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise LmsatError(
+                f"memory does not suffice for the gradient of {type(model).__name__} in float32 on a sequence of "
+                f"{self.length} tokens: set noise_sequence lower, or use a larger device"
+            ) from error
+        return self._measurement(total, {"parameters": sum(p.numel() for p in parameters)})
+
+    def _pass(self, parameters: list[Any]) -> float:
+        """Add up the sequences that are this process' share; return |Σ s_i|² of all."""
+        processes = Processes.current() if self.subject.synchronise else Processes()
+        gradients = GradientSum(parameters, self.sums.device)
+        try:
+            for index in range(processes.rank, len(self.sequences), processes.size):
+                loss = sequence_loss(self.subject.model, self.sequences[index], self.subject.device)
+                squared, sketch_X = gradients.add(loss)
+                self.sums.squares[index] += squared
+                self.sums.sketches[index % len(self.sums.sketches)] += sketch_X
+                self.sums.nats[index] += loss.detach().to(self.sums.nats)
+        finally:
+            gradients.close()
+        return gradients.squared_norm(self.subject.synchronise)
+
+    def _measurement(self, total: float, facts: dict[str, Any]) -> Measurement:
+        sums = {name: value.numpy() for name, value in self.sums.totals().items()}
+        squares_K, sketches_GX, nats_K = sums["squares"], sums["sketches"], sums["nats"]
+        for values_K, what in ((nats_K, "loss"), (squares_K, "gradient")):
+            if not np.isfinite(values_K).all():
+                label = self._label(int(np.flatnonzero(~np.isfinite(values_K))[0]))
+                raise LmsatError(
+                    f"the {what} of document {label} is not finite: the checkpoint is broken; leave it out"
+                )
+        tokens_K = np.array([window.scored for window in self.sequences], dtype=np.float64)
+        tokens = tokens_K.sum()
+        found = GradientNoise.of(total, squares_K.sum(), tokens, (tokens_K**2).sum())
+
+        groups_K = np.arange(len(tokens_K)) % len(sketches_GX)
+
+        def without_G(values_K: np.ndarray) -> np.ndarray:
+            return values_K.sum() - np.bincount(groups_K, values_K)
+
+        # |Σ s_i|² is known: the sketches only say how a group's part of it differs from its share of the tokens.
+        rest_G, all_X = without_G(tokens_K) / tokens, sketches_GX.sum(0)
+        own_GX = sketches_GX - (1 - rest_G[:, None]) * all_X
+        total_G = rest_G**2 * total - 2 * rest_G * (own_GX @ all_X) + (own_GX**2).sum(1)
+        without = GradientNoise.of(total_G, without_G(squares_K), without_G(tokens_K), without_G(tokens_K**2))
+        stderr = jackknife(without.squared_norm)
+        loss = nats_K.sum() / tokens
+        metrics = {
+            "gradient_norm_squared": found.squared_norm,
+            "gradient_norm_squared_stderr": stderr,
+            "noise_trace": found.trace,
+            "noise_trace_stderr": jackknife(without.trace),
+            "kaplan_critical_batch_tokens": critical_batch(loss),
+        }
+        facts |= {
+            "sequences": len(tokens_K),
+            "sequence": self.length,
+            "tokens": int(tokens),
+            "loss": float(loss),
+        }
+        facts["drowned"] = bool(found.squared_norm <= stderr or without.squared_norm.min() <= 0)
+        if facts["drowned"]:
+            logger.warning(
+                "The noise drowns the gradient of %s: |G|² = %.3g ± %.3g on %d tokens; set noise_tokens higher for "
+                "critical_batch_tokens and gradient_norm",
+                *(self.subject.name, found.squared_norm, stderr, tokens),
+            )
+        else:
+            metrics |= {
+                "critical_batch_tokens": found.critical_batch,
+                "critical_batch_tokens_stderr": jackknife(without.critical_batch),
+                "gradient_norm": math.sqrt(found.squared_norm),
+                "gradient_norm_stderr": jackknife(np.sqrt(without.squared_norm)),
+            }
+        return Measurement({name: float(value) for name, value in metrics.items()}, facts=facts)
+
+    def _label(self, index: int) -> str:
+        assert self.subject.corpus is not None
+        return self.subject.corpus.documents[self.sequences[index].document].label

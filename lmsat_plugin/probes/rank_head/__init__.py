@@ -1,0 +1,5 @@
+"""Losses with LM heads of lower rank: truncated ones, and ones trained at their rank."""
+
+from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
+
+__all__ = ["RankHeadProbe"]

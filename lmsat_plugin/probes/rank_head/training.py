@@ -1,0 +1,273 @@
+"""Train LM heads of several ranks on the same final states, in one pass over them.
+
+Shapes: N tokens of a batch, D width, V rows of the head, R rank, K heads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lmsat_plugin.model.anatomy import Head
+    from lmsat_plugin.probe import TrainingStream
+    from lmsat_plugin.probes.rank_head.training_state import TrainingState
+    from lmsat_plugin.text.windows import Window
+
+logger = logging.getLogger(__name__)
+
+# Bytes of logits that exist at one time.
+_CPU_LOGITS, _GPU_LOGITS = 1 << 27, 1 << 30
+# Tokens of a round at least: they are shuffled, so that a batch is not one document.
+_ROUND_TOKENS = 16_384
+# Nats by which a head may end above where it began, as a batch's loss varies, before it is said to diverge.
+_RISE = 1.0
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": lambda parameters, **options: torch.optim.AdamW(
+        parameters, betas=(0.9, 0.95), eps=1e-8, fused=True, **options
+    ),
+    "adam": lambda parameters, **options: torch.optim.Adam(
+        parameters, betas=(0.9, 0.95), eps=1e-8, fused=True, **options
+    ),
+    "sgd": lambda parameters, **options: torch.optim.SGD(parameters, momentum=0.9, fused=True, **options),
+}
+"""Pythia's AdamW (Biderman et al. 2023), and others to compare it with."""
+
+
+@dataclass
+class LowRankHead:
+    """logits = cap(scale · (left (right x) + b)) of states x; training changes both factors in place."""
+
+    left_VR: torch.Tensor
+    right_RD: torch.Tensor
+    learning_rate: float
+    diverged: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The rank."""
+        return len(self.right_RD)
+
+    def scoring(self, head: Head) -> Head:
+        """Return the map from ``right x`` to logits, with the bias, scale and cap of the model's own head."""
+        return replace(head, weight_VD=self.left_VR, tied=False)
+
+
+def cosine_schedule(step: int, steps: int) -> float:
+    """Return the share of the peak learning rate: 1 % of warm-up, then a cosine down to a tenth (Pythia's)."""
+    warm_up = max(1, round(0.01 * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+class HeadTrainer:
+    """Heads of several ranks, trained on the same batches; every process holds all of them.
+
+    Args:
+        heads: The heads, as they begin.
+        head: The model's own, for its bias, scale and cap.
+        prepare: Makes of final states [N, D] those that the heads take.
+        optimizer: A name of `OPTIMIZERS`.
+        weight_decay: As torch's optimisers take it.
+        synchronise: Whether processes share the batches, so that gradients have to be added across them.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[LowRankHead],
+        head: Head,
+        prepare: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.1,
+        synchronise: bool = False,
+    ) -> None:
+        self.heads = heads
+        self.head = head
+        self.losses: list[list[float]] = []
+        """Mean loss of each batch, before its step, for each head."""
+        self._prepare, self._synchronise = prepare, synchronise
+        make = OPTIMIZERS[optimizer]
+        self._optimizers = [
+            make([h.left_VR, h.right_RD], lr=h.learning_rate, weight_decay=weight_decay) for h in heads
+        ]
+        largest = max(heads, key=lambda h: h.rank)
+        # One after another, so that memory holds the gradient of one head only.
+        self._gradient = torch.empty_like(largest.left_VR).flatten()
+        budget = _GPU_LOGITS if largest.left_VR.is_cuda else _CPU_LOGITS
+        rows = max(1, budget // (len(largest.left_VR) * largest.left_VR.itemsize))
+        self._logits = largest.left_VR.new_empty(rows, len(largest.left_VR))
+
+    def train(
+        self,
+        stream: TrainingStream,
+        batch_tokens: int,
+        *,
+        seed: int,
+        share: float = 1.0,
+        state: TrainingState | None = None,
+    ) -> None:
+        """Train on the stream's tokens, about ``batch_tokens`` a step, or on the first ``share`` of them.
+
+        With a ``state`` it goes on where that was left, and leaves it there again from time to time.
+        """
+        rounds = stream.rounds(max(batch_tokens, _ROUND_TOKENS), seed)
+        rounds = rounds[: max(1, round(share * len(rounds)))]
+        tokens = [sum(window.scored for window in windows) for windows in rounds]
+        steps = [max(1, round(n / batch_tokens)) for n in tokens]
+        first = state.load(self) if state is not None else 0
+        step = sum(steps[:first])
+        shown = stream.rank == 0
+        with tqdm(
+            total=sum(tokens),
+            initial=sum(tokens[:first]),
+            desc="lmsat heads",
+            unit="token",
+            unit_scale=True,
+            delay=5,
+            leave=None,
+            disable=not shown,
+        ) as bar:
+            for number in range(first, len(rounds)):
+                mixed = seed * 1_000_003 + number
+                self._train_round(stream, rounds[number], steps[number], mixed, step, sum(steps))
+                step += steps[number]
+                bar.update(tokens[number])
+                if state is not None and shown:
+                    state.save(self, number + 1, last=number + 1 == len(rounds))
+
+    def _train_round(
+        self,
+        stream: TrainingStream,
+        windows: Sequence[Window],
+        steps: int,
+        seed: int,
+        done: int,
+        total: int,
+    ) -> None:
+        states = stream.states(windows)
+        tokens = sum(window.scored for window in windows)
+        generator = torch.Generator().manual_seed(seed)
+        turn_N = torch.randperm(tokens, generator=generator)[states.places_N.cpu()]
+        order_N = turn_N.argsort()
+        ends = [tokens * (number + 1) // steps for number in range(steps)]
+        cuts = torch.searchsorted(turn_N[order_N], torch.tensor(ends)).tolist()
+        for number, (start, stop) in enumerate(zip([0, *cuts], cuts, strict=False)):
+            mine = order_N[start:stop].to(states.targets_N.device)
+            count = ends[number] - (ends[number - 1] if number else 0)
+            factor = cosine_schedule(done + number, total)
+            self.step(self._prepare(states.states_ND[mine]), states.targets_N[mine], count, factor)
+
+    @torch.no_grad()
+    def step(self, states_ND: torch.Tensor, targets_N: torch.Tensor, count: int, factor: float) -> None:
+        """Take one step of every head on this process' part of a batch of ``count`` tokens."""
+        targets_N = targets_N.to(states_ND.device)
+        losses = []
+        for head, optimizer in zip(self.heads, self._optimizers, strict=True):
+            if head.diverged:
+                losses.append(math.nan)
+                continue
+            head.left_VR.grad = self._gradient[: head.left_VR.numel()].view_as(head.left_VR).zero_()
+            nats = self._add_gradients(head, states_ND, targets_N, count)
+            for group in optimizer.param_groups:
+                group["lr"] = head.learning_rate * factor
+            norm = torch.nn.utils.clip_grad_norm_([head.left_VR, head.right_RD], 1.0)
+            losses.append(float(nats) / count)
+            if math.isfinite(losses[-1]) and torch.isfinite(norm):
+                optimizer.step()
+            else:
+                head.diverged = True
+            head.left_VR.grad = head.right_RD.grad = None
+        self.losses.append(losses)
+
+    def _add_gradients(
+        self, low: LowRankHead, states_ND: torch.Tensor, targets_N: torch.Tensor, count: int
+    ) -> torch.Tensor:
+        """Add the gradient of the mean loss to the head's; return the batch's summed loss, nats, float64.
+
+        With p = softmax(logits) and e the target, the gradient of the logits is (p − e)/count. p is never divided
+        by its sum: that goes into the narrow factor.
+        """
+        left_VR, grad_VR, scale = low.left_VR, low.left_VR.grad, self.head.scale / count
+        assert grad_VR is not None
+        reduced_NR = states_ND @ low.right_RD.T
+        grad_NR = torch.empty_like(reduced_NR)
+        nats = torch.zeros((), dtype=torch.float64, device=left_VR.device)
+        for start in range(0, len(targets_N), len(self._logits)):
+            here = slice(start, start + len(self._logits))
+            reduced, targets = reduced_NR[here], targets_N[here]
+            logits = torch.mm(reduced, left_VR.T, out=self._logits[: len(targets)])
+            logits = self.head.finish(logits, self.head.bias_V)
+            slope = None if self.head.softcap is None else 1 - (logits / self.head.softcap) ** 2
+            target = logits.gather(1, targets[:, None])
+            largest = logits.amax(1, keepdim=True)
+            weights = logits.sub_(largest).exp_()
+            total = weights.sum(1, keepdim=True)
+            nats += (total.double().log() + largest - target).sum()
+            inverse = scale / total
+            pulled = reduced * scale
+            if slope is not None:
+                pulled = pulled * slope.gather(1, targets[:, None])
+                weights *= slope
+            grad_VR.addmm_(weights.T, reduced * inverse)
+            grad_VR.index_add_(0, targets, pulled, alpha=-1)
+            rows = left_VR[targets] * scale
+            if slope is not None:
+                rows *= slope.gather(1, targets[:, None])
+            grad_NR[here] = (weights @ left_VR) * inverse - rows
+        low.right_RD.grad = grad_NR.T @ states_ND
+        if self._synchronise:
+            for tensor in (grad_VR, low.right_RD.grad, nats):
+                torch.distributed.all_reduce(tensor)
+        return nats
+
+    def finish(self) -> None:
+        """Say of heads that ended far above where they began that they diverged."""
+        last = max(1, len(self.losses) // 10)
+        for index, head in enumerate(self.heads):
+            end = sum(losses[index] for losses in self.losses[-last:]) / last
+            head.diverged |= not end <= self.losses[0][index] + _RISE
+            if head.diverged:
+                logger.warning(
+                    "the head of rank %d diverged at a learning rate of %g: set learning_rate lower",
+                    head.rank,
+                    head.learning_rate,
+                )
+            elif end > math.log(len(head.left_VR)):
+                logger.warning(
+                    "the head of rank %d is still worse than a uniform guess (%.1f nats): "
+                    "give more train_tokens, or init=svd",
+                    head.rank,
+                    end,
+                )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return everything that training changes, by name."""
+        found = {}
+        for index, (head, optimizer) in enumerate(zip(self.heads, self._optimizers, strict=True)):
+            for name, parameter in (("left", head.left_VR), ("right", head.right_RD)):
+                found[f"{index}.{name}"] = parameter
+                for key, value in optimizer.state[parameter].items():
+                    found[f"{index}.{name}.{key}"] = value
+        return found
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tensors` returned."""
+        for index, (head, optimizer) in enumerate(zip(self.heads, self._optimizers, strict=True)):
+            for name, parameter in (("left", head.left_VR), ("right", head.right_RD)):
+                prefix = f"{index}.{name}"
+                parameter.copy_(tensors[prefix])
+                kept = {
+                    k.removeprefix(f"{prefix}."): t for k, t in tensors.items() if k.startswith(f"{prefix}.")
+                }
+                optimizer.state[parameter].update(kept)

@@ -1,0 +1,121 @@
+"""What a training of heads that may be killed leaves behind, and goes on from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.distributed
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+logger = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 60.0
+
+
+class TrainedHead(Protocol):
+    """One of the heads that are trained."""
+
+    left_VR: torch.Tensor
+    diverged: bool
+
+
+class Resumable(Protocol):
+    """A training that can be left and taken up again."""
+
+    losses: list[list[float]]
+
+    @property
+    def heads(self) -> Sequence[TrainedHead]:
+        """The heads, in the order of the losses."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors that the training goes on from."""
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put such tensors back."""
+
+
+class TrainingState:
+    """Where a training that may be killed leaves what it has: one file, replaced from time to time."""
+
+    def __init__(self, path: Path, synchronise: bool) -> None:
+        self.path, self._synchronise = path, synchronise
+        self._next = time.monotonic() + _SAVE_SECONDS
+
+    def save(self, trainer: Resumable, rounds: int, last: bool) -> None:
+        """Write the state after so many rounds, unless that was done a moment ago and they are not the last."""
+        began = time.monotonic()
+        if began < self._next and not last:
+            return
+        facts = {
+            "rounds": str(rounds),
+            "diverged": "".join("01"[head.diverged] for head in trainer.heads),
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in trainer.tensors().items()}
+        tensors["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
+        try:
+            with replacing(self.path) as temporary:
+                save_file(tensors, temporary, facts)
+        except (LmsatError, SafetensorError) as error:
+            # The training goes on: it only cannot be resumed.
+            logger.warning("the state of the training is not kept: %s", error)
+        # At most a tenth of the time goes into it.
+        self._next = time.monotonic() + max(_SAVE_SECONDS, 9 * (time.monotonic() - began))
+
+    def load(self, trainer: Resumable) -> int:
+        """Put the state back, if there is one; return the number of rounds that it comes after."""
+        first = not self._synchronise or torch.distributed.get_rank() == 0
+        device = trainer.heads[0].left_VR.device
+        found = self._read(device) if first else None
+        layout: Any = None
+        if found is not None:
+            rounds, diverged, tensors = found
+            layout = rounds, diverged, {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
+        if self._synchronise:
+            received = [layout]
+            torch.distributed.broadcast_object_list(received, src=0)
+            layout = received[0]
+        if layout is None:
+            return 0
+        rounds, diverged, shapes = layout
+        if not first:
+            tensors = {
+                name: torch.empty(shape, dtype=t, device=device) for name, (shape, t) in shapes.items()
+            }
+        if self._synchronise:
+            for tensor in tensors.values():
+                torch.distributed.broadcast(tensor, src=0)
+        trainer.losses = tensors.pop("losses").tolist()
+        trainer.restore(tensors)
+        for head, mark in zip(trainer.heads, diverged, strict=True):
+            head.diverged = mark == "1"
+        logger.warning("The training of the heads goes on where it was, after %d steps", len(trainer.losses))
+        return rounds
+
+    def _read(self, device: torch.device) -> tuple[int, str, dict[str, torch.Tensor]] | None:
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                facts = file.metadata()
+                tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+            return int(facts["rounds"]), facts["diverged"], tensors
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            logger.warning("%s is left out: it cannot be read (%s)", self.path, first_sentence(error))
+            return None
+
+    def remove(self) -> None:
+        """Remove the file of a training that is through."""
+        self.path.unlink(missing_ok=True)

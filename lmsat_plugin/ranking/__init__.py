@@ -1,0 +1,1 @@
+"""Models ranked side by side."""

@@ -1,0 +1,99 @@
+"""A leaderboard as Markdown, CSV, JSON, or a page of HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from lmsat_plugin.markdown import as_text, markdown_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lmsat_plugin.ranking.columns import Column
+    from lmsat_plugin.ranking.leaderboard import Leaderboard
+
+
+def cells(board: Leaderboard, row: dict[str, Any]) -> Iterator[str]:
+    """Yield a row's cells for people: with their standard errors, empty for what is unknown."""
+    for column in board.columns:
+        value, stderr = row[column.name], row.get(f"{column.name}_stderr")
+        yield _short(value) if stderr is None else _with_error(value, stderr)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return (
+        f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
+
+
+def _with_error(value: float, stderr: float) -> str:
+    """Return a number to the second digit of its error."""
+    error = f"{stderr:.1e}"
+    decimals = min(6, max(0, 1 - int(error.partition("e")[2]))) if stderr > 0 else 4
+    return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"
+
+
+def title(column: Column) -> str:
+    """Return a column's title with its unit."""
+    return f"{column.title} ({column.unit})" if column.unit else column.title
+
+
+def markdown(board: Leaderboard) -> str:
+    """Return a table in GitHub's Markdown, the notes below it."""
+    table = markdown_table(
+        [title(column) for column in board.columns],
+        (cells(board, row) for row in board.rows),
+        [index for index, column in enumerate(board.columns) if _is_numeric(board, column)],
+    )
+    return f"{table}\n" + "".join(f"- {as_text(note)}\n" for note in board.notes)
+
+
+def as_csv(board: Leaderboard) -> str:
+    """Return the values as they are, one model a line, standard errors in columns of their own."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(board.rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(board.rows)
+    return text.getvalue()
+
+
+def as_json(board: Leaderboard) -> str:
+    """Return all that is known, with null for what is not."""
+    return json.dumps(board.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def html(board: Leaderboard) -> str:
+    """Return a page that needs no other file and no network, for light and dark."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lmsat_plugin.ranking"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("leaderboard.html").render(
+        columns=board.columns,
+        numeric=[_is_numeric(board, column) for column in board.columns],
+        rows=[(row, list(cells(board, row))) for row in board.rows],
+        notes=board.notes,
+    )
+
+
+def _is_numeric(board: Leaderboard, column: Column) -> bool:
+    return not any(isinstance(row[column.name], str) for row in board.rows)
+
+
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {
+    "md": markdown,
+    "csv": as_csv,
+    "html": html,
+    "json": as_json,
+}
+"""What writes each format."""

@@ -1,0 +1,150 @@
+"""A leaderboard as a folder that is a data set of the Hub, and the files that the Hub's leaderboards read."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import check_writable, replacing, safe_name, write_atomically
+from lmsat_plugin.ranking.formats import as_csv, markdown, title
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.ranking.leaderboard import Leaderboard
+
+# Task of lm-eval and its metric; data set and task of the Hub's benchmark, whose scores are in per cent.
+_BENCHMARKS = {
+    ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
+    ("mmlu_pro", "exact_match"): ("TIGER-Lab/MMLU-Pro", "mmlu_pro"),
+}
+
+
+class Api(Protocol):
+    """What `push` needs of huggingface_hub's ``HfApi``."""
+
+    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> object:
+        """Make a repository."""
+
+    def upload_folder(
+        self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str
+    ) -> object:
+        """Upload a folder."""
+
+
+def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> None:
+    """Write a data set's card, its tables, and what the Hub's leaderboards read of the ranked checkpoints.
+
+    ``README.md`` has the leaderboard and names the data files: ``leaderboard.parquet`` (``.csv`` beside it) and
+    ``results.parquet``, every value at the ranked checkpoints. ``results/ORG/MODEL/results_DATE.json`` are lm-eval's
+    own files, laid out as the Open LLM Leaderboard's results are. ``eval_results/ORG/MODEL/.eval_results/*.yaml`` are
+    for the repositories of models with a score of a benchmark that is registered on the Hub, see
+    https://huggingface.co/docs/hub/eval-results.
+
+    Raises:
+        LmsatError: If the folder cannot be written.
+    """
+    import pandas as pd
+
+    ranked = pd.DataFrame({name: [row[name] for row in board.rows] for name in ("model", "checkpoint")})
+    results = analyses.table.merge(
+        ranked.rename(columns={"checkpoint": "revision"}), on=["model", "revision"]
+    )
+    check_writable(folder)
+    rows = pd.DataFrame(list(board.rows))
+    write_atomically(folder / "leaderboard.csv", as_csv(board).encode("utf-8"))
+    write_atomically(folder / "leaderboard.parquet", rows.to_parquet(index=False))
+    write_atomically(folder / "results.parquet", results.to_parquet(index=False))
+    for (model, path), _ in results.groupby(["model", "path"]):
+        source = analyses.results.files[str(path)].path
+        with replacing(folder / "results" / _place(str(model)) / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+    for name, entry in _eval_results(results).items():
+        write_atomically(folder / "eval_results" / name, entry)
+    write_atomically(folder / "README.md", _card(board, len(results)).encode("utf-8"))
+
+
+def push(folder: Path, repository: str, api: Api | None = None) -> None:
+    """Upload a folder to a data set of the Hub, which is made if need be.
+
+    Raises:
+        LmsatError: If the Hub refuses it, or cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    from lmsat_plugin.hub import hub_errors
+
+    hub: Any = HfApi() if api is None else api
+    try:
+        with hub_errors(repository):
+            hub.create_repo(repository, repo_type="dataset", exist_ok=True)
+            hub.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                repo_type="dataset",
+                commit_message="Update the leaderboard",
+            )
+    except LmsatError as error:
+        raise LmsatError(
+            f"{folder} cannot be pushed to {repository} ({first_sentence(error.__cause__ or error)}): `hf auth login` "
+            "with a token that may write it, check the connection, or correct ORG/NAME"
+        ) from error
+
+
+def _place(model: str) -> str:
+    """Return a model's folder, ``ORG/MODEL``, from a name that may be anything."""
+    return "/".join(safe_name(part) for part in model.split("/")[-2:])
+
+
+def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
+    """Return the files for models' repositories by name, one for each variant of a score."""
+    import pandas as pd
+    import yaml
+
+    found: dict[str, bytes] = {}
+    columns = ("model", "variant", "task", "metric", "filter", "num_fewshot", "value", "date")
+    for values in zip(*(results[name] for name in columns), strict=True):
+        row: dict[str, Any] = dict(zip(columns, values, strict=True))
+        known = _BENCHMARKS.get((row["task"], row["metric"]))
+        # Only ORG/MODEL names a repository, and not a variant of it.
+        if known is None or row["model"].count("/") != 1 or isinstance(row["variant"], str):
+            continue
+        shots = "" if pd.isna(row["num_fewshot"]) else f"{row['num_fewshot']}-shot, "
+        entry = {
+            "dataset": {"id": known[0], "task_id": known[1]},
+            "value": round(100 * row["value"], 2),
+            **({} if pd.isna(row["date"]) else {"date": str(row["date"].date())}),
+            "notes": f"{shots}filter {row['filter']}, lm-eval",
+        }
+        name = f"{_place(row['model'])}/.eval_results/{safe_name(row['task'] + '_' + row['filter'])}.yaml"
+        found[name] = yaml.safe_dump([entry], sort_keys=False).encode("utf-8")
+    return found
+
+
+def _card(board: Leaderboard, n_results: int) -> str:
+    import yaml
+
+    files = {"leaderboard": "leaderboard.parquet", "results": "results.parquet"}
+    matter = {
+        "pretty_name": "Language models at their last checkpoints",
+        "tags": ["leaderboard", "evaluation", "lm-eval", "lmsat"],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "train", "path": path}]}
+            for name, path in files.items()
+        ],
+    }
+    columns = "".join(f"- `{column.name}`: {title(column)}; {column.about}.\n" for column in board.columns)
+    return (
+        f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# Leaderboard\n\n{markdown(board)}\n"
+        f"## Columns\n\n{columns}\n"
+        "A column `..._stderr` has the standard error of the one before it.\n\n## Files\n\n"
+        "- `leaderboard.parquet`, `leaderboard.csv`: the table above, unrounded.\n"
+        f"- `results.parquet`: all {n_results:,} values at these checkpoints, with where each comes from.\n"
+        "- `results/`: lm-eval's own result files.\n"
+        "- `eval_results/`, where there are scores of benchmarks registered on the Hub: files for the repositories "
+        "of the models.\n\nMade by lmsat, a plugin of the LM Evaluation Harness.\n"
+    )

@@ -1,0 +1,169 @@
+"""Models ranked by the loss at their last checkpoints.
+
+Shapes: M documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.downstream_average import downstream_average
+from lmsat_plugin.analysis.saturation.verdict import document_losses
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
+from lmsat_plugin.ranking.ranks import Scored, rank_models
+from lmsat_plugin.ranking.rows import (
+    Rows,
+    add_above_loss,
+    add_law,
+    at_last_checkpoints,
+    last_losses,
+    rows_of,
+    same_tokens,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.scaling_laws import FittedLaw
+
+    Documents = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """The models, best first."""
+
+    ranked_by: Column
+    columns: tuple[Column, ...]
+    """Those of `COLUMNS` that have data."""
+    rows: tuple[dict[str, Any], ...]
+    """Values by column, and ``name_stderr`` where one is known; None for what is unknown."""
+    notes: tuple[str, ...]
+    """How to read it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all as plain data, for JSON."""
+        return {**asdict(self), "ranked_by": self.ranked_by.name}
+
+
+def leaderboard_of(analyses: Analyses) -> Leaderboard:
+    """Return the leaderboard of a tree of results, its losses compared document by document where these are kept.
+
+    Raises as `leaderboard`.
+    """
+    table, results = analyses.table, analyses.results
+    last = results.table[results.table.path.isin(last_losses(table).path)]
+    documents = document_losses(replace(results, table=last))
+    board = leaderboard(table, analyses.saturation, analyses.law, documents)
+    if analyses.law is None and board.ranked_by.name != "downstream" and len(board.rows) > 1:
+        return replace(board, notes=(*board.notes, f"No gap to the law: {analyses.missing['law']}."))
+    return board
+
+
+def leaderboard(
+    table: pd.DataFrame,
+    saturation: Sequence[Saturation] = (),
+    law: FittedLaw | None = None,
+    documents: Documents | None = None,
+) -> Leaderboard:
+    """Rank the models of a tidy table by the loss at their last checkpoints.
+
+    By bits per byte where tokens differ; by the downstream average where there is no lmsat_loss. `rank_models` has the
+    tests, `downstream_average` and `above_line` what these columns are.
+
+    Args:
+        table: Tidy, on one corpus; see `lmsat_plugin.load_results`.
+        saturation: Verdicts, of which those on the loss are shown.
+        law: A law of lmsat_loss in ``n_params`` and ``tokens``.
+        documents: Nats and tokens of the M documents, by the path of their result.
+
+    Raises:
+        LmsatError: If there is nothing to rank by, or lmsat_loss on several corpora.
+    """
+    losses = last_losses(table)
+    finals = at_last_checkpoints(table, losses)
+    rows = rows_of(table, losses, finals)
+    average = downstream_average(finals)
+    for model, (mean, stderr) in (average.scores if average else {}).items():
+        rows[model] |= {"downstream": mean, "downstream_stderr": stderr if np.isfinite(stderr) else None}
+    for one in saturation:
+        if one.metric == "loss" and one.label in rows:
+            rows[one.label]["verdict"] = one.verdict
+    same = same_tokens(finals)
+    ranked_by = _ranked_by(rows, same)
+    ranked, notes = _ranked(rows, ranked_by, _documents(losses, documents or {}))
+    if not same:
+        notes.append("The models read different tokens: their losses per token do not compare.")
+    if average is not None:
+        notes.append(average.method)
+    if ranked_by.name != "downstream" and (models := add_above_loss(rows, ranked_by.name)):
+        notes.append(
+            f"Above its loss: the downstream average minus what the line of the {models - 1} other models against "
+            f"{ranked_by.title} says, ± the standard error of that prediction."
+        )
+    if law is not None and same:
+        add_law(rows, losses, law)
+        notes.append(
+            "The law is that of the models here larger than all that saturate, at their last checkpoints"
+            f"{f', with {law.given} given' if law.given else ''}."
+        )
+    shown = [column for column in COLUMNS if any(row.get(column.name) is not None for row in ranked)]
+    names = [name for column in shown for name in (column.name, f"{column.name}_stderr")]
+    kept = [name for name in names if any(row.get(name) is not None for row in ranked)]
+    return Leaderboard(
+        ranked_by=ranked_by,
+        columns=tuple(shown),
+        rows=tuple({name: row.get(name) for name in kept} for row in ranked),
+        notes=tuple(notes),
+    )
+
+
+def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
+    with_loss = [row for row in rows.values() if row.get("loss") is not None]
+    if with_loss and not same_tokens and all(row.get("bits_per_byte") is not None for row in with_loss):
+        return BY_NAME["bits_per_byte"]
+    if with_loss:
+        return BY_NAME["loss"]
+    if any("downstream" in row for row in rows.values()):
+        return BY_NAME["downstream"]
+    raise LmsatError(
+        "the last checkpoints hold neither lmsat_loss nor scores of a task whose chance level is known: measure them "
+        "with lm_eval --model lmsat or lmsat sweep"
+    )
+
+
+def _documents(losses: pd.DataFrame, documents: Documents) -> Documents:
+    """Return the documents by model instead of by path."""
+    paths = zip(losses.model, losses.path, strict=True)
+    return {model: documents[path] for model, path in paths if path in documents}
+
+
+def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows with their ranks, in order, and how these were found; rows without a value come last."""
+    name = ranked_by.name
+    known = [row for row in rows.values() if row.get(name) is not None]
+    scored = []
+    for row in known:
+        own = documents.get(row["model"]) if name != "downstream" else None
+        if own is not None:
+            own = own[0] * (row[name] / row["loss"]), own[1]
+        stderr = row.get(f"{name}_stderr")
+        scored.append(Scored(value=row[name], stderr=np.nan if stderr is None else stderr, documents=own))
+    found = rank_models(scored, bool(ranked_by.higher_is_better))
+    for row, rank in zip(known, found.ranks, strict=True):
+        row["rank"] = rank
+    sign = -1 if ranked_by.higher_is_better else 1
+    known.sort(key=lambda row: (row["rank"] or np.inf, sign * row[name]))
+    best = "higher" if ranked_by.higher_is_better else "lower"
+    notes = [f"Ranked by {ranked_by.title} at the last checkpoint, {best} is better."]
+    if len(known) > 1:
+        notes.append(found.method if found.tested else "There are no standard errors, and so no ranks.")
+    return [*known, *(row for row in rows.values() if row.get(name) is None)], notes

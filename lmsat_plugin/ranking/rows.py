@@ -1,0 +1,117 @@
+"""What results say of each model at its last checkpoint, one row a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.analysis.checkpoint_values import furthest
+from lmsat_plugin.analysis.downstream_average import above_line
+from lmsat_plugin.analysis.tables import loss_of_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmsat_plugin.analysis.scaling_laws import FittedLaw
+
+Rows = dict[str, dict[str, Any]]
+"""By model: values by column, and standard errors as ``name_stderr``; what is unknown is absent, or None."""
+
+
+def last_losses(table: pd.DataFrame) -> pd.DataFrame:
+    """Return lmsat_loss at each model's last checkpoint, as `loss_of_results`; no row where there is none."""
+    if not ((table.task == "lmsat_loss") & (table.metric == "loss")).any():
+        return table[:0].assign(loss=np.nan)
+    return furthest(loss_of_results(table))
+
+
+def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """Return all rows of each model's last checkpoint with lmsat_loss, else of its last with anything."""
+    import pandas as pd
+
+    others = furthest(table[~table.model.isin(losses.model)])
+    keys = ["model", "revision"]
+    return table.merge(pd.concat([losses[keys], others[keys]]), on=keys)
+
+
+def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> Rows:
+    """Return what is measured of each model.
+
+    Args:
+        table: Tidy, with all checkpoints.
+        losses: What `last_losses` returns.
+        finals: What `at_last_checkpoints` returns.
+    """
+    rows = {str(model): _description(own) for model, own in finals.groupby("model", sort=True)}
+    _add_losses(rows, table, losses, finals)
+    for task, metric in (("lmsat_anisotropy", "anisotropy_last"), ("lmsat_head", "singular_entropy")):
+        for model, value in _values(finals, task, metric).items():
+            rows[model][metric] = value
+    widths = finals[finals.hidden_size.notna()].groupby("model").hidden_size.first()
+    for model, rank in _values(finals, "lmsat_head", "effective_rank").items():
+        if model in widths.index:
+            rows[model]["head_capacity"] = rank / int(widths[model])
+    return rows
+
+
+def _description(own: pd.DataFrame) -> dict[str, Any]:
+    first = own.iloc[0]
+    counts = {name: own[name].dropna() for name in ("n_params", "tokens")}
+    known = {name: int(values.iloc[0]) for name, values in counts.items() if len(values)}
+    return {"model": first.model, "checkpoint": first.revision, **known}
+
+
+def _add_losses(rows: Rows, table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> None:
+    if losses.empty:
+        return
+    for model, loss, stderr in zip(losses.model, losses.loss, losses.stderr, strict=True):
+        if np.isfinite(loss):
+            rows[model] |= {"loss": loss, "loss_stderr": stderr if np.isfinite(stderr) else None}
+    every = loss_of_results(table)
+    for model, own in every[np.isfinite(every.loss)].groupby("model"):
+        if len(own) > 1:
+            best = own.loc[own.loss.idxmin()]
+            step = None if own.step.isna()[best.name] else int(best.step)
+            rows[str(model)] |= {"best_loss": float(best.loss), "best_step": step}
+    for model, bits in _values(finals, "lmsat_loss", "bits_per_byte").items():
+        loss, stderr = (rows[model].get(name) for name in ("loss", "loss_stderr"))
+        rows[model]["bits_per_byte"] = bits
+        if loss and stderr is not None:
+            # The text is given: bits per byte are a multiple of nats per token.
+            rows[model]["bits_per_byte_stderr"] = stderr * bits / loss
+
+
+def _values(finals: pd.DataFrame, task: str, metric: str) -> dict[str, float]:
+    """Return a metric by model, where it is a finite number."""
+    found = finals[(finals.task == task) & (finals.metric == metric) & np.isfinite(finals.value)]
+    return dict(zip(found.model, found.value, strict=True))
+
+
+def same_tokens(finals: pd.DataFrame) -> bool:
+    """Return whether lmsat_loss of all models, as far as they say it, is of as many tokens and bytes of text."""
+    tokens, sizes = (_values(finals, "lmsat_loss", name) for name in ("tokens", "bytes"))
+    return len({(tokens[model], sizes[model]) for model in tokens.keys() & sizes.keys()}) < 2
+
+
+def add_law(rows: Rows, losses: pd.DataFrame, law: FittedLaw) -> None:
+    """Add the gap to a law of ``n_params`` and ``tokens``, in per cent of its loss (Godey et al. 2024, Fig. 1b)."""
+    known = losses[losses.tokens.fillna(0).gt(0) & losses.n_params.notna() & np.isfinite(losses.loss)]
+    if len(known):
+        predicted = law.predict(known).rows
+        for model, gap in zip(predicted.model, predicted.gap, strict=True):
+            rows[model]["law_gap"] = 100 * gap
+
+
+def add_above_loss(rows: Rows, loss: str) -> int:
+    """Add how far each model's downstream average lies above the others' line against a column of losses.
+
+    Returns how many models have both; 0 where these are too few for lines, see `above_line`.
+    """
+    both = [row for row in rows.values() if None not in (row.get(loss), row.get("downstream"))]
+    found = above_line(*(np.array([row[name] for row in both]) for name in (loss, "downstream")))
+    if found is None:
+        return 0
+    for row, above, stderr in zip(both, *found, strict=True):
+        row |= {"above_loss": float(above), "above_loss_stderr": float(stderr)}
+    return len(both)

@@ -1,1 +1,0 @@
-"""What people look at: results read back, and figures of them."""

@@ -1,0 +1,1 @@
+"""Any tree of lm-eval result files as a table. Nothing here imports lm_eval or torch."""

@@ -1,0 +1,173 @@
+"""Results as records of Every Eval Ever, schema 0.3.0 (https://github.com/evaleval/every_eval_ever).
+
+Imports neither lm_eval nor torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import check_writable, safe_name, write_atomically
+from lmsat_plugin.metrics import metric
+from lmsat_plugin.results.json_values import as_text
+from lmsat_plugin.results.variants import labelled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from lmsat_plugin.results.reading import ResultFile
+    from lmsat_plugin.results.tree import Results
+
+SCHEMA_VERSION = "0.3.0"
+COLLECTION = "lmsat"
+_CANONICAL = {
+    "acc": "accuracy",
+    **dict.fromkeys(("exact_match", "em"), "exact-match"),
+    **{name: name for name in ("f1", "perplexity")},
+}
+"""Identifiers that the project's registry has; others get a prefix."""
+_RUN_HERE = {"lmsat", "hf", "hf-auto", "huggingface", "hf-causal", "hf-causal-experimental", "vllm", "sglang"}
+"""lm-eval's names of models whose weights it loads itself."""
+_OF_MODEL = ("revision", "commit", "step", "tokens", "n_params", "n_params_non_embedding", "vocab_size")
+
+
+def export(results: Results, folder: Path) -> list[Path]:
+    """Write a record for each result file, ``data/lmsat/DEVELOPER/MODEL/UUID.json``; return their paths.
+
+    The names are those of what the files hold: exporting again replaces them. Values that are not finite are left
+    out, for JSON has none. What results do not say is "unknown", or absent where that is allowed: who made the model,
+    who evaluated it, whether its weights are open, generation settings, the samples' own records.
+
+    Raises:
+        LmsatError: If the folder cannot be written, or there is no finite value.
+    """
+    check_writable(folder)
+    table = labelled(results.table)
+    finite = table[np.isfinite(table.value)]
+    if finite.empty:
+        raise LmsatError(f"{results.root} holds no finite value to export: give a folder with results")
+    written = []
+    for (path, model), rows in finite.groupby(["path", "model"], sort=True):
+        made = record(rows, results.files[str(path)])
+        # The time of the export is no part of what is exported.
+        kept = {
+            key: value for key, value in made.items() if key not in ("retrieved_timestamp", "evaluation_id")
+        }
+        digest = hashlib.sha256(json.dumps([kept, path], sort_keys=True).encode()).digest()
+        name = f"{uuid.UUID(bytes=digest[:16], version=4)}.json"
+        own = safe_name(_developer(str(model))), safe_name(str(model).rpartition("/")[2])
+        place = folder.joinpath("data", COLLECTION, *own)
+        text = json.dumps(made, indent=2, allow_nan=False, ensure_ascii=False)
+        write_atomically(place / name, text.encode("utf-8"))
+        written.append(place / name)
+    return written
+
+
+def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
+    """Return the record of one result file.
+
+    Args:
+        rows: Its rows of a tidy table, of one model.
+        file: The file.
+    """
+    first, now = rows.iloc[0], str(int(time.time()))
+    evaluated = None if rows.date.isna().all() else str(int(first.date.timestamp()))
+    details = {name: str(first[name]) for name in _OF_MODEL if not _unknown(first[name])}
+    kind = as_text(file.header["config"].get("model"))
+    made: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "evaluation_id": f"{COLLECTION}/{first.model}/{first.revision}/{evaluated or 'unknown'}/{now}",
+        "evaluation_timestamp": evaluated,
+        "retrieved_timestamp": now,
+        "source_metadata": {
+            "source_name": "lm-evaluation-harness",
+            "source_type": "evaluation_run",
+            "source_organization_name": "unknown",
+            "evaluator_relationship": "other",
+            "additional_details": {"file": first.path},
+        },
+        "eval_library": {"name": "lm_eval", "version": file.text("lm_eval_version") or "unknown"},
+        "model_info": {
+            "name": first.model,
+            "id": first.model,
+            "developer": _developer(first.model),
+            "additional_details": {
+                "deployment_type": "self_deployed" if kind in _RUN_HERE else "unknown",
+                "model_availability": "unknown",
+                **details,
+            },
+        },
+        "evaluation_results": [_result(row, file) for _, row in rows.iterrows()],
+    }
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def _result(row: pd.Series, file: ResultFile) -> dict[str, Any]:
+    filtered = "" if row["filter"] == "none" else f":{row['filter']}"
+    shots = {} if _unknown(row.num_fewshot) else {"num_fewshot": int(row.num_fewshot)}
+    uncertainty: dict[str, Any] = {}
+    if np.isfinite(row.stderr):
+        uncertainty["standard_error"] = {"value": row.stderr}
+    if not _unknown(row.n_samples):
+        uncertainty["num_samples"] = int(row.n_samples)
+    return {
+        "evaluation_result_id": f"{row.task}:{row.metric}{filtered}",
+        "evaluation_name": row.task,
+        "source_data": _source(row, file),
+        "metric_config": _metric(row, shots),
+        "score_details": {"score": row.value, **({"uncertainty": uncertainty} if uncertainty else {})},
+    }
+
+
+def _source(row: pd.Series, file: ResultFile) -> dict[str, Any]:
+    """Return where the text or the questions come from."""
+    dataset, split = file.datasets.get(row.task, (None, None))
+    if not _unknown(row.corpus):
+        return {"dataset_name": row.corpus, "source_type": "other"}
+    if dataset is None or dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
+        return {"dataset_name": row.task, "source_type": "other"}
+    found = {"dataset_name": row.task, "source_type": "hf_dataset", "hf_repo": dataset}
+    return {**found, "hf_split": split} if split else found
+
+
+def _metric(row: pd.Series, shots: dict[str, int]) -> dict[str, Any]:
+    """Return what the metric is; what is not known of it is marked as the project's own converters do."""
+    own, kind = row.task.startswith("lmsat_"), metric(row.metric)
+    directed = not _unknown(row.higher_is_better)
+    marks = {} if directed else {"polarity": "not_applicable" if own else "unknown"}
+    scale: dict[str, Any] = {}
+    if kind.low is None or kind.high is None:
+        marks["bounds_status"] = "unknown"
+    else:
+        most = kind.high if math.isfinite(kind.high) else "Infinity"
+        scale = {"score_type": "continuous", "min_score": kind.low, "max_score": most}
+    return {
+        "metric_id": _CANONICAL.get(row.metric, f"{'lmsat' if own else 'lm_eval'}.{row.metric}"),
+        "metric_name": row.metric,
+        **({"metric_unit": kind.unit} if kind.unit else {}),
+        "metric_parameters": {"filter": row["filter"], **shots},
+        # The schema wants a direction of any metric.
+        "lower_is_better": directed and not row.higher_is_better,
+        **scale,
+        **({"additional_details": marks} if marks else {}),
+    }
+
+
+def _developer(model: str) -> str:
+    return model.rpartition("/")[0] or "unknown"
+
+
+def _unknown(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value))

@@ -1,0 +1,167 @@
+"""Which checkpoint an lmsat or lm-eval result file is about, and with which settings it was measured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.results.checkpoint_names import Progress, parse_progress
+from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Model arguments that say where and how a model ran, or that have a column: none changes what was measured.
+_NO_SETTINGS = {
+    *("pretrained", "model", "revision", "tokenizer", "dtype", "arrays", "trust_remote_code", "token"),
+    *("use_auth_token", "cache_dir", "device", "device_map", "device_map_option", "offload_folder"),
+    *("parallelize", "use_accelerate", "gpus", "max_memory_per_gpu", "max_cpu_memory", "batch_size"),
+    *("max_batch_size", "low_cpu_mem_usage", "use_fast_tokenizer", "backend", "attn_implementation"),
+    *(
+        "tensor_parallel_size",
+        "data_parallel_size",
+        "gpu_memory_utilization",
+        "num_processes",
+        "logits_cache",
+        "base_url",
+    ),
+    *("num_concurrent", "max_retries", "timeout", "verify_certificate", "tokenized_requests", "eos_string"),
+}
+_NO_NAMES = {"", ".", "..", "~", "checkpoints", "checkpoint", "ckpts", "ckpt", "models", "output", "outputs"}
+_CHECKPOINT = re.compile(r"(global_?)?(step|checkpoint|ckpt|chkpt|iter|epoch)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How names of checkpoints are read: the arguments of `parse_progress`."""
+
+    pattern: re.Pattern[str] | None = None
+    tokens_per_step: int | None = None
+
+    def progress(self, name: str) -> Progress:
+        """Return the step and the tokens that a name states."""
+        # A file may say anything; no name is as long as that.
+        return parse_progress(name[-200:], self.pattern, self.tokens_per_step)
+
+    def states_one(self, name: str) -> bool:
+        """Return whether a name states a step or tokens."""
+        return self.progress(name) != Progress()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file says of the checkpoint that it is about."""
+
+    path: str
+    model: str
+    revision: str
+    commit: str | None
+    progress: Progress
+    sizes: dict[str, int | None]
+    date: float | None
+    settings: dict[str, str]
+    """What distinguishes a result of the same checkpoint from another, of the model's side."""
+    supersedes: dict[str, set[str]]
+    """The tasks of other files in the same folder that this file replaces."""
+
+
+def read_origin(
+    data: dict[str, Any], provenance: list[dict[str, Any]], path: Path, name: str, naming: Naming
+) -> Origin:
+    """Return what a file's content, ``provenance`` in it (lmsat's notes) and the file's name say.
+
+    ``name`` is the file's path as the table is to show it.
+    """
+    config, own = as_dict(data.get("config")), provenance[0] if provenance else {}
+    args, checkpoint, sizes = (
+        _model_args(config.get("model_args")),
+        as_dict(own.get("checkpoint")),
+        as_dict(own.get("model")),
+    )
+    stated = [as_text(source.get(key)) for source, key in ((args, "revision"), (config, "model_revision"))]
+    revision = next((text for text in stated if text not in (None, "main")), None)
+    model, folder = as_text(args.get("pretrained")), None
+    if model and revision is None:
+        model, revision, folder = _split_folder(model, naming)
+    fallbacks = (args.get("model"), config.get("model_name"), data.get("model_name"))
+    model = _first_text(checkpoint.get("model"), model, *fallbacks, path.absolute().parent.name)
+    # lm-eval ends names of files with its own date.
+    names = (path.parent.name, re.sub(r"_\d{4}-\d\d-\d\dT\d\d.*", "", path.stem))
+    telling = (text for text in names if naming.states_one(text))
+    revision = _first_text(checkpoint.get("revision"), revision, *telling) or "main"
+    progress = [naming.progress(text) for text in (revision, *names)]
+    step = first(as_integer(checkpoint.get("step")), *(one.step for one in progress))
+    tokens = first(as_integer(checkpoint.get("tokens")), *(one.tokens for one in progress))
+    if tokens is None and step is not None and naming.tokens_per_step is not None:
+        tokens = step * naming.tokens_per_step
+    commits = (checkpoint.get("commit"), checkpoint.get("weights_sha256"), own.get("commit"))
+    n_params = first(as_integer(sizes.get("n_params")), as_integer(config.get("model_num_parameters")))
+    others = ("n_params_non_embedding", "hidden_size", "vocab_size")
+    dtype = _first_text(own.get("dtype"), config.get("model_dtype"), args.get("dtype"))
+    return Origin(
+        path=name,
+        model=model or "unknown",
+        revision=revision,
+        commit=_first_text(*commits, config.get("model_sha")),
+        progress=Progress(as_integer(step), as_integer(tokens)),
+        # lm-eval says -1 where it does not know.
+        sizes={
+            "n_params": n_params if n_params and n_params > 0 else None,
+            **{key: as_integer(sizes.get(key)) for key in others},
+        },
+        date=as_number(data.get("date")),
+        settings=read_settings(
+            {
+                **{key: value for key, value in args.items() if key not in _NO_SETTINGS},
+                "dtype": dtype and dtype.removeprefix("torch."),
+                "folder": None if checkpoint else folder,
+                **{key: config.get(key) for key in ("limit", "gen_kwargs")},
+                **{key: data.get(key) for key in ("chat_template_sha", "system_instruction_sha")},
+            }
+        ),
+        supersedes=_superseded(provenance),
+    )
+
+
+def _split_folder(pretrained: str, naming: Naming) -> tuple[str, str | None, str | None]:
+    """Return model, revision and folder of a checkpoint's folder; a name that is none is the model's."""
+    *parents, last = re.split(r"[/\\]+", pretrained.rstrip("/\\"))
+    if len(parents) == 1 and parents[0] not in _NO_NAMES:
+        # It may be a name on the Hub, and no checkpoint only because it holds the word or a number.
+        whole = naming.pattern.fullmatch(last) if naming.pattern else _CHECKPOINT.match(last)
+        if not whole:
+            return pretrained, None, None
+    if not parents or not naming.states_one(last):
+        return pretrained, None, None
+    name = next((part for part in reversed(parents) if part.lower() not in _NO_NAMES), parents[-1])
+    return name or last, last, "/".join(parents)
+
+
+def _model_args(args: Any) -> dict[str, Any]:
+    """Return lm-eval's model arguments from a dict or from ``a=1,b=2``."""
+    if not isinstance(args, str):
+        return as_dict(args)
+    pairs = (part.partition("=") for part in args.split(",") if "=" in part)
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def _superseded(provenance: list[dict[str, Any]]) -> dict[str, set[str]]:
+    files: dict[str, set[str]] = {}
+    for part in provenance:
+        for file, tasks in as_dict(part.get("supersedes")).items():
+            files.setdefault(file, set()).update(map(str, tasks if isinstance(tasks, list) else []))
+    return files
+
+
+def read_settings(values: dict[str, Any]) -> dict[str, str]:
+    """Return settings as text; one that is off or not given is absent."""
+    return {
+        key: clean(str(value))
+        for key, value in values.items()
+        if value is not None and value is not False and value not in ("", "None", "False", "auto", {}, [])
+    }
+
+
+def _first_text(*values: Any) -> str | None:
+    return next((text for value in values if (text := as_text(value))), None)

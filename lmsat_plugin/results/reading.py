@@ -1,0 +1,225 @@
+"""One lm-eval result file, of any version, as plain records. Imports neither lm_eval nor torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import first_sentence
+from lmsat_plugin.metrics import metric
+from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
+from lmsat_plugin.results.origins import read_origin, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lmsat_plugin.results.origins import Naming, Origin
+
+logger = logging.getLogger(__name__)
+
+_CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
+_STATED = ("corpus", "max_tokens", "seed", "text_field")
+"""Settings of the text that lm-eval keeps with a task's configuration."""
+_BULK = {
+    *("results", "groups", "configs", "samples", "versions", "n-shot", "n-samples", "higher_is_better"),
+    *("task_hashes", "pretty_env_info"),
+}
+"""What makes result files long, and what `TaskResult` has."""
+_NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
+_NOTHING = {"", "N/A", "NA", "None"}
+
+
+@dataclass
+class TaskResult:
+    """One task of one file."""
+
+    origin: Origin
+    task: str
+    corpus: str | None
+    num_fewshot: int | None
+    n_samples: int | None
+    model_settings: dict[str, str]
+    corpus_settings: dict[str, str]
+    metrics: list[tuple[str, str, float, float, bool | None]]
+    """Name, filter, value, standard error (NaN if unknown), whether higher is better."""
+    part: int | None
+    """The index of the task's notes among `ResultFile.provenance`; None for a task without notes."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One result file, without the values of its samples and the configurations of its tasks."""
+
+    path: Path
+    origin: Origin
+    tasks: list[TaskResult]
+    provenance: list[dict[str, Any]]
+    """What lmsat noted, one dict for each corpus."""
+    header: dict[str, Any]
+    """What the file says of the evaluation as a whole, lmsat's notes apart."""
+    datasets: dict[str, tuple[str, str | None]]
+    """From tasks to the path and the split of their data, where the file names a path."""
+
+    @property
+    def group_members(self) -> dict[str, list[str]]:
+        """The tasks behind the values of each group."""
+        groups = as_dict(self.header.get("group_subtasks"))
+        return {group: tasks for group, tasks in groups.items() if isinstance(tasks, list)}
+
+    def text(self, key: str) -> str | None:
+        """Return a text of the header."""
+        return as_text(self.header.get(key))
+
+    def notes(self, task: str) -> dict[str, Any]:
+        """Return what lmsat noted of a task; empty if it noted nothing."""
+        part = next((result.part for result in self.tasks if result.task == task), None)
+        return {} if part is None else self.provenance[part]
+
+
+def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None:
+    """Return what a file holds; None if it is no result. A broken one is skipped with a warning.
+
+    ``name`` is its path as the table is to show it.
+    """
+    data = _parse(path)
+    if data is None:
+        return None
+    provenance = _provenance_parts(data)
+    origin = read_origin(data, provenance, path, clean(name), naming)
+    results = {**as_dict(data.get("groups")), **data["results"]}
+    found = [_task(data, provenance, origin, task, as_dict(entry)) for task, entry in results.items()]
+    texts = [value for entry in results.values() for value in _texts(as_dict(entry))]
+    if texts:
+        logger.warning(
+            "%s has the value '%.40s' where a number belongs, which is left out: restore or remove the file",
+            path,
+            texts[0],
+        )
+    header = {key: value for key, value in data.items() if key not in _BULK}
+    header["config"] = {key: value for key, value in as_dict(data.get("config")).items() if key != "lmsat"}
+    return ResultFile(path, origin, found, provenance, header, dict(_datasets(data)))
+
+
+def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    for task, entry in as_dict(data.get("configs")).items():
+        config = as_dict(entry)
+        path, split = (as_text(config.get(key)) for key in ("dataset_path", "test_split"))
+        if path is not None:
+            yield clean(task), (path, split or as_text(config.get("validation_split")))
+
+
+def _parse(path: Path) -> dict[str, Any] | None:
+    """Return what a result file holds; None, with a warning where one was meant, for any other file."""
+    meant = path.name.startswith("results")
+    try:
+        text = path.read_bytes()
+        if not meant and b'"results"' not in text:
+            return None
+        data = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        logger.warning("%s is skipped (%s): restore or remove it", path, first_sentence(error))
+        return None
+    if isinstance(data, dict):
+        results = data.get("results")
+        if isinstance(results, dict) and all(isinstance(entry, dict) for entry in results.values()):
+            return data
+        meant |= "versions" in data
+    if meant:
+        logger.warning("%s is skipped (its 'results' are not lm-eval's): restore or remove it", path)
+    return None
+
+
+def _task(
+    data: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin, task: str, entry: dict[str, Any]
+) -> TaskResult:
+    config = as_dict(as_dict(data.get("configs")).get(task))
+    shots = as_dict(data.get("n-shot")).get(task), config.get("num_fewshot")
+    n_samples = as_dict(as_dict(data.get("n-samples")).get(task)).get("effective", entry.get("sample_len"))
+    part, probe = _own_part(provenance, task, as_dict(config.get("metadata")))
+    text: dict[str, Any] = {}
+    settings: dict[str, str] = {}
+    model_settings = origin.settings
+    if part is not None:
+        own = provenance[part]
+        made = as_dict(as_dict(own.get("probes")).get(probe))
+        # A probe of weights goes along with a corpus without reading it.
+        text = as_dict(own.get("corpus")) if made.get("reads_corpus") is not False else {}
+        n_samples = text.get("documents")
+        settings = read_settings(
+            {**{key: text.get(key) for key in _CORPUS_SETTINGS}, **as_dict(made.get("settings"))}
+        )
+    corpus = as_text(text.get("corpus"))
+    if corpus is None:
+        model_settings, settings = {**model_settings, **settings}, {}
+    else:
+        # The corpus' own settings say these.
+        model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
+    return TaskResult(
+        origin=origin,
+        task=clean(task),
+        corpus=corpus,
+        num_fewshot=first(*map(as_integer, (*shots, as_dict(data.get("config")).get("num_fewshot")))),
+        n_samples=as_integer(n_samples),
+        model_settings=model_settings,
+        corpus_settings=settings,
+        metrics=list(_metrics(entry, as_dict(as_dict(data.get("higher_is_better")).get(task)))),
+        part=part,
+    )
+
+
+def _own_part(
+    provenance: list[dict[str, Any]], task: str, metadata: dict[str, Any]
+) -> tuple[int | None, str]:
+    """Return which of lmsat's notes are a task's, and its probe.
+
+    The notes say it, or else the task's name and, where several have its probe, the settings of its text.
+    """
+    for index, part in enumerate(provenance):
+        if (stated := as_text(as_dict(part.get("tasks")).get(task))) is not None:
+            return index, stated
+    probe = task.removeprefix("lmsat_")
+    found = [index for index, part in enumerate(provenance) if probe in as_dict(part.get("probes"))]
+    if probe == task or not found:
+        return None, probe
+    given = {key: metadata[key] for key in _STATED if key in metadata}
+    corpora = {index: as_dict(provenance[index].get("corpus")) for index in found}
+    agreeing = (i for i in found if all(corpora[i].get(key) == value for key, value in given.items()))
+    return next(agreeing, found[0]), probe
+
+
+def _metrics(
+    entry: dict[str, Any], directions: dict[str, Any]
+) -> Iterator[tuple[str, str, float, float, bool | None]]:
+    for key, raw in entry.items():
+        name, comma, filter_ = key.partition(",")
+        value = as_number(raw)
+        if value is None or name in _NO_METRICS or name.endswith("_stderr"):
+            continue
+        stderr = as_number(entry.get(f"{name}_stderr{comma}{filter_}"))
+        # Files of the old schema do not say it.
+        higher = directions[name] if name in directions else metric(name).higher_is_better
+        yield (
+            clean(name),
+            clean(filter_) or "none",
+            value,
+            math.nan if stderr is None else stderr,
+            higher if isinstance(higher, bool) else None,
+        )
+
+
+def _texts(entry: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts that stand where a number belongs."""
+    for key, value in entry.items():
+        if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING:
+            yield value
+
+
+def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what lmsat noted, one dict for each corpus, without the identities that sweeps compare."""
+    found = as_dict(data.get("config")).get("lmsat")
+    parts = [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, dict)]
+    return [{key: value for key, value in part.items() if key != "identities"} for part in parts]

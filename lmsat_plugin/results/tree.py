@@ -1,0 +1,257 @@
+"""A tree of lm-eval result files, of any version: its table, its provenance and its arrays.
+
+Imports neither lm_eval nor torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.arrays import read_arrays
+from lmsat_plugin.results.checkpoint_names import compile_pattern
+from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
+from lmsat_plugin.results.table import make_table
+from lmsat_plugin.results.variants import find_variants, label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+# What lies beside results, some of it large.
+_NO_RESULTS = {
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
+    *("special_tokens_map.json", "added_tokens.json", "trainer_state.json", "failures.json"),
+    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The results in a folder. Each file is parsed once; arrays are read when they are asked for."""
+
+    root: Path
+    """The folder, or the one file."""
+    table: pd.DataFrame
+    """See `lmsat_plugin.load_results`."""
+    files: Mapping[str, ResultFile]
+    """By their paths in the table."""
+    model_variants: Mapping[str, str | None]
+    """From each variant of the table to its part that belongs to the model."""
+    texts: Mapping[str, tuple[str, ...]]
+    """By task: the corpora it was measured on, each with what distinguishes the text taken from it, for people."""
+    tasks: tuple[TaskResult, ...]
+    """What the table is made of."""
+    all_results: bool = False
+    """Whether the table holds older measurements of the same value, too."""
+    corpora: tuple[str, ...] | None = None
+    """The corpora that were chosen, in the order in which they were named; None if none was."""
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        all_results: bool = False,
+        step_pattern: str | None = None,
+        tokens_per_step: int | None = None,
+    ) -> Results:
+        """Read a folder, which is searched with all it holds, or one file.
+
+        Files that are no results are passed over, broken ones with a warning. The arguments are those of
+        `load_results`. Raises `LmsatError` if there is no result, or for a bad pattern.
+        """
+        if tokens_per_step is not None and tokens_per_step < 1:
+            raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
+        naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
+        root = Path(path).expanduser()
+        read = (
+            read_result_file(file, file.name if file == root else file.relative_to(root).as_posix(), naming)
+            for file in _result_files(root)
+        )
+        files = {file.origin.path: file for file in read if file is not None}
+        tasks = [task for file in files.values() for task in file.tasks]
+        if not all_results:
+            tasks = _without_superseded(tasks)
+        if not any(task.metrics for task in tasks):
+            raise LmsatError(f"{root} holds no lm-eval results: give a folder with files that lm-eval wrote")
+        return cls._of_tasks(root, files, tasks, all_results)
+
+    @classmethod
+    def _of_tasks(
+        cls, root: Path, files: Mapping[str, ResultFile], tasks: Sequence[TaskResult], all_results: bool
+    ) -> Results:
+        variants = find_variants(tasks)
+        pairs = list(zip(tasks, variants, strict=True))
+        texts: dict[str, set[str]] = {}
+        for task, variant in pairs:
+            if task.corpus is not None:
+                texts.setdefault(task.task, set()).add(label(task.corpus, variant.text))
+        return cls(
+            root=root,
+            table=make_table(pairs, all_results=all_results),
+            files=files,
+            model_variants={str(one): one.model or None for one in variants},
+            texts={task: tuple(sorted(several)) for task, several in texts.items()},
+            tasks=tuple(tasks),
+            all_results=all_results,
+        )
+
+    def select(self, corpora: Sequence[str] | None = None, variant: str | None = None) -> Results:
+        """Return the results on some corpora, and those on none; of them those of one variant.
+
+        The rows come in the order of the corpora, and ``variant`` says what still differs.
+
+        Args:
+            corpora: Names as in the table.
+            variant: ``key=value, ...`` as the column shows it; a key of the text's counts where text was read.
+
+        Raises:
+            LmsatError: For a corpus or a variant that is not there.
+        """
+        tasks = list(self.tasks)
+        if corpora is not None:
+            there = sorted({task.corpus for task in tasks if task.corpus is not None})
+            if missing := [name for name in corpora if name not in there]:
+                raise LmsatError(
+                    f"nothing in {self.root} was measured on --corpus {missing[0]}: "
+                    f"give some of {', '.join(there) or 'none'}"
+                )
+            tasks = [task for task in tasks if task.corpus is None or task.corpus in corpora]
+        if variant is not None:
+            tasks = self._of_variant(tasks, variant)
+        chosen = self._of_tasks(self.root, self.files, tasks, self.all_results)
+        if corpora is None:
+            return replace(chosen, corpora=self.corpora)
+        table = chosen.table
+        if len(corpora) > 1:
+            place = {name: index for index, name in enumerate(corpora)}
+            table = table.sort_values("corpus", key=lambda column: column.map(place), kind="stable")
+        return replace(chosen, table=table, corpora=tuple(corpora))
+
+    def _of_variant(self, tasks: list[TaskResult], variant: str) -> list[TaskResult]:
+        wanted = dict(part.strip().partition("=")[::2] for part in variant.split(","))
+        of_model = {key for task in tasks for key in task.model_settings}
+        kept = []
+        for task, found in zip(tasks, find_variants(tasks), strict=True):
+            settings = {**found.of_model, **found.of_text}
+            asked = {
+                key: value for key, value in wanted.items() if key in of_model or task.corpus is not None
+            }
+            if all(settings.get(key) == value for key, value in asked.items()):
+                kept.append(task)
+        if not any(task.metrics for task in kept):
+            there = ", ".join(f"'{one}'" for one in sorted(set(self.table.variant.dropna())))
+            raise LmsatError(
+                f"nothing in {self.root} has --variant '{variant}': give one of {there or 'none'}"
+            )
+        return kept
+
+    def check_one_text(self, task: str | None = None) -> None:
+        """Raise `LmsatError` where a task's results, by default all, are on several texts, which do not compare."""
+        chosen = self.texts.values() if task is None else [self.texts.get(task, ())]
+        texts = sorted({text for several in chosen for text in several})
+        if len(texts) > 1:
+            of_task = {one.corpus for one in self.tasks if task in (None, one.task)} - {None}
+            option = "--corpus NAME" if len(of_task) > 1 else "--variant KEY=VALUE"
+            held = f"results of {task}" if task else "results"
+            raise LmsatError(
+                f"{self.root} holds {held} on {', '.join(texts)}, which do not compare: choose one with {option}"
+            )
+
+    def model_variant(self, variant: str | None) -> str | None:
+        """Return the part of a variant that belongs to the model, not to the text."""
+        return None if variant is None else self.model_variants[variant]
+
+    def arrays(self, path: str, task: str, *prefixes: str) -> dict[str, np.ndarray]:
+        """Return the arrays of one result whose names begin so, such as ``loss/by_document``.
+
+        Args:
+            path: The result file, as the table names it.
+            task: The task whose measurement the arrays belong to.
+            prefixes: What names begin with.
+
+        Raises:
+            LmsatError: For a result that names no arrays, and for arrays that cannot be read.
+        """
+        return read_arrays(self.files[path], task, prefixes)
+
+    def notes(self, path: str, task: str) -> dict[str, Any]:
+        """Return what lmsat noted of one result: checkpoint, corpus, versions; empty if it noted nothing."""
+        return self.files[path].notes(task)
+
+
+def load_results(
+    path: str | Path,
+    *,
+    all_results: bool = False,
+    step_pattern: str | None = None,
+    tokens_per_step: int | None = None,
+) -> pd.DataFrame:
+    """Return the values in a folder's lm-eval result files, of any version, one a row.
+
+    Of a value measured several times the newest stands. Where one model, task and corpus have results of different
+    settings, the column ``variant`` says in what each differs: ``head_rank=32``, ``max_tokens=10000``. Files that are
+    no results are passed over, broken ones with a warning. `Results.read` gives the same table with the arrays and
+    the provenance behind it.
+
+    Args:
+        path: A folder, which is searched with all it holds, or one file.
+        all_results: Keep older measurements of the same value, too.
+        step_pattern: A regular expression with a group ``step`` or ``tokens``, for names of your own.
+        tokens_per_step: Tokens in a step, where names state steps alone.
+
+    Returns:
+        The columns `lmsat_plugin.results.table.COLUMNS`, sorted by model, corpus, task and so on up to the step.
+        Counts are nullable integers, ``date`` is when the evaluation began, in UTC.
+
+    Raises:
+        LmsatError: If there is no result, or for a bad pattern.
+    """
+    return Results.read(
+        path, all_results=all_results, step_pattern=step_pattern, tokens_per_step=tokens_per_step
+    ).table
+
+
+def _result_files(root: Path) -> list[Path]:
+    """Return the files that may be results. Links are followed, but no folder is entered twice."""
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
+
+    def warn(error: OSError) -> None:
+        logger.warning("%s is skipped (%s): correct its rights", error.filename, error.strerror)
+
+    found: list[Path] = []
+    entered = set()
+    for folder, folders, names in os.walk(root, onerror=warn, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = (Path(folder, name) for name in names if name.endswith(".json") and name not in _NO_RESULTS)
+        found += [file for file in files if not file.name.startswith(".") and file.is_file()]
+    return sorted(found, key=str)
+
+
+def _without_superseded(results: list[TaskResult]) -> list[TaskResult]:
+    gone = {
+        (str(PurePosixPath(origin.path).with_name(PurePosixPath(file).name)), task)
+        for origin in {id(result.origin): result.origin for result in results}.values()
+        for file, tasks in origin.supersedes.items()
+        if PurePosixPath(file).name not in ("", "..", PurePosixPath(origin.path).name)
+        for task in tasks
+    }
+    return [result for result in results if (result.origin.path, result.task) not in gone]

@@ -1,0 +1,136 @@
+"""What a sweep's YAML file says, checked, with the line named where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.yaml_files import read_config
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _key(name: str) -> BeforeValidator:
+    """Let a string stand for a mapping with that one key."""
+    return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
+
+
+class ModelEntry(Settings):
+    """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or a single checkpoint."""
+
+    pretrained: str
+    name: str | None = None
+    """What to call it in the results; by default the repository's or the folder's name."""
+    revisions: Annotated[list[str | int], BeforeValidator(_listed)] = ["all"]
+    """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union."""
+    tokenizer: str | None = None
+    tokens_per_step: PositiveInt | None = None
+    """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not say."""
+    step_pattern: str | None = None
+    """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
+    model_args: dict[str, Any] = {}
+    """Arguments of ``--model lmsat``, for this model; they take precedence over the sweep's."""
+
+
+class CorpusEntry(Settings):
+    """A corpus; what it does not say is taken from the sweep."""
+
+    corpus: str
+    max_tokens: PositiveInt | None = None
+    seed: int | None = None
+    text_field: str | None = None
+
+
+class TaskEntry(Settings):
+    """A task, with a number of few-shot examples of its own."""
+
+    task: str
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+
+
+class SlurmSettings(Settings):
+    """How to submit to Slurm: see ``sbatch``. ``additional`` takes any other of its options."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: PositiveInt = 240
+    """Minutes a job may take."""
+    cpus_per_task: PositiveInt = 4
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    mem_gb: PositiveFloat | None = None
+    array_parallelism: PositiveInt = 64
+    """How many jobs run at once."""
+    launcher: Literal["python", "accelerate"] = "python"
+    """``accelerate``: a job starts a process on each of its GPUs, which share one checkpoint's data."""
+    setup: list[str] = []
+    """Shell lines to run before, such as ``module load``."""
+    additional: dict[str, Any] = {}
+
+
+class SweepConfig(Settings):
+    """A sweep: checkpoints × tasks × corpora, and where the results go."""
+
+    models: Annotated[list[Annotated[ModelEntry, _key("pretrained")]], Field(min_length=1)]
+    tasks: Annotated[list[Annotated[TaskEntry, _key("task")]], Field(min_length=1), BeforeValidator(_listed)]
+    output: Path
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    corpora: Annotated[
+        list[Annotated[CorpusEntry, _key("corpus")]], Field(min_length=1), BeforeValidator(_listed)
+    ] = [CorpusEntry(corpus="sample")]
+    max_tokens: PositiveInt | None = CorpusSettings.model_fields["max_tokens"].default
+    seed: int = 0
+    """Which documents of a corpus come first."""
+    text_field: str | None = None
+    metadata: dict[str, Any] = {}
+    """Settings of probes and tasks, as ``lm_eval --metadata`` takes them."""
+    model_args: dict[str, Any] = {}
+    """Arguments of ``--model lmsat`` for all models, such as ``dtype: bfloat16``."""
+    batch_size: PositiveInt | Annotated[str, Field(pattern=r"^auto(:\d+)?$")] = "auto"
+    max_batch_size: PositiveInt | None = None
+    device: str | None = None
+    keep: Annotated[int, Field(ge=0)] | Literal["all"] = 1
+    """How many downloaded checkpoints stay on disk once they are measured."""
+    include_path: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Folders of task files of your own."""
+    limit: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None = None
+    log_samples: bool = False
+    bootstrap_iters: Annotated[int, Field(ge=0)] = 1000
+    apply_chat_template: bool | str = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    gen_kwargs: dict[str, Any] | None = None
+    executor: Literal["local", "processes", "slurm"] = "local"
+    workers: PositiveInt | None = None
+    slurm: SlurmSettings = SlurmSettings()
+    trackers: dict[str, dict[str, Any]] = {}
+    """Where to log results besides: trackio, wandb, tensorboard, each with its settings."""
+
+    def corpus_settings(self) -> list[CorpusSettings]:
+        """Return each corpus' settings, with the sweep's where it has none of its own."""
+        shared = {"max_tokens": self.max_tokens, "seed": self.seed, "text_field": self.text_field}
+        return [
+            CorpusSettings(**{**shared, **entry.model_dump(exclude_unset=True)}) for entry in self.corpora
+        ]
+
+
+_ENTRIES: dict[str, type[Settings]] = {
+    "models": ModelEntry,
+    "corpora": CorpusEntry,
+    "tasks": TaskEntry,
+    "slurm": SlurmSettings,
+}
+ALIASES = {"corpus": "corpora"}
+"""Keys that stand for others."""
+
+
+def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:
+    """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`."""
+    return read_config(path, SweepConfig, overrides or {}, aliases=ALIASES, entries=_ENTRIES)

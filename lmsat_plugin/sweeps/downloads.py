@@ -1,0 +1,216 @@
+"""Checkpoints of the Hub on their way to this disk, and off it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from contextlib import suppress
+from glob import escape
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+from huggingface_hub import constants, snapshot_download
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import check_writable, safe_name, write_atomically
+from lmsat_plugin.hub import cached_snapshot, file_sizes, hub_errors
+from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lmsat_plugin.sweeps.checkpoints import Checkpoint
+
+_HEAD = ".head"
+_RELEASED = ".released"
+_USED = ".used-"
+_TRASH = ".trash-"
+_INDEX = "model.safetensors.index.json"
+_MARGIN = 1.05
+
+
+class Downloads:
+    """Downloaded checkpoints, ``<folder>/<repository>/<commit>``, of which only some are kept.
+
+    Several processes may share the folder, and several checkpoints a commit: each of them, by its model's name and
+    its revision, is fetched by one process at a time.
+
+    Args:
+        folder: Where to put them. What a kill has left half deleted in there is removed.
+        keep: How many stay when they are released; None for all.
+        trust_remote_code: Whether to download Python files too.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = 1, *, trust_remote_code: bool = False) -> None:
+        self.folder = folder.expanduser()
+        self._keep, self._trusts = keep, trust_remote_code
+        self._complete = ".complete-with-code" if trust_remote_code else ".complete"
+        self._sizes: dict[tuple[str, str], dict[str, int]] = {}
+        for stray in self.folder.glob(f"*/{_TRASH}*"):
+            shutil.rmtree(stray, ignore_errors=True)
+
+    def size(self, checkpoint: Checkpoint) -> int:
+        """Return the bytes that would have to be downloaded to have the whole checkpoint.
+
+        Raises:
+            LmsatError: If the Hub cannot be asked, or refuses.
+        """
+        if checkpoint.folder is not None or (self._place(checkpoint) / self._complete).exists():
+            return 0
+        if self._cached(checkpoint) is not None:
+            return 0
+        return sum(_missing(self._place(checkpoint), self._needed(checkpoint)).values())
+
+    def fetch(self, checkpoint: Checkpoint, *, head_only: bool = False) -> Path:
+        """Return the folder of a checkpoint, downloaded if need be. One that was cut off is continued.
+
+        A checkpoint that lies whole in the user's own cache is used from there. ``head_only`` leaves out the shards
+        of safetensors without the LM head, or the embedding that it is tied to.
+
+        Raises:
+            LmsatError: If the disk has no room, the Hub refuses or cannot be reached, or there are no weights.
+        """
+        if checkpoint.folder is not None:
+            return checkpoint.folder
+        place = self._place(checkpoint)
+        with self._alone():
+            there = (place / self._complete).exists() or (head_only and (place / _HEAD).exists())
+            if there:
+                self._use(checkpoint)
+        if there:
+            return place
+        if cached := self._cached(checkpoint):
+            return cached
+        files = self._needed(checkpoint)
+        with self._alone():
+            self._use(checkpoint)
+        lock = FileLock(place.with_name(f".{place.name}.lock"))
+        with hub_errors(checkpoint.pretrained, checkpoint.revision), lock:
+            wanted = self._with_head(checkpoint, files) if head_only else files
+            self._download(checkpoint, wanted)
+            (place / (self._complete if wanted == files else _HEAD)).touch()
+        return place
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Say that a checkpoint is no longer used: of all that nobody uses, the latest ``keep`` stay."""
+        place = self._place(checkpoint)
+        if checkpoint.folder is not None or not place.is_dir():
+            return
+        trash = []
+        with self._alone():
+            self._mark(checkpoint).unlink(missing_ok=True)
+            if any(place.glob(f"{_USED}*")):
+                return
+            markers = [path for path in self.folder.glob(f"*/*/{_RELEASED}") if path.parent.name[0] != "."]
+            order = {path.parent: _read_number(path) for path in markers}
+            order[place] = max(order.values(), default=0) + 1
+            write_atomically(place / _RELEASED, str(order[place]).encode())
+            if self._keep is None:
+                return
+            for old in sorted(order, key=lambda path: -order[path])[self._keep :]:
+                # Renamed first: a kill in between must not leave what looks whole.
+                with suppress(OSError):
+                    trash.append(old.rename(old.with_name(f"{_TRASH}{uuid.uuid4().hex}")))
+        for path in trash:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _use(self, checkpoint: Checkpoint) -> None:
+        """Mark a checkpoint as used, and so as nobody else's to delete."""
+        with hub_errors(checkpoint.pretrained, checkpoint.revision):
+            self._mark(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+            self._mark(checkpoint).touch()
+            (self._place(checkpoint) / _RELEASED).unlink(missing_ok=True)
+
+    def _mark(self, checkpoint: Checkpoint) -> Path:
+        name = f"{checkpoint.model}\0{checkpoint.revision}".encode("utf-8", "surrogatepass")
+        return self._place(checkpoint) / f"{_USED}{hashlib.sha256(name).hexdigest()[:16]}"
+
+    def _place(self, checkpoint: Checkpoint) -> Path:
+        return self.folder / safe_name(checkpoint.pretrained) / safe_name(str(checkpoint.commit))
+
+    def _alone(self) -> FileLock:
+        """Return the lock under which checkpoints are taken into use and released."""
+        check_writable(self.folder)
+        return FileLock(self.folder / ".lock")
+
+    def _needed(self, checkpoint: Checkpoint) -> dict[str, int]:
+        """Return the files of a checkpoint and their sizes; the Hub is asked once."""
+        key = (checkpoint.pretrained, str(checkpoint.commit))
+        if key not in self._sizes:
+            sizes = file_sizes(*key, checkpoint.revision)
+            if not weight_files(sizes):
+                raise LmsatError(
+                    f"{checkpoint.pretrained} at {checkpoint.revision} has no weights (*.safetensors or "
+                    "pytorch_model*.bin): leave this revision out"
+                )
+            self._sizes[key] = needed_files(sizes, trust_remote_code=self._trusts)
+        return self._sizes[key]
+
+    def _cached(self, checkpoint: Checkpoint) -> Path | None:
+        names = None if constants.HF_HUB_OFFLINE else self._needed(checkpoint)
+        return cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
+
+    def _with_head(self, checkpoint: Checkpoint, files: dict[str, int]) -> dict[str, int]:
+        """Return all files but the shards without the head; all, if it is not known where it is."""
+        if _INDEX not in files:
+            return files
+        shards = weight_files(files).keys() - {_INDEX}
+        self._download(checkpoint, {name: size for name, size in files.items() if name not in shards})
+        head = None
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            index = (self._place(checkpoint) / _INDEX).read_text("utf-8")
+            head = head_shards(json.loads(index)["weight_map"])
+        if not head or not head <= shards:
+            return files
+        return {name: size for name, size in files.items() if name not in shards - head}
+
+    def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> None:
+        place, repository = self._place(checkpoint), checkpoint.pretrained
+        missing = _missing(place, files)
+        if not missing:
+            return
+        needed, free = sum(missing.values()) * _MARGIN, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise LmsatError(
+                f"{repository} at {checkpoint.revision} needs {needed / 1e9:.2f} GB, but {self.folder} has "
+                f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder"
+            )
+        for name in missing:
+            # Of another size than it should be: it would be taken for what was downloaded.
+            (place / name).unlink(missing_ok=True)
+        # What a kill has left, under names that are used once.
+        for stray in (place / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
+            stray.unlink(missing_ok=True)
+        snapshot_download(
+            repository,
+            revision=checkpoint.commit,
+            local_dir=place,
+            allow_patterns=[escape(name) for name in missing],
+        )
+        # huggingface_hub is content with what is in a folder when it cannot reach the Hub.
+        if still := _missing(place, files):
+            raise LmsatError(
+                f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
+                "check the connection and start again, which continues"
+            )
+
+
+def _missing(place: Path, files: Mapping[str, int]) -> dict[str, int]:
+    """Return the files that are not there in their full size."""
+
+    def size_of(name: str) -> int:
+        try:
+            return (place / name).stat().st_size
+        except OSError:
+            return -1
+
+    return {name: size for name, size in files.items() if size_of(name) != size}
+
+
+def _read_number(path: Path) -> int:
+    with suppress(OSError, ValueError):
+        return int(path.read_bytes())
+    return 0

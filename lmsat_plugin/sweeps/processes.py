@@ -1,0 +1,151 @@
+"""A sweep in several processes of this machine.
+
+Every worker runs the same sweep. They share the work through the claims of the output folder, so that none
+waits for another, and one that dies leaves its checkpoint to the others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.sweeps.fingerprint import fingerprint
+from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.run import chosen, summarise
+from lmsat_plugin.sweeps.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.sweeps.config import SweepConfig
+    from lmsat_plugin.sweeps.plan import Job
+    from lmsat_plugin.sweeps.run import Options
+    from lmsat_plugin.sweeps.runner import Summary
+
+# A checkpoint at which so many workers were killed is taken to be the reason.
+_FATAL_DEATHS = 2
+
+
+def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -> Summary:
+    """Run a sweep in ``config.workers`` processes, each with its share of the GPUs or of the cores.
+
+    ``again`` are the arguments of ``lmsat`` that run the sweep in one process. A worker that is killed is
+    replaced; a checkpoint at which two of them were killed is recorded as failed.
+
+    Raises:
+        LmsatError: For a configuration that cannot be run.
+        KeyboardInterrupt: On Ctrl-C; the workers finish their writes.
+    """
+    plan, store = Plan(config), Store(config.output)
+    store.prepare()
+    jobs = chosen(plan.jobs, options)
+    gpus = _visible_gpus()
+    count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))
+    workers: dict[int, _Worker] = {}
+    deaths: Counter[str] = Counter()
+
+    def successor(worker: _Worker, code: int) -> _Worker | None:
+        """Return the worker that takes the place of one that ended, if another is of use."""
+        # Only a kill is worth another worker: any other end would come again.
+        if 0 <= code <= 128:
+            return None
+        label = store.died_at(worker.pid) or "starting"
+        deaths[label] += 1
+        message = f"worker {worker.number} was killed (exit code {code}) at {label}"
+        print(message, file=sys.stderr, flush=True)
+        if deaths[label] >= _FATAL_DEATHS:
+            _record_death(plan, store, jobs, label, code, options.run)
+        return worker.again() if deaths[label] <= _FATAL_DEATHS and label != "starting" else None
+
+    with Interrupts().handled():
+        try:
+            for number in range(1, count + 1):
+                share = _share_of_machine(number - 1, count, gpus)
+                workers[number] = _Worker(number, count, again, share)
+            while workers:
+                time.sleep(0.2)
+                for number, worker in list(workers.items()):
+                    if (code := worker.poll()) is None:
+                        continue
+                    del workers[number]
+                    if replacement := successor(worker, code):
+                        workers[number] = replacement
+        except KeyboardInterrupt:
+            for worker in workers.values():
+                worker.terminate()
+            raise
+    return summarise(plan, store, jobs)
+
+
+class _Worker:
+    """A process that runs the sweep; its lines are printed as they come."""
+
+    def __init__(
+        self, number: int, count: int, arguments: Sequence[str], environment: dict[str, str]
+    ) -> None:
+        self.number = number
+        self._made_of = (number, count, arguments, environment)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lmsat_plugin.cli", *arguments, f"--worker={number}/{count}"],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self.pid = self._process.pid
+        threading.Thread(target=self._print, daemon=True).start()
+
+    def _print(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            print(line, end="", flush=True)
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def again(self) -> _Worker:
+        return _Worker(*self._made_of)
+
+    def terminate(self) -> None:
+        """End it, after the write in hand."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def _visible_gpus() -> list[str]:
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _share_of_machine(index: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Return the environment that gives a worker its GPUs, or its cores."""
+    if gpus:
+        mine = list(gpus[index::count]) or [gpus[index % len(gpus)]]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
+
+
+def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, code: int, run: str) -> None:
+    """Record that measuring a checkpoint kills the process that does it."""
+    for job in (job for job in jobs if job.label == label):
+        checkpoint = job.checkpoint
+        facts, weights = job.facts, checkpoint.commit
+        if checkpoint.folder is not None:
+            weights = facts["identity"] = fingerprint(checkpoint.folder).identity
+        stored = store.read(checkpoint.model, checkpoint.revision)
+        reason = (
+            f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "
+            "use a smaller batch_size, fewer workers or a larger machine"
+        )
+        failures = [(identity, reason) for *_, identity in plan.pending(job, stored, weights)]
+        store.write_failures(stored, failures, facts, run)

@@ -1,0 +1,171 @@
+"""Which files a checkpoint consists of, and what identifies its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from io import FileIO
+    from pathlib import Path
+
+# In the order in which transformers looks for them; an adapter where there is nothing else.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head|decoder|unembed)\.(weight|bias)$")
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|embeddings|embedding)\.weight$"
+)
+_BLOCK = 4 << 20
+_LONGEST_HEADER = 100_000_000  # by the format
+
+
+def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -> dict[str, int]:
+    """Return, of a repository's files and their sizes, those that loading a model and its tokenizer takes."""
+    small = {
+        name: size
+        for name, size in sizes.items()
+        if "/" not in name
+        and (
+            trust_remote_code
+            if name.endswith(".py")
+            else any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
+        )
+    }
+    return {**small, **weight_files(sizes)}
+
+
+def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return, of a checkpoint's files and their sizes, its weights and their index.
+
+    As transformers does: safetensors before pickles, one file before shards. There may be none.
+    """
+    for name in _WEIGHTS:
+        if name in sizes:
+            return {name: sizes[name]}
+        index = f"{name}.index.json"
+        if index not in sizes:
+            continue
+        stem, suffix = name.rsplit(".", 1)
+        top = [other for other in sizes if "/" not in other and other.endswith(f".{suffix}")]
+        shards = [other for other in top if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", other)]
+        # The index may name its shards in another way.
+        shards = shards or [
+            other for other in top if not re.match("consolidated|adapter|training_args|optimizer", other)
+        ]
+        return {index: sizes[index], **{shard: sizes[shard] for shard in shards}}
+    return {}
+
+
+def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
+    """Return the shards that hold the LM head, or the embedding it is tied to; None if neither is known."""
+    outside = [name for name in weight_map if not re.search(r"(^|\.)\d+\.", name)]
+    for pattern in (_HEAD, _EMBEDDING):
+        if found := {weight_map[name] for name in outside if pattern.search(name)}:
+            return found
+    return None
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold its weights.
+
+    Raises:
+        LmsatError: If there are none, or if one that the index names is missing.
+    """
+    try:
+        names = {path.name: 0 for path in folder.iterdir() if path.is_file()}
+    except OSError as error:
+        raise LmsatError(f"{folder} cannot be read ({error.strerror}): correct the path") from error
+    found = weight_files(names)
+    index = next((name for name in found if name.endswith(".index.json")), None)
+    if index is not None:
+        try:
+            found = dict.fromkeys(json.loads((folder / index).read_text("utf-8"))["weight_map"].values(), 0)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise LmsatError(
+                f"{folder / index} is no index of weights ({first_sentence(error)}): copy or download it again"
+            ) from error
+        if missing := sorted(found.keys() - names.keys()):
+            raise LmsatError(
+                f"{folder} lacks {missing[0]}, which its {index} names: copy or download it again"
+            )
+    if not found:
+        raise LmsatError(
+            f"pretrained={folder} has no weights (*.safetensors or pytorch_model*.bin): give a whole checkpoint"
+        )
+    return [folder / name for name in sorted(found)]
+
+
+def read_ahead(folder: Path) -> str:
+    """Read all weights of a folder, which leaves them in the system's cache; return what identifies them.
+
+    It is the SHA-256 over the tensors' names, types, shapes and bytes, whatever the shards and the metadata of
+    the safetensors files; of pickled weights, that over the files.
+
+    Raises:
+        LmsatError: If there are no weights, or if a file is missing, cut or no safetensors file.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_BLOCK))
+    paths = weight_paths(folder)
+    tensors: list[tuple[str, str, list[int], str]] = []
+    for path in paths:
+        try:
+            size = path.stat().st_size
+            with path.open("rb", buffering=0) as file:
+                if path.suffix == ".safetensors":
+                    tensors += _tensors(file, size, buffer)
+                else:
+                    _check_archive(path)
+                    digest.update(f"{path.name}\0{size}\0".encode("utf-8", "surrogatepass"))
+                    for block in _blocks(file, size, buffer):
+                        digest.update(block)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LmsatError(
+                f"{path} is cut short or no file of weights ({first_sentence(error)}): copy or download it again"
+            ) from error
+    if tensors:
+        digest.update(json.dumps(sorted(tensors)).encode())
+    return digest.hexdigest()
+
+
+def _tensors(file: FileIO, size: int, buffer: memoryview) -> Iterator[tuple[str, str, list[int], str]]:
+    """Yield each tensor's name, type, shape and the SHA-256 of its bytes. Raises ValueError if the file is cut."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+        raise ValueError(f"its header would have {length} bytes")
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        if not 0 <= start <= end <= size - 8 - length:
+            raise ValueError(f"it ends before {name}")
+        file.seek(8 + length + start)
+        digest = hashlib.sha256()
+        for block in _blocks(file, end - start, buffer):
+            digest.update(block)
+        yield name, entry["dtype"], entry["shape"], digest.hexdigest()
+
+
+def _blocks(file: FileIO, size: int, buffer: memoryview) -> Iterator[memoryview]:
+    """Yield the next ``size`` bytes in blocks that are overwritten by the next. Raises ValueError at an early end."""
+    while size:
+        count = file.readinto(buffer[: min(size, len(buffer))])
+        if not count:
+            raise ValueError("it ends early")
+        size -= count
+        yield buffer[:count]
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError for a zip archive, which torch writes, without its end."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\3\4" and not zipfile.is_zipfile(path):
+            raise ValueError("its end is missing")

@@ -1,0 +1,1 @@
+"""From text to windows: corpora, tokens, windows, batches."""
