@@ -15,7 +15,7 @@ from pathlib import Path
 
 import common
 
-from lmsat_plugin.analysis.analyses import Collected
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.page.report import write_report
 
 STEPS = (*(2**power for power in range(10)), *range(1000, 141_000, 1000))
@@ -36,7 +36,7 @@ IN_PAGE = """
 
 def main() -> int:
     quick = common.parse_arguments(__doc__).quick
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    sys.path.append(str(Path(__file__).parent.parent / "tests" / "helpers"))
     from chromium import BROWSER, run_in_page
     from result_trees import TOKENS_PER_STEP, Made, add_arrays, write_tree
 
@@ -49,9 +49,7 @@ def main() -> int:
         add_arrays(root, layers=13, width=512, documents=40, window=2048)
         made: list = []
         times = {
-            "reading": common.seconds(
-                lambda: made.append(Collected.of(root, tokens_per_step=TOKENS_PER_STEP))
-            )
+            "reading": common.seconds(lambda: made.append(Analyses.of(root, tokens_per_step=TOKENS_PER_STEP)))
         }
         for analysis in ANALYSES:
             times[analysis] = common.seconds(lambda analysis=analysis: getattr(made[0], analysis))

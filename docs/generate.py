@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import yaml
 
-from lmsat_plugin.cli import build_parser
+from lmsat_plugin.cli.main import build_parser
 from lmsat_plugin.plugins import Plugins, plugins
 from lmsat_plugin.text.corpora import CorpusSettings
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import WINDOW, make_model
+from places import HELPERS
 from test_processes import launch
+from tiny_models import WINDOW, make_model
 
 from lmsat_plugin import LmsatError, Measurement, Need, Probe, SaturationCallback, measure
 
@@ -291,7 +291,7 @@ import json, sys
 sys.path.insert(0, TESTS)
 import torch, transformers
 from pathlib import Path
-from conftest import make_model
+from tiny_models import make_model
 from test_callback import LOSS, train
 from lmsat_plugin import SaturationCallback
 
@@ -309,7 +309,7 @@ if trainer.is_world_process_zero():
     trainer.save_model(folder / "saved")
 rank = trainer.args.process_index
 (folder / f"{rank}.json").write_text(json.dumps([callback.history, trainer.state.log_history]))
-""".replace("TESTS", repr(str(Path(__file__).parent)))
+""".replace("TESTS", repr(str(HELPERS)))
 
 
 def test_two_processes_measure_together(tokenizer, documents, checkpoint, tmp_path):

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from conftest import WINDOW
+from places import ROOT
+from tiny_models import WINDOW
 
 from lmsat_plugin import (
     CheckpointEvaluated,
@@ -36,7 +37,6 @@ from lmsat_plugin import (
 from lmsat_plugin.plugins import load, plugins
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "lmsat-probe-example"
 DOCUMENTATION = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, "lmsat_spec")}

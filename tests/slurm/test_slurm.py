@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from conftest import make_model
+from tiny_models import make_model
 
 if TYPE_CHECKING:
     from pathlib import Path

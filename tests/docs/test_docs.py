@@ -1,0 +1,172 @@
+"""The documentation: nothing in it is stale, dangling, or a command that there is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from lm_eval._cli.harness import HarnessCLI
+from places import ROOT
+
+from lmsat_plugin.cli.main import COMMANDS, build_parser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+NAMES = {command.name for command in COMMANDS}
+FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def load(name: str):
+    """Return a script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def parser_of(name: str):
+    [choices] = [action.choices for action in build_parser()._actions if isinstance(action.choices, dict)]
+    return choices[name]
+
+
+def section(name: str) -> str:
+    """Return what docs/commands.md says of a command."""
+    text = (DOCS / "commands.md").read_text("utf-8")
+    return re.split(r"^##+ ", text.split(f"\n### lmsat {name}\n")[1], flags=re.MULTILINE)[0]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    text = FENCED.sub("", page.read_text("utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def lines_of(page: Path, program: str) -> list[list[str]]:
+    """Return the arguments of each line of a program's in a page's code blocks, up to where output goes.
+
+    In a block with lines that begin with $, the others are output.
+    """
+    found = []
+    for block in FENCED.findall(page.read_text("utf-8")):
+        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        asked = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [line.split(" > ")[0] for line in asked or lines]
+    return [shlex.split(line, comments=True)[1:] for line in found if line.startswith(f"{program} ")]
+
+
+def test_commands_page_is_not_stale():
+    page = load("generate").page()
+    assert page == (DOCS / "commands.md").read_text("utf-8"), "run `python docs/generate.py`"
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_commands_page_has_what_help_shows(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = section(name)
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", parser_of(name).format_help())) - {"--help"}
+    assert shown == set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+def test_commands_page_has_every_task():
+    text = (DOCS / "commands.md").read_text("utf-8")
+    tasks = {path.stem for path in (ROOT / "tasks").glob("lmsat_*.yaml")}
+    assert len(tasks) >= 7
+    assert tasks == set(re.findall(r"^### (lmsat_\w+)$", text, re.MULTILINE))
+
+
+@pages
+def test_relative_links_point_to_something(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pages
+def test_code_blocks_name_commands_that_there_are(page):
+    for words in lines_of(page, "lmsat"):
+        args, rest = build_parser().parse_known_args(words)
+        # As `main` does: what is no option may be an override of a sweep's.
+        if hasattr(args, "overrides"):
+            rest = [word for word in rest if word.startswith("-")]
+        assert args.passes_on or not rest, words
+
+
+@pages
+def test_code_blocks_name_options_that_lm_eval_has(page, monkeypatch):
+    for words in lines_of(page, "lm_eval"):
+        monkeypatch.setattr("sys.argv", ["lm_eval", "run", *(word for word in words if word != "...")])
+        assert HarnessCLI().parse_args().tasks, words
+
+
+@pages
+def test_prose_names_commands_that_there_are(page):
+    text = FENCED.sub("", page.read_text("utf-8"))
+    assert set(re.findall(r"`lmsat ([a-z]+)", text)) <= NAMES
+
+
+def test_code_blocks_are_found():
+    assert len(lines_of(DOCS / "index.md", "lmsat")) >= 6
+    assert len(lines_of(ROOT / "README.md", "lm_eval")) >= 4
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    named = re.findall(r"(\w+\.md)\b", str(yaml.safe_load(text)["nav"]))
+    assert sorted(named) == sorted(["benchmarks.md", *(page.name for page in DOCS.glob("*.md"))])
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """As `make docs` does: a link or an anchor that leads nowhere is an error."""
+    pytest.importorskip("material", reason="needs the extra `docs`")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [page.relative_to(tmp_path / "site") for page in (tmp_path / "site").rglob("index.html")]
+    assert len(pages) == len(list(DOCS.glob("*.md"))) + 1, "and the benchmarks"
+
+
+def test_tour_shows_every_command_and_the_runs_that_it_names():
+    tour, text = load("tour"), (DOCS / "tour.md").read_text("utf-8")
+    assert {stop.name for stop in tour.STOPS} == NAMES
+    assert re.findall(r"^\$ (.+)$", text, re.MULTILINE) == [stop.command for stop in tour.STOPS]
+    without = tour.page(dict.fromkeys((stop.command for stop in tour.STOPS), ""))
+    missing = [line for line in without.splitlines() if line and line not in text.splitlines()]
+    assert not missing, "run `python docs/tour.py FOLDER`"
+
+
+def test_tour_leaves_out_the_middle_of_long_outputs():
+    shorten = load("tour").shorten
+    assert shorten(list("abcdef"), 2, 1) == ["a", "b", "[...]", "f"]
+    assert shorten(list("abc"), 2, 1) == shorten(list("abc"), 9, 0) == ["a", "b", "c"]
+
+
+def test_the_site_links_to_nothing_outside_its_pages():
+    hook = load("hooks").on_page_markdown
+    assert hook("[b](../c/d.md) [d](../c/d) [e](f.md#g)") == "b (`c/d.md`) `c/d` [e](f.md#g)"
+    assert hook("[b](../benchmarks/README.md#report)") == "[b](benchmarks.md#report)"
+    for page in DOCS.glob("*.md"):
+        assert "](../" not in hook(page.read_text("utf-8"), page=None, config=None, files=None)

@@ -1,0 +1,134 @@
+"""One process and several give the same numbers, also where there is less to do than there are processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from places import HELPERS
+from test_harness import TASKS, evaluate, numbers
+
+# Starting takes a process some fifteen seconds; a hang would take for ever.
+TIMEOUT = 240
+BATCH_SIZE = 3
+
+# A downstream task of lm-eval's own kind, which deals documents out to processes: the rank has to be right.
+ROLLING = """
+task: rolling
+dataset_path: json
+dataset_kwargs: {data_files: {test: CORPUS}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list: [{metric: bits_per_byte}]
+"""
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, TESTS)
+from test_harness import TASKS, evaluate
+
+for name, arguments in json.loads(sys.argv[1]).items():
+    results = evaluate("lmsat", **arguments)
+    if results is not None:
+        with open(f"{sys.argv[2]}/{name}.json", "x") as file:
+            json.dump({key: results[key] for key in ("results", "n-samples")}, file)
+            file.write("\\n")
+            json.dump(results["config"]["lmsat"], file)
+""".replace("TESTS", repr(str(HELPERS)))
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    """Compare metrics to 1e-9."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-9), key
+
+
+def launch(processes: int, *command: str) -> None:
+    """Run a command under torchrun on CPUs; stop all its processes after a time."""
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *port, "--nproc_per_node", str(processes)]
+    with subprocess.Popen(
+        [*torchrun, *command],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, err = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            _, err = process.communicate()
+            pytest.fail(f"{processes} processes hang:\n{err[-3000:]}")
+    assert process.returncode == 0, err[-10_000:]
+
+
+@pytest.fixture(scope="module")
+def runs(checkpoint, documents, tmp_path_factory) -> dict[str, dict]:
+    """Return the arguments of two evaluations: of a corpus of 13 uneven documents, and of one document."""
+    folder = tmp_path_factory.mktemp("corpora")
+    model_args = {"pretrained": str(checkpoint("gpt_neox")), "dtype": "float32", "device": "cpu"}
+    common = {"model_args": model_args, "batch_size": BATCH_SIZE, "max_tokens": None}
+    many = [text for text in documents if text]
+    assert len(many) == 13
+    for name, texts in {"many": many, "one": [documents[1]]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "rolling.yaml").write_text(ROLLING.replace("CORPUS", str(folder / "many.jsonl")))
+    return {
+        "many": {
+            **common, "corpus": str(folder / "many.jsonl"),
+            "tasks": [*TASKS, "rolling"], "folders": [str(folder / "tasks")],
+        },
+        "one": {**common, "corpus": str(folder / "one.jsonl"), "tasks": TASKS},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def expected(runs):
+    """Return the results of this process alone."""
+    return {name: evaluate("lmsat", **arguments) for name, arguments in runs.items()}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_give_the_numbers_of_one(processes, runs, expected, documents, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launch(processes, str(script), json.dumps(runs), str(tmp_path))
+    for name in runs:
+        # Written by one process only: the script does not overwrite a file.
+        found, provenance = map(json.loads, (tmp_path / f"{name}.json").read_text().splitlines())
+        assert_equal(numbers(found), numbers(expected[name]))
+        assert provenance["processes"] == processes
+        assert provenance["corpus"] == expected[name]["config"]["lmsat"]["corpus"]
+    assert numbers(expected["one"])["lmsat_loss", "bytes,none"] == len(documents[1].encode())
+
+
+def test_command_under_torchrun(runs, expected, tmp_path):
+    """The real command, as a user starts it: one result file, with samples, arrays and the glob."""
+    arguments = runs["many"]
+    arrays = tmp_path / "arrays"
+    model_args = f"pretrained={arguments['model_args']['pretrained']},dtype=float32,arrays={arrays}"
+    launch(
+        2,
+        *("-m", "lm_eval", "run", "--model", "lmsat", "--model_args", model_args, "--device", "cpu"),
+        *("--tasks", "lmsat_*", "--batch_size", str(BATCH_SIZE), "--output_path", str(tmp_path / "results")),
+        *("--metadata", f"corpus={arguments['corpus']}", "max_tokens=100000", "--log_samples"),
+    )
+    [path] = (tmp_path / "results").rglob("results_*.json")
+    results = json.loads(path.read_text())
+    whole = numbers(expected["many"])
+    wanted = {key: value for key, value in whole.items() if key[0] in TASKS}
+    found = {key: value for key, value in numbers(results).items() if key[0] in TASKS}
+    assert_equal(found, wanted)
+    assert results["config"]["lmsat"]["processes"] == 2
+    assert results["config"]["lmsat"]["corpus"]["tokens"] == whole["lmsat_loss", "tokens,none"]
+    [stored] = arrays.iterdir()
+    assert results["config"]["lmsat"]["arrays"] == str(stored.resolve())
+    samples = {path.name.split("_2")[0] for path in (tmp_path / "results").rglob("samples_*.jsonl")}
+    assert samples >= {f"samples_{task}" for task in TASKS}

@@ -1,0 +1,357 @@
+"""Finding the checkpoints of a series, and selecting some of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from fake_hub import BROKEN, FORBIDDEN, GATED, FakeHub, run_with_hub
+from huggingface_hub import constants
+
+from lmsat_plugin.cli.main import main
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.selection import select
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PYTHIA = [0, *(2**k for k in range(10)), *range(1000, 144_000, 1000)]
+
+
+def make(folder: Path, size: int = 0, **state: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(size))
+    if state:
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    return folder
+
+
+def named(checkpoints: list[Checkpoint]) -> list[str]:
+    return [checkpoint.revision for checkpoint in checkpoints]
+
+
+def series(*steps: int | None, names: str = "step{}") -> list[Checkpoint]:
+    return [
+        Checkpoint("org/m", "org/m", "main" if step is None else names.format(step), step, None, f"{n:040x}")
+        for n, step in enumerate(steps)
+    ]
+
+
+def test_a_folder_of_checkpoints(tmp_path):
+    run = tmp_path / "my run"
+    for name in ("checkpoint-500", "checkpoint-1000", "final"):
+        make(run / name)
+    (run / "logs").mkdir()
+    (run / ".cache").mkdir()
+    make(run / ".hidden-step5")
+    make(run, 10)  # Trainer saves the last one beside the others
+    found = find_checkpoints(str(run), tokens_per_step=8)
+    assert named(found) == ["checkpoint-500", "checkpoint-1000", "final"]
+    assert found[0] == Checkpoint(
+        "my run",
+        str(run / "checkpoint-500"),
+        "checkpoint-500",
+        500,
+        4000,
+        folder=run / "checkpoint-500",
+    )
+    assert {c.model for c in find_checkpoints(str(run), name="mine")} == {"mine"}
+
+
+def test_relative_folders_and_links(tmp_path, monkeypatch):
+    make(tmp_path / "elsewhere" / "a")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "step7").symlink_to(tmp_path / "elsewhere" / "a")
+    monkeypatch.chdir(tmp_path / "run")
+    [found] = find_checkpoints(".")
+    assert (found.model, found.revision, found.step) == ("run", "step7", 7)
+    assert found.pretrained == str(tmp_path / "run" / "step7")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_checkpoints("~/run") == [found]
+
+
+def test_one_checkpoint(tmp_path):
+    [found] = find_checkpoints(str(make(tmp_path / "pythia" / "step1000")))
+    assert (found.model, found.revision, found.step) == ("pythia", "step1000", 1000)
+    [found] = find_checkpoints(str(make(tmp_path / "SmolLM2")))
+    assert (found.model, found.revision, found.step) == ("SmolLM2", "main", None)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    assert find_checkpoints(str(adapter))[0].folder == adapter
+
+
+def test_names_of_all_sorts(tmp_path):
+    names = ["a..b", '"quoted"', "with space", "<b>x&lt;", "step10", "step9", "[red]", "ckpt-2-final"]
+    for name in names:
+        make(tmp_path / name)
+    found = find_checkpoints(str(tmp_path))
+    assert set(named(found)) == set(names)
+    assert named(found)[:3] == ["ckpt-2-final", "step9", "step10"]
+    for name in names:
+        assert named(select(found, name)) == [name]
+
+
+def test_natural_order_without_steps(tmp_path):
+    for name in ("v10", "v9", "v1"):
+        make(tmp_path / name)
+    assert named(find_checkpoints(str(tmp_path))) == ["v1", "v9", "v10"]
+    found = find_checkpoints(str(tmp_path), step_pattern=r"v(?P<step>\d+)")
+    assert [c.step for c in found] == [1, 9, 10]
+
+
+def test_trainer_state(tmp_path, caplog):
+    make(tmp_path / "epoch_3", global_step=1500, num_input_tokens_seen=0)
+    make(tmp_path / "epoch_4", global_step=2000, num_input_tokens_seen=77)
+    make(tmp_path / "step3000-tokens9M", global_step=3000)
+    (make(tmp_path / "checkpoint-5") / "trainer_state.json").write_text('{"global_st')
+    (make(tmp_path / "checkpoint-6") / "trainer_state.json").write_text('["global_step"]')
+    with caplog.at_level(logging.WARNING):
+        found = {c.revision: (c.step, c.tokens) for c in find_checkpoints(str(tmp_path), tokens_per_step=10)}
+    assert found == {
+        "checkpoint-5": (5, 50),
+        "checkpoint-6": (6, 60),
+        "epoch_3": (1500, 15_000),
+        "epoch_4": (2000, 77),
+        "step3000-tokens9M": (3000, 9_000_000),
+    }
+    assert caplog.text.count("is ignored") == 2
+    # A pattern is what the user says, and wins.
+    found = find_checkpoints(str(tmp_path), step_pattern=r"epoch_(?P<step>\d+)")
+    assert [c.step for c in found if c.revision.startswith("epoch")] == [3, 4]
+
+
+def test_a_checkpoint_that_is_being_written_is_left_out(tmp_path, caplog):
+    make(tmp_path / "checkpoint-1")
+    (tmp_path / "checkpoint-2").mkdir()
+    with caplog.at_level(logging.INFO):
+        assert named(find_checkpoints(str(tmp_path))) == ["checkpoint-1"]
+    assert "checkpoint-2 has no config.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "says"),
+    [
+        ("{tmp}/nowhere", "there is no such folder"),
+        ("./nowhere", "there is no such folder"),
+        ("~nobody-here/x", "cannot be read"),
+        ("a" * 300, "File name too long"),
+        ("{tmp}/file", "is a file"),
+        ("{tmp}/empty", "neither it nor a folder in it has a config.json"),
+        ("a..b/c", "no name of the Hub"),
+        ("org/not-in-the-cache", "HF_HUB_OFFLINE=1"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(tmp_path, pretrained, says):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LmsatError, match=says) as error:
+        find_checkpoints(pretrained.format(tmp=tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_offline_lists_what_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "models--org--m"
+    for name, commit in (
+        ("main", "a" * 40),
+        ("step2", "b" * 40),
+        ("seed/step1", "c" * 40),
+        ("refs/pr/1", "d" * 40),
+    ):
+        (cache / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / "refs" / name).write_text(commit)
+        (cache / "snapshots" / commit).mkdir(parents=True)
+    (cache / "refs" / "gone").write_text("e" * 40)
+    found = find_checkpoints("org/m")
+    assert [(c.revision, c.commit) for c in found] == [
+        ("seed/step1", "c" * 40),
+        ("step2", "b" * 40),
+        ("main", "a" * 40),
+    ]
+
+
+def test_selections():
+    found = series(0, 1, 10, 100, 1000, 5000, None)
+    steps = named(found)[:-1]
+    for selection, meant in {
+        "all": steps,
+        "first": steps[:1],
+        "last": steps[-1:],
+        "every:2": ["step0", "step10", "step1000", "step5000"],
+        "every:1": steps,
+        "every:99": ["step0", "step5000"],
+        "1..100": ["step1", "step10", "step100"],
+        "..1": ["step0", "step1"],
+        "1k..10k": ["step1000", "step5000"],
+        "0.1K..0.001M": ["step100", "step1000"],
+        "1000..": ["step1000", "step5000"],
+        "main": ["main"],
+        "step1": ["step1"],
+        "step1*": ["step1", "step10", "step100", "step1000"],
+        "step[01]": ["step0", "step1"],
+        "*": named(found),
+        "1000": ["step1000"],
+        "5k": ["step5000"],
+        found[2].commit: ["step10"],
+        "log:2": ["step0", "step5000"],
+        "log:99": steps,
+    }.items():
+        assert named(select(found, selection)) == meant, selection
+        assert named(select(found, [selection])) == meant, selection
+    assert named(select(found, ["last", 0, "..1", "main", "step0"])) == ["step0", "step1", "step5000", "main"]
+    assert named(select(found, [0, 1000])) == ["step0", "step1000"]
+    assert named(select(series(None), ["all", "last", "log:3", "every:5"])) == ["main"]
+    hashes = [Checkpoint("m", "m", f"step{n}", n, None, f"{n}abcdef{n:033x}") for n in range(3)]
+    assert named(select(hashes, "1abcdef")) == ["step1"]
+    # A name is what it is, even where it could be something else.
+    odd = [Checkpoint("m", "m", name) for name in ("1..2", "10", "step[0]", "*")]
+    for name in named(odd):
+        assert named(select(odd, name)) == [name]
+
+
+def test_tokens_stand_for_steps():
+    found = [Checkpoint("m", "m", f"tokens{n}B", None, n * 10**9) for n in (1, 2, 4, 8, 100)]
+    assert named(select([*found, Checkpoint("m", "m", "main")], "log:3")) == [
+        "tokens1B",
+        "tokens8B",
+        "tokens100B",
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 20, 50, 100, 153, 154, 500])
+def test_log_spaced(count):
+    found = series(*PYTHIA)
+    chosen = [c.step for c in select(found, f"log:{count}")]
+    assert len(chosen) == min(count, len(PYTHIA)) == len(set(chosen))
+    assert (chosen[0], chosen[-1]) == (0, 143_000)
+    assert chosen == sorted(chosen)
+    if count == 10:
+        assert chosen == [0, 2, 8, 32, 128, 512, 2000, 8000, 34_000, 143_000]
+    # Where there are enough, no gap is much wider than its neighbours.
+    late = [step for step in chosen if step >= 10_000]
+    ratios = [b / a for a, b in itertools.pairwise(late)]
+    if count in (20, 50):
+        assert max(ratios) < 1.35 * min(ratios)
+
+
+def test_log_of_equal_steps():
+    found = [Checkpoint("m", "m", f"step{s}-seed{n}", s) for s in (0, 10) for n in range(3)]
+    for count in range(2, 7):
+        assert len(select(found, f"log:{count}")) == count
+
+
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        ("log:0", "2 or more"),
+        ("log:1", "2 or more"),
+        ("log:", "2 or more"),
+        ("every:x", "1 or more"),
+        ("every:-1", "1 or more"),
+        ("10..5", "FROM..TO"),
+        ("..", "FROM..TO"),
+        ("20..90", "from 0 to 5000"),
+        ("stpe1000", "did you mean step1000"),
+        ("300", "did you mean step100 or step1000"),
+        (-5, "it has step0"),
+        ("nothing*", "it has step0, step1, step10, step100, step1000 and 2 more"),
+        ("fffffffffff", "no such checkpoint"),
+    ],
+)
+def test_wrong_selections_are_one_sentence(selection, says):
+    with pytest.raises(LmsatError, match=says) as error:
+        select(series(0, 1, 10, 100, 1000, 5000, None), ["all", selection])
+    assert str(selection) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_log_needs_steps():
+    unknown = [Checkpoint("m", "m", name) for name in "abc"]
+    with pytest.raises(LmsatError, match="step_pattern"):
+        select(unknown, "log:2")
+    with pytest.raises(LmsatError, match="none is known"):
+        select(unknown, "1..2")
+
+
+def test_the_command_lists_a_folder(tmp_path, capsys):
+    run = tmp_path / "[red] <run>"
+    for step, size in ((1000, 123_456), (20, 7)):
+        make(run / f"step{step}", size)
+    make(run / os.fsdecode(b"caf\xe9"), 7)
+    assert main(["checkpoints", str(run), "--tokens-per-step", "1000"]) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split() for line in shown.splitlines() if "step" in line and "tokens" not in line]
+    assert lines == [["step20", "20", "20,000", "7", "B"], ["step1000", "1,000", "1,000,000", "123.5", "kB"]]
+    assert "[red] <run>: 3 checkpoints" in shown
+    assert "commit" not in shown
+    assert main(["checkpoints", str(run), "--revisions", "last", "20", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["revision"], row["step"], row["tokens"], row["size"]) for row in rows] == [
+        ("step20", 20, None, 7),
+        ("step1000", 1000, None, 123_456),
+    ]
+    for arguments in (["--revisions", "log:0"], ["--tokens-per-step", "0"], ["--step-pattern", "("]):
+        assert main(["checkpoints", str(run), *arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_hub(tmp_path):
+    """The list, its sizes, and each refusal, in one process for all."""
+    folders = {name: make(tmp_path / "files" / name, 1000 + n) for n, name in enumerate(("a", "b", "c", "d"))}
+    hub = FakeHub(
+        {
+            "org/m": {"main": folders["a"], "step10": folders["b"], "step9": folders["a"]},
+            **{f"org/{name}": {"main": folders["a"]} for name in ("gated", "forbidden", "broken")},
+        },
+        tags={"org/m": {"step10": folders["c"], "v1.0": folders["d"]}},
+    )
+    hub.refuse = {"org/gated": GATED, "org/forbidden": FORBIDDEN, "org/broken": BROKEN}
+    code = """
+import sys
+from lmsat_plugin.cli.main import main
+print("[", end="")
+main(["checkpoints", "org/m", "--json"])
+print(",")
+main(["checkpoints", "org/m", "--json", "--sizes", "--revisions", "all", "v1.0"])
+print("]")
+for name in ("gated", "forbidden", "broken", "nothing"):
+    assert main(["checkpoints", "org/" + name]) == 2
+from huggingface_hub import constants
+assert main(["checkpoints", "org/m", "--revisions", "stp10"]) == 2
+"""
+    done = run_with_hub(hub, tmp_path / "home", code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    listed, sized = json.loads(done.stdout)
+    assert [(row["revision"], row["step"], row["commit"]) for row in listed] == [
+        ("step9", 9, hub.commit("org/m", "main")),
+        ("step10", 10, hub.commit("org/m", "step10")),
+        ("main", None, hub.commit("org/m", "main")),
+        ("v1.0", None, hub.commit("org/m", "v1.0")),
+    ]
+    assert all(row["size"] is None and row["pretrained"] == row["model"] == "org/m" for row in listed)
+    assert [(row["revision"], row["size"]) for row in sized] == [
+        ("step9", 1000),
+        ("step10", 1001),
+        ("v1.0", 1003),
+    ]
+    assert done.stderr.splitlines() == [
+        "lmsat: error: org/gated is gated: accept the terms at https://huggingface.co/org/gated, then `hf auth login`",
+        "lmsat: error: the Hub refuses org/forbidden (HTTP 403): `hf auth login` with a token that may read it",
+        "lmsat: error: the Hub answers HTTP 500 for org/broken: try again later, or choose another revision",
+        "lmsat: error: the Hub has no org/nothing, or it is private: correct the name, or `hf auth login`",
+        "lmsat: error: revisions=stp10: org/m has no such checkpoint: did you mean step10?",
+    ]
+    hub.close()
+    command = ["-m", "lmsat_plugin.cli", "checkpoints", "org/m"]
+    done = run_with_hub(hub, tmp_path / "home", command)
+    assert done.returncode == 2
+    assert "org/m cannot be had from the Hub" in done.stderr
+    assert "check the connection" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,127 @@
+"""Sweeps over a repository of the Hub: downloaded one ahead, thrown away as told, and never twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from fake_hub import FakeHub, run_with_hub
+from test_sweep import files_of
+from tiny_models import make_model
+
+if TYPE_CHECKING:
+    import subprocess
+
+REPOSITORY = "org/small"
+
+
+@pytest.fixture
+def hub(tmp_path, tokenizer):
+    """Return a Hub with one repository of four revisions, in two shards each."""
+    folders = {}
+    for index, revision in enumerate(("step0", "step10", "step100")):
+        folders[revision] = tmp_path / "hub" / revision
+        make_model("gpt_neox", index).save_pretrained(folders[revision], max_shard_size="200KB")
+        tokenizer.save_pretrained(folders[revision])
+    folders["main"] = folders["step100"]
+    hub = FakeHub({REPOSITORY: folders})
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def sweep(tmp_path, corpus_file, hub):
+    """Return a function that runs a sweep against the Hub in a process of its own."""
+
+    def run(*arguments: str, **changes) -> subprocess.CompletedProcess:
+        values = {
+            "models": [{"pretrained": REPOSITORY, "tokens_per_step": 1000}],
+            "tasks": ["lmsat_loss", "lmsat_head"],
+            "corpus": str(corpus_file),
+            "max_tokens": 400,
+            "output": str(tmp_path / "out"),
+            **changes,
+        }
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return run_with_hub(
+            hub, tmp_path / "home", ["-m", "lmsat_plugin.cli", "sweep", str(path), *arguments]
+        )
+
+    return run
+
+
+def weights_sent(hub: FakeHub) -> int:
+    return sum(size for path, size in hub.sent.items() if path.endswith(".safetensors"))
+
+
+def test_a_repository_is_swept(sweep, hub, tmp_path):
+    planned = sweep("--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert not (tmp_path / "out").exists()
+
+    # The head alone: the other shard of each checkpoint is not fetched.
+    whole = sum(path.stat().st_size for path in (tmp_path / "hub").rglob("*.safetensors"))
+    done = sweep(tasks=["lmsat_head"], keep=0)
+    assert done.returncode == 0, done.stderr
+    assert 0 < weights_sent(hub) < whole
+    assert len(files_of(tmp_path / "out")) == 3
+
+    done = sweep()
+    assert done.returncode == 0, done.stderr
+    assert "3 measured" in done.stdout
+    found = files_of(tmp_path / "out")
+    added = {path: doc for path, doc in found.items() if "lmsat_loss" in doc["results"]}
+    assert {Path(path).parts[:2] for path in added} == {("org__small", f"step{n}") for n in (0, 10, 100)}
+    for document in added.values():
+        said = document["config"]["lmsat"]["checkpoint"]
+        assert said["commit"] == hub.commit(REPOSITORY, said["revision"])
+        assert said["tokens"] == 1000 * said["step"]
+        assert document["config"]["model_args"] == {"pretrained": REPOSITORY, "revision": said["revision"]}
+        assert document["config"]["lmsat"]["commit"] == said["commit"]
+        assert document["config"]["model_sha"] == said["commit"]
+    # `keep` is 1 by default.
+    assert len(list((tmp_path / "out/.lmsat/downloads").rglob(".complete"))) == 1
+
+    # What is done is not fetched again.
+    before = weights_sent(hub)
+    again = sweep()
+    assert (again.returncode, weights_sent(hub)) == (0, before)
+    assert "0 measured, 3 done before" in again.stdout
+
+    # A branch that moves is another checkpoint, whose old result stays.
+    shutil.copytree(tmp_path / "hub/step10", tmp_path / "hub/moved")
+    hub.branches[REPOSITORY]["step0"] = tmp_path / "hub/moved"
+    moved = sweep()
+    assert moved.returncode == 0, moved.stderr
+    assert "1 measured, 2 done before" in moved.stdout
+    assert "Identical weights: org/small step0, org/small step10" in moved.stdout
+    [old] = [path for path in added if "/step0/" in path]
+    assert (tmp_path / "out" / old).exists()
+
+
+def test_what_the_hub_refuses_is_one_sentence(sweep, hub, tmp_path):
+    for changes, says in (
+        ({"models": [{"pretrained": REPOSITORY, "revisions": ["step7"]}]}, "step7"),
+        ({"models": ["org/nothing"]}, "org/nothing"),
+    ):
+        done = sweep(**changes)
+        assert done.returncode == 2
+        assert done.stderr.startswith("lmsat: error:")
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    # A checkpoint that does not arrive is a failure of its own; the others are measured.
+    for folder in ("step10",):
+        (tmp_path / "hub" / folder / "config.json").write_text("{", "utf-8")
+    done = sweep(keep="all")
+    assert done.returncode == 1
+    assert "2 measured, 0 done before, 1 failed" in done.stdout
+    assert "Traceback" not in done.stderr
+    [record] = (tmp_path / "out").rglob("failures.json")
+    assert record.parent.name == "step10"
+    assert json.loads(record.read_text())["checkpoint"]["commit"] == hub.commit(REPOSITORY, "step10")
