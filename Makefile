@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo docs test test-slurm lint bench clean
+.PHONY: demo dist docs test test-slurm lint bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,16 @@ bench: $(VENV)/.developing
 	for script in startup rolling_parity exactness loss_memory_speed one_pass sweep_loop sweep_memory load_results rank_heads ngrams fits report; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+
+# A wheel and a source distribution in dist/, checked: their metadata, and that the wheel runs from its own files.
+dist: $(VENV)/.developing
+	rm -rf dist build/wheel
+	$(PIP) twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PIP) --no-deps --target build/wheel dist/*.whl
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -c "import lmsat_plugin; assert '/wheel/' in lmsat_plugin.__file__"
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -m lmsat_plugin.cli doctor
 
 # The documentation's site, in build/site.
 docs: $(VENV)/.developing

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 NAMES = {command.name for command in COMMANDS}
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -125,7 +125,8 @@ def test_prose_names_commands_that_there_are(page):
 
 def test_code_blocks_are_found():
     assert len(lines_of(DOCS / "index.md", "lmsat")) >= 6
-    assert len(lines_of(ROOT / "README.md", "lm_eval")) >= 4
+    assert len(lines_of(ROOT / "README.md", "lmsat")) >= 8
+    assert len(lines_of(DOCS / "measuring.md", "lm_eval")) >= 3
 
 
 def test_every_page_is_in_the_navigation():

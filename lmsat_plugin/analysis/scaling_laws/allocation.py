@@ -62,7 +62,7 @@ _MOST = 1e40
 
 
 @dataclass(frozen=True)
-class Answer:
+class Advice:
     """What one paper advises, at C = 6ND."""
 
     source: str
@@ -107,7 +107,7 @@ class KaplanDetails:
 class Allocation:
     """The answers, Kaplan's first, and what else Kaplan et al. say of theirs."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Advice, ...]
     critical_batch: float
     """Tokens; a training at it takes twice the tokens and the compute (eqs. 5.4, 5.5)."""
     s_min: float
@@ -167,9 +167,9 @@ def _details(best: kaplan.ComputeOptimal[float], c_min: float) -> KaplanDetails:
     )
 
 
-def _answer(source: str, n_params: float, flops: float, loss: float) -> Answer:
+def _answer(source: str, n_params: float, flops: float, loss: float) -> Advice:
     tokens = flops / (6 * n_params)
-    return Answer(
+    return Advice(
         source=source,
         n_params=n_params,
         tokens=tokens,
