@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 from places import HELPERS
-from test_processes import launch
 from tiny_models import WINDOW, make_model
+from torchrun import launch
 
 from lmsat_plugin import LmsatError, Measurement, Need, Probe, SaturationCallback, measure
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from evaluation import rolling_requests
 from lm_eval.models.huggingface import HFLM
-from test_loss import rolling_requests
 
 from lmsat_plugin import measure
 from lmsat_plugin.harness.model import SaturationLM

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from evaluation import rolling_requests
 from lm_eval.models.huggingface import HFLM
-from test_loss import rolling_requests
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError

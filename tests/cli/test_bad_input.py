@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from evaluation import evaluate
 from safetensors.torch import load_file, save_file
-from test_harness import evaluate
-from test_windows import byte_tokenizer
 from tiny_models import ROWS, WINDOW
+from tiny_tokenizers import byte_tokenizer
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM

@@ -6,13 +6,11 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-import lm_eval
 import pytest
+from evaluation import TASKS, evaluate, numbers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
-from places import ROOT
 from safetensors.numpy import load_file
 from tiny_models import VOCAB, WINDOW
 
@@ -23,31 +21,6 @@ from lmsat_plugin.plugins import plugins
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-TASKS = ["lmsat_loss", "lmsat_anisotropy", "lmsat_head"]
-
-
-def evaluate(model, tasks=TASKS, folders=(), model_args=None, **options):
-    """Call lm-eval on tasks of this checkout; what is no option of lm-eval is metadata."""
-    names = {"limit", "batch_size", "device", "log_samples", "samples"}
-    own = {key: options.pop(key) for key in names & options.keys()}
-    # As lm-eval does when it makes the task manager itself.
-    metadata = {**(model_args or {}), **options}
-    paths = [ROOT / "tasks", *folders]
-    manager = TaskManager(include_defaults=False, include_path=paths, metadata=metadata)
-    return lm_eval.simple_evaluate(
-        model=model, model_args=model_args, tasks=tasks, task_manager=manager, bootstrap_iters=0, **own
-    )
-
-
-def numbers(results) -> dict[tuple[str, str], float]:
-    """Return all metrics of all tasks; lm-eval writes "N/A" for standard errors that there are none of."""
-    return {
-        (task, key): value
-        for task, row in results["results"].items()
-        for key, value in row.items()
-        if key.endswith(",none") and value != "N/A"
-    }
 
 
 @pytest.fixture

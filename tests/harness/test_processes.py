@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
+from evaluation import TASKS, evaluate, numbers
 from places import HELPERS
-from test_harness import TASKS, evaluate, numbers
+from torchrun import launch
 
-# Starting takes a process some fifteen seconds; a hang would take for ever.
-TIMEOUT = 240
 BATCH_SIZE = 3
 
 # A downstream task of lm-eval's own kind, which deals documents out to processes: the rank has to be right.
@@ -31,7 +26,7 @@ metric_list: [{metric: bits_per_byte}]
 SCRIPT = """
 import json, sys
 sys.path.insert(0, TESTS)
-from test_harness import TASKS, evaluate
+from evaluation import TASKS, evaluate
 
 for name, arguments in json.loads(sys.argv[1]).items():
     results = evaluate("lmsat", **arguments)
@@ -48,24 +43,6 @@ def assert_equal(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-9), key
-
-
-def launch(processes: int, *command: str) -> None:
-    """Run a command under torchrun on CPUs; stop all its processes after a time."""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *port, "--nproc_per_node", str(processes)]
-    with subprocess.Popen(
-        [*torchrun, *command],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            _, err = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            _, err = process.communicate()
-            pytest.fail(f"{processes} processes hang:\n{err[-3000:]}")
-    assert process.returncode == 0, err[-10_000:]
 
 
 @pytest.fixture(scope="module")

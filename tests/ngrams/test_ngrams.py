@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from evaluation import evaluate
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.sparse import csr_array
-from test_harness import evaluate
 from tiny_models import VOCAB
 
 from lmsat_plugin import measure

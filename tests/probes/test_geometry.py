@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from evaluation import rolling_requests
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from test_loss import rolling_requests
 from tiny_models import ROWS, VOCAB, WINDOW, make_model
 
 from lmsat_plugin import measure

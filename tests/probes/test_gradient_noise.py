@@ -9,10 +9,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_harness import evaluate, numbers
-from test_processes import launch
+from evaluation import evaluate, numbers
+from places import HELPERS
 from tiny_models import make_model
 from torch.func import functional_call, grad
+from torchrun import launch
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
@@ -311,7 +312,7 @@ def test_sequences_are_stretches_of_the_documents(documents, tokenizer, drawn):
 SCRIPT = """
 import json, sys
 sys.path.insert(0, TESTS)
-from test_harness import evaluate
+from evaluation import evaluate
 
 results = evaluate("lmsat", ["lmsat_gradient_noise"], **json.loads(sys.argv[1]))
 if results is not None:
@@ -328,7 +329,7 @@ def test_two_processes_give_the_numbers_of_one(checkpoint, corpus_file, tmp_path
         **SETTINGS,
     }
     alone = evaluate("lmsat", ["lmsat_gradient_noise"], **arguments)
-    (tmp_path / "script.py").write_text(SCRIPT.replace("TESTS", repr(str(__file__).rsplit("/", 1)[0])))
+    (tmp_path / "script.py").write_text(SCRIPT.replace("TESTS", repr(str(HELPERS))))
     launch(2, str(tmp_path / "script.py"), json.dumps(arguments), str(tmp_path / "found.json"))
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["config"]["lmsat"]["processes"] == 2

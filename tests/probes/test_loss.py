@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from lm_eval.api.instance import Instance
+from evaluation import rolling_requests
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tiny_models import ROWS, WINDOW, make_model
@@ -27,13 +27,6 @@ from lmsat_plugin.model.anatomy import Head
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
-
-
-def rolling_requests(texts: list[str]) -> list[Instance]:
-    return [
-        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=index)
-        for index, text in enumerate(texts)
-    ]
 
 
 def test_rolling_loglikelihood_is_that_of_hf(architecture, checkpoint, documents):

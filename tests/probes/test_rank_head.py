@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from evaluation import evaluate, numbers
 from places import HELPERS
-from test_harness import evaluate, numbers
-from test_processes import launch
 from tiny_models import WINDOW, make_model
+from torchrun import launch
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
@@ -352,7 +352,7 @@ def test_rates_of_normal_heads_are_the_papers(rank, width, rate):
 SCRIPT = """
 import json, sys
 sys.path.insert(0, TESTS)
-from test_harness import evaluate
+from evaluation import evaluate
 
 results = evaluate("lmsat", ["lmsat_rank_head"], **json.loads(sys.argv[1]))
 if results is not None:

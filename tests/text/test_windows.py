@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tiny_models import ROWS, VOCAB
+from tiny_tokenizers import byte_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lmsat_plugin.errors import LmsatError
@@ -210,13 +211,6 @@ def test_hash_identifies_the_measured_text(documents, tokenizer):
     assert digest(documents, other, max_tokens=None) == reference
     hashes = {tokenized(documents, one).provenance["tokenizer_sha256"] for one in (tokenizer, other)}
     assert len(hashes) == 2
-
-
-def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    alphabet = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    core = Tokenizer(models.BPE(alphabet, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=core)
 
 
 def test_special_tokens_are_not_added(tokenizer):
