@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 _MARKUP = str.maketrans(
-    {**{one: f"\\{one}" for one in "\\|[]*`~#"}, "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "}
+    {**{mark: f"\\{mark}" for mark in "\\|[]*`~#"}, "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "}
 )
 
 

@@ -1,4 +1,4 @@
-"""What is known of each metric: its better direction, its range, its unit, and how chance follows."""
+"""What is known of each metric: its better direction, range and unit, and how its value at chance follows."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Chance = Literal["guess", "missed guess", "zero"]
-"""How the value of a guess follows from g, the share of right options: it is g, 1 − g, or 0."""
+Chance = Literal["accuracy", "error", "zero"]
+"""A metric's value at chance: the chance accuracy g, the share of right options; or 1 − g; or 0."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, whatever task it is of. What is not known is None, or empty."""
+    """One metric, of any task. What is unknown is None, or empty."""
 
     name: str
     higher_is_better: bool | None = None
     low: float | None = None
     high: float | None = None
-    """The range of its values."""
+    """``low`` and ``high`` are the ends of its range."""
     unit: str = ""
     chance: Chance | None = None
 
@@ -30,25 +30,24 @@ class Metric:
 
     @property
     def is_score(self) -> bool:
-        """Whether it compares with chance: it grows with ability, or is the Brier score."""
-        return self.higher_is_better is True or self.chance == "missed guess"
+        """Whether it measures an ability: it rises with it, or is the Brier score."""
+        return self.higher_is_better is True or self.chance == "error"
 
     @property
     def is_ratio(self) -> bool:
-        """Whether two values compare by their ratio, as perplexities do."""
+        """Whether two values are compared by their ratio, as perplexities are."""
         return _PERPLEXITY.search(self.name) is not None
 
 
 _PERPLEXITY = re.compile(r"(^|_)(ppl|perplexity)($|_)")
 
-
 _ANY = math.inf
 _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | None], ...] = (
-    ("acc acc_norm acc_bytes acc_mutual_info", True, 0, 1, "proportion", "guess"),
+    ("acc acc_norm acc_bytes acc_mutual_info", True, 0, 1, "proportion", "accuracy"),
     ("exact_match em pass@1", True, 0, 1, "proportion", "zero"),
     ("f1", True, 0, 1, "", "zero"),
-    ("correct_choice_prob", True, 0, 1, "probability", "guess"),
-    ("brier_score", False, 0, 2, "", "missed guess"),
+    ("correct_choice_prob", True, 0, 1, "probability", "accuracy"),
+    ("brier_score", False, 0, 2, "", "error"),
     ("logprob_margin", True, None, None, "nats", None),
     ("mcc", True, -1, 1, "", None),
     ("bleu rouge1 rouge2 rougeL chrf", True, None, None, "", None),
@@ -63,28 +62,28 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("condition_number top_singular_ratio", None, 1, _ANY, "", None),
     ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
 )
-"""Names, better direction, range, unit, chance."""
+"""Names, whether higher is better, the ends of the range, unit, chance."""
 _KNOWN = {
     name: Metric(name=name, higher_is_better=higher, low=low, high=high, unit=unit, chance=chance)
     for names, higher, low, high, unit, chance in _ROWS
     for name in names.split()
 }
 ACCURACIES = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
-"""Shares of right answers and the like; the first that a task has stands for it."""
+"""Shares of right answers and the like. The first one that a task has is shown as its score."""
 
 
 def metric(name: str) -> Metric:
-    """Return what is known of a metric; of an unknown one, only its name."""
+    """Return what is known of a metric; only the name of one that is not listed here."""
     return _KNOWN.get(name) or Metric(name=name)
 
 
 def directions(*names: str) -> dict[str, bool]:
-    """Return whether higher values are better, of those of the metrics that have a better direction."""
-    found = {name: metric(name).higher_is_better for name in names}
-    return {name: higher for name, higher in found.items() if higher is not None}
+    """Return whether higher is better by name, for those of the metrics that have a better direction."""
+    known = {name: metric(name).higher_is_better for name in names}
+    return {name: higher for name, higher in known.items() if higher is not None}
 
 
 def axis_label(name: str) -> str:
-    """Return what an axis of a metric says: its name, and its unit in brackets."""
+    """Return the label of a metric's axis: its name, and its unit in brackets."""
     unit = metric(name).unit
     return f"{name} ({unit})" if unit and not metric(name).is_share else name

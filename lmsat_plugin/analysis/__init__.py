@@ -1,1 +1,42 @@
-"""Analyses: functions from arrays and tables to small dataclasses. Nothing here imports torch or lm_eval."""
+"""Analyses: functions from results and tables to small dataclasses. Nothing here imports torch or lm_eval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.emergence.by_task import find_emergence
+    from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
+    from lmsat_plugin.analysis.saturation.by_model import find_saturation
+    from lmsat_plugin.analysis.scaling_laws.allocation import allocate
+    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
+    from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
+    from lmsat_plugin.analysis.scaling_laws.fitting import fit
+    from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
+
+__all__ = [
+    "allocate",
+    "find_context",
+    "find_emergence",
+    "find_rank_needed",
+    "find_saturation",
+    "fit",
+    "sample_efficiency",
+    "shape_dependence",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "emergence.by_task": ["find_emergence"],
+        "rank_needed.by_checkpoint": ["find_rank_needed"],
+        "saturation.by_model": ["find_saturation"],
+        "scaling_laws.allocation": ["allocate"],
+        "scaling_laws.context_by_checkpoint": ["find_context"],
+        "scaling_laws.efficiency": ["sample_efficiency"],
+        "scaling_laws.fitting": ["fit"],
+        "scaling_laws.shape": ["shape_dependence"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Every analysis of one tree of results, each made when it is first asked for: what a page and a leaderboard show."""
+"""Class `Analyses`: all analyses of one tree of results, each made when it is first asked for, for pages and ranks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lmsat_plugin.analysis.checkpoint_values import evenly, furthest, sizes_of
 from lmsat_plugin.analysis.emergence import find_emergence
+from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import find_rank_needed
 from lmsat_plugin.analysis.saturation import find_saturation
 from lmsat_plugin.analysis.scaling_laws import fit
 from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
-from lmsat_plugin.analysis.tables import loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import labelled
 
@@ -43,28 +43,28 @@ _HOFFMANN_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 
 @dataclass(frozen=True, eq=False)
 class Analyses:
-    """All analyses of results on one text. One that the results do not allow is empty, and `missing` says why."""
+    """All analyses of results on one text. An analysis that the results do not allow is empty; `missing` says why."""
 
     results: Results
     """On one text."""
     everything: Results
     """The results before one text was chosen."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why an analysis is empty, one sentence by its name."""
+    """Why an analysis is empty, one sentence by the analysis' name."""
 
     @classmethod
     def of(cls, results: Results, corpus: str | None = None, variant: str | None = None) -> Analyses:
-        """Return the analyses of a tree on one of its corpora, and of one of its variants.
+        """Return the analyses of results on one corpus, and of one variant.
 
-        Raises `LmsatError` for a corpus or a variant that is not there, and for several texts where none is chosen.
+        Raises `LmsatError` for a corpus or a variant that is not there, and for several texts if none is chosen.
         """
         chosen = results.select(None if corpus is None else [corpus], variant)
         chosen.check_one_text()
-        return cls(chosen, results)
+        return cls(results=chosen, everything=results)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The values, with different variants of a model as different models; see `labelled`."""
+        """The table of values, with different variants of a model as different models (`labelled`)."""
         return labelled(self.results.table)
 
     def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:
@@ -76,7 +76,7 @@ class Analyses:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """The parameters of each model, from small to large."""
+        """The number of parameters of each model, from small to large."""
         return sizes_of(self.table)
 
     @cached_property
@@ -86,15 +86,15 @@ class Analyses:
 
     @cached_property
     def emergence(self) -> list[Emergence]:
-        """Of each task and metric."""
+        """The emergence of each task and metric."""
         return self._try("emergence", lambda: find_emergence(self.results))
 
     @cached_property
     def law(self) -> FittedLaw | None:
-        """Chinchilla's law by the final checkpoints of the models larger than all that saturate; None without one.
+        """Chinchilla's law, fitted to the final checkpoints of models larger than all that saturate; None without one.
 
-        Where all have seen as many tokens, which says nothing of the data, its part is the one that Godey et al. 2024
-        take as given (Fig. 1b).
+        Models that have all seen the same number of tokens do not show the data's term; then it is the one that Godey
+        et al. 2024 take as given (Fig. 1b).
         """
 
         def find() -> list[FittedLaw]:
@@ -103,12 +103,12 @@ class Analyses:
                 raise LmsatError("a law is fitted to models larger than all that saturate, and there is none")
             return [fit("chinchilla", finals, _HOFFMANN_DATA if finals.tokens.nunique() == 1 else None)]
 
-        found = self._try("law", find)
-        return found[0] if found else None
+        laws = self._try("law", find)
+        return laws[0] if laws else None
 
     @cached_property
     def transfer(self) -> dict[str, FittedLaw]:
-        """The line between the losses on the corpus and those on each other one, by its name."""
+        """The line between the losses on the chosen corpus and on each other corpus, by that corpus' name."""
         chosen = set(self.results.table.corpus.dropna())
         others = sorted(set(self.everything.table.corpus.dropna()) - chosen)
 
@@ -120,25 +120,26 @@ class Analyses:
         )
 
     def final_losses(self, larger: bool = False) -> pd.DataFrame:
-        """Return lmsat_loss at each model's last checkpoint; ``larger`` is of models larger than all that saturate.
+        """Return lmsat_loss at each model's last checkpoint, or only of models larger than all that saturate.
 
-        Columns as of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
+        The columns are those of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
         """
         last = furthest(labelled(loss_of_results(self.results)))
         if larger:
-            risen = last.model.isin([one.label for one in self.saturation if one.verdict == "saturates"])
-            last = last[~(last.n_params <= last.n_params[risen].astype("float64").max())]
+            saturated = [model.label for model in self.saturation if model.verdict == "saturates"]
+            largest = last.n_params[last.model.isin(saturated)].astype("float64").max()
+            last = last[~(last.n_params <= largest)]
         return last.reset_index(drop=True)
 
     def _some(self, task: str, most: int) -> Results:
-        """Return the results, of one task no more than so many checkpoints of each model."""
+        """Return the results with at most ``most`` checkpoints of each model for one task."""
         table = self.results.table
         of_task = table.task == task
         kept = evenly(labelled(table)[of_task].drop_duplicates("path"), most).path
         return replace(self.results, table=table[~of_task | table.path.isin(kept)])
 
     def array(self, path: str, task: str, name: str) -> np.ndarray | None:
-        """Return an array of one result, such as ``head/singular_values`` of ``lmsat_head``; None without it."""
+        """Return an array of one result, such as ``head/singular_values`` of ``lmsat_head``; None if it is missing."""
         try:
             return self.results.arrays(path, task, name).get(name)
         except LmsatError as error:
@@ -152,5 +153,5 @@ class Analyses:
 
     @cached_property
     def context(self) -> list[CheckpointContext]:
-        """The loss by position of some checkpoints of each model."""
+        """The loss by position in the context of some checkpoints of each model."""
         return self._try("context", lambda: find_context(self._some("lmsat_loss", _CONTEXTS)))

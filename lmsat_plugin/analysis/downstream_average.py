@@ -1,4 +1,4 @@
-"""The mean of downstream scores above chance, and what of it the loss does not explain.
+"""The mean of downstream scores above chance, and how far it lies from the line through other models.
 
 Shapes: K models.
 """
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 _FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid)[-_]")
 _LEAST_FOR_LINE = 5
 Key = tuple[str, int, str, str]
-"""Task, number of examples (−1 if unknown), metric, filter."""
+"""Task, number of shots (−1 if unknown), metric, filter."""
 
 
 @dataclass(frozen=True)
 class DownstreamAverage:
-    """The mean over tasks of (score − chance) / (1 − chance), which is 0 at chance and 1 without a mistake."""
+    """The mean over tasks of (score − chance) / (1 − chance), which is 0 at chance and 1 for a perfect model."""
 
     scores: dict[str, tuple[float, float]]
-    """Mean and standard error by model; NaN for an error that is unknown."""
+    """Mean and standard error by model; NaN for an unknown error."""
     tasks: tuple[str, ...]
-    """What the mean is over, for people: the subjects of one exam count as one task."""
+    """The tasks of the mean, for people; the subjects of one exam count as one task."""
 
     @property
     def method(self) -> str:
-        """What the mean is over, in words."""
+        """The definition of the mean, in one sentence."""
         return (
             f"The downstream average is the mean of (score − chance) / (1 − chance) over the {len(self.tasks)} "
             f"tasks that all of these models have: {', '.join(self.tasks)}."
@@ -45,10 +45,10 @@ class DownstreamAverage:
 
 
 def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
-    """Return the average of each model with downstream scores, over the tasks that all of these have.
+    """Return the average of each model with downstream scores, over the tasks that all of these models have.
 
-    Of a task with several numbers of examples the least counts. None if there is no task in common whose chance level
-    is known.
+    Of a task with several numbers of shots the least is taken. None if the models have no task in common whose chance
+    accuracy is known.
 
     Args:
         finals: Rows of a tidy table, of one checkpoint of each model.
@@ -61,17 +61,17 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
     for key, model, value, stderr in zip(keys, finals.model, finals.value, finals.stderr, strict=True):
         if chance_level(key[0], key[2], measured) is not None:
             scores[key][model] = value, stderr
-    models = {model for one in scores.values() for model in one}
-    chosen = _chosen(key for key, one in scores.items() if set(one) == models)
+    models = {model for by_model in scores.values() for model in by_model}
+    chosen = _one_per_task(key for key, by_model in scores.items() if set(by_model) == models)
     if not chosen:
         return None
     families = defaultdict(list)
     for key in chosen:
         families[_family(key[0])].append(key)
     for family, members in families.items():
-        # The exam's own score stands for its subjects.
+        # The score of a whole exam replaces those of its subjects.
         families[family] = [key for key in members if key[0] == family] or members
-    found = {}
+    averages = {}
     for model in sorted(models):
         mean, variance = 0.0, 0.0
         for members in families.values():
@@ -81,14 +81,14 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
                 value, stderr = scores[key][model]
                 mean += weight * (value - chance)
                 variance += (weight * stderr) ** 2
-        found[model] = mean, float(np.sqrt(variance))
+        averages[model] = mean, float(np.sqrt(variance))
     return DownstreamAverage(
-        found, tuple(_name(family, members) for family, members in sorted(families.items()))
+        scores=averages, tasks=tuple(_name(family, members) for family, members in sorted(families.items()))
     )
 
 
-def _chosen(common: Iterable[Key]) -> list[Key]:
-    """Return one key of each task: the fewest examples, then the first metric."""
+def _one_per_task(common: Iterable[Key]) -> list[Key]:
+    """Return one key of each task: that of the fewest shots, and of these that of the first metric."""
     by_task: dict[str, Key] = {}
     for key in sorted(common, key=lambda key: (key[0], key[1], ACCURACIES.index(key[2]), key[3])):
         by_task.setdefault(key[0], key)
@@ -96,8 +96,8 @@ def _chosen(common: Iterable[Key]) -> list[Key]:
 
 
 def _family(task: str) -> str:
-    found = _FAMILY.match(task)
-    return found[1] if found else task
+    match = _FAMILY.match(task)
+    return match[1] if match else task
 
 
 def _name(family: str, members: list[Key]) -> str:
@@ -108,10 +108,10 @@ def _name(family: str, members: list[Key]) -> str:
 
 
 def above_line(x_K: np.ndarray, y_K: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return how far each y lies above the line through all other points, and the standard error of that, shape [K].
+    """Return how far each y lies above the least-squares line through all other points, and its standard error.
 
-    The deleted residual e / (1 − h) of a least-squares line, with the error s₋ᵢ / √(1 − h) of a prediction (Belsley,
-    Kuh and Welsch 1980, Sec. 2.1). None for fewer than five points, and where the others of a point have one x.
+    Both have shape [K]. They are the deleted residual e / (1 − h) and the error s₋ᵢ / √(1 − h) of a prediction
+    (Belsley, Kuh and Welsch 1980, Sec. 2.1). None for fewer than five points, and if all points but one share one x.
     """
     points = len(x_K)
     if points < _LEAST_FOR_LINE:

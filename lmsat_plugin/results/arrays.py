@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def read_arrays(file: ResultFile, task: str, prefixes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the arrays of a task's measurement whose names begin so, such as ``loss/by_document``.
+    """Return the arrays of a task's measurement whose names begin with one of the prefixes.
 
-    In a tree that was moved they are sought beside the result file.
+    The result file names the file of its arrays. Where that is not found, as in a tree that was moved, a file of the
+    same name beside the result file is read.
 
     Raises:
-        LmsatError: For a task that names none, and for arrays that cannot be read.
+        LmsatError: For a task without arrays, and for arrays that cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -32,8 +33,8 @@ def read_arrays(file: ResultFile, task: str, prefixes: Sequence[str]) -> dict[st
             f"{task} has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep"
         )
     path = file.path.parent / name
-    if not path.exists() and (beside := file.path.parent / Path(name).name).exists():
-        path = beside
+    if not path.exists() and (neighbour := file.path.parent / Path(name).name).exists():
+        path = neighbour
     try:
         with safe_open(path, framework="numpy") as stored:
             keys = [key for key in stored.keys() if key.startswith(tuple(prefixes))]  # noqa: SIM118

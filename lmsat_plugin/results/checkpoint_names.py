@@ -1,4 +1,4 @@
-"""What the name of a checkpoint says: the training step and the tokens seen."""
+"""The training step and the tokens that the name of a checkpoint states."""
 
 from __future__ import annotations
 
@@ -18,52 +18,54 @@ _TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d+(?:\.\d+)?)([kmbt]?)(?![a-z\
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far training had come: optimiser steps and tokens, each None where it is not known."""
+class TrainingProgress:
+    """How far training had come: optimiser steps and tokens, each None where it is unknown."""
 
     step: int | None = None
     tokens: int | None = None
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Return a user's pattern of names. Raises `LmsatError` unless it is one with a group ``step`` or ``tokens``."""
+    """Return a user's pattern. Raises `LmsatError` unless it is a pattern with a group ``step`` or ``tokens``."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise LmsatError(f"step_pattern='{pattern}' is no regular expression ({error}): correct it") from None
-    if not {"step", "tokens"} & compiled.groupindex.keys():
         raise LmsatError(
-            f"step_pattern='{pattern}' has no group (?P<step>...) or (?P<tokens>...): add the one it is to find"
-        )
+            f"step_pattern='{pattern}' is not a regular expression ({error}): correct it"
+        ) from None
+    if not {"step", "tokens"} & compiled.groupindex.keys():
+        raise LmsatError(f"step_pattern='{pattern}' has no group (?P<step>...) or (?P<tokens>...): add one")
     return compiled
 
 
 def parse_progress(
     name: str, pattern: re.Pattern[str] | None = None, tokens_per_step: int | None = None
-) -> Progress:
-    """Return the step and the tokens that a revision's or a folder's name states.
+) -> TrainingProgress:
+    """Return the step and the tokens that the name of a revision or a folder states.
 
-    ``pattern`` finds them in names of one's own, by its groups ``step`` and ``tokens``. Tokens that the name
-    does not state are the step times ``tokens_per_step``; an epoch counts as a step without tokens.
+    Args:
+        name: Such as ``stage1-step5000-tokens21B``, ``checkpoint-500``, ``iter_0001000``.
+        pattern: For other names: its groups ``step`` and ``tokens`` find the numbers.
+        tokens_per_step: Gives the tokens where the name states the step alone. An epoch has no tokens.
     """
     if pattern is not None:
         match = pattern.search(name)
         groups = match.groupdict() if match else {}
         step, tokens = _count(groups.get("step")), _count(groups.get("tokens"))
     else:
-        found = _STEP.search(name)
-        step = int(found[2]) if found else None
-        if found and found[1].lower() == "epoch":
+        match = _STEP.search(name)
+        step = int(match[2]) if match else None
+        if match and match[1].lower() == "epoch":
             tokens_per_step = None
-        found = _TOKENS.search(name)
-        tokens = _count(found[1] + found[2]) if found else None
+        match = _TOKENS.search(name)
+        tokens = _count(match[1] + match[2]) if match else None
     if tokens is None and step is not None and tokens_per_step is not None:
         tokens = step * tokens_per_step
-    return Progress(step, tokens)
+    return TrainingProgress(step, tokens)
 
 
 def _count(text: str | None) -> int | None:
-    """Return the number that ``21B``, ``0.5m`` or ``1_000`` is; None for what is none."""
+    """Return the number that ``21B``, ``0.5m`` or ``1_000`` stands for; None for other text."""
     match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmbt]?)", text or "", re.IGNORECASE)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Results as records of Every Eval Ever, schema 0.3.0 (https://github.com/evaleval/every_eval_ever).
+"""Records of Every Eval Ever out of results, schema 0.3.0 (https://github.com/evaleval/every_eval_ever).
 
 Imports neither lm_eval nor torch.
 """
@@ -18,7 +18,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_text
-from lmsat_plugin.results.variants import labelled
+from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,56 +35,67 @@ _CANONICAL = {
     **dict.fromkeys(("exact_match", "em"), "exact-match"),
     **{name: name for name in ("f1", "perplexity")},
 }
-"""Identifiers that the project's registry has; others get a prefix."""
+"""Identifiers in the project's registry; other metrics get a prefix."""
 _RUN_HERE = {"lmsat", "hf", "hf-auto", "huggingface", "hf-causal", "hf-causal-experimental", "vllm", "sglang"}
-"""lm-eval's names of models whose weights it loads itself."""
-_OF_MODEL = ("revision", "commit", "step", "tokens", "n_params", "n_params_non_embedding", "vocab_size")
+"""lm-eval's names for models whose weights it loads itself."""
+_MODEL_COLUMNS = ("revision", "commit", "step", "tokens", "n_params", "n_params_non_embedding", "vocab_size")
 
 
 def export(results: Results, folder: Path) -> list[Path]:
-    """Write a record for each result file, ``data/lmsat/DEVELOPER/MODEL/UUID.json``; return their paths.
+    """Write a record of each result file to ``data/lmsat/DEVELOPER/MODEL/UUID.json``; return their paths.
 
-    The names are those of what the files hold: exporting again replaces them. Values that are not finite are left
-    out, for JSON has none. What results do not say is "unknown", or absent where that is allowed: who made the model,
-    who evaluated it, whether its weights are open, generation settings, the samples' own records.
+    A record's name follows from its content, so that exporting again replaces it. Values that are not finite are left
+    out, since JSON has none. What results do not state is "unknown", or absent where the schema allows that: who made
+    the model, who evaluated it, whether its weights are open, generation settings, records of the samples.
 
     Raises:
         LmsatError: If the folder cannot be written, or there is no finite value.
     """
     check_writable(folder)
-    table = labelled(results.table)
+    table = _named(results)
     finite = table[np.isfinite(table.value)]
     if finite.empty:
         raise LmsatError(f"{results.root} holds no finite value to export: give a folder with results")
     written = []
     for (path, model), rows in finite.groupby(["path", "model"], sort=True):
-        made = record(rows, results.files[str(path)])
-        # The time of the export is no part of what is exported.
-        kept = {
-            key: value for key, value in made.items() if key not in ("retrieved_timestamp", "evaluation_id")
+        content = record(rows, results.files[str(path)])
+        # The time of the export does not belong to what is exported.
+        lasting = {
+            key: value
+            for key, value in content.items()
+            if key not in ("retrieved_timestamp", "evaluation_id")
         }
-        digest = hashlib.sha256(json.dumps([kept, path], sort_keys=True).encode()).digest()
+        digest = hashlib.sha256(json.dumps([lasting, path], sort_keys=True).encode()).digest()
         name = f"{uuid.UUID(bytes=digest[:16], version=4)}.json"
-        own = safe_name(_developer(str(model))), safe_name(str(model).rpartition("/")[2])
-        place = folder.joinpath("data", COLLECTION, *own)
-        text = json.dumps(made, indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(place / name, text.encode("utf-8"))
-        written.append(place / name)
+        parts = safe_name(_developer(str(model))), safe_name(str(model).rpartition("/")[2])
+        file = folder.joinpath("data", COLLECTION, *parts, name)
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+        write_atomically(file, text.encode("utf-8"))
+        written.append(file)
     return written
 
 
-def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
-    """Return the record of one result file.
+def _named(results: Results) -> pd.DataFrame:
+    """Return the table with the variants in the names of the models and of the corpora that they belong to."""
+    table = results.table
+    variants = [results.variants.get(name or "") for name in table.variant]
+    names = {
+        "model": [label(name, own and own.model) for name, own in zip(table.model, variants, strict=True)],
+        "corpus": [
+            name if _unknown(name) else label(name, own and own.text)
+            for name, own in zip(table.corpus, variants, strict=True)
+        ],
+    }
+    return table.assign(**names)
 
-    Args:
-        rows: Its rows of a tidy table, of one model.
-        file: The file.
-    """
+
+def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
+    """Return the record of one result file, whose rows of a tidy table, of one model, are ``rows``."""
     first, now = rows.iloc[0], str(int(time.time()))
     evaluated = None if rows.date.isna().all() else str(int(first.date.timestamp()))
-    details = {name: str(first[name]) for name in _OF_MODEL if not _unknown(first[name])}
+    details = {name: str(first[name]) for name in _MODEL_COLUMNS if not _unknown(first[name])}
     kind = as_text(file.header["config"].get("model"))
-    made: dict[str, Any] = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "evaluation_id": f"{COLLECTION}/{first.model}/{first.revision}/{evaluated or 'unknown'}/{now}",
         "evaluation_timestamp": evaluated,
@@ -109,7 +120,7 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
         },
         "evaluation_results": [_result(row, file) for _, row in rows.iterrows()],
     }
-    return {key: value for key, value in made.items() if value is not None}
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _result(row: pd.Series, file: ResultFile) -> dict[str, Any]:
@@ -136,12 +147,12 @@ def _source(row: pd.Series, file: ResultFile) -> dict[str, Any]:
         return {"dataset_name": row.corpus, "source_type": "other"}
     if dataset is None or dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
         return {"dataset_name": row.task, "source_type": "other"}
-    found = {"dataset_name": row.task, "source_type": "hf_dataset", "hf_repo": dataset}
-    return {**found, "hf_split": split} if split else found
+    source = {"dataset_name": row.task, "source_type": "hf_dataset", "hf_repo": dataset}
+    return {**source, "hf_split": split} if split else source
 
 
 def _metric(row: pd.Series, shots: dict[str, int]) -> dict[str, Any]:
-    """Return what the metric is; what is not known of it is marked as the project's own converters do."""
+    """Return the metric's unit, direction and range; what is unknown is marked as the project's converters mark it."""
     own, kind = row.task.startswith("lmsat_"), metric(row.metric)
     directed = not _unknown(row.higher_is_better)
     marks = {} if directed else {"polarity": "not_applicable" if own else "unknown"}
@@ -156,7 +167,7 @@ def _metric(row: pd.Series, shots: dict[str, int]) -> dict[str, Any]:
         "metric_name": row.metric,
         **({"metric_unit": kind.unit} if kind.unit else {}),
         "metric_parameters": {"filter": row["filter"], **shots},
-        # The schema wants a direction of any metric.
+        # The schema requires a direction of every metric.
         "lower_is_better": directed and not row.higher_is_better,
         **scale,
         **({"additional_details": marks} if marks else {}),

@@ -1,4 +1,4 @@
-"""What JSON that anybody may have written holds: values of the type that is wanted, or nothing."""
+"""Values of the wanted type out of JSON that anybody may have written."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 
 def as_dict(value: Any) -> dict[str, Any]:
-    """Return a dict, empty if there is none."""
+    """Return a dict; an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def as_text(value: Any) -> str | None:
-    """Return a text that is not empty. lm-eval turns names of digits into numbers."""
-    named = isinstance(value, str | int) and not isinstance(value, bool)
-    return clean(str(value)) if named and value != "" else None
+    """Return text, also of a whole number, since lm-eval turns names of digits into numbers; else None."""
+    is_text = isinstance(value, str | int) and not isinstance(value, bool)
+    return clean(str(value)) if is_text and value != "" else None
 
 
 def clean(text: str) -> str:
-    """Return a text that can be written as UTF-8: JSON and names of files may hold halves of characters."""
+    """Return text that can be written as UTF-8: JSON and names of files may hold unpaired surrogates."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number, which may be infinite or NaN; None for a truth value or a text."""
+    """Return a number, which may be infinite or NaN; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -33,11 +33,11 @@ def as_number(value: Any) -> float | None:
 
 
 def as_integer(value: Any) -> int | None:
-    """Return a whole number of at most 64 bits."""
+    """Return a whole number of at most 64 bits; None for any other value."""
     number = as_number(value)
     return int(value) if number is not None and number.is_integer() and abs(number) < 2**63 else None
 
 
 def first(*values: int | None) -> int | None:
-    """Return the first that is known."""
+    """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)

@@ -1,4 +1,4 @@
-"""Which checkpoint an lmsat or lm-eval result file is about, and with which settings it was measured."""
+"""The checkpoint that a result file is about, and the settings of the model that it was measured with."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.results.checkpoint_names import Progress, parse_progress
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, parse_progress
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Model arguments that say where and how a model ran, or that have a column: none changes what was measured.
+# Model arguments that do not change what was measured, or that have a column of the table.
 _NO_SETTINGS = {
     *("pretrained", "model", "revision", "tokenizer", "dtype", "arrays", "trust_remote_code", "token"),
     *("use_auth_token", "cache_dir", "device", "device_map", "device_map_option", "offload_folder"),
     *("parallelize", "use_accelerate", "gpus", "max_memory_per_gpu", "max_cpu_memory", "batch_size"),
     *("max_batch_size", "low_cpu_mem_usage", "use_fast_tokenizer", "backend", "attn_implementation"),
-    *(
-        "tensor_parallel_size",
-        "data_parallel_size",
-        "gpu_memory_utilization",
-        "num_processes",
-        "logits_cache",
-        "base_url",
-    ),
-    *("num_concurrent", "max_retries", "timeout", "verify_certificate", "tokenized_requests", "eos_string"),
+    *("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "num_processes"),
+    *("logits_cache", "base_url", "num_concurrent", "max_retries", "timeout", "verify_certificate"),
+    *("tokenized_requests", "eos_string"),
 }
 _NO_NAMES = {"", ".", "..", "~", "checkpoints", "checkpoint", "ckpts", "ckpt", "models", "output", "outputs"}
 _CHECKPOINT = re.compile(r"(global_?)?(step|checkpoint|ckpt|chkpt|iter|epoch)", re.IGNORECASE)
@@ -34,34 +28,34 @@ _CHECKPOINT = re.compile(r"(global_?)?(step|checkpoint|ckpt|chkpt|iter|epoch)", 
 
 @dataclass(frozen=True)
 class Naming:
-    """How names of checkpoints are read: the arguments of `parse_progress`."""
+    """How the names of checkpoints are read: the options of `parse_progress`."""
 
     pattern: re.Pattern[str] | None = None
     tokens_per_step: int | None = None
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> TrainingProgress:
         """Return the step and the tokens that a name states."""
-        # A file may say anything; no name is as long as that.
+        # Longer text is not a name.
         return parse_progress(name[-200:], self.pattern, self.tokens_per_step)
 
     def states_one(self, name: str) -> bool:
         """Return whether a name states a step or tokens."""
-        return self.progress(name) != Progress()
+        return self.progress(name) != TrainingProgress()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file says of the checkpoint that it is about."""
+    """The checkpoint that a result file is about."""
 
     path: str
     model: str
     revision: str
     commit: str | None
-    progress: Progress
+    progress: TrainingProgress
     sizes: dict[str, int | None]
     date: float | None
     settings: dict[str, str]
-    """What distinguishes a result of the same checkpoint from another, of the model's side."""
+    """The model's settings that distinguish results of one checkpoint, such as ``head_rank``, as text."""
     supersedes: dict[str, set[str]]
     """The tasks of other files in the same folder that this file replaces."""
 
@@ -69,16 +63,18 @@ class Origin:
 def read_origin(
     data: dict[str, Any], provenance: list[dict[str, Any]], path: Path, name: str, naming: Naming
 ) -> Origin:
-    """Return what a file's content, ``provenance`` in it (lmsat's notes) and the file's name say.
+    """Return the checkpoint of a result file.
 
-    ``name`` is the file's path as the table is to show it.
+    Args:
+        data: The file's content.
+        provenance: What lmsat noted in it, one dict for each corpus.
+        path: The file; names of folders and files may state the step.
+        name: The path that the table shows.
+        naming: How names of checkpoints are read.
     """
-    config, own = as_dict(data.get("config")), provenance[0] if provenance else {}
-    args, checkpoint, sizes = (
-        _model_args(config.get("model_args")),
-        as_dict(own.get("checkpoint")),
-        as_dict(own.get("model")),
-    )
+    config, notes = as_dict(data.get("config")), provenance[0] if provenance else {}
+    args = _model_args(config.get("model_args"))
+    checkpoint, sizes = as_dict(notes.get("checkpoint")), as_dict(notes.get("model"))
     stated = [as_text(source.get(key)) for source, key in ((args, "revision"), (config, "model_revision"))]
     revision = next((text for text in stated if text not in (None, "main")), None)
     model, folder = as_text(args.get("pretrained")), None
@@ -86,26 +82,26 @@ def read_origin(
         model, revision, folder = _split_folder(model, naming)
     fallbacks = (args.get("model"), config.get("model_name"), data.get("model_name"))
     model = _first_text(checkpoint.get("model"), model, *fallbacks, path.absolute().parent.name)
-    # lm-eval ends names of files with its own date.
+    # lm-eval appends the date to the names of its files.
     names = (path.parent.name, re.sub(r"_\d{4}-\d\d-\d\dT\d\d.*", "", path.stem))
-    telling = (text for text in names if naming.states_one(text))
-    revision = _first_text(checkpoint.get("revision"), revision, *telling) or "main"
-    progress = [naming.progress(text) for text in (revision, *names)]
-    step = first(as_integer(checkpoint.get("step")), *(one.step for one in progress))
-    tokens = first(as_integer(checkpoint.get("tokens")), *(one.tokens for one in progress))
+    with_step = (text for text in names if naming.states_one(text))
+    revision = _first_text(checkpoint.get("revision"), revision, *with_step) or "main"
+    stated_by_names = [naming.progress(text) for text in (revision, *names)]
+    step = first(as_integer(checkpoint.get("step")), *(progress.step for progress in stated_by_names))
+    tokens = first(as_integer(checkpoint.get("tokens")), *(progress.tokens for progress in stated_by_names))
     if tokens is None and step is not None and naming.tokens_per_step is not None:
         tokens = step * naming.tokens_per_step
-    commits = (checkpoint.get("commit"), checkpoint.get("weights_sha256"), own.get("commit"))
+    commits = (checkpoint.get("commit"), checkpoint.get("weights_sha256"), notes.get("commit"))
     n_params = first(as_integer(sizes.get("n_params")), as_integer(config.get("model_num_parameters")))
     others = ("n_params_non_embedding", "hidden_size", "vocab_size")
-    dtype = _first_text(own.get("dtype"), config.get("model_dtype"), args.get("dtype"))
+    dtype = _first_text(notes.get("dtype"), config.get("model_dtype"), args.get("dtype"))
     return Origin(
         path=name,
         model=model or "unknown",
         revision=revision,
         commit=_first_text(*commits, config.get("model_sha")),
-        progress=Progress(as_integer(step), as_integer(tokens)),
-        # lm-eval says -1 where it does not know.
+        progress=TrainingProgress(as_integer(step), as_integer(tokens)),
+        # lm-eval writes -1 for an unknown size.
         sizes={
             "n_params": n_params if n_params and n_params > 0 else None,
             **{key: as_integer(sizes.get(key)) for key in others},
@@ -125,10 +121,10 @@ def read_origin(
 
 
 def _split_folder(pretrained: str, naming: Naming) -> tuple[str, str | None, str | None]:
-    """Return model, revision and folder of a checkpoint's folder; a name that is none is the model's."""
+    """Return model, revision and folder that a path of a checkpoint states; a name on the Hub is the model's."""
     *parents, last = re.split(r"[/\\]+", pretrained.rstrip("/\\"))
     if len(parents) == 1 and parents[0] not in _NO_NAMES:
-        # It may be a name on the Hub, and no checkpoint only because it holds the word or a number.
+        # The path may be a name on the Hub: a word or a number within it does not make it a checkpoint.
         whole = naming.pattern.fullmatch(last) if naming.pattern else _CHECKPOINT.match(last)
         if not whole:
             return pretrained, None, None
@@ -139,7 +135,7 @@ def _split_folder(pretrained: str, naming: Naming) -> tuple[str, str | None, str
 
 
 def _model_args(args: Any) -> dict[str, Any]:
-    """Return lm-eval's model arguments from a dict or from ``a=1,b=2``."""
+    """Return lm-eval's model arguments, which are a dict or text such as ``a=1,b=2``."""
     if not isinstance(args, str):
         return as_dict(args)
     pairs = (part.partition("=") for part in args.split(",") if "=" in part)
@@ -155,7 +151,7 @@ def _superseded(provenance: list[dict[str, Any]]) -> dict[str, set[str]]:
 
 
 def read_settings(values: dict[str, Any]) -> dict[str, str]:
-    """Return settings as text; one that is off or not given is absent."""
+    """Return settings as text, without those that are switched off or not given."""
     return {
         key: clean(str(value))
         for key, value in values.items()

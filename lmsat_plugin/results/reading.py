@@ -23,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 _CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
 _STATED = ("corpus", "max_tokens", "seed", "text_field")
-"""Settings of the text that lm-eval keeps with a task's configuration."""
+"""Settings of the text that lm-eval keeps in a task's configuration."""
 _BULK = {
     *("results", "groups", "configs", "samples", "versions", "n-shot", "n-samples", "higher_is_better"),
     *("task_hashes", "pretty_env_info"),
 }
-"""What makes result files long, and what `TaskResult` has."""
+"""The long parts of result files, which `TaskResult` keeps or nothing needs."""
 _NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
 _NOTHING = {"", "N/A", "NA", "None"}
 
 
 @dataclass
 class TaskResult:
-    """One task of one file."""
+    """The results of one task in one file."""
 
     origin: Origin
     task: str
@@ -58,20 +58,20 @@ class ResultFile:
     origin: Origin
     tasks: list[TaskResult]
     provenance: list[dict[str, Any]]
-    """What lmsat noted, one dict for each corpus."""
+    """What lmsat noted of the measurement, one dict for each corpus."""
     header: dict[str, Any]
-    """What the file says of the evaluation as a whole, lmsat's notes apart."""
+    """What the file says of the evaluation as a whole, without lmsat's notes."""
     datasets: dict[str, tuple[str, str | None]]
-    """From tasks to the path and the split of their data, where the file names a path."""
+    """The path and the split of the data, by task, where the file names a path."""
 
     @property
     def group_members(self) -> dict[str, list[str]]:
-        """The tasks behind the values of each group."""
+        """The member tasks of each group."""
         groups = as_dict(self.header.get("group_subtasks"))
         return {group: tasks for group, tasks in groups.items() if isinstance(tasks, list)}
 
     def text(self, key: str) -> str | None:
-        """Return a text of the header."""
+        """Return an entry of the header that is text; None for any other."""
         return as_text(self.header.get(key))
 
     def notes(self, task: str) -> dict[str, Any]:
@@ -81,9 +81,9 @@ class ResultFile:
 
 
 def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None:
-    """Return what a file holds; None if it is no result. A broken one is skipped with a warning.
+    """Return the content of a result file; None for any other file, and with a warning for a broken one.
 
-    ``name`` is its path as the table is to show it.
+    ``name`` is the path that the table shows.
     """
     data = _parse(path)
     if data is None:
@@ -91,7 +91,8 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
     provenance = _provenance_parts(data)
     origin = read_origin(data, provenance, path, clean(name), naming)
     results = {**as_dict(data.get("groups")), **data["results"]}
-    found = [_task(data, provenance, origin, task, as_dict(entry)) for task, entry in results.items()]
+    source = _Source(data, provenance, origin)
+    tasks = [source.task(task, as_dict(entry)) for task, entry in results.items()]
     texts = [value for entry in results.values() for value in _texts(as_dict(entry))]
     if texts:
         logger.warning(
@@ -101,7 +102,14 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
         )
     header = {key: value for key, value in data.items() if key not in _BULK}
     header["config"] = {key: value for key, value in as_dict(data.get("config")).items() if key != "lmsat"}
-    return ResultFile(path, origin, found, provenance, header, dict(_datasets(data)))
+    return ResultFile(
+        path=path,
+        origin=origin,
+        tasks=tasks,
+        provenance=provenance,
+        header=header,
+        datasets=dict(_datasets(data)),
+    )
 
 
 def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None]]]:
@@ -113,7 +121,7 @@ def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None
 
 
 def _parse(path: Path) -> dict[str, Any] | None:
-    """Return what a result file holds; None, with a warning where one was meant, for any other file."""
+    """Return the content of a result file; None for any other, with a warning if it was meant to be one."""
     meant = path.name.startswith("results")
     try:
         text = path.read_bytes()
@@ -133,50 +141,61 @@ def _parse(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _task(
-    data: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin, task: str, entry: dict[str, Any]
-) -> TaskResult:
-    config = as_dict(as_dict(data.get("configs")).get(task))
-    shots = as_dict(data.get("n-shot")).get(task), config.get("num_fewshot")
-    n_samples = as_dict(as_dict(data.get("n-samples")).get(task)).get("effective", entry.get("sample_len"))
-    part, probe = _own_part(provenance, task, as_dict(config.get("metadata")))
-    text: dict[str, Any] = {}
-    settings: dict[str, str] = {}
-    model_settings = origin.settings
-    if part is not None:
-        own = provenance[part]
-        made = as_dict(as_dict(own.get("probes")).get(probe))
-        # A probe of weights goes along with a corpus without reading it.
-        text = as_dict(own.get("corpus")) if made.get("reads_corpus") is not False else {}
-        n_samples = text.get("documents")
-        settings = read_settings(
-            {**{key: text.get(key) for key in _CORPUS_SETTINGS}, **as_dict(made.get("settings"))}
+@dataclass(frozen=True)
+class _Source:
+    """What the tasks of one file have in common."""
+
+    data: dict[str, Any]
+    provenance: list[dict[str, Any]]
+    origin: Origin
+
+    def task(self, name: str, entry: dict[str, Any]) -> TaskResult:
+        """Return the results of a task, whose values are ``entry``."""
+        config = as_dict(self._of("configs", name))
+        shots = self._of("n-shot", name), config.get("num_fewshot"), self._of("config", "num_fewshot")
+        n_samples = as_dict(self._of("n-samples", name)).get("effective", entry.get("sample_len"))
+        part, probe = _own_part(self.provenance, name, as_dict(config.get("metadata")))
+        text: dict[str, Any] = {}
+        settings: dict[str, str] = {}
+        model_settings = self.origin.settings
+        if part is not None:
+            notes = self.provenance[part]
+            noted = as_dict(as_dict(notes.get("probes")).get(probe))
+            # A probe of the weights alone is measured along with a corpus, but does not read it.
+            text = as_dict(notes.get("corpus")) if noted.get("reads_corpus") is not False else {}
+            n_samples = text.get("documents")
+            settings = read_settings(
+                {**{key: text.get(key) for key in _CORPUS_SETTINGS}, **as_dict(noted.get("settings"))}
+            )
+        corpus = as_text(text.get("corpus"))
+        if corpus is None:
+            model_settings, settings = {**model_settings, **settings}, {}
+        else:
+            # The settings of the corpus state these.
+            model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
+        return TaskResult(
+            origin=self.origin,
+            task=clean(name),
+            corpus=corpus,
+            num_fewshot=first(*map(as_integer, shots)),
+            n_samples=as_integer(n_samples),
+            model_settings=model_settings,
+            corpus_settings=settings,
+            metrics=list(_metrics(entry, as_dict(self._of("higher_is_better", name)))),
+            part=part,
         )
-    corpus = as_text(text.get("corpus"))
-    if corpus is None:
-        model_settings, settings = {**model_settings, **settings}, {}
-    else:
-        # The corpus' own settings say these.
-        model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
-    return TaskResult(
-        origin=origin,
-        task=clean(task),
-        corpus=corpus,
-        num_fewshot=first(*map(as_integer, (*shots, as_dict(data.get("config")).get("num_fewshot")))),
-        n_samples=as_integer(n_samples),
-        model_settings=model_settings,
-        corpus_settings=settings,
-        metrics=list(_metrics(entry, as_dict(as_dict(data.get("higher_is_better")).get(task)))),
-        part=part,
-    )
+
+    def _of(self, section: str, key: str) -> Any:
+        return as_dict(self.data.get(section)).get(key)
 
 
 def _own_part(
     provenance: list[dict[str, Any]], task: str, metadata: dict[str, Any]
 ) -> tuple[int | None, str]:
-    """Return which of lmsat's notes are a task's, and its probe.
+    """Return the index of the notes that belong to a task, and the name of the task's probe.
 
-    The notes say it, or else the task's name and, where several have its probe, the settings of its text.
+    The notes of sweeps name their tasks. Other notes are those that hold the probe in the task's name; where several
+    do, those on the text that ``metadata``, from the task's configuration, describes.
     """
     for index, part in enumerate(provenance):
         if (stated := as_text(as_dict(part.get("tasks")).get(task))) is not None:
@@ -200,7 +219,7 @@ def _metrics(
         if value is None or name in _NO_METRICS or name.endswith("_stderr"):
             continue
         stderr = as_number(entry.get(f"{name}_stderr{comma}{filter_}"))
-        # Files of the old schema do not say it.
+        # Files of the old schema do not state the direction.
         higher = directions[name] if name in directions else metric(name).higher_is_better
         yield (
             clean(name),
@@ -212,14 +231,14 @@ def _metrics(
 
 
 def _texts(entry: dict[str, Any]) -> Iterator[str]:
-    """Yield the texts that stand where a number belongs."""
+    """Yield the text values where numbers belong."""
     for key, value in entry.items():
         if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING:
             yield value
 
 
 def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what lmsat noted, one dict for each corpus, without the identities that sweeps compare."""
+    """Return lmsat's notes, one dict for each corpus, without the identities that sweeps compare."""
     found = as_dict(data.get("config")).get("lmsat")
     parts = [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, dict)]
     return [{key: value for key, value in part.items() if key != "identities"} for part in parts]

@@ -27,12 +27,12 @@ _ORDER = ["model", "variant", "corpus", "task", "num_fewshot", "metric", "filter
 
 
 def make_table(results: Iterable[tuple[TaskResult, Variant]], *, all_results: bool = False) -> pd.DataFrame:
-    """Return a row for each value, `COLUMNS`, sorted by model, corpus, task and so on up to the step.
+    """Return a row for each value, with `COLUMNS`, sorted by model, corpus, task and so on up to the step.
 
-    Of a value measured several times the newest stands, unless ``all_results`` are wanted. Counts are nullable
-    integers; ``date`` is when the evaluation began, in UTC; ``variant`` is missing where nothing differs.
+    Of a value measured several times the newest is kept; ``all_results`` keeps all. Counts are nullable integers;
+    ``date`` is when the evaluation began, in UTC; ``variant`` is missing where nothing differs.
     """
-    # Last comes what was measured last.
+    # From the oldest to the newest.
     table = _rows(results).sort_values(["date", "path"], na_position="first", kind="stable")
     if not all_results:
         table = table.drop_duplicates(_IDENTITY, keep="last")

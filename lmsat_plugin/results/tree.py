@@ -1,4 +1,4 @@
-"""A tree of lm-eval result files, of any version: its table, its provenance and its arrays.
+"""Class `Results`: a tree of lm-eval result files of any version, with its table, its provenance and its arrays.
 
 Imports neither lm_eval nor torch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
 from lmsat_plugin.results.table import make_table
-from lmsat_plugin.results.variants import find_variants, label
+from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What lies beside results, some of it large.
+# JSON files that lie beside results, some of them large.
 _NO_RESULTS = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
     *("special_tokens_map.json", "added_tokens.json", "trainer_state.json", "failures.json"),
@@ -45,16 +46,16 @@ class Results:
     """See `lmsat_plugin.load_results`."""
     files: Mapping[str, ResultFile]
     """By their paths in the table."""
-    model_variants: Mapping[str, str | None]
-    """From each variant of the table to its part that belongs to the model."""
+    variants: Mapping[str, Variant]
+    """By their names in the table."""
     texts: Mapping[str, tuple[str, ...]]
-    """By task: the corpora it was measured on, each with what distinguishes the text taken from it, for people."""
+    """The texts that each task was measured on: corpora, with the settings in which texts of one corpus differ."""
     tasks: tuple[TaskResult, ...]
     """What the table is made of."""
     all_results: bool = False
     """Whether the table holds older measurements of the same value, too."""
     corpora: tuple[str, ...] | None = None
-    """The corpora that were chosen, in the order in which they were named; None if none was."""
+    """The corpora that were chosen, in the order in which they were named; None if none was chosen."""
 
     @classmethod
     def read(
@@ -67,8 +68,8 @@ class Results:
     ) -> Results:
         """Read a folder, which is searched with all it holds, or one file.
 
-        Files that are no results are passed over, broken ones with a warning. The arguments are those of
-        `load_results`. Raises `LmsatError` if there is no result, or for a bad pattern.
+        Other files are passed over, broken result files with a warning. The arguments are those of `load_results`.
+        Raises `LmsatError` if there is no result, or for a bad pattern.
         """
         if tokens_per_step is not None and tokens_per_step < 1:
             raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
@@ -100,88 +101,73 @@ class Results:
             root=root,
             table=make_table(pairs, all_results=all_results),
             files=files,
-            model_variants={str(one): one.model or None for one in variants},
-            texts={task: tuple(sorted(several)) for task, several in texts.items()},
+            variants={str(variant): variant for variant in variants},
+            texts={task: tuple(sorted(names)) for task, names in texts.items()},
             tasks=tuple(tasks),
             all_results=all_results,
         )
 
     def select(self, corpora: Sequence[str] | None = None, variant: str | None = None) -> Results:
-        """Return the results on some corpora, and those on none; of them those of one variant.
-
-        The rows come in the order of the corpora, and ``variant`` says what still differs.
+        """Return the results on some corpora or of one variant. The column ``variant`` then says what still differs.
 
         Args:
-            corpora: Names as in the table.
-            variant: ``key=value, ...`` as the column shows it; a key of the text's counts where text was read.
+            corpora: Names as in the table; rows come in their order. Results that read no text are kept.
+            variant: ``key=value, ...`` as in the table. Results that read no text need only the model's settings.
 
         Raises:
             LmsatError: For a corpus or a variant that is not there.
         """
-        tasks = list(self.tasks)
+        tasks: Sequence[TaskResult] = self.tasks
         if corpora is not None:
-            there = sorted({task.corpus for task in tasks if task.corpus is not None})
-            if missing := [name for name in corpora if name not in there]:
+            measured = sorted({task.corpus for task in tasks if task.corpus is not None})
+            if missing := [name for name in corpora if name not in measured]:
                 raise LmsatError(
                     f"nothing in {self.root} was measured on --corpus {missing[0]}: "
-                    f"give some of {', '.join(there) or 'none'}"
+                    f"give some of {', '.join(measured) or 'none'}"
                 )
             tasks = [task for task in tasks if task.corpus is None or task.corpus in corpora]
         if variant is not None:
-            tasks = self._of_variant(tasks, variant)
+            tasks = choose_variant(tasks, variant)
+            if not any(task.metrics for task in tasks):
+                variants = ", ".join(f"'{name}'" for name in sorted(self.variants) if name)
+                raise LmsatError(
+                    f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}"
+                )
         chosen = self._of_tasks(self.root, self.files, tasks, self.all_results)
         if corpora is None:
             return replace(chosen, corpora=self.corpora)
         table = chosen.table
         if len(corpora) > 1:
-            place = {name: index for index, name in enumerate(corpora)}
-            table = table.sort_values("corpus", key=lambda column: column.map(place), kind="stable")
+            order = {name: index for index, name in enumerate(corpora)}
+            table = table.sort_values("corpus", key=lambda column: column.map(order), kind="stable")
         return replace(chosen, table=table, corpora=tuple(corpora))
-
-    def _of_variant(self, tasks: list[TaskResult], variant: str) -> list[TaskResult]:
-        wanted = dict(part.strip().partition("=")[::2] for part in variant.split(","))
-        of_model = {key for task in tasks for key in task.model_settings}
-        kept = []
-        for task, found in zip(tasks, find_variants(tasks), strict=True):
-            settings = {**found.of_model, **found.of_text}
-            asked = {
-                key: value for key, value in wanted.items() if key in of_model or task.corpus is not None
-            }
-            if all(settings.get(key) == value for key, value in asked.items()):
-                kept.append(task)
-        if not any(task.metrics for task in kept):
-            there = ", ".join(f"'{one}'" for one in sorted(set(self.table.variant.dropna())))
-            raise LmsatError(
-                f"nothing in {self.root} has --variant '{variant}': give one of {there or 'none'}"
-            )
-        return kept
 
     def check_one_text(self, task: str | None = None) -> None:
         """Raise `LmsatError` where a task's results, by default all, are on several texts, which do not compare."""
-        chosen = self.texts.values() if task is None else [self.texts.get(task, ())]
-        texts = sorted({text for several in chosen for text in several})
+        by_task = self.texts.values() if task is None else [self.texts.get(task, ())]
+        texts = sorted(set(chain.from_iterable(by_task)))
         if len(texts) > 1:
-            of_task = {one.corpus for one in self.tasks if task in (None, one.task)} - {None}
-            option = "--corpus NAME" if len(of_task) > 1 else "--variant KEY=VALUE"
+            corpora = {result.corpus for result in self.tasks if task in (None, result.task)} - {None}
+            option = "--corpus NAME" if len(corpora) > 1 else "--variant KEY=VALUE"
             held = f"results of {task}" if task else "results"
             raise LmsatError(
                 f"{self.root} holds {held} on {', '.join(texts)}, which do not compare: choose one with {option}"
             )
 
     def model_variant(self, variant: str | None) -> str | None:
-        """Return the part of a variant that belongs to the model, not to the text."""
-        return None if variant is None else self.model_variants[variant]
+        """Return the part of a row's variant that belongs to the model and not to the text; None where it has none."""
+        return self.variants[variant].model or None if isinstance(variant, str) else None
 
     def arrays(self, path: str, task: str, *prefixes: str) -> dict[str, np.ndarray]:
-        """Return the arrays of one result whose names begin so, such as ``loss/by_document``.
+        """Return the arrays of one result by name.
 
         Args:
             path: The result file, as the table names it.
             task: The task whose measurement the arrays belong to.
-            prefixes: What names begin with.
+            prefixes: Beginnings of the names that are wanted, such as ``loss/by_document``.
 
         Raises:
-            LmsatError: For a result that names no arrays, and for arrays that cannot be read.
+            LmsatError: For a result without arrays, and for arrays that cannot be read.
         """
         return read_arrays(self.files[path], task, prefixes)
 
@@ -197,18 +183,18 @@ def load_results(
     step_pattern: str | None = None,
     tokens_per_step: int | None = None,
 ) -> pd.DataFrame:
-    """Return the values in a folder's lm-eval result files, of any version, one a row.
+    """Return the values in the lm-eval result files of a folder, of any version, one a row.
 
-    Of a value measured several times the newest stands. Where one model, task and corpus have results of different
-    settings, the column ``variant`` says in what each differs: ``head_rank=32``, ``max_tokens=10000``. Files that are
-    no results are passed over, broken ones with a warning. `Results.read` gives the same table with the arrays and
+    Of a value measured several times the newest is kept. Where one model, task and corpus have results of different
+    settings, the column ``variant`` says in what they differ, such as ``head_rank=32`` or ``max_tokens=10000``. Other
+    files are passed over, broken result files with a warning. `Results.read` returns the same table with the arrays and
     the provenance behind it.
 
     Args:
-        path: A folder, which is searched with all it holds, or one file.
+        path: A folder, which is searched with its subfolders, or one file.
         all_results: Keep older measurements of the same value, too.
         step_pattern: A regular expression with a group ``step`` or ``tokens``, for names of your own.
-        tokens_per_step: Tokens in a step, where names state steps alone.
+        tokens_per_step: Tokens in a training step, where names state the step alone.
 
     Returns:
         The columns `lmsat_plugin.results.table.COLUMNS`, sorted by model, corpus, task and so on up to the step.
@@ -223,7 +209,7 @@ def load_results(
 
 
 def _result_files(root: Path) -> list[Path]:
-    """Return the files that may be results. Links are followed, but no folder is entered twice."""
+    """Return the files that may be results. Links are followed; no folder is entered twice."""
     if root.is_file():
         return [root]
     if not root.is_dir():

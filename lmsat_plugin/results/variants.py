@@ -1,9 +1,10 @@
-"""What distinguishes results of one model, task and corpus: the column ``variant``, and names for people."""
+"""The column ``variant``: the settings in which results of one model, task and corpus differ."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.results.reading import TaskResult
 
-# Checkpoints of one model may have been saved in several types, or measured from several places.
+# Checkpoints of one model may be saved in several types, or measured from several folders: this tells results apart
+# only if they are of the same checkpoint.
 _BY_REVISION = {"dtype", "folder"}
 _HASH_DIGITS = 8
 
@@ -27,26 +29,24 @@ class Variant:
 
     def __str__(self) -> str:
         """Return ``key=value, ...``, the model's settings first; empty where nothing differs."""
-        return ", ".join(
-            f"{key}={value}" for part in (self.of_model, self.of_text) for key, value in part.items()
-        )
+        return ", ".join((*items(self.of_model), *items(self.of_text)))
 
     @property
     def model(self) -> str:
-        """The part that belongs to the model."""
-        return str(Variant(self.of_model, {}))
+        """The model's settings."""
+        return ", ".join(items(self.of_model))
 
     @property
     def text(self) -> str:
-        """The part that belongs to the text."""
-        return str(Variant({}, self.of_text))
+        """The text's settings."""
+        return ", ".join(items(self.of_text))
 
 
 def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
     """Return the variant of each result.
 
-    All results of one model show the same settings of the model's, so that its tasks stay together; all results on one
-    corpus show the same settings of the text's.
+    All results of one model show the same keys of the model's settings, so that its tasks stay together. All results on
+    one corpus show the same keys of the text's settings.
     """
     of_model = _differing(results, "model", "model_settings")
     of_text = _differing(
@@ -62,14 +62,14 @@ def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
 
 
 def _differing(results: Iterable[TaskResult], owner: str, settings: str) -> defaultdict[str | None, set[str]]:
-    """Return, by the model's or the corpus' name, the settings that tell some of its results apart."""
+    """Return the settings that tell some results apart, by the name of their model or their corpus."""
     groups: dict[tuple[Any, ...], list[TaskResult]] = defaultdict(list)
     for result in results:
         groups[result.origin.model, result.task, result.corpus].append(result)
-    found: defaultdict[str | None, set[str]] = defaultdict(set)
+    keys: defaultdict[str | None, set[str]] = defaultdict(set)
     for (model, _, corpus), group in groups.items():
-        found[model if owner == "model" else corpus] |= _differing_keys(group, settings)
-    return found
+        keys[model if owner == "model" else corpus] |= _differing_keys(group, settings)
+    return keys
 
 
 def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
@@ -82,10 +82,10 @@ def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
         values: dict[Any, set[str | None]] = defaultdict(set)
         for items, revision in seen:
             others = tuple(item for item in items if item[0] != key)
-            # The text differs, of course, where less of it was taken.
+            # Less of a corpus has another hash, which says nothing new.
             scope = revision if key in _BY_REVISION else others if key == "sha256" else None
             values[scope].add(dict(items).get(key))
-        # Some results say nothing of the folder.
+        # Some results do not state the folder.
         silent = {None} if key == "folder" else set()
         if any(len(several - silent) > 1 for several in values.values()):
             found.add(key)
@@ -93,11 +93,39 @@ def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
 
 
 def _shown(settings: Mapping[str, str], keys: set[str]) -> dict[str, str]:
-    return {key: _short(key, settings[key]) for key in sorted(keys) if key in settings}
+    return {key: settings[key] for key in sorted(keys) if key in settings}
 
 
-def _short(key: str, value: str) -> str:
-    return value[:_HASH_DIGITS] if key == "sha256" or key.endswith("_sha") else value
+def items(settings: Mapping[str, str]) -> list[str]:
+    """Return settings as ``key=value``; of a hash only the first digits."""
+    return [
+        f"{key}={value[:_HASH_DIGITS] if key == 'sha256' or key.endswith('_sha') else value}"
+        for key, value in settings.items()
+    ]
+
+
+def choose_variant(results: Sequence[TaskResult], variant: str) -> list[TaskResult]:
+    """Return the results with the settings that ``key=value, ...`` names.
+
+    Results that read no text need only the settings that some model has. Empty if there is no such result.
+    """
+    of_models = [items(result.model_settings) for result in results]
+    of_texts = [items(result.corpus_settings) for result in results]
+    for_all, for_texts = (set(chain(*several)) for several in (of_models, of_texts))
+    wanted: set[str] = set()
+    rest = variant.strip(", ")
+    # A value may hold a comma: what is named is sought among what there is, the longest first.
+    for item in sorted(for_all | for_texts, key=len, reverse=True):
+        if f", {item}, " in f", {rest}, ":
+            wanted.add(item)
+            rest = f", {rest}, ".replace(f", {item}, ", ", ").strip(", ")
+    if rest or not wanted:
+        return []
+    return [
+        result
+        for result, of_model, of_text in zip(results, of_models, of_texts, strict=True)
+        if wanted & (for_all if result.corpus is None else for_all | for_texts) <= {*of_model, *of_text}
+    ]
 
 
 def label(name: str, variant: Any) -> str:
@@ -106,9 +134,10 @@ def label(name: str, variant: Any) -> str:
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose models bear their variants' names, so that different variants are different models.
+    """Return a table in which each model's name includes its variant, for what shows or compares models.
 
-    For what shows or compares models. A table without a column ``variant``, or with an empty one, stays as it is.
+    Different variants are then different models. A table without a column ``variant``, or with an empty one, is
+    returned as it is.
     """
     if "variant" not in table.columns or table.variant.isna().all():
         return table

@@ -1,6 +1,6 @@
-"""Curves of score against loss: flat and then rising, or rising from the start, all fitted at once.
+"""Curves of score against loss, with a break or smooth, and the fits of all of them at once.
 
-Shapes: P checkpoints, C curves, R simulated tables of scores, E thresholds.
+Shapes: P checkpoints, C curves, R tables of scores.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
 _SATURATIONS = tuple(np.geomspace(0.08, 1.6, 8))
 THRESHOLDS = 200
 _LEAST_BEND = 0.15
-"""Width of the sharpest bend that is no break, as a share of how far the losses spread."""
+"""Width of the sharpest bend of a smooth curve, as a share of the spread of the losses."""
 LEAST_BESIDE = 4
-"""Checkpoints that have to lie on either side of a threshold."""
+"""Fewest checkpoints on either side of a threshold."""
 
 
 def break_curves(losses_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return curves that are flat for losses from η on, their η and their parameters: [C, P], [C], [C].
+    """Return curves that are flat at losses above a threshold η, their η and their parameters: [C, P], [C], [C].
 
-    Below η they rise as (η − L)^p with p from 1 to 2, or saturate as 1 − e^(−(η − L)/h) (Du et al. 2024, Sec. 5).
+    Below η they rise as (η − L)^p with p from 1 to 2, or as 1 − e^(−(η − L)/h) (Du et al. 2024, Sec. 5).
     """
     span = _core(losses_P)
     shapes, etas, parameters = [], [], []
@@ -41,14 +41,14 @@ def break_curves(losses_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def smooth_curves(losses_P: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Return curves that rise from the start, their names and their parameters: [C, P], C names, [C].
+    """Return curves that rise from the start, their names and their numbers of parameters: [C, P], C names, [C].
 
-    Lines, parabolas whose vertex is beyond the losses seen, exponentials of either bend, logistic curves, and
-    lines that bend from flat to steep, w ln(1 + e^((η − L)/w)), not too sharply.
+    These are lines, parabolas whose vertex is beyond the losses seen, exponentials of either bend, logistic curves, and
+    lines that bend smoothly from flat to steep, w ln(1 + e^((η − L)/w)).
     """
     span = np.ptp(losses_P)
     x_P = (losses_P.max() - losses_P) / span
-    # Runs begin far above the losses where most checkpoints are: rates and middles go by the latter.
+    # Runs begin at losses far above those of most checkpoints, which rates and middles are scaled by.
     core = _core(losses_P) / span
     middles = np.concatenate([np.linspace(0, 1 - core, 8)[:-1], np.linspace(1 - core, 1 + core / 2, 40)])
     found: list[tuple[str, np.ndarray, int]] = [("straight line", x_P, 2)]
@@ -69,12 +69,12 @@ def smooth_curves(losses_P: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarr
 
 
 def _core(losses_P: np.ndarray) -> float:
-    """Return how far nine of ten losses spread, at least a twentieth of all."""
+    """Return the spread of the lower nine tenths of the losses, at least a twentieth of the whole spread."""
     return max(float(np.quantile(losses_P, 0.9) - losses_P.min()), float(np.ptp(losses_P)) / 20)
 
 
 def _thresholds(losses_P: np.ndarray) -> np.ndarray:
-    """Return thresholds to try, rising: evenly spaced ones, and more where there are more checkpoints."""
+    """Return the thresholds to try, rising: evenly spaced ones, and others at quantiles of the losses."""
     ordered = np.sort(losses_P)
     inner = ordered[LEAST_BESIDE - 1 : len(ordered) - LEAST_BESIDE + 1]
     even = np.linspace(inner[0], min(inner[-1], inner[0] + _core(losses_P)), THRESHOLDS // 2)
@@ -82,29 +82,29 @@ def _thresholds(losses_P: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Fits:
+class CurveFits:
     """Fits of C curves, baseline + rise · shape with rise ≥ 0, to scores whose noise is known up to its scale."""
 
     ones_P: np.ndarray
-    """The baseline, whitened, of norm one."""
+    """The constant curve, whitened, of norm one."""
     shapes_CP: np.ndarray
     """The shapes, whitened, orthogonal to the baseline, of norm one."""
     parameters_C: np.ndarray
 
     @classmethod
-    def of(cls, shapes_CP: np.ndarray, parameters_C: np.ndarray, noise: Noise) -> Fits:
+    def of(cls, shapes_CP: np.ndarray, parameters_C: np.ndarray, noise: Noise) -> CurveFits:
         """Return the fits of curves under some noise."""
         ones_P = noise.whiten(np.ones(shapes_CP.shape[1]))
         ones_P /= np.linalg.norm(ones_P)
         white_CP = noise.whiten(shapes_CP)
         white_CP -= np.outer(white_CP @ ones_P, ones_P)
         norms_C = np.linalg.norm(white_CP, axis=1)
-        # A shape that no checkpoint sees is no shape.
+        # A curve that is constant at all checkpoints has no shape.
         white_CP /= np.where(norms_C > 1e-9 * max(norms_C.max(), 1e-300), norms_C, np.inf)[:, None]
         return cls(ones_P=ones_P, shapes_CP=white_CP, parameters_C=parameters_C)
 
     def sums(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sums of squares that the baseline alone leaves, and that each curve leaves: [R], [R, C]."""
+        """Return the residual sums of squares of the baseline alone, and of each curve: [R], [R, C]."""
         flat_R = np.maximum((white_RP**2).sum(1) - (white_RP @ self.ones_P) ** 2, 1e-300)
         along_RC = np.maximum(white_RP @ self.shapes_CP.T, 0)
         return flat_R, np.maximum(flat_R[:, None] - along_RC**2, 1e-300)

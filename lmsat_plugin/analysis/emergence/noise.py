@@ -1,4 +1,4 @@
-"""How far scores lie from the curve that they follow: samples of questions, and what the checkpoints of a run share.
+"""The noise of scores about a curve: the sample of questions, and deviations that neighbours in a run share.
 
 Shapes: P checkpoints, K columns of a design, X any number of rows.
 """
@@ -19,11 +19,11 @@ _KNOTS = 7
 _SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)
 _CORRELATIONS = (0.3, 0.6, 0.8, 0.95)
 _LEAST = 1e-4
-"""The least standard deviation of a score: what is printed has four digits."""
+"""The least standard deviation of a score: published scores have four digits."""
 
 
 def broken_lines(losses_P: np.ndarray) -> np.ndarray:
-    """Return a design [P, K] of broken lines with knots at quantiles of the losses: any smooth curve, roughly."""
+    """Return a design [P, K] of broken lines with knots at quantiles of the losses, for any smooth curve."""
     inner = np.quantile(losses_P, np.linspace(0, 1, min(_KNOTS, max(2, len(losses_P) // 4)) + 1)[1:-1])
     knots_K = np.unique(np.append(inner, losses_P.max()))
     hinges_PK = np.maximum(knots_K - losses_P[:, None], 0)
@@ -36,7 +36,7 @@ def fitted(design_PK: np.ndarray, values_P: np.ndarray) -> np.ndarray:
 
 
 def smooth_variances(losses_P: np.ndarray, variances_P: np.ndarray) -> np.ndarray:
-    """Return sampling variances as a smooth function of the loss, so that no score weighs what luck gave it."""
+    """Return sampling variances as a smooth function of the loss, so that a lucky score does not weigh more."""
     if not variances_P.any():
         return variances_P
     return np.maximum(fitted(broken_lines(losses_P), variances_P), np.median(variances_P) / 4)
@@ -44,27 +44,27 @@ def smooth_variances(losses_P: np.ndarray, variances_P: np.ndarray) -> np.ndarra
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Gaussian deviations: independent ones of each checkpoint, and ones that neighbours in a run share."""
+    """Normal deviations: independent ones of each checkpoint, and autoregressive ones within a run."""
 
     runs: tuple[np.ndarray, ...]
     """Indices of each run's checkpoints, in the order of training."""
     factors: tuple[np.ndarray, ...]
     """Cholesky factors of the covariance of each run's scores."""
     shared: float
-    """Standard deviation of what neighbours share."""
+    """Standard deviation of the autoregressive deviations."""
     correlation: float
-    """Of what neighbours share, from one checkpoint to the next."""
+    """Their correlation from one checkpoint to the next."""
 
     @property
     def deviations_P(self) -> np.ndarray:
         """Standard deviations of the scores about the curve."""
-        found_P = np.empty(sum(map(len, self.runs)))
+        deviations_P = np.empty(sum(map(len, self.runs)))
         for index, factor in zip(self.runs, self.factors, strict=True):
-            found_P[index] = np.sqrt((factor**2).sum(1))
-        return found_P
+            deviations_P[index] = np.sqrt((factor**2).sum(1))
+        return deviations_P
 
     def whiten(self, values_XP: np.ndarray) -> np.ndarray:
-        """Return values whose deviations are independent, of variance one."""
+        """Return the values in a basis in which deviations are independent and of variance one, shape [X, P]."""
         from scipy.linalg import solve_triangular
 
         white_XP = np.empty_like(values_XP, dtype=np.float64)
@@ -78,9 +78,8 @@ def estimate_noise(
 ) -> Noise:
     """Return the noise about a common curve of broken lines, by restricted maximum likelihood.
 
-    A score's covariance is its sampling variance (0 where unknown), plus an excess of its own, plus a share that falls
-    by a factor with each checkpoint between two of one run. Both standard deviations and the factor are the best of
-    a grid.
+    The covariance of scores has three parts: their sampling variances (0 where unknown), an excess variance, and an
+    autoregressive part within each run. Its two standard deviations and its correlation are the best of a grid.
     """
     design_PK = broken_lines(losses_P)
     residuals_P = scores_P - fitted(design_PK, scores_P)

@@ -1,4 +1,4 @@
-"""Scores beside losses: what the analysis of emergence reads, from a CSV or from results."""
+"""Scores beside losses, by task, metric and variant, out of a CSV's table or of results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers, table_of
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.variants import labelled
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("model", "task", "metric")
 _OTHER_VOCABULARY = 1.02
-"""Ratio of rows of the embedding; models of one tokenizer pad their vocabulary to some multiple."""
+"""Ratio of vocabulary sizes above which tokenizers differ; models of one tokenizer pad it to various multiples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,13 @@ class Scores:
     task: str
     metric: str
     variant: str | None
-    """The number of shots and the filter, where results have several; None where they do not."""
+    """The number of shots and the filter, where the task has several; else None."""
     loss: str
     """The name of the loss: ``loss`` is in nats per token."""
     chance: float | None
-    """None where it is not known."""
+    """The score at chance; None where it is unknown."""
     perfect: float | None
+    """The best possible score; None where it is unknown."""
     sign: int
     """1 where higher scores are better, −1 where lower ones are."""
     table: pd.DataFrame
@@ -49,22 +51,22 @@ class Scores:
 
     @property
     def losses_P(self) -> np.ndarray:
-        """Losses, in the unit of the table."""
+        """The losses, in the unit of the table."""
         return self.table["loss"].to_numpy()
 
     @property
     def gains_P(self) -> np.ndarray:
-        """Scores, negative where lower is better; from chance on where that is known."""
+        """The scores, negated where lower is better, from chance where that is known."""
         return self.sign * (self.table["score"].to_numpy() - (self.chance or 0.0))
 
     @property
     def runs(self) -> list[np.ndarray]:
-        """Rows of each model, in the order of training."""
+        """The rows of each model, in the order of training."""
         models_P = self.table["model"].to_numpy()
         return [np.flatnonzero(models_P == model) for model in dict.fromkeys(models_P)]
 
     def normalised(self) -> np.ndarray:
-        """Return scores of which 0 is chance and 1 perfect (Du et al. 2024, Sec. 5); NaN where either is not known."""
+        """Return the scores scaled to 0 at chance and 1 if perfect (Du et al. 2024, Sec. 5); NaN if one is unknown."""
         if self.chance is None or self.perfect is None:
             return np.full(len(self.table), np.nan)
         return (self.table["score"].to_numpy() - self.chance) / (self.perfect - self.chance)
@@ -78,14 +80,21 @@ def scores_of(
     metric: str = "*",
     factor: str | None = None,
 ) -> list[Scores]:
-    """Return the scores of each task, metric and variant in results or a table, whose names match two globs.
+    """Return the scores of each task, metric and variant, beside the losses of their checkpoints.
 
-    Results are joined: the scores of each checkpoint with the metric ``loss`` of its ``lmsat_loss``. Metrics
-    that are not better the higher, Brier scores apart, are left out; so are those of unknown direction.
+    Metrics that do not rise with ability are left out, except the Brier score; so are those of unknown direction.
+
+    Args:
+        data: Results, whose scores are joined with the metric ``loss`` of the checkpoint's ``lmsat_loss``; or a table
+            with the columns ``model, task, metric, score`` and that of the loss.
+        loss: The column, or the metric of ``lmsat_loss``, that is the loss.
+        task: A glob of tasks.
+        metric: A glob of metrics.
+        factor: A column that has to be there.
 
     Raises:
-        LmsatError: For a column or a loss that is missing, for losses that are not in nats, for shares in per cent,
-            and if no score is left.
+        LmsatError: For a column or a loss that is missing, losses that are not in nats, shares in per cent, several
+            chance levels of one task, and if no score is left.
     """
     table, measured = table_of(data), {}
     if is_tidy(table):
@@ -98,16 +107,16 @@ def scores_of(
         raise LmsatError(f"the table has no column '{factor}' for a factor: it has {', '.join(rows.columns)}")
     groups = rows.groupby(["task", "metric", "variant"], dropna=False)
     found = [
-        one
+        scores
         for (name, kind, _), group in groups
         if fnmatchcase(str(name), task) and fnmatchcase(str(kind), metric)
-        for one in _scores(group, loss, measured)
+        for scores in _scores(group, loss, measured)
     ]
     if not found:
         raise LmsatError(
             f"no task and metric that match '{task}' and '{metric}' are scores that improve in a known direction: "
             f"there are {', '.join(sorted(set(rows.task + ' ' + rows.metric))[:8])}; "
-            "a column higher_is_better tells of others"
+            "a column higher_is_better states the direction of others"
         )
     return found
 
@@ -133,7 +142,7 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 
 def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
-    """Return the rows of a CSV made of results, with those checkpoints that have both a loss and scores."""
+    """Return results as the rows of such a table, of the checkpoints that have both a loss and scores."""
     table = labelled(table_of(data))
     checkpoint = ["model", *(name for name in ("revision",) if name in table.columns)]
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
@@ -173,7 +182,7 @@ def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
 
 
 def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Iterator[Scores]:
-    """Yield the scores of rows of one task, metric and variant, if these compare with chance."""
+    """Yield the scores in rows of one task, metric and variant, if the metric measures an ability."""
     task, name, variant = (rows[column].iloc[0] for column in ("task", "metric", "variant"))
     kind = metric_named(name)
     rises = kind.higher_is_better is True or _said_to_rise(rows)
@@ -215,7 +224,7 @@ def _said_to_rise(rows: pd.DataFrame) -> bool:
 
 
 def _variances(rows: pd.DataFrame, sign: int) -> np.ndarray:
-    """Return sampling variances from ``stderr``, else those of shares of ``n_samples`` questions, else 0."""
+    """Return sampling variances: from ``stderr``, else of shares of ``n_samples`` questions, else 0."""
     scores_P = rows["score"].to_numpy()
     if "stderr" in rows.columns and rows["stderr"].notna().all():
         return rows["stderr"].to_numpy() ** 2

@@ -1,4 +1,4 @@
-"""Whether models that differ in size, tokenizer or anything else lie on one curve of score against loss.
+"""Whether models of different size, tokenizer or other factors share one curve of score against loss.
 
 Shapes: P checkpoints, K columns of a design, V levels of the factor, R permutations.
 """
@@ -20,32 +20,38 @@ _LEAST_IN_COMMON = 6
 _LEAST_PERMUTATIONS = 20
 _SIGNIFICANCE = 0.05
 _SMALL = 0.1
-"""A departure from the common curve, as a share of the rise of that curve, that is negligible."""
+"""A departure from the common curve is negligible below this share of the curve's rise."""
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """How far a factor's levels depart from one curve (Du et al. 2024, Sec. 3: sizes at one loss score alike)."""
+    """How far the levels of a factor depart from one curve (Du et al. 2024, Sec. 3: sizes share one curve)."""
 
     factor: str
     shared: bool | None
     """None where it cannot be told."""
     effect: float | None
-    """Root mean square of the levels' departures from the common curve, less what is noise, in scores."""
+    """Root mean square of the levels' departures from the common curve, without the noise's share, in scores."""
     relative_effect: float | None
     """The effect over the rise of the common curve."""
     statistic: float | None
-    """F: the squares that the levels explain over those they leave, each by its degrees of freedom."""
+    """F: the mean square that the levels explain over the mean square that they leave."""
     p_value: float | None
     reason: str
 
 
 def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 0) -> Sharing:
-    """Return how far the levels of a factor depart from one curve, among losses that at least two levels have.
+    """Return how far the levels of a factor depart from one curve, at losses that at least two levels have.
 
-    The common curve is of broken lines; each level may lie above or below it and be steeper. The statistic is held
-    against permutations: of the levels among whole runs, or, where no two runs share a level, of the scores among
-    checkpoints that neighbour each other in loss.
+    The common curve consists of broken lines; the curve of a level is shifted and tilted. The statistic is compared
+    with that of permutations: of the levels among whole runs, or, where no two runs share a level, of the scores among
+    checkpoints with neighbouring losses.
+
+    Args:
+        factor: A column of the scores' table.
+        scores: Of one task and metric.
+        repetitions: Permutations.
+        seed: Of the permutations.
     """
 
     def unknown(reason: str) -> Sharing:
@@ -119,7 +125,7 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
 
 
 def _in_common(losses_P: np.ndarray, levels_P: np.ndarray) -> np.ndarray:
-    """Return which checkpoints lie within the losses of a level that is not their own."""
+    """Return which checkpoints lie within the range of losses of another level."""
     common_P = np.zeros(len(losses_P), dtype=bool)
     for level in np.unique(levels_P):
         own_P = levels_P == level
@@ -129,7 +135,7 @@ def _in_common(losses_P: np.ndarray, levels_P: np.ndarray) -> np.ndarray:
 
 
 class _Levels:
-    """Designs of one curve for all, and of one that levels shift and tilt."""
+    """Designs of one common curve, and of a curve that levels shift and tilt."""
 
     def __init__(self, design_PK: np.ndarray, losses_P: np.ndarray, levels_P: np.ndarray) -> None:
         own_PV = (levels_P[:, None] == np.unique(levels_P)[1:]).astype(np.float64)
@@ -140,7 +146,7 @@ class _Levels:
         self.left = len(losses_P) - self.more_PK.shape[1]
 
     def left_by(self, scores_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sums of squares that the common curve leaves of each row of scores, and that the levels leave."""
+        """Return the residual sums of squares of the common curve and of the levels' curves, shapes [R]."""
         less_R, more_R = (
             ((scores_RP - scores_RP @ basis_PK @ basis_PK.T) ** 2).sum(1)
             for basis_PK in (self.less_PK, self.more_PK)
@@ -148,7 +154,7 @@ class _Levels:
         return less_R, more_R
 
     def f(self, less_R: np.ndarray, more_R: np.ndarray) -> np.ndarray:
-        """Return F of such sums of squares."""
+        """Return F by the residual sums of squares of the common curve and of the levels' curves."""
         return (less_R - more_R) / self.gained / np.maximum(more_R / self.left, 1e-300)
 
 
@@ -165,6 +171,6 @@ def _neighbours(
     offsets_R1 = rng.integers(1, width + 1, (repetitions, 1))
     blocks_RP = (np.arange(len(order_P)) + width - offsets_R1) // width
     shuffled_RP = np.argsort(blocks_RP + rng.random(blocks_RP.shape), axis=1)
-    found_RP = np.empty_like(shuffled_RP)
-    found_RP[:, order_P] = order_P[shuffled_RP]
-    return found_RP
+    permutations_RP = np.empty_like(shuffled_RP)
+    permutations_RP[:, order_P] = order_P[shuffled_RP]
+    return permutations_RP

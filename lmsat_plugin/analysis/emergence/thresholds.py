@@ -1,6 +1,6 @@
-"""At which loss an ability appears: a break from chance against curves that improve from the start.
+"""The loss at which an ability appears: a break fitted to scores, and its comparison with smooth curves.
 
-Shapes: P checkpoints, C curves, E thresholds, R simulated tables of scores.
+Shapes: P checkpoints, C curves, E thresholds, F forms of a curve, R simulated tables of scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.emergence.curves import Fits, break_curves, smooth_curves
+from lmsat_plugin.analysis.emergence.curves import CurveFits, break_curves, smooth_curves
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, TAIL, p_value
 
 if TYPE_CHECKING:
@@ -18,48 +18,57 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Break:
-    """A break fitted to scores, and what it was held against. Scores count from chance, the higher the better."""
+class BreakFit:
+    """A break fitted to scores, compared with smooth curves. Scores count from chance; higher is better."""
 
     threshold: float
     low: float
     high: float
-    """The interval of 90 %; as far as thresholds were tried where it is not bounded."""
+    """``low`` and ``high`` are the ends of the 90 % interval; where it is not bounded, the last threshold tried."""
     bounded_low: bool
     bounded_high: bool
     p_value: float
-    """Share of tables drawn from the best smooth curve in which a break is ahead as far as here."""
+    """Share of tables drawn from the best smooth curve in which a break is ahead by as much."""
     break_p_value: float
-    """The same of the best break and smooth curves."""
+    """Share of tables drawn from the best break in which a smooth curve is ahead by as much."""
     flat_p_value: float
-    """The same of a constant and any curve."""
+    """Share of tables drawn from a constant in which some curve is ahead of a constant by as much."""
     ahead: float
-    """By how much the break's information criterion is below the best smooth curve's."""
+    """The best smooth curve's Bayesian information criterion minus the break's."""
     smooth: str
-    """The best smooth curve's name."""
+    """The name of the best smooth curve."""
     plateau: float
     plateau_stderr: float
     drift: float
-    """Improvement along the plateau, from its highest loss to the threshold."""
+    """Improvement along the plateau, from the highest loss to the threshold."""
     drift_stderr: float
     start: float
-    """The best smooth curve at the highest loss."""
+    """The value of the best smooth curve at the highest loss."""
     start_stderr: float
     rise: float
     """Of the break, from the plateau to the lowest loss."""
     fit_P: np.ndarray
-    """The break's values, in the order of the scores."""
+    """The values of the break, in the order of the scores."""
     smooth_P: np.ndarray
+    """The values of the best smooth curve."""
 
 
 def fit_break(
     losses_P: np.ndarray, scores_P: np.ndarray, noise: Noise, *, repetitions: int = 400, seed: int = 0
-) -> Break:
-    """Fit breaks and smooth curves to scores by generalised least squares, and simulate either to compare them.
+) -> BreakFit:
+    """Fit breaks and smooth curves to scores by generalised least squares, and compare them by simulation.
 
-    The threshold is that of the break of least information criterion. Its interval holds the thresholds whose best
-    break leaves a sum of squares as small, relatively, as the true threshold's in nine of ten tables drawn from the
-    best break, widened by Student's factor for the number of runs that the noise is known from.
+    The threshold is that of the break with the least information criterion. Its interval is by inversion of a
+    likelihood-ratio test: it holds the thresholds whose best break leaves a sum of squares, relative to the least, that
+    the true threshold exceeds in one of ten tables drawn from the best break. The ratio is widened by Student's factor
+    for the number of runs that the noise is known from.
+
+    Args:
+        losses_P: The losses.
+        scores_P: The scores, from chance, higher is better.
+        noise: Of the scores.
+        repetitions: Simulated tables.
+        seed: Of the simulation.
     """
     deviations_RP = np.random.default_rng(seed).standard_normal((repetitions, len(scores_P)))
     curves = _Curves(losses_P, scores_P, noise, deviations_RP)
@@ -68,7 +77,7 @@ def fit_break(
     start, climb, start_stderr = _level_and_rise(noise, at_start_P, curves.white_P)
     plateau, rise, plateau_stderr = _level_and_rise(noise, curves.shapes_CP[best], curves.white_P)
     drift, drift_stderr = _drift(curves, losses_P, noise)
-    return Break(
+    return BreakFit(
         threshold=float(curves.etas_C[best]),
         **_interval(curves, len(noise.runs)),
         **_comparison(curves),
@@ -86,7 +95,7 @@ def fit_break(
 
 
 class _Curves:
-    """The fits of all breaks, which come first, and smooth curves to one table of scores."""
+    """The fits of all breaks, which come first, and of all smooth curves to one table of scores."""
 
     def __init__(
         self, losses_P: np.ndarray, scores_P: np.ndarray, noise: Noise, deviations_RP: np.ndarray
@@ -95,7 +104,7 @@ class _Curves:
         smooth_CP, self.smooth_names, of_smooth_C = smooth_curves(losses_P)
         self.breaks = len(breaks_CP)
         self.shapes_CP = np.vstack([breaks_CP, smooth_CP])
-        self.fits = Fits.of(self.shapes_CP, np.concatenate([of_breaks_C, of_smooth_C]), noise)
+        self.fits = CurveFits.of(self.shapes_CP, np.concatenate([of_breaks_C, of_smooth_C]), noise)
         self.white_P = noise.whiten(scores_P)
         self._deviations_RP = deviations_RP
         _, ((*criteria_C,),) = self.fits.criteria(self.white_P[None])
@@ -103,13 +112,13 @@ class _Curves:
         self.best_smooth = self.breaks + int(np.argmin(criteria_C[self.breaks :]))
 
     def ahead(self, white_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return how far breaks are ahead of smooth curves, and any curve of a constant, in information criteria."""
+        """Return how far breaks are ahead of smooth curves, and any curve of a constant, by information criterion."""
         flat_R, criteria_RC = self.fits.criteria(white_RP)
         best_R = criteria_RC.min(1)
         return criteria_RC[:, self.breaks :].min(1) - criteria_RC[:, : self.breaks].min(1), flat_R - best_R
 
     def draw(self, curve_P: np.ndarray, parameters: int) -> np.ndarray:
-        """Return tables of scores about a whitened curve, with noise of the size that it leaves, shape [R, P]."""
+        """Return tables of scores about a whitened curve, with noise of the size of its residuals, shape [R, P]."""
         left = ((self.white_P - curve_P) ** 2).sum() / (len(curve_P) - parameters)
         return curve_P + np.sqrt(left) * self._deviations_RP
 
@@ -120,21 +129,21 @@ class _Curves:
 
 def _comparison(curves: _Curves) -> dict[str, Any]:
     """Return how far the break is ahead, and the p-values against smooth curves, breaks and a constant."""
-    (found,), (unlike_flat,) = curves.ahead(curves.white_P[None])
+    (ahead,), (unlike_flat,) = curves.ahead(curves.white_P[None])
     flat_P = curves.fits.ones_P * (curves.white_P @ curves.fits.ones_P)
     from_smooth_R, _ = curves.ahead(curves.draw_fit(curves.best_smooth))
     from_break_R, _ = curves.ahead(curves.draw_fit(curves.best_break))
     _, from_flat_R = curves.ahead(curves.draw(flat_P, 1))
     return {
-        "ahead": float(found),
-        "p_value": _share(from_smooth_R >= found),
-        "break_p_value": _share(from_break_R <= found),
+        "ahead": float(ahead),
+        "p_value": _share(from_smooth_R >= ahead),
+        "break_p_value": _share(from_break_R <= ahead),
         "flat_p_value": _share(from_flat_R >= unlike_flat),
     }
 
 
 def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
-    """Return the 90 % interval of the threshold, and whether either end lies within the thresholds tried."""
+    """Return the 90 % interval of the threshold, and whether each end lies within the thresholds tried."""
     from scipy.stats import norm, t
 
     breaks, etas_C = curves.breaks, curves.etas_C
@@ -149,7 +158,7 @@ def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
     etas_E = etas_C[::forms]
     inside_E = np.log(left_EF.min(1) / left_EF.min()) <= enough
     inside_E[curves.best_break // forms] = True
-    # Between thresholds tried, the border lies somewhere.
+    # The end lies between two thresholds tried.
     middles = np.concatenate([etas_E[:1], (etas_E[1:] + etas_E[:-1]) / 2, etas_E[-1:]])
     first, last = np.flatnonzero(inside_E)[[0, -1]]
     return {
@@ -169,7 +178,7 @@ def _level_and_rise(noise: Noise, shape_P: np.ndarray, white_P: np.ndarray) -> t
 
 
 def _drift(curves: _Curves, losses_P: np.ndarray, noise: Noise) -> tuple[float, float]:
-    """Return the improvement along the plateau, from its highest loss to the threshold, and its standard error."""
+    """Return the improvement along the plateau, from the highest loss to the threshold, and its standard error."""
     best = curves.best_break
     length = losses_P.max() - curves.etas_C[best]
     along_P = np.minimum(losses_P.max() - losses_P, length)
@@ -186,6 +195,6 @@ def _least_squares(noise: Noise, design_PK: np.ndarray, white_P: np.ndarray) -> 
     """Return the coefficients of a design under some noise, and their standard errors."""
     white_PK = noise.whiten(design_PK.T).T
     inverse_KK = np.linalg.pinv(white_PK.T @ white_PK)
-    found_K = inverse_KK @ white_PK.T @ white_P
-    left = ((white_P - white_PK @ found_K) ** 2).sum() / max(1, len(white_P) - design_PK.shape[1])
-    return found_K, np.sqrt(left * np.diag(inverse_KK))
+    coefficients_K = inverse_KK @ white_PK.T @ white_P
+    left = ((white_P - white_PK @ coefficients_K) ** 2).sum() / max(1, len(white_P) - design_PK.shape[1])
+    return coefficients_K, np.sqrt(left * np.diag(inverse_KK))

@@ -1,4 +1,4 @@
-"""The second of two steps from loss to score: a sigmoid, and how well it predicts the scores at lower losses.
+"""The second of two steps from compute to score: a sigmoid of the loss, tested at lower losses.
 
 Shapes: P checkpoints.
 """
@@ -17,12 +17,12 @@ LEAST_FITTED = 8
 LEAST_PREDICTED = 3
 _SHARE_FITTED = 0.75
 _PARAMETERS = 3
-"""Of a sigmoid, beyond a constant's."""
+"""How many parameters more than a constant a sigmoid has."""
 
 
 @dataclass(frozen=True)
 class TwoStep:
-    """A sigmoid of the loss, fitted at higher losses and held against scores at lower ones."""
+    """A sigmoid of the loss, fitted at higher losses and compared with scores at lower ones."""
 
     floor: float
     height: float
@@ -31,17 +31,17 @@ class TwoStep:
     steepness: float
     """Per unit of the loss."""
     fitted_above: float
-    """The fit has seen no loss below this one."""
+    """The lowest loss that the fit used."""
     n_predicted: int
+    """How many scores at lower losses are predicted."""
     error: float
     """Mean of predicted minus measured scores."""
     absolute_error: float
     """Mean of its absolute value."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        found = asdict(self)
-        return {"n_foretold" if key == "n_predicted" else key: value for key, value in found.items()}
+        """Return plain data; ``n_foretold`` is the name that ``n_predicted`` has in JSON."""
+        return {"n_foretold" if key == "n_predicted" else key: value for key, value in asdict(self).items()}
 
     def score(self, losses_P: np.ndarray) -> np.ndarray:
         """Return floor + height / (1 + e^(steepness · (L − middle)))."""
@@ -51,10 +51,10 @@ class TwoStep:
 def two_step(scores: Scores) -> TwoStep | None:
     """Return a sigmoid fitted to the three quarters of checkpoints with the higher losses.
 
-    None for too few, and where it is no better than a constant by the Bayesian information criterion.
+    Score = floor + height / (1 + e^(k (L − L₀))), the second step of OLMo's ladder (Bhagia et al. 2024), by least
+    squares from several starts. The floor is at chance where that is known, and no score exceeds a perfect one.
 
-    Score = floor + height / (1 + e^(k (L − L₀))), as the second step of OLMo's ladder (Bhagia et al. 2024), with the
-    floor at chance where that is known, and no score beyond a perfect one. Least squares from several starts.
+    None for too few checkpoints, and where the Bayesian information criterion prefers a constant.
     """
     from scipy.optimize import least_squares
 
@@ -91,7 +91,7 @@ def two_step(scores: Scores) -> TwoStep | None:
     if seen * np.log(max(constant, 1e-300) / max(fit.cost, 1e-300)) < _PARAMETERS * np.log(seen):
         return None
     best = fit.x
-    found = TwoStep(
+    sigmoid = TwoStep(
         floor=sign * float(best[0]),
         height=sign * float(best[1]),
         middle=float(best[2]),
@@ -101,5 +101,5 @@ def two_step(scores: Scores) -> TwoStep | None:
         error=0.0,
         absolute_error=0.0,
     )
-    errors_P = found.score(losses_P[~seen_P]) - scores_P[~seen_P]
-    return replace(found, error=float(errors_P.mean()), absolute_error=float(abs(errors_P).mean()))
+    errors_P = sigmoid.score(losses_P[~seen_P]) - scores_P[~seen_P]
+    return replace(sigmoid, error=float(errors_P.mean()), absolute_error=float(abs(errors_P).mean()))

@@ -1,4 +1,4 @@
-"""Whether an ability is emergent, and why, in words.
+"""The verdict on an ability, whether it is emergent, and the reason in words.
 
 Shapes: P checkpoints.
 """
@@ -14,24 +14,24 @@ from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.emergence.noise import Noise
-    from lmsat_plugin.analysis.emergence.thresholds import Break
+    from lmsat_plugin.analysis.emergence.thresholds import BreakFit
 
 _LEAST_POINTS = 12
 _LEAST_MODELS = 3
 _SIGNIFICANCE = 0.05
 _MOST_DRIFT = 0.05
-"""Of the rise, along the plateau."""
+"""The share of the rise above which a drift along the plateau is an improvement."""
 _NEAR_CHANCE = 0.03
-"""How far from chance a plateau may lie and still be chance: answers to few questions are biased by as much."""
+"""How far from chance a plateau may lie and count as chance: answers to few questions are biased by as much."""
 
 
 def too_little(losses_P: np.ndarray, models: int) -> str | None:
-    """Return why nothing can be told from so few checkpoints, models or losses; None if it can be tried."""
+    """Return why there are too few checkpoints, models or losses for a verdict; None if there are enough."""
     if len(losses_P) < _LEAST_POINTS:
         return f"{len(losses_P)} checkpoints are too few to tell: measure at least {_LEAST_POINTS}"
     if models < _LEAST_MODELS:
         return (
-            f"the runs of {models} model{'s' * (models > 1)} cannot tell a path of their own from that of all: "
+            f"the runs of {models} model{'s' * (models > 1)} do not tell a model's own path from the path of all: "
             f"measure at least {_LEAST_MODELS}"
         )
     ordered = np.sort(losses_P)
@@ -40,41 +40,43 @@ def too_little(losses_P: np.ndarray, models: int) -> str | None:
     return None
 
 
-def judge(found: Break, losses_P: np.ndarray, noise: Noise, *, chance_known: bool) -> tuple[bool | None, str]:
-    """Return whether an ability is emergent, None where that cannot be told, and why (Du et al. 2024, Definition 1).
+def judge(
+    fit: BreakFit, losses_P: np.ndarray, noise: Noise, *, chance_known: bool
+) -> tuple[bool | None, str]:
+    """Return whether an ability is emergent, and why (Du et al. 2024, Definition 1); None where that is unknown.
 
-    It is if a break explains the scores clearly better than every curve that improves from the start, with a plateau
-    that is at chance, and checkpoints of several models on either side.
+    It is emergent if a break explains the scores clearly better than every curve that improves from the start, its
+    plateau is at chance, and checkpoints of several models lie on either side.
     """
     below = f"a threshold, if there is one, is below {losses_P.min():.3f}"
-    breaks = found.ahead > 0
-    first, stderr = (found.plateau, found.plateau_stderr) if breaks else (found.start, found.start_stderr)
+    breaks = fit.ahead > 0
+    first, stderr = (fit.plateau, fit.plateau_stderr) if breaks else (fit.start, fit.start_stderr)
     above_chance = chance_known and first - NORMAL * stderr > _NEAR_CHANCE
-    if found.flat_p_value > _SIGNIFICANCE or found.rise <= 0:
+    if fit.flat_p_value > _SIGNIFICANCE or fit.rise <= 0:
         if above_chance:
             return None, f"the scores are above chance by {first:.3f} at every loss seen, and do not change"
         return None, f"no change with the loss is seen: {below}"
-    if chance_known and found.plateau + found.rise < NORMAL * found.plateau_stderr:
+    if chance_known and fit.plateau + fit.rise < NORMAL * fit.plateau_stderr:
         return None, f"the scores do not rise above chance: {below}"
     if above_chance:
         return False, f"improves from the start: above chance by {first:.3f} at the highest loss already"
-    if breaks and found.p_value < _SIGNIFICANCE:
-        return _judge_break(found, losses_P, noise)
-    if not breaks and found.break_p_value < _SIGNIFICANCE:
-        return False, f"improves from the start: the best {found.smooth} explains more than any break"
-    return None, f"a break at {found.threshold:.3f} and the best {found.smooth} explain the scores alike"
+    if breaks and fit.p_value < _SIGNIFICANCE:
+        return _judge_break(fit, losses_P, noise)
+    if not breaks and fit.break_p_value < _SIGNIFICANCE:
+        return False, f"improves from the start: the best {fit.smooth} explains more than any break"
+    return None, f"a break at {fit.threshold:.3f} and the best {fit.smooth} explain the scores alike"
 
 
-def _judge_break(found: Break, losses_P: np.ndarray, noise: Noise) -> tuple[bool | None, str]:
+def _judge_break(fit: BreakFit, losses_P: np.ndarray, noise: Noise) -> tuple[bool | None, str]:
     """Return the verdict on a break that is clearly ahead, and why."""
-    eta = found.threshold
-    if found.drift - NORMAL * found.drift_stderr > 0 and found.drift > _MOST_DRIFT * found.rise:
-        return False, f"improves from the start: by {found.drift:.3f} before the break at {eta:.3f} already"
+    eta = fit.threshold
+    if fit.drift - NORMAL * fit.drift_stderr > 0 and fit.drift > _MOST_DRIFT * fit.rise:
+        return False, f"improves from the start: by {fit.drift:.3f} before the break at {eta:.3f} already"
     above = sum(bool((losses_P[run] >= eta).any()) for run in noise.runs)
     below = sum(bool((losses_P[run] < eta).any()) for run in noise.runs)
     if min(above, below) < 2:
-        return None, f"one model alone lies {'above' if above < 2 else 'below'} the break at {eta:.3f}"
-    if not (found.bounded_low and found.bounded_high):
-        end = "lowest" if found.bounded_high else "highest"
-        return None, f"the break at {eta:.3f} may as well lie at the {end} losses seen: measure beyond them"
-    return True, f"at chance down to a loss of {eta:.3f}, which the best {found.smooth} does not explain"
+        return None, f"only one model lies {'above' if above < 2 else 'below'} the break at {eta:.3f}"
+    if not (fit.bounded_low and fit.bounded_high):
+        end = "lowest" if fit.bounded_high else "highest"
+        return None, f"the break at {eta:.3f} may also lie at the {end} losses seen: measure beyond them"
+    return True, f"at chance down to a loss of {eta:.3f}, which the best {fit.smooth} does not explain"

@@ -1,4 +1,4 @@
-"""How much rank the LM head needs (Godey et al. 2024, Sec. 5)."""
+"""The rank that a model's LM head needs (Godey et al. 2024, Sec. 5)."""
 
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import CheckpointRanks, find_rank_needed
 from lmsat_plugin.analysis.rank_needed.dimension import Capacity, capacity, w_error

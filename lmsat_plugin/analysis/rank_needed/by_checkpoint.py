@@ -1,4 +1,4 @@
-"""The rank that LM heads need, checkpoint by checkpoint, beside the dimension of the corpus and downstream accuracy."""
+"""The head rank that each checkpoint needs, beside corpus dimension and downstream accuracy (`find_rank_needed`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
 from lmsat_plugin.analysis.rank_needed.head_runs import (
@@ -24,6 +23,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
@@ -33,14 +34,14 @@ _TASK = "lmsat_rank_head"
 
 @dataclass(frozen=True, eq=False)
 class CheckpointRanks:
-    """What was found of one checkpoint, on one corpus if the losses at each rank were measured."""
+    """Losses and accuracies of one checkpoint by head rank, on one corpus if losses were measured."""
 
     values: dict[str, Any]
     """Plain data, as ``lmsat bottleneck --json`` prints it."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    """Those of lmsat_rank_head."""
+    """The arrays of lmsat_rank_head."""
     next_token: list[Accuracy] = field(default_factory=list)
-    """Of the trained heads."""
+    """How often the trained heads give the next token most probability."""
 
     @property
     def label(self) -> str:
@@ -54,21 +55,23 @@ def find_rank_needed(
     within: float = 0.01,
     corpus_w_error: np.ndarray | None = None,
 ) -> list[CheckpointRanks]:
-    """Return what results hold of each checkpoint: losses of lmsat_rank_head, and accuracies by head rank.
+    """Return the head rank that each checkpoint needs, and its accuracies by head rank.
+
+    Arrays that cannot be read are left out with a warning.
 
     Args:
-        results: The results.
-        curve: One of `CURVES`, to say the rank needed of; by default the first that was measured.
+        results: Results of lmsat_rank_head, or of lm-eval's tasks that were run with heads of some rank.
+        curve: One of `CURVES`, whose rank needed is returned; by default the first that was measured.
         within: How far above the full loss is close to it, as a share.
-        corpus_w_error: The W-error of an n-gram model by dimension; by default what lies with the results.
+        corpus_w_error: The W-error of an n-gram model by dimension; by default the one in the arrays, if any.
 
     Raises:
-        LmsatError: If there are neither, or for arrays that cannot be read, unless other results can be.
+        LmsatError: If there are no such results, and if none of their arrays can be read.
     """
     table = results.table
     runs = read_runs(results)
     accuracies = accuracies_by_rank(table, runs)
-    found, skipped = [], []
+    checkpoints, skipped = [], []
     measured = set()
     for row in _full_losses(table):
         if row["path"] not in runs:
@@ -89,24 +92,27 @@ def find_rank_needed(
         measured.add(checkpoint)
         values = _values(row, accuracies.get(checkpoint, []), losses)
         next_token = next_token_accuracies(table, row["path"], row["corpus"])
-        found.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token))
-    for checkpoint, its in accuracies.items():
+        checkpoints.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token))
+    for checkpoint, scores in accuracies.items():
         if checkpoint not in measured:
-            found.append(CheckpointRanks(values=_values(describe(checkpoint, table, runs), its, {})))
-    if not found and skipped:
+            values = _values(describe(checkpoint, table, runs), scores, {})
+            checkpoints.append(CheckpointRanks(values=values))
+    if not checkpoints and skipped:
         raise skipped[0]
-    if not found:
+    if not checkpoints:
         raise LmsatError(
             f"{results.root} holds no results of lmsat_rank_head: measure them with "
             "lm_eval --model lmsat --tasks lmsat_rank_head and arrays=FOLDER in --model_args, or in a sweep"
         )
     for reason in skipped:
         logger.warning("Left out: %s", reason)
-    return found
+    return checkpoints
 
 
 def _full_losses(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of the table each of which stands for a result of lmsat_rank_head."""
+    """Return one row of the table for each result of lmsat_rank_head."""
+    import pandas as pd
+
     rows = table[(table.task == _TASK) & (table.metric == "full_loss")]
     return [
         {str(key): None if pd.isna(value) else value for key, value in record.items()}
@@ -136,17 +142,17 @@ def _capacity(hidden_size: int | None, corpus_w_error: np.ndarray | None) -> dic
     """Return the corpus' dimension, and its W-error at the model's width, where both are known."""
     if corpus_w_error is None or hidden_size is None:
         return {}
-    found = capacity(corpus_w_error, hidden_size)
+    width = capacity(corpus_w_error, hidden_size)
     return {
-        "corpus_dimension": found.dimension,
-        "corpus_w_error_at_hidden_size": _finite(found.w_error_at_hidden_size),
+        "corpus_dimension": width.dimension,
+        "corpus_w_error_at_hidden_size": _finite(width.w_error_at_hidden_size),
     }
 
 
 def _values(
     checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return all values of one checkpoint; None and [] stand for what was not measured."""
+    """Return all values of one checkpoint, with None or [] for what was not measured."""
     return {
         **{key: checkpoint[key] for key in ("model", "variant", "revision", "step")},
         **dict.fromkeys(("corpus", "curve", "full_loss", "within", "rank_needed", "rank_low", "rank_high")),
@@ -154,7 +160,7 @@ def _values(
         "ranks": [],
         **dict.fromkeys(("corpus_dimension", "corpus_w_error_at_hidden_size", "suppressed_norm_share")),
         **measured,
-        "downstream": [{**asdict(one), "stderr": _finite(one.stderr)} for one in accuracies],
+        "downstream": [{**asdict(score), "stderr": _finite(score.stderr)} for score in accuracies],
     }
 
 
@@ -163,7 +169,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _suppressed(row: dict[str, Any], results: Results) -> float | None:
-    """Return what lmsat_gradient_bottleneck measured of the checkpoint, on the same corpus if with other settings."""
+    """Return what lmsat_gradient_bottleneck measured of the checkpoint on the same corpus, if with other settings."""
     table = results.table
     rows = table[(table.task == "lmsat_gradient_bottleneck") & (table.metric == "suppressed_norm_share")]
     rows = rows[

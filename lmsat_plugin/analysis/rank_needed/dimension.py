@@ -1,4 +1,4 @@
-"""What a matrix loses below a rank, and how a model's width compares with the dimension of a corpus.
+"""The W-error of a matrix below a rank, and a model's width beside the dimension of a corpus.
 
 Shapes: S singular values.
 """
@@ -15,8 +15,11 @@ from lmsat_plugin.errors import LmsatError
 def w_error(singular_values: np.ndarray) -> np.ndarray:
     """Return W-error(d) = √(Σ_{i>d} s² / Σ s²) for d = 1 ... S, float64, from singular values of any order.
 
-    The relative Frobenius error of the best approximation of rank d (Godey et al. 2024, Sec. 5.1), summed from
-    the small end. Raises `LmsatError` unless some value is positive and all are finite.
+    It is the relative Frobenius error of the best approximation of rank d (Godey et al. 2024, Sec. 5.1). The sum starts
+    with the smallest values, which keeps it exact.
+
+    Raises:
+        LmsatError: Unless all values are finite and one is positive.
     """
     s = np.sort(np.asarray(singular_values, dtype=np.float64))
     if not np.isfinite(s).all() or not s.any():
@@ -32,7 +35,7 @@ class Capacity:
     """A model's width beside the n-gram dimension of a corpus."""
 
     dimension: int | None
-    """The least at which the W-error is negligible; None if the known part of the curve does not get there."""
+    """The least dimension at which the W-error is negligible; None if it lies beyond the known part of the curve."""
     w_error_at_hidden_size: float | None
     """None beyond the known part of the curve."""
     ratio: float | None
@@ -42,11 +45,14 @@ class Capacity:
 def capacity(w_error_of_corpus: np.ndarray, hidden_size: int, negligible: float = 0.01) -> Capacity:
     """Compare a model's width with the W-error of a corpus' n-gram model (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
-    ``w_error_of_corpus`` has the W-error of dimension d in entry d − 1, and may end before it is 0.
+    Args:
+        w_error_of_corpus: The W-error of dimension d in entry d − 1, shape [S]; it may end before it reaches 0.
+        hidden_size: The model's width.
+        negligible: The W-error that counts as none.
     """
     enough = np.flatnonzero(w_error_of_corpus <= negligible)
     dimension = int(enough[0]) + 1 if len(enough) else None
-    # With all dimensions known, there is no error beyond them.
+    # A curve that ends with 0 is known to its end.
     complete = len(w_error_of_corpus) > 0 and w_error_of_corpus[-1] == 0
     known = float(w_error_of_corpus[hidden_size - 1]) if hidden_size <= len(w_error_of_corpus) else None
     return Capacity(

@@ -1,4 +1,4 @@
-"""Which LM head each result was measured with, and accuracies by head rank."""
+"""The LM head that each result was measured with, and downstream accuracies by head rank."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _NEXT_TOKEN = re.compile(rf"accuracy_rank_{_NUMBER}")
 
 @dataclass(frozen=True)
 class HeadRun:
-    """What a result file says of the model that was run."""
+    """The model of one result file: a checkpoint with an LM head."""
 
     checkpoint: Checkpoint
     curve: str | None
-    """What its head is, one of `CURVES`; None for the model's own."""
+    """The kind of the head, one of `CURVES`; None for the model's own."""
     rank: int | None
-    """None for the model's own head."""
+    """The head's rank; None for the model's own."""
     settings: dict[str, str]
-    """What else distinguishes it from runs of the same weights."""
+    """Other settings that distinguish runs of the same weights."""
     groups: dict[str, list[str]]
-    """The tasks behind the values of each group."""
+    """The member tasks of each group."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,19 @@ class Accuracy:
 
     task: str
     variant: str | None
-    """The settings in which results of one task differ, such as the number of shots; None where they do not."""
+    """The settings in which results of the task differ, such as the number of shots; None where they do not."""
     metric: str
     curve: str | None
-    """As in `HeadRun`."""
+    """The kind of the head, one of `CURVES`; None for the model's own."""
     rank: int | None
-    """The width, for the model's own head; None where that is not known."""
+    """The head's rank; for the model's own the width, None where that is unknown."""
     value: float
     stderr: float
     """NaN if unknown."""
 
 
 def read_runs(results: Results) -> dict[str, HeadRun]:
-    """Return the run of each result file in the table, by the file's path in it.
-
-    Those of heads whose rank is not known are left out with a warning.
-    """
+    """Return the run of each result file, by its path in the table; with a warning, not of heads of unknown rank."""
     runs = {}
     for path in results.table.path.unique():
         try:
@@ -78,7 +75,7 @@ def read_runs(results: Results) -> dict[str, HeadRun]:
 
 
 def _read_run(file: ResultFile) -> HeadRun:
-    # Not with what a sweep notes besides: it has names of its own for one model with several heads.
+    # Without a sweep's notes, since a sweep names one model differently for each head.
     config = {**file.header["config"], "model_revision": None}
     origin = read_origin({**file.header, "config": config}, [], file.path, file.path.name, naming=Naming())
     settings = {key: value for key, value in origin.settings.items() if key != "folder"}
@@ -93,7 +90,7 @@ def _read_run(file: ResultFile) -> HeadRun:
 
 
 def _head(file: str | None, rank: str | None) -> tuple[str | None, int | None]:
-    """Return what the head of these model arguments is, and its rank."""
+    """Return the kind and the rank of the head that the model arguments ``head`` and ``head_rank`` name."""
     if file is None and rank is None:
         return None, None
     if file is None and rank is not None and _RANK.fullmatch(rank):
@@ -110,7 +107,7 @@ def _head(file: str | None, rank: str | None) -> tuple[str | None, int | None]:
 
 
 def hidden_sizes(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, int]:
-    """Return the widths of the checkpoints of which some result states it."""
+    """Return the width of each checkpoint, where some result states it."""
     known = table[table.hidden_size.notna() & table.path.isin(runs)]
     return {
         runs[path].checkpoint: int(size) for path, size in zip(known.path, known.hidden_size, strict=True)
@@ -118,23 +115,23 @@ def hidden_sizes(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Check
 
 
 def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, list[Accuracy]]:
-    """Return the accuracies of lm-eval's tasks that were run with heads of some rank, and with the model's own.
+    """Return the accuracies of lm-eval's tasks that were run with heads of some rank, and with the model's own head.
 
-    A task's is the first of `ACCURACIES` that it has. The tasks behind a group's
-    are left out. The newest result of a head stands. The settings in which those of a task differ are its variant.
+    The accuracy of a task is the first of `ACCURACIES` that it has. Members of a group are left out beside the group.
+    Of several results of one head the newest is kept. The variant is the settings in which results of a task differ.
     """
     widths, rows = hidden_sizes(table, runs), _accuracy_rows(table, runs)
     variants: dict[tuple[Checkpoint, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         variants[runs[row["path"]].checkpoint, row["task"]].append(_settings(row, runs[row["path"]]))
-    found: dict[Checkpoint, dict[tuple[Any, ...], Accuracy]] = defaultdict(dict)
+    newest: dict[Checkpoint, dict[tuple[Any, ...], Accuracy]] = defaultdict(dict)
     for row in rows:
         run = runs[row["path"]]
         differing = _differing(variants[run.checkpoint, row["task"]])
         shown = [f"{key}={value}" for key, value in _settings(row, run).items() if key in differing]
         variant = ", ".join(shown) or None
         rank = widths.get(run.checkpoint) if run.curve is None else run.rank
-        found[run.checkpoint][row["task"], variant, run.curve, rank] = Accuracy(
+        newest[run.checkpoint][row["task"], variant, run.curve, rank] = Accuracy(
             task=row["task"],
             variant=variant,
             metric=row["metric"],
@@ -145,18 +142,18 @@ def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict
         )
     return {
         checkpoint: sorted(
-            kept, key=lambda one: (one.task, one.variant or "", one.curve is None, one.curve, one.rank)
+            kept, key=lambda row: (row.task, row.variant or "", row.curve is None, row.curve, row.rank)
         )
-        for checkpoint, by_head in found.items()
+        for checkpoint, by_head in newest.items()
         if (kept := _restricted(by_head.values()))
     }
 
 
 def _accuracy_rows(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> list[dict[str, Any]]:
-    """Return one row of the table for each task and filter of each file, the oldest file's first."""
+    """Return one row of the table for each task and filter of each file, from the oldest file to the newest."""
     rows = table[table.metric.isin(ACCURACIES) & ~table.task.str.startswith("lmsat_") & table.path.isin(runs)]
-    place = rows.metric.map(ACCURACIES.index)
-    rows = rows[place == place.groupby([rows.path, rows.task]).transform("min")]
+    order = rows.metric.map(ACCURACIES.index)
+    rows = rows[order == order.groupby([rows.path, rows.task]).transform("min")]
     rows = rows.sort_values("date", na_position="first", kind="stable")
     shots = rows.num_fewshot.astype(object)
     rows = rows.assign(num_fewshot=shots.where(shots.notna(), None))
@@ -178,24 +175,24 @@ def _settings(row: Mapping[str, Any], run: HeadRun) -> dict[str, str]:
 
 
 def _differing(variants: Iterable[dict[str, str]]) -> set[str]:
-    """Return the settings that not all have, or not with the same value."""
+    """Return the settings that some variants lack, or have with another value."""
     variants = list(variants)
     return {
-        key for one in variants for key in one if any(key not in v or v[key] != one[key] for v in variants)
+        key for some in variants for key in some if any(other.get(key) != some[key] for other in variants)
     }
 
 
 def _restricted(accuracies: Iterable[Accuracy]) -> list[Accuracy]:
     """Return the accuracies of the tasks that were run with another head than the model's own."""
     accuracies = list(accuracies)
-    tasks = {(one.task, one.variant) for one in accuracies if one.curve is not None}
-    return [one for one in accuracies if (one.task, one.variant) in tasks]
+    tasks = {(row.task, row.variant) for row in accuracies if row.curve is not None}
+    return [row for row in accuracies if (row.task, row.variant) in tasks]
 
 
 def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[str, Any]:
-    """Return ``model``, ``variant``, ``revision``, ``step`` and ``hidden_size`` of a checkpoint that some run is of.
+    """Return ``model``, ``variant``, ``revision``, ``step`` and ``hidden_size`` of a checkpoint with runs.
 
-    The name is that of the results with its own head, since a sweep has another for each other head.
+    The name is that of the results with the model's own head, since a sweep names each other head differently.
     """
     import pandas as pd
 
@@ -212,9 +209,9 @@ def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Hea
 
 
 def next_token_accuracies(table: pd.DataFrame, path: str, corpus: str | None) -> list[Accuracy]:
-    """Return how often the trained heads of a result of lmsat_rank_head give the next token most probability."""
+    """Return how often the trained heads in a result of lmsat_rank_head give the next token most probability."""
     rows = table[(table.task == "lmsat_rank_head") & (table.path == path) & (table.corpus == corpus)]
-    found = {
+    by_rank = {
         int(name[1]): (value, stderr)
         for metric, value, stderr in zip(rows.metric, rows.value, rows.stderr, strict=True)
         if (name := _NEXT_TOKEN.fullmatch(metric))
@@ -229,5 +226,5 @@ def next_token_accuracies(table: pd.DataFrame, path: str, corpus: str | None) ->
             value=value,
             stderr=stderr,
         )
-        for rank, (value, stderr) in sorted(found.items())
+        for rank, (value, stderr) in sorted(by_rank.items())
     ]

@@ -1,4 +1,4 @@
-"""The head rank that a model needs for a loss close to the full one.
+"""The head rank at which the loss is close to that of the full head, with its interval.
 
 Shapes: K ranks, M documents, R repetitions of the bootstrap.
 """
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankNeeded:
-    """The head rank at which the loss is close to the full one, with its interval."""
+    """The head rank at which the loss is close to that of the full head, with its interval."""
 
     within: float
     rank: float | None
-    """None if no measured rank gets there."""
+    """None if no measured rank is enough."""
     low: float | None
     high: float | None
-    """None where the interval's end lies beyond the highest rank measured, and both for a single document."""
+    """``low`` and ``high`` are None beyond the highest rank measured, and for a single document."""
     confidence: float
     at_most: bool
-    """Whether the lowest rank measured is there already, so that less may do."""
+    """Whether the lowest rank measured is enough, so that a lower one may be, too."""
 
     @property
     def reached(self) -> bool:
-        """Whether a measured rank gets there."""
+        """Whether a measured rank is enough."""
         return self.rank is not None
 
 
@@ -44,13 +44,21 @@ def rank_needed(
     repetitions: int = 1000,
     seed: int = 0,
 ) -> RankNeeded:
-    """Return the rank at which the loss is (1 + within) times the full one, a real number.
+    """Return the rank at which the loss is (1 + within) times that of the full head, a real number.
 
-    The loss is taken as linear in ln r between neighbouring ranks, after each is given the least loss of it and
-    all lower ones. The interval is of percentiles over samples of documents drawn with replacement, each with its
-    own full loss.
+    The loss at a rank counts as the least of the losses at this and all lower ranks, and between neighbouring ranks as
+    linear in ln r. The interval is of percentiles over samples of documents drawn with replacement, each compared with
+    its own full loss.
 
-    Raises `LmsatError` for a share below 0 or a confidence that is not between 0 and 1.
+    Args:
+        curve: The losses by rank.
+        within: How far above the full loss is close to it, as a share.
+        confidence: Of the interval.
+        repetitions: Samples of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        LmsatError: For a share below 0 or a confidence that is not between 0 and 1.
     """
     if not 0 <= within < np.inf or not 0 < confidence < 1:
         raise LmsatError(
@@ -61,7 +69,7 @@ def rank_needed(
     rank = float(_crossings(curve.ranks_K, sums_MX.sum(0, keepdims=True), within)[0])
     ends = None
     if len(sums_MX) > 1:
-        # Ranks that are not reached are infinite, and so may the ends be.
+        # A rank beyond the highest one measured is infinite.
         ends = interval(
             _crossings(curve.ranks_K, resampled_sums(sums_MX, repetitions, seed), within),
             confidence=confidence,
@@ -78,20 +86,20 @@ def rank_needed(
 
 
 def _crossings(ranks_K: np.ndarray, sums_RX: np.ndarray, within: float) -> np.ndarray:
-    """Return the rank needed in each row of sums (tokens, full nats, nats at each rank); infinite if none is enough."""
+    """Return the rank needed by each row of sums (tokens, full nats, nats by rank), infinite if none is enough."""
     losses_RK = np.minimum.accumulate(sums_RX[:, 2:] / sums_RX[:, :1], axis=1)
     targets_R = (1 + within) * sums_RX[:, 1] / sums_RX[:, 0]
     enough_RK = losses_RK <= targets_R[:, None]
     after_R = np.where(enough_RK.any(1), enough_RK.argmax(1), len(ranks_K))
-    found_R = np.full(len(sums_RX), np.inf)
-    found_R[after_R == 0] = ranks_K[0]
+    needed_R = np.full(len(sums_RX), np.inf)
+    needed_R[after_R == 0] = ranks_K[0]
     between = np.flatnonzero((after_R > 0) & (after_R < len(ranks_K)))
     after = after_R[between]
     above, below = losses_RK[between, after - 1], losses_RK[between, after]
     share = (above - targets_R[between]) / (above - below)
     logarithms = np.log(ranks_K)
-    found_R[between] = np.exp((1 - share) * logarithms[after - 1] + share * logarithms[after])
-    return found_R
+    needed_R[between] = np.exp((1 - share) * logarithms[after - 1] + share * logarithms[after])
+    return needed_R
 
 
 def _known(rank: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The loss of a model with LM heads of several ranks.
+"""The losses of a model with LM heads of several ranks, from the arrays of lmsat_rank_head.
 
 Shapes: K ranks, M documents, S singular values.
 """
@@ -25,7 +25,7 @@ _BY_DOCUMENT = {
     "truncated": "truncated_by_document",
 }
 CURVES = tuple(_BY_DOCUMENT)
-"""Heads trained at their rank; the head truncated in the metric of its states; the head truncated as it is."""
+"""Heads trained at each rank; the head truncated in the metric of its hidden states; the head truncated as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,28 +37,28 @@ class RankCurve:
     ranks_K: np.ndarray
     """Rising, int64."""
     nats_KM: np.ndarray
-    """−Σ ln p over a document's tokens, with the head of each rank."""
+    """−Σ ln p over the tokens of each document, with the head of each rank."""
     tokens_M: np.ndarray
     full_nats_M: np.ndarray
-    """As ``nats_KM``, with the model's own head."""
+    """−Σ ln p over the tokens of each document, with the model's own head."""
     bound_K: np.ndarray | None = None
-    """Upper bound of the gap of the best head of each rank, in nats per token; None where there is none."""
+    """Upper bound of the gap of the best head of each rank, in nats per token; None where unknown."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str | None = None) -> RankCurve:
-        """Return a curve from the arrays of ``lmsat_rank_head``; by default the first of `CURVES` that is there.
+        """Return a curve from the arrays of ``lmsat_rank_head``, by default the first of `CURVES` that they hold.
 
-        The bound of a truncated head's gap bounds that of the best head of its rank, too: beside trained heads
-        stands the smaller of the two. Ranks whose heads diverged in training are left out.
+        A bound of a truncated head's gap bounds the gap of the best head of that rank, too: trained heads get the
+        smaller of two bounds. Ranks whose heads diverged in training are left out.
 
         Raises:
-            LmsatError: For arrays that are not there, do not belong together, or have no finite loss.
+            LmsatError: For arrays that are missing, do not belong together, or have no finite loss.
         """
         own = {key.removeprefix("rank_head/"): value for key, value in arrays.items()}
         if name is None:
             name = next((curve for curve in CURVES if _BY_DOCUMENT[curve] in own), "truncated")
         if name not in _BY_DOCUMENT:
-            raise LmsatError(f"'{name}' is no curve of lmsat_rank_head: give one of {', '.join(CURVES)}")
+            raise LmsatError(f"'{name}' is not a curve of lmsat_rank_head: give one of {', '.join(CURVES)}")
         if name == "trained" and _BY_DOCUMENT[name] not in own:
             raise LmsatError(
                 "no heads were trained: run lmsat_rank_head with train_tokens=N, or take the weighted curve"
@@ -111,14 +111,14 @@ class RankCurve:
 
     @property
     def gap_stderrs_K(self) -> np.ndarray:
-        """Standard errors of the gaps (`ratio_stderr`): both heads read the same documents; NaN for one document."""
+        """Standard errors of the gaps, paired by document (`ratio_stderr`); NaN for a single document."""
         return ratio_stderr(self.nats_KM - self.full_nats_M, self.tokens_M)
 
 
 def by_rank(curve: RankCurve, singular_values: np.ndarray) -> pd.DataFrame:
     """Return the loss at each rank beside the W-error of the model's own head (Godey et al. 2024, Fig. 8).
 
-    ``singular_values`` are the head's, shape [S]. Columns: ``rank``, ``w_error`` (0 from rank S on), ``loss``,
+    ``singular_values`` are those of the head, shape [S]. Columns: ``rank``, ``w_error`` (0 from rank S on), ``loss``,
     ``gap``, ``gap_stderr``, ``bound`` (nats per token; NaN where unknown).
     """
     import pandas as pd

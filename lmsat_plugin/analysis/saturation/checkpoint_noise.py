@@ -1,6 +1,6 @@
 """Checkpoint-to-checkpoint noise: how far values lie from the curve that neighbouring checkpoints follow.
 
-Shapes: K checkpoints of one run, R runs of as many checkpoints, B places where a curve may break, F values of phi.
+Shapes: K checkpoints, R runs of K checkpoints each, B breaks that are tried, F values of phi, E residuals.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def without_outliers(values_RK: np.ndarray) -> np.ndarray:
-    """Return runs in which a single checkpoint far from the four around it has their median.
+    """Return the runs with each outlier replaced by the median of the five checkpoints around it (Hampel's filter).
 
-    Hampel's filter: five checkpoints, and five times the upper quartile of what lies between a checkpoint and that
-    median, which is about four standard deviations of their noise. At the end the five are the last, so that one
-    last outlier goes, and three stay. The first two checkpoints, where runs fall steeply, are left as they are.
+    An outlier is a checkpoint whose distance from that median is more than five times the upper quartile of all such
+    distances, which is about four standard deviations of the noise. At the end the last five checkpoints are used, so
+    that one last outlier is replaced and a jump of the last three is not. The first two checkpoints, where runs fall
+    steeply, are not changed.
     """
     if values_RK.shape[1] < 5:
         return values_RK
@@ -39,21 +40,21 @@ def without_outliers(values_RK: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ResidualNoise:
-    """What residuals of R runs are like."""
+    """The noise of R runs, by the residuals about their curves."""
 
     white_R: np.ndarray
-    """Standard deviation of a checkpoint if neighbours were independent."""
+    """Standard deviation of one checkpoint if neighbours were independent."""
     correlation_R: np.ndarray
-    """Of neighbouring residuals."""
+    """Correlation of neighbouring residuals."""
     break_R: np.ndarray
     """Index of the break that leaves the smallest residuals."""
 
 
-class Smoother:
-    """Local lines through the seven nearest checkpoints of a run, on the logarithm of their steps.
+class NoiseEstimator:
+    """Estimates noise by the residuals about local lines through seven neighbouring checkpoints, by ln(step).
 
-    No line goes across one break, where it fits best: the noise of a run that has collapsed is that about its two
-    parts, not the collapse. The first checkpoints, about which no line is good, have no say.
+    No line crosses the break, which is where it leaves the smallest residuals: the noise of a run that collapses is
+    that about its two parts, without the collapse. The first checkpoints, which no line fits, are left out.
     """
 
     def __init__(self, log_steps_K: np.ndarray) -> None:
@@ -64,20 +65,20 @@ class Smoother:
         self._phis_F = np.linspace(0, 0.8, 33)
         self._makers_BEK = np.array([_residual_maker(log_steps_K, at)[early:] for at in breaks])
         self._broken_B = breaks - early - 1
-        """Which pair of neighbouring residuals lies across the break."""
+        """The pair of neighbouring residuals that lies across each break."""
         moments = np.array([self._moments(correlations(size, phi)) for phi in self._phis_F])
         self._variances_BF = moments[:, 0].T
         self._correlations_BF = np.maximum.accumulate((moments[:, 1] / moments[:, 0]).T, axis=1)
 
     def _moments(self, covariance_KK: np.ndarray) -> np.ndarray:
-        """Return the mean variance of the residuals of such noise and of neighbours' products, shape [2, B]."""
-        found = self._makers_BEK @ covariance_KK @ self._makers_BEK.transpose(0, 2, 1)
-        neighbours = np.diagonal(found, offset=1, axis1=1, axis2=2).copy()
+        """Return the mean variance of residuals and their mean covariance with the next one, shape [2, B]."""
+        residual_BEE = self._makers_BEK @ covariance_KK @ self._makers_BEK.transpose(0, 2, 1)
+        neighbours = np.diagonal(residual_BEE, offset=1, axis1=1, axis2=2).copy()
         neighbours[np.arange(len(neighbours)), self._broken_B] = 0
-        return np.stack([np.diagonal(found, axis1=1, axis2=2).mean(1), neighbours.mean(1)])
+        return np.stack([np.diagonal(residual_BEE, axis1=1, axis2=2).mean(1), neighbours.mean(1)])
 
     def estimate(self, values_RK: np.ndarray) -> ResidualNoise:
-        """Return what the residuals are like, large ones drawn in to three robust standard deviations."""
+        """Return the noise of each run; residuals beyond three robust standard deviations count as three."""
         residuals_BRE = np.matmul(values_RK, self._makers_BEK.transpose(0, 2, 1))
         limits = 3 * _NORMAL * np.median(np.abs(residuals_BRE), axis=2, keepdims=True)
         np.clip(residuals_BRE, -limits, limits, out=residuals_BRE)
@@ -93,20 +94,20 @@ class Smoother:
         )
 
     def phi(self, noise: ResidualNoise) -> float:
-        """Return the correlation of neighbouring checkpoints of the first run, from 0 to 0.8."""
+        """Return the correlation of neighbouring checkpoints, from 0 to 0.8, of the first run."""
         return float(np.interp(noise.correlation_R[0], self._correlations_BF[noise.break_R[0]], self._phis_F))
 
     def sigma_over_white(self, noise: ResidualNoise, phi_X: np.ndarray) -> np.ndarray:
-        """Return how much larger a checkpoint's standard deviation is than `ResidualNoise.white_R`, if neighbours correlate.
+        """Return the standard deviation of a checkpoint over `ResidualNoise.white_R`, for correlations phi, shape [X].
 
-        Of the first run, for several correlations: lines through neighbours follow some of such noise.
+        Of the first run. It is above 1, since lines through neighbours follow a part of correlated noise.
         """
         variances_F = self._variances_BF[noise.break_R[0]]
         return np.sqrt(variances_F[0] / np.interp(phi_X, self._phis_F, variances_F))
 
 
 def _residual_maker(log_steps_K: np.ndarray, at: int) -> np.ndarray:
-    """Return the matrix that makes residuals of values, with a break before the checkpoint ``at``."""
+    """Return the matrix that turns values into residuals, with a break before the checkpoint ``at``, shape [K, K]."""
     size = len(log_steps_K)
     maker_KK = np.eye(size)
     for start, stop in ((0, at), (at, size)):

@@ -1,4 +1,4 @@
-"""What the geometry did meanwhile: evidence beside the verdict, never part of it."""
+"""When the geometry of a model's representations turned: evidence beside the verdict, which does not use it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 _LEAST = 4
 _COLLAPSED = 0.5
 _LEAST_RISE = 0.05
-"""Of the mean anisotropy about a jump; less is a wobble."""
+"""By how much the mean anisotropy is higher after a jump; less may be checkpoint-to-checkpoint noise."""
 _ANISOTROPY = "lmsat_anisotropy", "anisotropy_last"
 _ENTROPY = "lmsat_head", "singular_entropy"
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """When a model's geometry turned, in training steps, and how that goes with its loss (Godey et al. 2024, Sec. 4).
+    """The training steps at which a model's geometry turned, beside its loss (Godey et al. 2024, Sec. 4).
 
-    None stands for what did not happen or was not measured. It co-occurs with saturation; low rank alone does not
-    cause it (Kulkarni et al. 2026).
+    None stands for what did not happen or was not measured. These turns co-occur with saturation; a low rank alone does
+    not cause saturation (Kulkarni et al. 2026).
     """
 
     anisotropy_jump_step: int | None = None
@@ -31,20 +31,24 @@ class Geometry:
     anisotropy_above_half_step: int | None = None
     """The first checkpoint from which on the last layer's anisotropy stays above 0.5 (Fig. 3)."""
     entropy_turn_step: int | None = None
-    """Where the singular entropy of the LM head is lowest, if it rises afterwards (Fig. 5)."""
+    """The step at which the singular entropy of the LM head is lowest, if it rises afterwards (Fig. 5)."""
     entropy_spike_step: int | None = None
     """The end of the steepest rise of the logarithm of the singular entropy after its turn."""
     lags: dict[str, int] | None = None
-    """Each of these steps minus that of the lowest loss; positive where the geometry turns later."""
+    """Each of these steps minus the step of the lowest loss: positive where the geometry turns later."""
     rates: dict[str, float] | None = None
-    """Spearman correlation between checkpoints of the rate of change, by ln(step), of the loss and of each of
-    ``anisotropy_last`` and ln ``singular_entropy``."""
+    """Spearman correlation, over checkpoints, of the rate of change by ln(step) of the loss with that of
+    ``anisotropy_last`` and of ln ``singular_entropy``."""
 
 
 def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, best_step: int) -> Geometry:
-    """Return what the results of one model say of its geometry, beside a series of losses at some steps.
+    """Return when a model's geometry turned, beside its losses.
 
-    ``results`` are rows of a tidy table. Series of fewer than four checkpoints say nothing.
+    Args:
+        results: Rows of a tidy table, of one model. Fewer than four checkpoints of a metric are ignored.
+        steps: Of the losses.
+        values: The losses.
+        best_step: The step of the lowest loss.
     """
     anisotropy, entropy = (_series(results, *name) for name in (_ANISOTROPY, _ENTROPY))
     found: dict[str, int | None] = {}
@@ -79,7 +83,7 @@ def _rates(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _steepest_rise(steps: np.ndarray, values: np.ndarray, least: float = -np.inf) -> int | None:
-    """Return the end of the steepest rise; None where the mean after it is not so much above the mean before."""
+    """Return the end of the steepest rise; None if the mean after it exceeds the mean before by less than ``least``."""
     rates = _rates(steps, values)
     after = int(rates.argmax()) + 1
     risen = values[after:].mean() - values[:after].mean()

@@ -1,4 +1,4 @@
-"""One metric of one model over its training, taken from a table.
+"""Series of a metric over training, one of each model, out of a table.
 
 Shapes: K checkpoints.
 """
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.tables import check_nats, is_tidy, numbers
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers
+from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.results.variants import label
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT = "lmsat_loss", "loss"
-"""The task and the metric that saturation is judged by unless others are chosen."""
+"""The task and the metric of saturation unless others are chosen."""
 _KEYS = ("model", "variant", "corpus", "num_fewshot", "filter")
-"""What is the same within one series."""
+"""The columns that are constant within a series."""
 _BEGINNING = 0.01
-"""The share of a run that is its beginning, where scores are at chance and losses fall steeply."""
+"""The share of a run's steps that is its beginning, where scores are at chance and losses fall steeply."""
 
 
 @dataclass(frozen=True, eq=False)
 class MetricSeries:
-    """K checkpoints in the order of their steps."""
+    """One metric of one model at K checkpoints, in the order of their steps."""
 
     model: str
     variant: str | None
@@ -44,16 +45,16 @@ class MetricSeries:
     steps_K: np.ndarray
     """int64."""
     tokens_K: np.ndarray | None
-    """Tokens trained on, float64 with NaN; None if no checkpoint says it."""
+    """Tokens trained on, float64, NaN where unknown; None if unknown for all."""
     values_K: np.ndarray
     """As measured."""
     stderr_K: np.ndarray | None
-    """Standard errors of the values, NaN or 0 where they are not known; None if the table has none."""
+    """Standard errors of the values, NaN or 0 where unknown; None if the table has none."""
     higher_is_better: bool
     paths: tuple[str, ...]
-    """The result file of each checkpoint, as the table names it; empty for a table that names none."""
+    """The result file of each checkpoint, as the table names it; empty for a table without files."""
     chance: float | None = None
-    """The value of a guess, where that is known."""
+    """The value at chance, where it is known."""
 
     @property
     def label(self) -> str:
@@ -62,12 +63,12 @@ class MetricSeries:
 
     @property
     def is_ratio(self) -> bool:
-        """Whether values are compared by their ratio: perplexities."""
+        """Whether values are compared by their ratio, as perplexities are."""
         return known_metric(self.metric).is_ratio
 
     @property
     def losses_K(self) -> np.ndarray:
-        """The values as something of which less is better: perplexities as their logarithm, scores negated."""
+        """The values as losses, of which lower is better: the logarithm of perplexities, negated scores."""
         if self.is_ratio:
             return np.log(self.values_K)
         return -self.values_K if self.higher_is_better else self.values_K
@@ -85,7 +86,7 @@ class MetricSeries:
         return tokens if np.isfinite(tokens) else None
 
     def since(self, min_step: int | None) -> MetricSeries:
-        """Return the checkpoints from a step on; by default from a hundredth of the last one's."""
+        """Return the series from a step on, by default from a hundredth of the last step."""
         if min_step is None:
             min_step = int(np.ceil(_BEGINNING * self.steps_K[-1]))
         kept = np.flatnonzero(self.steps_K >= max(min_step, 1))
@@ -109,8 +110,8 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
         metric: By default ``loss``, or the only metric there is.
 
     Raises:
-        LmsatError: For a table without these columns, a choice that is not clear or not there, a metric of which it is
-            not known whether more is better, and two values of one model at one step.
+        LmsatError: For a table without these columns, a task or metric that is missing or has to be chosen, a metric
+            whose better direction is unknown, and two values of one model at one step.
     """
     if is_tidy(table):
         task, metric = _choose(table, task, metric)
@@ -121,10 +122,10 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
         if "higher_is_better" not in rows.columns:
             rows = rows.assign(higher_is_better=False)
     else:
-        raise LmsatError("this table holds losses alone: leave out --task and --metric, or give results")
+        raise LmsatError("this table holds only losses: leave out --task and --metric, or give results")
     if "step" in rows.columns and rows["step"].isna().all():
         raise LmsatError(
-            "no result says at which step it was measured: name the steps with lmsat results DIR --step-pattern RE "
+            "no result states its training step: name the steps with lmsat results DIR --step-pattern RE "
             "--format csv --output FILE.csv, and give that file"
         )
     rows = numbers(rows, ("step", metric), optional=("tokens", "stderr"))
@@ -139,7 +140,7 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
 
 
 def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
-    """Return the task and the metric that are meant; those without a better direction are never."""
+    """Return the chosen task and metric, or the only ones that have a better direction."""
     pairs = table[["task", "metric"]].drop_duplicates()
     asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
     if asked.empty:
@@ -153,7 +154,7 @@ def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[
         ]
     if asked.empty:
         named = " ".join(filter(None, (task, metric))) or "any metric here"
-        raise LmsatError(f"whether more is better is not known of {named}: choose a loss or a score")
+        raise LmsatError(f"it is not known whether higher is better for {named}: choose a loss or a score")
     choices = list(asked.itertuples(index=False, name=None))
     if DEFAULT in choices:
         return DEFAULT

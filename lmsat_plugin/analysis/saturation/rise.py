@@ -1,7 +1,7 @@
-"""Whether the end of a run is worse than its best stretch by more than choosing the best of many explains.
+"""The rise at the end of a run, above its best stretch, and whether checkpoint-to-checkpoint noise explains it.
 
-A stretch is some checkpoints in a row. All values here are such that lower is better.
-Shapes: K checkpoints, S stretches before the last, M documents, R repetitions, m checkpoints of the last stretch.
+A stretch is a number of checkpoints in a row. Lower values are better.
+Shapes: K checkpoints, S stretches before the last one, R simulated runs.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
-from lmsat_plugin.analysis.saturation.checkpoint_noise import Smoother, without_outliers
+from lmsat_plugin.analysis.saturation.checkpoint_noise import NoiseEstimator, without_outliers
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import Simulation, p_value
 
 _SHORTEST = 3
-# How neighbouring checkpoints of healthy published runs correlate: weighed against what a run itself shows.
+# Mean and spread of the correlation of neighbouring checkpoints in published runs that do not rise.
 _USUAL_PHI, _SPREAD_OF_PHI = 0.2, 0.2
 _DOUBTFUL = 2.0
 _RESOLUTION = 1e-3
-_DRAWN = 2_000_000
+_NUMBERS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class Stretches:
-    """Every stretch that may be the best, and the last one."""
+    """All stretches that may be the best one, and the last stretch."""
 
     firsts_S: np.ndarray
     stops_S: np.ndarray
     last: int
-    """Number of checkpoints in the last stretch."""
+    """How many checkpoints the last stretch has."""
 
     @classmethod
     def of(cls, checkpoints: int, last: int | None = None) -> Stretches:
-        """Return those of a run; by default the last has five checkpoints, less of a short run, more of a long one.
+        """Return the stretches of a run.
 
-        Stretches before it have from three checkpoints to as many as it.
+        By default the last one has five checkpoints, fewer in a short run and more in a long one. The stretches before
+        it have from three checkpoints to as many as it.
         """
         if last is None:
             last = max(5, checkpoints // 12) if checkpoints >= 15 else max(_SHORTEST, checkpoints // 3)
@@ -48,7 +48,7 @@ class Stretches:
         return cls(firsts_S=firsts, stops_S=stops, last=last)
 
     def means(self, values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean of each stretch, shape [R, S], and that of the last, shape [R]."""
+        """Return the mean of each stretch, shape [R, S], and of the last one, shape [R]."""
         sums = np.cumsum(np.pad(values_RK, ((0, 0), (1, 0))), axis=1)
         means_RS = (sums[:, self.stops_S] - sums[:, self.firsts_S]) / (self.stops_S - self.firsts_S)
         return means_RS, (sums[:, -1] - sums[:, -1 - self.last]) / self.last
@@ -65,37 +65,39 @@ class Stretches:
 
 @dataclass(frozen=True)
 class Rise:
-    """The last stretch of a run against the best before it."""
+    """The last stretch of a run against the best one before it."""
 
     size: float
-    """Mean of the last minus mean of the best, in the unit of the values."""
+    """Mean of the last stretch minus mean of the best, in the unit of the values."""
     first: int
     stop: int
-    """Where the best stretch begins and ends, as indices of checkpoints."""
+    """``first`` and ``stop`` are the ends of the best stretch, as indices of checkpoints."""
     last: int
-    """Number of checkpoints in the last stretch."""
+    """How many checkpoints the last stretch has."""
     p_value: float
-    """How often noise alone gives as much in a run that does not rise."""
+    """The share of runs without a rise in which noise alone gives one as large."""
     sigma: float
     """Standard deviation of one checkpoint about the curve."""
     phi: float
     """Correlation of neighbouring checkpoints."""
     stderr: float
-    """Standard error of ``size`` for these two stretches, from the noise."""
+    """Standard error of ``size``, from the noise, for these two stretches."""
 
 
 def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulation) -> Rise:
-    """Return the rise at the end of a run, with the share of runs without a rise that show one as large.
+    """Return the rise at the end of a run, and how often a run without one shows as large a rise.
 
-    Those are simulated: they follow this one while it falls, clearly, to its best stretch and stay there, with
-    autoregressive noise of its own size, and everything is estimated anew in each. How strongly neighbours correlate
-    is known only roughly from one run, so each draws its own.
+    Runs without a rise are simulated. They follow this run while it clearly falls to its best stretch, stay at that
+    level, and have autoregressive noise of this run's size; everything is estimated anew in each. One run tells only
+    roughly how much neighbours correlate, so that each simulated run draws its own correlation.
     """
+    from scipy.optimize import isotonic_regression
+
     repetitions, rng = simulation.repetitions, simulation.rng
-    stretches, smoother = Stretches.of(len(values_K)), Smoother(log_steps_K)
+    stretches, estimator = Stretches.of(len(values_K)), NoiseEstimator(log_steps_K)
     ones_K, size = np.ones(len(values_K)), len(values_K)
-    noise = smoother.estimate(values_K[None])
-    # Equal values, as of an accuracy on few questions, would have no noise at all.
+    noise = estimator.estimate(values_K[None])
+    # Equal values, as of an accuracy on few questions, would have no noise.
     floor = max(_RESOLUTION * float(np.ptp(values_K)), np.finfo(np.float64).tiny)
     scale = max(float(noise.white_R[0]), floor)
     rises_R, best_R = stretches.rises(values_K[None], ones_K)
@@ -104,22 +106,22 @@ def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulatio
     level = float(means_RS[0, best_R[0]])
     curve_K = np.full(size, level)
     falling = isotonic_regression(values_K[:stop], increasing=False)
-    # A block of checkpoints that lies this little above the level may well lie on it.
+    # A block of checkpoints that lies less above the level may lie on it.
     doubtful_K = _DOUBTFUL * scale / np.sqrt(np.repeat(falling.weights, np.diff(falling.blocks)))
     above_K = falling.x - level
     curve_K[:stop] += np.where(above_K > doubtful_K, above_K, 0)
-    usual, spread = _belief(smoother.phi(noise), size)
+    usual, spread = _belief(estimator.phi(noise), size)
     as_large, done = 0, 0
     while done < repetitions:
-        number = min(max(1, _DRAWN // size**2), repetitions - done)
+        number = min(max(1, _NUMBERS_AT_ONCE // size**2), repetitions - done)
         phi_R = np.clip(rng.normal(usual, spread, number), 0, 0.8)
-        sigma_R1 = scale * smoother.sigma_over_white(noise, phi_R)[:, None]
+        sigma_R1 = scale * estimator.sigma_over_white(noise, phi_R)[:, None]
         runs_RK = curve_K + sigma_R1 * simulate(rng.standard_normal((number, size)), phi_R)
         runs_RK = without_outliers(runs_RK)
-        scales_R = smoother.estimate(runs_RK).white_R
+        scales_R = estimator.estimate(runs_RK).white_R
         as_large += int((stretches.rises(runs_RK, ones_K)[0] / scales_R >= rises_R[0] / scale).sum())
         done += number
-    sigma = scale * float(smoother.sigma_over_white(noise, np.array([usual]))[0])
+    sigma = scale * float(estimator.sigma_over_white(noise, np.array([usual]))[0])
     weights_K = np.zeros(size)
     weights_K[first:stop] = -1 / (stop - first)
     weights_K[size - stretches.last :] += 1 / stretches.last
@@ -136,7 +138,7 @@ def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulatio
 
 
 def _belief(phi: float, checkpoints: int) -> tuple[float, float]:
-    """Return mean and spread of the correlation of neighbours, given what one run shows."""
+    """Return mean and spread of the correlation of neighbours, given the one that a run shows (normal posterior)."""
     error = 0.9 / np.sqrt(checkpoints)
     precision = 1 / _SPREAD_OF_PHI**2 + 1 / error**2
     return (_USUAL_PHI / _SPREAD_OF_PHI**2 + phi / error**2) / precision, precision**-0.5

@@ -1,6 +1,6 @@
-"""Whether another sample of documents, or of questions, would show the rise as well.
+"""Whether another sample of documents or of questions would show the rise at the end of a run, too.
 
-Shapes: K checkpoints, S stretches before the last, M documents, R repetitions.
+Shapes: K checkpoints, S stretches before the last one, M documents, R repetitions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lmsat_plugin.analysis.stats.ratio import residuals
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation.rise import Stretches
 
-_DRAWN = 10_000_000
+_NUMBERS_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class Documents:
 
 
 def p_value_of_documents(documents: Documents, stretches: Stretches, simulation: Simulation) -> float:
-    """Return the share of samples without a rise that show one as large, documents as the unit that is drawn.
+    """Return how often samples of documents without a rise show one as large.
 
-    The loss of the last stretch minus that of each other is paired by document. The largest of these differences in
-    its own standard errors is compared with what it is where all are zero: for that, each document's part of every
-    difference is given one random sign and size (a multiplier bootstrap of the maximum), which keeps how the
-    stretches correlate, and so corrects for choosing the best of many.
+    The loss of the last stretch minus that of each other stretch is paired by document. The statistic is the largest of
+    these differences in its standard errors. Its distribution without a rise is that of a multiplier bootstrap: each
+    document's parts of all differences are multiplied by one normal number. That keeps the correlation between the
+    stretches, and so corrects for the choice of the best of many.
     """
     tokens = documents.tokens_M.sum()
     means_MS, last_M = stretches.means(documents.nats_KM.T)
@@ -49,7 +49,7 @@ def p_value_of_documents(documents: Documents, stretches: Stretches, simulation:
     seen = (differences_MS.sum(0)[known] / tokens / errors_S[known]).max()
     as_large, done, repetitions = 0, 0, simulation.repetitions
     while done < repetitions:
-        drawn = min(max(1, _DRAWN // parts_MS.size + 1), repetitions - done)
+        drawn = min(max(1, _NUMBERS_AT_ONCE // parts_MS.size + 1), repetitions - done)
         as_large += int(((simulation.rng.standard_normal((drawn, number)) @ parts_MS).max(1) >= seen).sum())
         done += drawn
     return p_value(as_large, repetitions)
@@ -58,9 +58,9 @@ def p_value_of_documents(documents: Documents, stretches: Stretches, simulation:
 def p_value_of_stderrs(
     values_K: np.ndarray, stderr_K: np.ndarray, stretches: Stretches, simulation: Simulation
 ) -> float:
-    """Return the same from standard errors alone, of checkpoints taken as independent samples.
+    """Return how often samples without a rise show one as large, from the checkpoints' standard errors alone.
 
-    On the same questions neighbours agree more than that: the true share is smaller.
+    Checkpoints count as independent samples. On the same questions neighbours agree more, so the true share is smaller.
     """
     variances_K = stderr_K**2
     seen = stretches.rises(values_K[None], variances_K)[0][0]

@@ -1,279 +1,132 @@
-"""Whether a model saturates: since which step, how sure that is, and what its geometry did meanwhile.
+"""The verdict on a model's saturation, and the reason in words.
 
 Shapes: K checkpoints.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
-from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
-from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, series_of
-from lmsat_plugin.analysis.saturation.onset import onset_of
-from lmsat_plugin.analysis.saturation.reasons import LEAST_CHECKPOINTS, Verdict, judge
-from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, rise_of
-from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
-from lmsat_plugin.analysis.stats.bootstrap import Simulation
-from lmsat_plugin.analysis.tables import is_tidy, table_of
-from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import label
+from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
+    from lmsat_plugin.analysis.saturation.rise import Rise
 
-    import pandas as pd
+Verdict = Literal["saturates", "plateaus", "improving", "unclear"]
 
-    DocumentLosses = Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-logger = logging.getLogger(__name__)
-
-_SIMULATED_ONSETS = 1000
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Mean of the late checkpoints minus mean of the middle ones; above 0 is worse."""
-
-    size: float
-    """In the unit of the metric; the difference of logarithms for perplexities."""
-    stderr: float
-    """From the checkpoint-to-checkpoint noise."""
+SIGNIFICANT = 0.05
+LEAST_CHECKPOINTS = 8
+_NEGLIGIBLE = 0.2
+"""The share of the gain over the whole run below which a late change is negligible."""
+_BUMP = 3.0
+"""How far above the level a bump has to be, in standard deviations of the noise."""
+_SHORTEST_BUMP = 3
+"""Checkpoints."""
+_NORMAL_MAD = 0.6745
+"""Median absolute deviation over standard deviation of normal numbers."""
 
 
-@dataclass(frozen=True)
-class Saturation:
-    """What one metric of one model says of saturation (Godey et al. 2024, Sec. 3)."""
-
-    model: str
-    variant: str | None
-    """What distinguishes these results from others of the model; None where nothing does."""
-    task: str | None
-    metric: str
-    corpus: str | None
-    num_fewshot: int | None
-    filter: str | None
-    verdict: Verdict
-    reason: str
-    best_step: int
-    best_tokens: float | None
-    """Tokens trained on until then; None if the table does not say it."""
-    best: float
-    final_step: int
-    final_tokens: float | None
-    final: float
-    drop_p_value: float | None
-    """Of the single final checkpoint against the best of all before it; None without documents or standard errors."""
-    onset_step: int | None
-    """The first risen checkpoint; None unless the verdict is ``saturates``."""
-    onset_tokens: float | None
-    onset_low: int | None
-    onset_high: int | None
-    """Ends of the 90 % interval."""
-    p_value: float | None
-    """Of the last stretch against the best before it: the larger of the p-values against checkpoint-to-checkpoint
-    noise and against the sample of documents. None for too few checkpoints."""
-    sampling: Literal["documents", "standard errors"] | None
-    """What the sample's part in ``p_value`` comes from; None if only the noise was known."""
-    late_minus_middle: Contrast | None
-    noise: float | None
-    """Standard deviation of one checkpoint about its curve, in the unit of ``late_minus_middle``."""
-    autocorrelation: float | None
-    """Of neighbouring checkpoints about their curve."""
-    n_checkpoints: int
-    min_step: int
-    """The first step that was taken into account."""
-    outlying_steps: list[int]
-    """Single checkpoints far from those around them, which have no part in the verdict."""
-    geometry: Geometry | None
-    series: MetricSeries = field(repr=False, compare=False)
-    """From ``min_step`` on."""
-
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but the series, as plain data."""
-        kept = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "series"}
-        for name in ("late_minus_middle", "geometry"):
-            kept[name] = None if kept[name] is None else asdict(kept[name])
-        return kept
-
-
-def find_saturation(
-    data: Results | pd.DataFrame,
-    task: str | None = None,
-    metric: str | None = None,
-    *,
-    min_step: int | None = None,
-    repetitions: int = 2000,
-    seed: int = 0,
-) -> list[Saturation]:
-    """Return the verdict on each model.
-
-    A model saturates if the mean of its last checkpoints is above that of its best stretch before them, by more than
-    both checkpoint-to-checkpoint noise (`rise_of`) and its sample of documents or questions explain, each corrected for
-    choosing the best of many: p < 0.05. It is improving if its second half falls, and plateaus if the change is
-    negligible; else it is unclear.
+def judge(
+    series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value: float | None
+) -> tuple[Verdict, str]:
+    """Return the verdict on a series, and the reason.
 
     Args:
-        data: Results, whose losses by document are compared where they are kept, or a table: see `series_of`. A tidy
-            table may hold the geometry, too.
-        task: See `series_of`.
-        metric: See `series_of`.
-        min_step: Checkpoints before this step are left out; by default those before a hundredth of the last step.
-        repetitions: Of each simulation.
-        seed: Of all random numbers.
-
-    Raises:
-        LmsatError: See `series_of`; and if no checkpoint is left from ``min_step`` on.
+        series: The checkpoints.
+        values_K: The `MetricSeries.losses_K` without outliers.
+        rise: The last stretch against the best one; None for too few checkpoints.
+        p_value: Of the rise, against both noise and sample.
     """
-    table = table_of(data)
-    documents: DocumentLosses = {}
-    if isinstance(data, Results) and task in (None, DEFAULT[0]):
-        documents = document_losses(data)
-    found = []
-    for series in series_of(table, task, metric):
-        kept = series.since(min_step)
-        if not len(kept.steps_K):
-            raise LmsatError(
-                f"{series.label} has no checkpoint from step {min_step} on: set --min-step below {series.steps_K[-1]}"
-            )
-        rows = _rows_of(data, table, kept) if is_tidy(table) and "step" in table.columns else None
-        simulation = Simulation(repetitions, np.random.default_rng(seed))
-        found.append(_judge(kept, rows, _paired(kept, documents), simulation))
-    return found
-
-
-def document_losses(results: Results) -> DocumentLosses:
-    """Return nats and tokens by document of each result of lmsat_loss that keeps its arrays, by its path."""
-    found = {}
-    rows = results.table[(results.table.task == DEFAULT[0]) & (results.table.metric == DEFAULT[1])]
-    for path in rows.path.unique():
-        try:
-            arrays = results.arrays(path, DEFAULT[0], "loss/by_document")
-            found[path] = arrays["loss/by_document"], arrays["loss/by_document_tokens"]
-        except (LmsatError, KeyError) as error:
-            logger.info("No losses by document: %s", error)
-    return found
-
-
-def _rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSeries) -> pd.DataFrame:
-    """Return the rows of the same model, variant and corpus; of probes of the weights alone, those of no corpus.
-
-    A score, which is of no corpus, goes with the rows of the only corpus, if there is one.
-    """
-    rows = table[(table.model == series.model) & (table.step >= series.steps_K[0])]
-    if "corpus" in rows.columns:
-        only = series.corpus or (rows.corpus.dropna().iloc[0] if rows.corpus.nunique() == 1 else None)
-        rows = rows[rows.corpus.isna() | (rows.corpus == only)]
-    if "variant" not in rows.columns:
-        return rows
-    without_text = data.model_variant(series.variant) if isinstance(data, Results) else series.variant
-    variants = rows.variant.fillna("")
-    wanted = rows.corpus.isna().map({True: without_text or "", False: series.variant or ""})
-    return rows[variants == wanted]
-
-
-def _paired(series: MetricSeries, documents: DocumentLosses) -> Documents | None:
-    """Return the losses by document if all checkpoints have them, on the same documents, and they give the values."""
-    parts = [documents[path] for path in series.paths if path in documents]
-    if not parts or len(parts) < len(series.steps_K):
-        return None
-    tokens_M = np.asarray(parts[0][1], dtype=np.float64)
-    if len(tokens_M) < 2 or any(not np.array_equal(tokens_M, tokens) for _, tokens in parts):
-        return None
-    nats_KM = np.array([nats for nats, _ in parts], dtype=np.float64)
-    same = np.allclose(nats_KM.sum(1) / tokens_M.sum(), series.values_K, rtol=1e-6)
-    return Documents(nats_KM=nats_KM, tokens_M=tokens_M) if same else None
-
-
-def _judge(
-    series: MetricSeries,
-    rows: pd.DataFrame | None,
-    documents: Documents | None,
-    simulation: Simulation,
-) -> Saturation:
-    best = int(series.losses_K.argmin())
-    steps, size = series.steps_K, len(series.steps_K)
-    rise = onset = p_value = drop_p_value = None
-    filtered_K = without_outliers(series.losses_K[None])[0]
-    sampling: Literal["documents", "standard errors"] | None = None
-    if size >= LEAST_CHECKPOINTS:
-        if documents is not None or series.errors_K is not None:
-            sampling = "standard errors" if documents is None else "documents"
-        rise = rise_of(np.log(steps), filtered_K, simulation)
-        by_sample = _sampling_p(series, documents, rise.last, simulation)
-        drop_p_value = _sampling_p(series, documents, 1, simulation)
-        p_value = max(rise.p_value, by_sample or 0.0)
-    verdict, reason = judge(series, filtered_K, rise, p_value)
-    if verdict == "saturates":
-        assert rise is not None
-        onset = onset_of(
-            np.log(steps), series.losses_K, rise, replace(simulation, repetitions=_SIMULATED_ONSETS)
+    size, steps = len(series.steps_K), series.steps_K
+    if rise is None or p_value is None:
+        return "unclear", (
+            f"{size} checkpoint{'s' * (size > 1)} from step {steps[0]:,} on cannot tell a trend from "
+            f"checkpoint-to-checkpoint noise: measure at least {LEAST_CHECKPOINTS}"
         )
-        reason += f"; it left that level between steps {steps[onset.low]:,} and {steps[onset.high]:,}"
-    geometry = None
-    if rows is not None:
-        geometry = geometry_of(rows, steps, series.losses_K, int(steps[best]))
-    return Saturation(
-        model=series.model,
-        variant=series.variant,
-        task=series.task,
-        metric=series.metric,
-        corpus=series.corpus,
-        num_fewshot=series.num_fewshot,
-        filter=series.filter,
-        verdict=verdict,
-        reason=reason,
-        best_step=int(steps[best]),
-        best_tokens=series.tokens_at(best),
-        best=float(series.values_K[best]),
-        final_step=int(steps[-1]),
-        final_tokens=series.tokens_at(-1),
-        final=float(series.values_K[-1]),
-        drop_p_value=drop_p_value,
-        onset_step=None if onset is None else int(steps[onset.first]),
-        onset_tokens=None if onset is None else series.tokens_at(onset.first),
-        onset_low=None if onset is None else int(steps[onset.low]),
-        onset_high=None if onset is None else int(steps[onset.high]),
-        p_value=p_value,
-        sampling=sampling,
-        late_minus_middle=None if rise is None else _late_minus_middle(filtered_K, rise),
-        noise=None if rise is None else rise.sigma,
-        autocorrelation=None if rise is None else rise.phi,
-        n_checkpoints=size,
-        min_step=int(steps[0]),
-        outlying_steps=[int(step) for step in steps[filtered_K != series.losses_K]],
-        geometry=None if geometry == Geometry() else geometry,
-        series=series,
+    if (at_chance := _at_chance(series)) is not None:
+        return "unclear", at_chance
+    last = f"its last {rise.last} checkpoints (from step {steps[-rise.last]:,})"
+    best = f"its best stretch (steps {steps[rise.first]:,} to {steps[rise.stop - 1]:,})"
+    if p_value < SIGNIFICANT:
+        return "saturates", (
+            f"{last} are {_difference(series, rise.size)} worse than {best}, {rise.size / rise.sigma:.1f} times the "
+            f"checkpoint-to-checkpoint noise, p = {p_value:.2g}"
+        )
+    if rise.p_value < SIGNIFICANT:
+        return "unclear", (
+            f"{last} are {_difference(series, rise.size)} worse than {best}, more than checkpoint-to-checkpoint noise "
+            f"explains, but another sample of {'questions' if series.higher_is_better else 'text'} may not show it "
+            f"(p = {p_value:.2g}): measure more"
+            f"{', or keep losses by document with arrays=DIR' if series.metric == 'loss' else ''}"
+        )
+    bump = _bump(series, values_K, rise)
+    slope, error = _slope(np.log(steps), values_K, rise)
+    if rise.size < 0 and slope < -NORMAL * error:
+        return "improving", f"{last} are {_difference(series, -rise.size)} better than {best}{bump}"
+    gain = values_K[0] - float(values_K[rise.first : rise.stop].mean())
+    direction = "worse" if rise.size > 0 else "better"
+    if abs(rise.size) + NORMAL * rise.stderr < _NEGLIGIBLE * gain:
+        return "plateaus", (
+            f"{last} are {_difference(series, abs(rise.size))} {direction} than {best}, which checkpoint-to-checkpoint "
+            f"noise alone explains (p = {p_value:.2g}){bump}"
+        )
+    return "unclear", (
+        f"{last} are {_difference(series, abs(rise.size))} {direction} than {best}, and the checkpoint-to-checkpoint "
+        f"noise, {_difference(series, rise.sigma)}, is too large to tell a trend (p = {p_value:.2g}){bump}: "
+        "measure more checkpoints, or more text or questions"
     )
 
 
-def _sampling_p(
-    series: MetricSeries, documents: Documents | None, last: int, simulation: Simulation
-) -> float | None:
-    stretches = Stretches.of(len(series.steps_K), last)
-    if documents is not None:
-        return p_value_of_documents(documents, stretches, simulation)
-    if series.errors_K is None:
+def _at_chance(series: MetricSeries) -> str | None:
+    """Return the reason for a score that never clearly exceeds chance; None for other scores."""
+    chance = series.chance
+    if chance is None or series.stderr_K is None:
         return None
-    return p_value_of_stderrs(series.losses_K, series.errors_K, stretches, simulation)
+    away_K = (series.values_K - chance) * (1 if series.higher_is_better else -1)
+    above = int((away_K > 2 * series.stderr_K).sum())
+    if above >= max(3, len(away_K) // 4):
+        return None
+    checkpoints = f"{above} of {len(away_K)} checkpoints are clearly better than chance, {chance:g}"
+    return f"{checkpoints}: there is no ability to lose"
 
 
-def _late_minus_middle(values_K: np.ndarray, rise: Rise) -> Contrast:
-    """Contrast the last stretch with as many checkpoints around 45 % of the run, as far as they are apart."""
-    size = len(values_K)
-    stop = min(round(0.45 * size + rise.last / 2), size - rise.last)
-    weights_K = np.zeros(size)
-    weights_K[max(0, stop - rise.last) : stop] = -1 / min(stop, rise.last)
-    weights_K[size - rise.last :] = 1 / rise.last
-    return Contrast(size=float(weights_K @ values_K), stderr=stderr_of_sum(weights_K, rise.sigma, rise.phi))
+def _slope(log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise) -> tuple[float, float]:
+    """Return the slope of the second half of the checkpoints by ln(step), and its standard error."""
+    weights_K = np.zeros(len(values_K))
+    half = slice(len(values_K) // 2, None)
+    centred = log_steps_K[half] - log_steps_K[half].mean()
+    weights_K[half] = centred / (centred**2).sum()
+    return float(weights_K @ values_K), stderr_of_sum(weights_K, rise.sigma, rise.phi)
+
+
+def _bump(series: MetricSeries, values_K: np.ndarray, rise: Rise) -> str:
+    """Return a clause on the longest bump, clearly above a level to which the values came back; "" without one."""
+    level = float(values_K[rise.first : rise.stop].mean())
+    # The edges of a bump enlarge few of the differences between neighbours, so their median is that of the noise.
+    scale = float(np.median(np.abs(np.diff(values_K)))) / (_NORMAL_MAD * np.sqrt(2))
+    high = values_K > level + _BUMP * scale
+    high[: int(np.flatnonzero(values_K <= level + scale)[0])] = False
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], high.astype(int), [0]])))
+    runs = [(stop - first, first, stop) for first, stop in zip(edges[::2], edges[1::2], strict=True)]
+    length, first, stop = max(runs, default=(0, 0, 0))
+    if length < _SHORTEST_BUMP:
+        return ""
+    height = _difference(series, float(values_K[first:stop].max()) - level)
+    return (
+        f"; between steps {series.steps_K[first]:,} and {series.steps_K[stop - 1]:,} it was up to {height} worse, "
+        "and came back"
+    )
+
+
+def _difference(series: MetricSeries, size: float) -> str:
+    """Return a difference of `MetricSeries.losses_K` in words."""
+    if series.is_ratio:
+        return f"{100 * np.expm1(size):.3g} % of perplexity"
+    if series.higher_is_better:
+        return f"{100 * size:.3g} points"
+    unit = " nats" if series.metric == "loss" else ""
+    return f"{size:.3g}{unit} ({100 * size / abs(series.values_K[-1]):.2g} %)"

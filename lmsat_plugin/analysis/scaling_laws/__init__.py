@@ -1,6 +1,6 @@
-"""Scaling laws: what a loss is to be at a size, an amount of data and of compute."""
+"""Scaling laws: the loss that a number of parameters, of tokens and an amount of compute lead to."""
 
-from lmsat_plugin.analysis.scaling_laws.fitted import Constant, FittedLaw, HeldOut, Predictions, Spread
+from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, FittedLaw, HeldOut, Predictions, Spread
 from lmsat_plugin.analysis.scaling_laws.fitting import LAWS, fit
 
 __all__ = ["LAWS", "Constant", "FittedLaw", "HeldOut", "Predictions", "Spread", "fit"]

@@ -1,6 +1,6 @@
-"""How to spend compute: Kaplan et al. 2020 beside Hoffmann et al. 2022.
+"""The optimal size and tokens for a compute, by Kaplan et al. 2020, Hoffmann et al. 2022 and Besiroglu et al. 2024.
 
-C floating-point operations = 6ND, N parameters, D tokens. Kaplan counts N without embeddings, Hoffmann with them.
+C = 6ND floating-point operations, N parameters, D tokens. Kaplan counts N without embeddings, Hoffmann with them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class Chinchilla:
 
     @property
     def exponent(self) -> float:
-        """The a of N_opt ∝ C^a: beta / (alpha + beta)."""
+        """The exponent a of N_opt ∝ C^a: beta / (alpha + beta)."""
         return self.beta / (self.alpha + self.beta)
 
     @property
     def per_compute(self) -> float:
-        """The G of N_opt = G (C/6)^a: (alpha A / (beta B))^(1/(alpha + beta))."""
+        """The factor G of N_opt = G (C/6)^a: (alpha A / (beta B))^(1/(alpha + beta))."""
         return (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
 
     def n_opt(self, flops: float) -> float:
-        """Return the parameters whose loss is least for a compute C = 6ND (Hoffmann et al. 2022, eq. 4)."""
+        """Return the number of parameters with the least loss for a compute C = 6ND (Hoffmann et al. 2022, eq. 4)."""
         return self.per_compute * (flops / 6) ** self.exponent
 
     def flops(self, n_opt: float) -> float:
@@ -42,7 +42,7 @@ class Chinchilla:
         return 6 * (n_opt / self.per_compute) ** (1 / self.exponent)
 
     def loss(self, n: float, d: float) -> float:
-        """Return L(N, D)."""
+        """Return L(N, D), in nats per token."""
         return self.E + self.A / n**self.alpha + self.B / d**self.beta
 
 
@@ -54,7 +54,7 @@ HOFFMANN = Chinchilla(
     alpha=0.33917084,
     beta=0.2849083,
 )
-"""Approach 3, unrounded from the source of the paper, which prints 406.4, 410.7, 1.69, 0.34 and 0.28."""
+"""Approach 3, unrounded, from the source of the paper, which prints 406.4, 410.7, 1.69, 0.34 and 0.28."""
 BESIROGLU = Chinchilla(name="Besiroglu et al. 2024", A=482.01, B=2085.43, E=1.8169, alpha=0.3478, beta=0.3658)
 """The refit of Hoffmann's points (arXiv 2404.10102)."""
 
@@ -63,7 +63,7 @@ _MOST = 1e40
 
 @dataclass(frozen=True)
 class Advice:
-    """What one paper advises, at C = 6ND."""
+    """The optimum of one paper, at C = 6ND."""
 
     source: str
     n_params: float
@@ -71,51 +71,51 @@ class Advice:
     tokens_per_param: float
     flops: float
     loss: float
-    """Nats per token of the paper's own corpus and tokenizer: losses of different papers do not compare."""
+    """Nats per token of the paper's corpus and tokenizer: losses of different papers do not compare."""
 
 
 @dataclass(frozen=True)
 class KaplanDetails:
-    """What else Kaplan et al. 2020 say of the optimal training by their fits."""
+    """What else follows for the optimal training from the fits of Kaplan et al. 2020."""
 
     converged_loss: float
-    """Of the optimal size on unlimited data (eq. 1.1)."""
+    """The loss of the optimal size on unlimited data (eq. 1.1)."""
     stop_above_converged: float
-    """How far above its converged loss the optimal training stops, as a share (App. B)."""
+    """How far above the converged loss the optimal training stops, as a share (App. B)."""
     converged_compute: float
-    """The compute of a training to 2 % above convergence over that of the optimal one, to the same loss (App. B)."""
+    """Compute to reach the loss at 2 % above convergence over that of the optimal training (App. B)."""
     half_size_compute: float
     double_size_compute: float
-    """The compute of a model of half or twice the optimal size over that of the optimal one, to the same loss."""
+    """Compute to reach the loss with half or twice the optimal size over that of the optimal training."""
     tokens_at_twice_s_min: float
     """Tokens that reach the loss in twice the fewest steps (eq. 5.1)."""
     overfitting: float
-    """How much the loss rises, as a share, if only the tokens of the critical batch's training exist (eq. 4.3)."""
+    """How much the loss rises, as a share, with only the tokens of a training at the critical batch (eq. 4.3)."""
     early_stopping_steps: float
-    """The step before which no training on these tokens should stop (eq. 5.7)."""
+    """The least step at which a training on these tokens should stop (eq. 5.7)."""
     joint_loss: float
-    """The loss of that size stopped early on these tokens (eq. 1.5)."""
+    """The loss of the optimal size stopped early on these tokens (eq. 1.5)."""
     implied: kaplan.ComputeOptimal
-    """The optimum that eqs. 1.4 and 1.6 imply, in place of the fits of Table 6 (App. B)."""
+    """The optimum that eqs. 1.4 and 1.6 imply, instead of the fits of Table 6 (App. B)."""
     implied_exponent: float
-    """Of L(C_min), by eq. 1.8."""
+    """The exponent of L(C_min), by eq. 1.8."""
     breakdown: kaplan.Breakdown
     """The compute beyond which the laws contradict each other (Sec. 6.3)."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The answers, Kaplan's first, and what else Kaplan et al. say of theirs."""
+    """The optima of three papers, Kaplan's first, and more on that one."""
 
     answers: tuple[Advice, ...]
     critical_batch: float
-    """Tokens; a training at it takes twice the tokens and the compute (eqs. 5.4, 5.5)."""
+    """Tokens; a training with this batch takes twice the tokens and the compute (eqs. 5.4, 5.5)."""
     s_min: float
-    """Steps with a batch far above the critical; twice as many at it."""
+    """Steps with a batch far above the critical one; at the critical batch there are twice as many."""
     data_needed: float
-    """Tokens at which repeated data costs 2 % of the loss (eq. 4.3)."""
+    """Tokens at which overfitting costs 2 % of the loss (eq. 4.3)."""
     data_needed_rule: float
-    """The same by 5·10³ N^0.74 (eq. 4.4)."""
+    """The same by the rule 5·10³ N^0.74 (eq. 4.4)."""
     kaplan: KaplanDetails
 
 
@@ -123,7 +123,13 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
     """Return the optimal size and tokens for a compute, or the compute for which a size is optimal.
 
     Kaplan's are the fits of Table 6 with the compute as C_min, that is with a batch far below the critical one.
-    Raises `LmsatError` unless just one is given, from 1 to 10⁴⁰.
+
+    Args:
+        flops: The compute, in floating-point operations.
+        n_params: The size.
+
+    Raises:
+        LmsatError: Unless exactly one of them is given, from 1 to 10⁴⁰.
     """
     if (flops is None) == (n_params is None):
         raise LmsatError("give either a compute or a number of parameters, not both or neither")
@@ -131,14 +137,14 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
     assert given is not None
     if not 1 <= given <= _MOST:
         what = "parameters" if flops is None else "floating-point operations"
-        raise LmsatError(f"{given:g} {what} are none to plan for: give a number from 1 to {_MOST:g}")
+        raise LmsatError(f"{given:g} {what} cannot be planned for: give a number from 1 to {_MOST:g}")
     c_min = given / kaplan.PF_DAY if n_params is None else kaplan.compute_for_size(n_params)
     best = kaplan.compute_optimal(c_min)
-    answers = [_answer("Kaplan et al. 2020", best.n_opt, c_min * kaplan.PF_DAY, best.loss)]
+    answers = [_advice("Kaplan et al. 2020", best.n_opt, c_min * kaplan.PF_DAY, best.loss)]
     for law in (HOFFMANN, BESIROGLU):
-        of_law = given if n_params is None else law.flops(n_params)
-        n = law.n_opt(of_law)
-        answers.append(_answer(law.name, n, of_law, law.loss(n, of_law / (6 * n))))
+        compute = given if n_params is None else law.flops(n_params)
+        n = law.n_opt(compute)
+        answers.append(_advice(law.name, n, compute, law.loss(n, compute / (6 * n))))
     return Allocation(
         answers=tuple(answers),
         critical_batch=best.batch,
@@ -167,7 +173,7 @@ def _details(best: kaplan.ComputeOptimal[float], c_min: float) -> KaplanDetails:
     )
 
 
-def _answer(source: str, n_params: float, flops: float, loss: float) -> Advice:
+def _advice(source: str, n_params: float, flops: float, loss: float) -> Advice:
     tokens = flops / (6 * n_params)
     return Advice(
         source=source,

@@ -1,4 +1,4 @@
-"""Hoffmann et al. 2022: the loss of N parameters, all counted, trained once over D tokens."""
+"""The law `chinchilla` of Hoffmann et al. 2022: the loss of N parameters, with embeddings, after D tokens."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.scaling_laws.laws import Points
 
 GOPHER_FLOPS = 5.88e23
-"""The compute for which Chinchilla was planned, Gopher's."""
+"""The compute of Gopher, for which Chinchilla was planned."""
 
 
 def compute_optimal(
     values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the exponents of N_opt ∝ C^a and D_opt ∝ C^b, a = beta/(alpha + beta), and D_opt/N_opt (eq. 4).
+    """Return a and b of N_opt ∝ C^a and D_opt ∝ C^b, and D_opt/N_opt at two computes (eq. 4).
 
-    C = 6ND is Gopher's, and the largest among the points. NaN for exponents that are not above 0.
+    The computes C = 6ND are Gopher's, and the largest among the points. NaN for exponents that are not above 0.
     """
-    any_values: dict[str, Any] = dict(values)
-    law = Chinchilla("fit", **any_values)
+    constants: dict[str, Any] = dict(values)
+    law = Chinchilla(name="fit", **constants)
     sound_R = (values["alpha"] > 0) & (values["beta"] > 0) & (values["A"] > 0) & (values["B"] > 0)
     derived = {}
     with np.errstate(all="ignore"):
@@ -39,10 +39,10 @@ def compute_optimal(
 
 
 CHINCHILLA = Law(
-    "chinchilla",
-    "L = E + A/N^alpha + B/D^beta",
-    PowerSum((Term("E"), Term("A", "alpha", "N"), Term("B", "beta", "D"))),
-    {"N": TOTAL, "D": "tokens"},
+    name="chinchilla",
+    formula="L = E + A/N^alpha + B/D^beta",
+    form=PowerSum((Term("E"), Term("A", "alpha", "N"), Term("B", "beta", "D"))),
+    columns={"N": TOTAL, "D": "tokens"},
     size="N",
     counts=(TOTAL, NON_EMBEDDING),
     derive=compute_optimal,

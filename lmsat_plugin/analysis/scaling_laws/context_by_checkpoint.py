@@ -1,4 +1,4 @@
-"""The loss by position in the context, checkpoint by checkpoint."""
+"""What a longer context gains, for each checkpoint of a tree of results (`find_context`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain, context_gain
-from lmsat_plugin.analysis.tables import loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import label
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointContext:
-    """One checkpoint, and how its loss falls with the position."""
+    """How the loss of one checkpoint falls with the position in the context."""
 
     model: str
     variant: str | None
@@ -39,23 +39,26 @@ class CheckpointContext:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat context --json`` prints it."""
-        own = {key: getattr(self, key) for key in ("model", "variant", "revision", "step", "loss")}
-        return {**own, **self.gain.to_dict()}
+        checkpoint = {key: getattr(self, key) for key in ("model", "variant", "revision", "step", "loss")}
+        return {**checkpoint, **self.gain.to_dict()}
 
 
 def find_context(results: Results) -> list[CheckpointContext]:
-    """Return what the arrays of lmsat_loss say of each checkpoint, by model and step.
+    """Return the gain of context for each checkpoint, by model and step, from the arrays of lmsat_loss.
 
-    Raises `LmsatError` if there are none that can be read; a few that cannot be are left out with a warning.
+    Checkpoints whose arrays cannot be read are left out with a warning.
+
+    Raises:
+        LmsatError: If no arrays can be read, and for losses on several texts.
     """
-    found, skipped = [], []
+    contexts, skipped = [], []
     for row in loss_of_results(results).to_dict("records"):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
         except LmsatError as error:
             skipped.append(LmsatError(f"{results.files[row['path']].path}: {error}"))
             continue
-        found.append(
+        contexts.append(
             CheckpointContext(
                 model=row["model"],
                 variant=None if pd.isna(row["variant"]) else row["variant"],
@@ -65,8 +68,8 @@ def find_context(results: Results) -> list[CheckpointContext]:
                 gain=gain,
             )
         )
-    if not found:
+    if not contexts:
         raise skipped[0]
     for reason in skipped:
         logger.warning("Left out: %s", reason)
-    return found
+    return contexts

@@ -1,6 +1,6 @@
-"""Where in the context a model stops improving: its loss as a power law of the position.
+"""The position in the context from which on a model stops improving, by a power law of the loss.
 
-Shapes: P positions, K bins of positions, R repetitions of the bootstrap.
+Shapes: P positions, K bins of positions, R simulated tables of losses.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ FEWEST_POSITIONS = 32
 
 @dataclass(frozen=True, eq=False)
 class ContextGain:
-    """L(T) = a + b T^−c, T tokens of context, nats per token (Kaplan et al. 2020, Sec. 3.2.1 and App. D.5)."""
+    """L(T) = a + b T^−c, in nats per token after T tokens of context (Kaplan et al. 2020, Sec. 3.2.1, App. D.5)."""
 
     positions_K: np.ndarray
     """T of each bin: the geometric mean of its positions, weighted by tokens."""
     losses_K: np.ndarray
     stderrs_K: np.ndarray
     window: int
-    """The most context there is."""
+    """The longest context, in tokens."""
     improves: bool
-    """Whether the loss falls with context beyond what noise does; if not, there is no exponent."""
+    """Whether the loss falls with the context by more than noise explains; if not, there is no exponent."""
     a: float | None
     b: float | None
     exponent: float | None
@@ -39,15 +39,15 @@ class ContextGain:
     exponent_low: float | None
     exponent_high: float | None
     stops_at: float | None
-    """The T from which a doubling of the context gains less than the share; None if even the window's last does more,
-    and where nothing improves."""
+    """The T from which on a doubling of the context gains less than ``share``; None if the last doubling within the
+    window still gains more, and where nothing improves."""
     stops_low: float | None
     stops_high: float | None
-    """None where the interval's end lies beyond the window's last doubling."""
+    """``stops_low`` and ``stops_high`` are None where the interval's end lies beyond the last doubling."""
     share: float
     confidence: float
     first_loss: float
-    """After one token, which is the prefix token where a document begins."""
+    """The loss after one token, which is the prefix token at the beginning of a document."""
     first_stderr: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,26 +65,26 @@ def context_gain(
     repetitions: int = 1000,
     seed: int = 0,
 ) -> ContextGain:
-    """Return the exponent, and the position from which on a doubling of the context gains less than a share.
+    """Return the law of the loss by position, and the position from which on a longer context gains little.
 
-    Least squares on bins of half a doubling, weighted by tokens, with a, b ≥ 0. The gain b T^−c (1 − 2^−c) is compared
-    with the share of the loss at T. The variance of a token's loss is estimated from the scatter of all positions
-    about the law; intervals are of percentiles over losses drawn anew with that noise, and the law has to beat a
-    constant by more than at this confidence chance does.
+    The law is fitted to bins of half a doubling by least squares, weighted by tokens, with a, b ≥ 0. The gain of a
+    doubling, b T^−c (1 − 2^−c), is compared with a share of the loss at T. The variance of a token's loss is that of
+    the positions about the law. Intervals are of percentiles over losses simulated with that noise. The loss improves
+    with the context if the law explains more than it does in losses simulated about a constant.
 
     Args:
         arrays: ``loss/by_position`` and ``loss/by_position_tokens`` of lmsat_loss, shape [P].
-        share: Of the loss. For scale, doubling the parameters saves 1 − 2^−0.076 = 5 % (Kaplan et al. 2020, eq. 1.1).
-        confidence: Of the intervals and of the comparison.
-        repetitions: Samples of the noise.
-        seed: Of the samples.
+        share: Of the loss. For comparison, twice the parameters save 1 − 2^−0.076 = 5 % (Kaplan et al. 2020, eq. 1.1).
+        confidence: Of the intervals and of the comparison with a constant.
+        repetitions: Simulated tables of losses.
+        seed: Of the simulation.
 
     Raises:
-        LmsatError: For arrays that are not there or do not belong together, and for a window that is too short.
+        LmsatError: For arrays that are missing or do not belong together, and for a window that is too short.
     """
     if not 0 < share < 1 or not 0 < confidence < 1:
         raise LmsatError(
-            f"share={share:g} with confidence={confidence:g} is no question: give shares from 0 to 1"
+            f"share={share:g} with confidence={confidence:g} is out of range: give numbers between 0 and 1"
         )
     losses_P, tokens_P, contexts_P = _read(arrays)
     bins_P = np.floor(2 * np.log2(contexts_P) + 1e-9).astype(int)
@@ -143,20 +143,20 @@ def _read(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.
             f"the arrays of lmsat_loss do not belong together (shapes {losses_P.shape} and {tokens_P.shape}): "
             "run it again"
         )
-    there_P = tokens_P > 0
-    contexts_P = np.arange(1, len(losses_P) + 1)[there_P]
-    if not np.isfinite(losses_P[there_P]).all():
+    seen_P = tokens_P > 0
+    contexts_P = np.arange(1, len(losses_P) + 1)[seen_P]
+    if not np.isfinite(losses_P[seen_P]).all():
         raise LmsatError("the losses by position are not finite: leave the checkpoint out")
     if len(contexts_P) < FEWEST_POSITIONS or contexts_P[0] != 1:
         raise LmsatError(
             f"{len(contexts_P)} positions with tokens do not show a power law: measure lmsat_loss with a window of "
             f"{FEWEST_POSITIONS} tokens or more"
         )
-    return losses_P[there_P], tokens_P[there_P], contexts_P.astype(np.float64)
+    return losses_P[seen_P], tokens_P[seen_P], contexts_P.astype(np.float64)
 
 
 def _stops(a_R: np.ndarray, b_R: np.ndarray, c_R: np.ndarray, share: float) -> np.ndarray:
-    """Return the T at which b T^−c (1 − 2^−c) = share · (a + b T^−c), 1 at least; infinite if there is none."""
+    """Return the T at which b T^−c (1 − 2^−c) = share · (a + b T^−c), at least 1; infinite if there is none."""
     per_term_R = b_R * (1 - 2**-c_R - share)
     with np.errstate(divide="ignore", invalid="ignore"):
         stops_R = np.where(per_term_R > 0, (share * a_R / per_term_R) ** (-1 / c_R), 1.0)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.tables import check_nats, is_tidy, loss_of_results, numbers, table_of
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import labelled
 
@@ -27,47 +28,47 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEWEST_SAVED = 0.1
-"""The share of tokens that a doubling of the size has to save, by default, to count as a return."""
+"""The default share of tokens below which the saving of a doubled size counts as diminishing."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What one model needs to reach one loss."""
+    """The tokens and the compute that one model needs to reach one loss."""
 
     model: str
     n_params: float
     loss: float
     tokens: float | None
-    """None if no checkpoint gets there."""
+    """None if no checkpoint reaches the loss."""
     low: float | None
     high: float | None
-    """Tokens of the last checkpoint above the loss and of the first at it; None for no such checkpoint."""
+    """Tokens of the last checkpoint above the loss, and of the first one that reaches it; None without one."""
     flops: float | None
-    """Of the column ``flops``, else 6 · n_params · tokens."""
+    """From the column ``flops``, else 6 · n_params · tokens."""
     next_model: str | None = None
-    """The next size."""
+    """The next larger size."""
     ratio: float | None = None
-    """Tokens of the next size over these."""
+    """Tokens that the next size needs over these."""
     saved: float | None = None
-    """Share of the tokens that a doubling of the size saves from here to the next size."""
+    """The share of the tokens that a doubling of the size saves between this size and the next."""
 
     @property
     def at_most(self) -> bool:
-        """Whether the first checkpoint is there already, so that fewer tokens may do."""
+        """Whether the first checkpoint reaches the loss already, so that fewer tokens may suffice."""
         return self.tokens is not None and self.low is None
 
 
 @dataclass(frozen=True)
 class BestSize:
-    """Which of the sizes reaches a loss best."""
+    """The size that reaches a loss with the least compute, and the size from which on a larger one saves little."""
 
     loss: float
     compute_optimal: str | None
-    """The model that gets there with the least compute; None if one alone does, or one at its first checkpoint."""
+    """The model that needs the least compute; None if only one reaches the loss, or one at its first checkpoint."""
     at_edge: bool
-    """Whether it is the smallest or largest that gets there, so that a size beyond may take still less."""
+    """Whether that is the smallest or the largest size that reaches the loss, so that another may need less."""
     diminishing_from: str | None
-    """The model from which on each doubling of the size saves fewer tokens than asked; None if the last still does."""
+    """The model from which on a doubled size saves less than ``fewest_saved``; None if the last doubling saves more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Efficiency:
     """Tokens and compute to reach losses, by size (Kaplan et al. 2020, Fig. 2 and Sec. 6)."""
 
     reached: tuple[Reached, ...]
-    """By loss, as asked, then by size."""
+    """In the order of the losses asked for, and by size."""
     best: tuple[BestSize, ...]
     fewest_saved: float
     table: pd.DataFrame
@@ -85,34 +86,34 @@ class Efficiency:
         """Return plain data, as ``lmsat efficiency --json`` prints it."""
         return {
             "fewest_saved": self.fewest_saved,
-            "reached": [{**asdict(one), "at_most": one.at_most} for one in self.reached],
-            "best": [asdict(one) for one in self.best],
+            "reached": [{**asdict(reached), "at_most": reached.at_most} for reached in self.reached],
+            "best": [asdict(best) for best in self.best],
         }
 
 
 def sample_efficiency(
     data: Results | pd.DataFrame, losses: Sequence[float], fewest_saved: float = FEWEST_SAVED
 ) -> Efficiency:
-    """Return what each model needs to reach each loss.
+    """Return the tokens and the compute that each model needs to reach each loss.
 
-    The first crossing of the least loss so far, which is taken as linear in the logarithm of the tokens between
-    neighbouring checkpoints: a loss that rises again, or a lucky checkpoint's neighbours, change nothing.
-    Checkpoints at 0 tokens and, with a warning, models with a single one are left out.
+    A model reaches a loss where its least loss so far crosses it; between neighbouring checkpoints that is linear in
+    ln(tokens). So a loss that rises again changes nothing. Checkpoints at 0 tokens are left out, and, with a warning,
+    models with a single checkpoint.
 
     Args:
-        data: Results with lmsat_loss, or a row for each checkpoint: ``model, n_params, tokens, loss`` in nats per token,
-            and ``flops`` if known.
+        data: Results with lmsat_loss; or a table with a row for each checkpoint and the columns ``model, n_params,
+            tokens, loss`` (nats per token) and, if known, ``flops``.
         losses: Nats per token.
-        fewest_saved: The share of tokens that a doubling of the size has to save to count as a return.
+        fewest_saved: The share of tokens below which the saving of a doubled size counts as diminishing.
 
     Raises:
-        LmsatError: For columns that are missing or hold no such numbers, a model of several sizes, a loss that is
-            none, and if no model reaches any of the losses.
+        LmsatError: For columns that are missing or hold no such numbers, a model of several sizes, losses that are not
+            above 0, and if no model reaches any of the losses.
     """
     if not losses or not all(0 < loss < math.inf for loss in losses):
-        raise LmsatError(f"{list(losses)} are no losses to reach: give nats per token, above 0")
+        raise LmsatError(f"{list(losses)} are not losses to reach: give nats per token, above 0")
     if not 0 < fewest_saved < 1:
-        raise LmsatError(f"{fewest_saved:g} is no share of tokens: give one between 0 and 1")
+        raise LmsatError(f"{fewest_saved:g} is not a share of tokens: give one between 0 and 1")
     table = table_of(data)
     table = _checkpoints(labelled(loss_of_results(data)) if is_tidy(table) else table)
     sizes = table.groupby("model", sort=False).n_params
@@ -121,10 +122,10 @@ def sample_efficiency(
     reached: list[Reached] = []
     best: list[BestSize] = []
     for loss in dict.fromkeys(losses):
-        found = _compared([_crossing(str(name), run, loss) for name, run in runs.items()])
-        reached += found
-        best.append(_best(found, loss, fewest_saved))
-    if all(one.tokens is None for one in reached):
+        by_model = _compared([_crossing(str(name), run, loss) for name, run in runs.items()])
+        reached += by_model
+        best.append(_best(by_model, loss, fewest_saved))
+    if all(model.tokens is None for model in reached):
         raise LmsatError(
             f"no model reaches a loss of {max(losses):g}: the least is {table.loss.min():.4g}, give one above it"
         )
@@ -132,7 +133,7 @@ def sample_efficiency(
 
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the checkpoints of models that have several, checked, each with its FLOPs."""
+    """Return the checkpoints of models that have several, checked, with their FLOPs."""
     if "model" not in table.columns:
         raise LmsatError("the table has no column 'model': name the model of each checkpoint there")
     needed = ("n_params", "tokens", "loss")
@@ -160,49 +161,49 @@ def _crossing(model: str, run: pd.DataFrame, loss: float) -> Reached:
     least_P = np.minimum.accumulate(run.loss.to_numpy())
     n_params = float(run.n_params.iloc[0])
     after = int(np.searchsorted(-least_P, -loss))
-    found = partial(Reached, model=model, n_params=n_params, loss=loss)
+    reached = partial(Reached, model=model, n_params=n_params, loss=loss)
     if after == len(least_P):
-        return found(tokens=None, low=float(tokens_P[-1]), high=None, flops=None)
+        return reached(tokens=None, low=float(tokens_P[-1]), high=None, flops=None)
     high = float(tokens_P[after])
     if after == 0:
-        return found(tokens=high, low=None, high=high, flops=float(flops_P[0]))
+        return reached(tokens=high, low=None, high=high, flops=float(flops_P[0]))
     share = (least_P[after - 1] - loss) / (least_P[after - 1] - least_P[after])
     tokens, flops = (float(x[after - 1] ** (1 - share) * x[after] ** share) for x in (tokens_P, flops_P))
-    return found(tokens=tokens, low=float(tokens_P[after - 1]), high=high, flops=flops)
+    return reached(tokens=tokens, low=float(tokens_P[after - 1]), high=high, flops=flops)
 
 
-def _compared(found: list[Reached]) -> list[Reached]:
-    """Return models from the smallest on, each with what the next size saves."""
+def _compared(models: list[Reached]) -> list[Reached]:
+    """Return the models, which are in the order of their sizes, each with what the next size saves."""
     compared = []
-    for one in found:
-        larger = [other for other in found if other.n_params > one.n_params]
+    for model in models:
+        larger = [other for other in models if other.n_params > model.n_params]
         least = min((other.n_params for other in larger), default=None)
         rivals = [other for other in larger if other.n_params == least and _known(other)]
-        if _known(one) and rivals:
-            next_ = min(rivals, key=lambda other: other.tokens or math.inf)
-            assert one.tokens is not None
-            assert next_.tokens is not None
-            ratio = next_.tokens / one.tokens
-            saved = 1 - ratio ** (math.log(2) / math.log(next_.n_params / one.n_params))
-            one = replace(one, next_model=next_.model, ratio=ratio, saved=saved)
-        compared.append(one)
+        if _known(model) and rivals:
+            rival = min(rivals, key=lambda other: other.tokens or math.inf)
+            assert model.tokens is not None
+            assert rival.tokens is not None
+            ratio = rival.tokens / model.tokens
+            saved = 1 - ratio ** (math.log(2) / math.log(rival.n_params / model.n_params))
+            model = replace(model, next_model=rival.model, ratio=ratio, saved=saved)
+        compared.append(model)
     return compared
 
 
-def _known(one: Reached) -> bool:
-    return one.tokens is not None and not one.at_most
+def _known(model: Reached) -> bool:
+    return model.tokens is not None and not model.at_most
 
 
-def _best(found: list[Reached], loss: float, fewest_saved: float) -> BestSize:
-    there = [one for one in found if one.flops is not None]
+def _best(models: list[Reached], loss: float, fewest_saved: float) -> BestSize:
+    there = [model for model in models if model.flops is not None]
     optimal, at_edge = None, False
-    if len(there) > 1 and not any(one.at_most for one in there):
-        cheapest = min(there, key=lambda one: one.flops or math.inf)
+    if len(there) > 1 and not any(model.at_most for model in there):
+        cheapest = min(there, key=lambda model: model.flops or math.inf)
         optimal = cheapest.model
         at_edge = cheapest.n_params in (there[0].n_params, there[-1].n_params)
-    steps = [one for one in found if one.saved is not None]
+    steps = [model for model in models if model.saved is not None]
     poor = next(
-        (i for i in range(len(steps)) if all((one.saved or 0) < fewest_saved for one in steps[i:])), None
+        (i for i in range(len(steps)) if all((model.saved or 0) < fewest_saved for model in steps[i:])), None
     )
     return BestSize(
         loss=loss,

@@ -1,4 +1,4 @@
-"""Fitting a law to a table: search, uncertainty, and what there is to beware of.
+"""Fit a scaling law to a table: the search, the bootstrap, the held-out error and the warnings (`fit`).
 
 Shapes: P points, Q constants, G runs, R samples of the bootstrap.
 """
@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.scaling_laws import resampling, robust
 from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
-from lmsat_plugin.analysis.scaling_laws.fitted import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
+from lmsat_plugin.analysis.scaling_laws.fitted_law import (
+    Constant,
+    FittedLaw,
+    HeldOut,
+    Spread,
+    interval_of_fit,
+)
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum
+from lmsat_plugin.analysis.scaling_laws.huber_regression import (
+    Problem,
+    condition_numbers,
+    minimise,
+    search,
+    valley,
+)
 from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
 from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, counts_of, rows_of
 from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
+from lmsat_plugin.analysis.scaling_laws.resampling import RUNS_BEYOND, draw_runs, largest
 from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
 from lmsat_plugin.analysis.stats.estimate import Estimate
 from lmsat_plugin.errors import LmsatError
@@ -28,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.forms import Variables
+    from lmsat_plugin.analysis.scaling_laws.huber_regression import SearchResult
     from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
     from lmsat_plugin.results.tree import Results
 
@@ -49,45 +63,45 @@ def fit(
     repetitions: int = 1000,
     seed: int = 0,
 ) -> FittedLaw:
-    """Fit a law, one of `LAWS`, by the least sum of Huber losses (delta 0.001) of log residuals.
+    """Fit a law by the least sum of Huber losses (delta 0.001) of log residuals (Hoffmann et al. 2022, Sec. 3.3).
 
-    Where a table counts N both with and without embeddings, both fits are made: first the paper's own. A law of
-    single models is fitted to each. Intervals (90 %) are of a bootstrap over runs, which are the values of the
-    column ``run``, else of ``model``; see `interval_of_fit`. They need three runs more than fitted constants.
+    Where a table counts N both with and without embeddings, both fits are made, that of the law's paper first. A law of
+    single models is fitted to each model. The 90 % intervals are of a bootstrap over runs, which are the values of the
+    column ``run``, else of ``model`` (`interval_of_fit`). They need three runs more than fitted constants.
 
     Args:
-        law: The law's name.
-        data: A row for each point, with the law's columns, or results with ``lmsat_loss``.
-        given: Constants by name that are not fitted.
+        law: One of `LAWS`.
+        data: A table with a row for each point and the law's columns, or results with ``lmsat_loss``.
+        given: Values of constants that are not fitted, by name.
         repetitions: Samples of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
 
     Raises:
-        LmsatError: For unknown names, a table that lacks columns or numbers, losses not in nats, and too few runs
-            or values for the constants.
+        LmsatError: For unknown names, a table that lacks columns or numbers, losses that are not in nats, and too few
+            runs or values for the constants.
     """
     if law not in LAWS:
-        raise LmsatError(f"'{law}' is no law: give one of {', '.join(LAWS)}")
+        raise LmsatError(f"'{law}' is not a law: give one of {', '.join(LAWS)}")
     kind = LAWS[law]
     rows, notes = rows_of(kind, data)
     given = dict(given or {})
     _check_given(kind, given)
     if repetitions < 0:
-        raise LmsatError(f"repetitions={repetitions} is not right: give 0 for no intervals, or about 1000")
+        raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
     if kind.by_model and "model" in rows:
         parts: list[tuple[str | None, str | None, pd.DataFrame]] = [
             (str(model), None, own) for model, own in rows.groupby("model", sort=False)
         ]
     else:
         parts = [(None, count, rows) for count in counts_of(kind, rows)]
-    task = _Task(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
-    fits = [_fit(task, kind.read(own, count), count, model) for model, count, own in parts]
+    request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
+    fits = [_fit(request, kind.read(own, count), count, model) for model, count, own in parts]
     return replace(fits[0], others=tuple(fits[1:]))
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is asked of a fit."""
+class _Request:
+    """The arguments of `fit`."""
 
     law: Law
     given: Mapping[str, float]
@@ -96,30 +110,30 @@ class _Task:
     seed: int
 
 
-def _fit(task: _Task, points: Points, count: str | None, model: str | None) -> FittedLaw:
-    law, form, given = task.law, task.law.form, task.given
+def _fit(request: _Request, points: Points, count: str | None, model: str | None) -> FittedLaw:
+    law, form, given = request.law, request.law.form, request.given
     given_Q = form.internal(given)
     free_Q = np.isnan(given_Q)
     free = [name for name in form.names if name not in given]
     if lacking := _lacking(law, points.variables, points.runs, free):
         raise LmsatError(f"{model + ': ' if model else ''}{lacking}, or fix constants with --given")
-    problem = robust.Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
-    found = robust.search(problem, given_Q)
-    warnings = [*points.warnings, *_warnings(law, points, count, found.theta_Q, free=free)]
-    theta_RQ, counts_RG = found.theta_Q[None], np.ones((1, points.runs))
-    least = len(free) + resampling.RUNS_BEYOND
-    if free and task.repetitions and points.runs < least:
+    problem = Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
+    result = search(problem, given_Q)
+    warnings = [*points.warnings, *_warnings(law, points, count, result.theta_Q, free=free)]
+    theta_RQ, counts_RG = result.theta_Q[None], np.ones((1, points.runs))
+    least = len(free) + RUNS_BEYOND
+    if free and request.repetitions and points.runs < least:
         warnings.append(
             f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
         )
-    elif free and task.repetitions:
-        draws_RG = resampling.draw_runs(points.runs_P, task.repetitions, len(free), task.seed)
-        starts_RQ = np.repeat(theta_RQ, task.repetitions, axis=0)
-        samples_RQ, _ = robust.minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
+    elif free and request.repetitions:
+        draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
+        starts_RQ = np.repeat(theta_RQ, request.repetitions, axis=0)
+        samples_RQ, _ = minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
         theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
     constants = form.external(theta_RQ)
     residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - problem.targets_P
-    condition = robust.condition_numbers(problem, found.theta_Q, free_Q)
+    condition = condition_numbers(problem, result.theta_Q, free_Q)
     held_out = _held_out(law, points, given_Q, free)
     if held_out is None and free:
         warnings.append("no held-out error: without the largest too little is left to fit")
@@ -134,12 +148,12 @@ def _fit(task: _Task, points: Points, count: str | None, model: str | None) -> F
         model=model,
         params=params,
         derived={name: Estimate(*_estimate(value_R, points)) for name, value_R in derived.items()},
-        objective=found.objective,
+        objective=result.objective,
         residual_rms=float(np.sqrt(np.mean(residuals_P**2))),
         condition_number=dict(zip(("all", "exponents"), condition, strict=True)),
-        spread=_spread(problem, found, free_Q),
+        spread=_spread(problem, result, free_Q),
         held_out=held_out,
-        notes=(*task.notes, *points.notes, *law.remark(params)),
+        notes=(*request.notes, *points.notes, *law.remark(params)),
         warnings=tuple(warnings),
         points=points,
         theta_RQ=theta_RQ,
@@ -151,7 +165,7 @@ def _check_given(law: Law, given: Mapping[str, float]) -> None:
         if name not in law.form.names:
             raise LmsatError(f"{law.name} has no constant '{name}': give some of {', '.join(law.form.names)}")
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise LmsatError(f"{name}={value} is no number: give one, or leave {name} to the fit")
+            raise LmsatError(f"{name}={value} is not a number: give one, or leave {name} to the fit")
         zero = isinstance(law.form, PowerSum) and not law.form.inside and name in law.form.coefficients
         if isinstance(law.form, PowerSum) and (value < 0 or (value == 0 and not zero)):
             raise LmsatError(
@@ -164,12 +178,12 @@ def _check_given(law: Law, given: Mapping[str, float]) -> None:
 
 
 def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str | None:
-    """Return what is too little to tell the fitted constants apart, and what would do; None if it is enough."""
+    """Return why there are too few points to tell the fitted constants apart; None if there are enough."""
     if free and runs <= len(free):
         kind = "positions" if law.by_model else "runs"
         return (
             f"too few {kind} ({runs}) to fit {', '.join(free)}: give {len(free) + 1} or more "
-            f"({len(free) + resampling.RUNS_BEYOND} for intervals)"
+            f"({len(free) + RUNS_BEYOND} for intervals)"
         )
     if not isinstance(law.form, PowerSum):
         return None
@@ -190,11 +204,11 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
 def _warnings(
     law: Law, points: Points, count: str | None, theta_Q: np.ndarray, *, free: list[str]
 ) -> list[str]:
-    found = []
+    warnings = []
     if law.counts and count == TOTAL and law.counts[0] != TOTAL:
-        found.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
+        warnings.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
     if not isinstance(law.form, PowerSum):
-        return found
+        return warnings
     fitted = [
         term for term in law.form.terms if term.variable and {term.coefficient, term.exponent} & set(free)
     ]
@@ -202,7 +216,7 @@ def _warnings(
         first, second = (str(term.variable) for term in fitted)
         correlation = float(np.corrcoef(points.variables[first], points.variables[second])[0, 1])
         if abs(correlation) > _PARALLEL:
-            found.append(
+            warnings.append(
                 f"{first} and {second} go together (correlation of logarithms {correlation:.3f}), so that their terms "
                 "can hardly be told apart"
             )
@@ -210,11 +224,11 @@ def _warnings(
     shares_KP = np.exp((p_R1 * logs_KRP)[:, 0] - np.log(points.losses_P))
     for term, share_P in zip(law.form.terms, shares_KP, strict=True):
         if term.coefficient in free and share_P.max() < _NEGLIGIBLE:
-            found.append(f"{term.coefficient} goes to 0: the points show nothing of its term")
+            warnings.append(f"{term.coefficient} goes to 0: the points show nothing of its term")
     for name, value in zip(law.form.names, theta_Q, strict=True):
         if name in law.form.exponents and value <= 0:
-            found.append(f"{name} is not above 0: the loss does not fall as the law says")
-    return found
+            warnings.append(f"{name} is not above 0: the loss does not fall as the law says")
+    return warnings
 
 
 def _estimate(values_R: np.ndarray, points: Points) -> tuple[float | None, float | None, float | None]:
@@ -224,29 +238,29 @@ def _estimate(values_R: np.ndarray, points: Points) -> tuple[float | None, float
     return value if math.isfinite(value) else None, low, high
 
 
-def _spread(problem: robust.Problem, found: robust.SearchResult, free_Q: np.ndarray) -> Spread:
+def _spread(problem: Problem, result: SearchResult, free_Q: np.ndarray) -> Spread:
     form = problem.form
-    seen_GQ, seen_G = robust.valley(problem, found.theta_Q, free_Q)
-    seen_GQ, seen_G = np.concatenate([found.ends_GQ, seen_GQ]), np.concatenate([found.ends_G, seen_G])
-    values = form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * found.objective])
+    seen_GQ, seen_G = valley(problem, result.theta_Q, free_Q)
+    seen_GQ, seen_G = np.concatenate([result.ends_GQ, seen_GQ]), np.concatenate([result.ends_G, seen_G])
+    values = form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * result.objective])
     ranges = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
-    best = int((found.ends_G <= (1 + _SAME) * found.objective).sum())
+    best = int((result.ends_G <= (1 + _SAME) * result.objective).sum())
     fitted = {name: ranges[name] for name, free in zip(form.names, free_Q, strict=True) if free}
-    return Spread(tolerance=_TOLERANCE, starts=len(found.ends_G), best=best, params=fitted)
+    return Spread(tolerance=_TOLERANCE, starts=len(result.ends_G), best=best, params=fitted)
 
 
 def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) -> HeldOut | None:
-    """Return the gaps of the largest points to the law fitted to the others; None if too little is left."""
+    """Return the gaps of the largest points to the law fitted to the others; None if too few are left."""
     sizes_P = points.values[law.size]
-    # The best models are those whose loss is least.
-    out_P = resampling.largest(1 / sizes_P if law.size == "loss" else sizes_P)
+    # The largest models are those with the least loss.
+    out_P = largest(1 / sizes_P if law.size == "loss" else sizes_P)
     rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
     if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
         return None
-    others = robust.Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
-    theta_Q = robust.search(others, given_Q).theta_Q
-    largest = {name: value_P[out_P] for name, value_P in points.variables.items()}
-    gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], largest)[0][0]) - 1
+    others = Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
+    theta_Q = search(others, given_Q).theta_Q
+    left_out = {name: value_P[out_P] for name, value_P in points.variables.items()}
+    gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], left_out)[0][0]) - 1
     models = map(str, points.table["model"].to_numpy()[out_P] if "model" in points.table else ())
     return HeldOut(
         by="least loss" if law.size == "loss" else f"largest {law.size}",

@@ -1,4 +1,4 @@
-"""The forms of laws: the logarithm of the loss as a function of the constants, and its derivatives.
+"""The forms of laws, a sum of powers and a line: the log loss as a function of the constants, with derivatives.
 
 Shapes: P points, K terms, Q constants, R sets of constants.
 """
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Variables = dict[str, np.ndarray]
-"""A law's variables by name, each of shape [P], as `PowerSum.prepare` or `Line.prepare` returns them."""
+"""A law's variables by name, each of shape [P]."""
 _LARGEST_LOG = 700.0
 _LEAST_LOSS = 1e-9
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a `PowerSum`: a power of a variable, or a constant, which has neither exponent nor variable."""
+    """One term of a `PowerSum`: a power of a variable; or a constant, without exponent and variable."""
 
     coefficient: str
     exponent: str | None = None
@@ -32,23 +32,23 @@ class Term:
 class PowerSum:
     """L = [Σ_k t_k^(1/p)]^p, with terms t_k = A / x^alpha, or (A / x)^alpha, or A.
 
-    The fit keeps coefficients as logarithms, which come first, and exponents as they are.
+    The fit keeps the logarithms of the coefficients, which come first, and the exponents as they are.
     """
 
     terms: tuple[Term, ...]
     inside: bool = False
-    """Whether terms are (A / x)^alpha as in Kaplan et al. 2020, not A / x^alpha as in Hoffmann et al. 2022."""
+    """Whether terms are (A / x)^alpha, as in Kaplan et al. 2020, and not A / x^alpha, as in Hoffmann et al. 2022."""
     outer: str | None = None
-    """The exponent that is p, as alpha_D in Kaplan et al. 2020, eq. 1.5; else p is 1."""
+    """The exponent that is p, as alpha_D in Kaplan et al. 2020, eq. 1.5; None for p = 1."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
-        """The constants in which the law is not linear, whatever the others are."""
+        """The exponents, in which the law is not linear."""
         return tuple(term.exponent for term in self.terms if term.exponent is not None)
 
     @property
     def coefficients(self) -> tuple[str, ...]:
-        """The other constants, none of them below 0."""
+        """The coefficients, none of them below 0."""
         return tuple(term.coefficient for term in self.terms)
 
     @property
@@ -61,7 +61,7 @@ class PowerSum:
         return {name: np.log(value_P) for name, value_P in values.items()}
 
     def internal(self, values: Mapping[str, float]) -> np.ndarray:
-        """Return constants as the fit keeps them, shape [Q]; NaN for those not among the values."""
+        """Return constants as the fit keeps them, shape [Q]; NaN for those that are missing."""
         theta_Q = np.array([values.get(name, np.nan) for name in self.names], dtype=np.float64)
         with np.errstate(divide="ignore"):
             theta_Q[: len(self.terms)] = np.log(theta_Q[: len(self.terms)])
@@ -125,7 +125,7 @@ class Line:
         return values
 
     def internal(self, values: Mapping[str, float]) -> np.ndarray:
-        """Return constants as the fit keeps them, shape [Q]; NaN for those not among the values."""
+        """Return constants as the fit keeps them, shape [Q]; NaN for those that are missing."""
         return np.array([values.get(name, np.nan) for name in self.names], dtype=np.float64)
 
     def external(self, theta_RQ: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ class Line:
     def log_losses(self, theta_RQ: np.ndarray, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
         """Return ln L, shape [R, P], and its derivatives by the constants, shape [R, P, Q].
 
-        Lines that fall to 0 stay just above it, so that the fit can leave them.
+        Losses that would be below 0 are set just above it, so that the fit can leave such lines.
         """
         x_P = variables[self.variable]
         losses_RP = np.maximum(theta_RQ[:, [0]] + theta_RQ[:, [1]] * x_P, _LEAST_LOSS)

@@ -1,13 +1,13 @@
-"""Kaplan et al. 2020, eqs. 1.5 and 1.6: the loss of N parameters on D tokens, and after S_min steps."""
+"""The laws `kaplan-nd` and `kaplan-ns` of Kaplan et al. 2020, eqs. 1.5 and 1.6: loss by size and data, or steps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
 from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law
-from lmsat_plugin.analysis.tables import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def add_s_min(table: pd.DataFrame, count: str | None) -> Prepared:
-    """Give a table S_min: its own, else its steps, adjusted by eq. 5.4 for the batch.
+    """Add the column S_min unless the table has it: the steps, adjusted for the batch by eq. 5.4.
 
-    The batch is the column ``batch_tokens``, else ``tokens`` over steps; without either steps stay as they are.
+    The batch is the column ``batch_tokens``, else ``tokens`` over steps. Without either the steps are not adjusted.
     """
     if "s_min" in table:
         return table, ("S_min is the table's own",)
@@ -51,25 +51,25 @@ def _data_exponent(
 def _efficient_excess(
     values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return how far above its converged loss a model is to stop, as a share: alpha_N/alpha_S (App. B)."""
+    """Return how far above its converged loss a model should stop, as a share: alpha_N/alpha_S (App. B)."""
     return {"alpha_N_over_alpha_S": values["alpha_N"] / values["alpha_S"]}
 
 
 KAPLAN_ND = Law(
-    "kaplan-nd",
-    "L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D",
-    PowerSum((Term("N_c", "alpha_N", "N"), Term("D_c", "alpha_D", "D")), inside=True, outer="alpha_D"),
-    {"N": NON_EMBEDDING, "D": "tokens"},
+    name="kaplan-nd",
+    formula="L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D",
+    form=PowerSum((Term("N_c", "alpha_N", "N"), Term("D_c", "alpha_D", "D")), inside=True, outer="alpha_D"),
+    columns={"N": NON_EMBEDDING, "D": "tokens"},
     size="N",
     counts=(NON_EMBEDDING, TOTAL),
     derive=_data_exponent,
 )
 """Eq. 1.5, of models stopped early on D tokens."""
 KAPLAN_NS = Law(
-    "kaplan-ns",
-    "L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S",
-    PowerSum((Term("N_c", "alpha_N", "N"), Term("S_c", "alpha_S", "S")), inside=True),
-    {"N": NON_EMBEDDING, "S": "s_min"},
+    name="kaplan-ns",
+    formula="L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S",
+    form=PowerSum((Term("N_c", "alpha_N", "N"), Term("S_c", "alpha_S", "S")), inside=True),
+    columns={"N": NON_EMBEDDING, "S": "s_min"},
     size="N",
     counts=(NON_EMBEDDING, TOTAL),
     checkpoints=True,

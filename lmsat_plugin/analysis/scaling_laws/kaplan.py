@@ -1,10 +1,10 @@
-"""Kaplan et al. 2020 in numbers: their constants, and what follows from them without a fit.
+"""The published constants of Kaplan et al. 2020, and the formulas that follow from them without a fit.
 
-N counts parameters without embeddings, D tokens, S steps, B tokens in a batch, C is 6NBS in PF-days, L the loss in
-nats per token. Their losses are those of WebText2 with GPT-2's tokenizer and 1,024 tokens of context: of other
-corpora, ratios carry over rather than losses (Sec. 3.2.2).
+N is the number of parameters without embeddings, D of tokens, S of steps, B of tokens in a batch, C = 6NBS the compute
+in PF-days, L the loss in nats per token. The losses are those of WebText2 with GPT-2's tokenizer and 1,024 tokens of
+context: ratios of losses, more than losses, carry over to other corpora (Sec. 3.2.2).
 
-All functions take numbers or arrays, which broadcast, and raise `LmsatError` for what is not above 0.
+All functions take numbers or arrays, which broadcast, and raise `LmsatError` for values that are not above 0.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ D_WITH_N = PowerLaw(exponent=0.103, scale=1.8e13, source="eq. 1.5, Table 2")
 N_WITH_S = PowerLaw(exponent=0.077, scale=6.5e13, source="eq. 1.6, Table 3")
 S_WITH_N = PowerLaw(exponent=0.76, scale=2.1e3, source="eq. 1.6, Tables 3 and 5")
 TABLE_6 = {"n_opt": (1.3e9, 0.73), "batch": (2.0e6, 0.24), "s_min": (5.4e3, 0.03), "d_opt": (2e10, 0.27)}
-"""Scale and exponent in C_min of the fields of `ComputeOptimal`."""
+"""Scale and exponent of the fields of `ComputeOptimal`, as powers of C_min."""
 EFFICIENT_EXCESS = N_WITH_S.exponent / S_WITH_N.exponent
-"""How far above its converged loss a model of the optimal size stops, as a share: f = α_N/α_S (App. B)."""
+"""How far above its converged loss the optimal training stops, as a share: f = α_N/α_S (App. B)."""
 
 
 def loss_of_n_d(n: X, d: X, of_n: PowerLaw = N_WITH_D, of_d: PowerLaw = D_WITH_N) -> X:
@@ -65,18 +65,18 @@ def loss_of_n_d(n: X, d: X, of_n: PowerLaw = N_WITH_D, of_d: PowerLaw = D_WITH_N
 
 
 def critical_batch(loss: X, law: PowerLaw = B) -> X:
-    """Return the critical batch in tokens at a loss, B_* / L^(1/α_B) (eq. 1.4); the size of the model has no part."""
+    """Return the critical batch in tokens at a loss, B_* / L^(1/α_B) (eq. 1.4), whatever the size of the model."""
     return law.at_loss(loss)
 
 
 def s_min(s: X, batch_tokens: X, loss: X) -> X:
-    """Return the steps that S steps amount to with a batch far above the critical: S / (1 + B_crit/B) (eq. 5.4)."""
+    """Return the steps that a batch far above the critical one needs instead of S: S / (1 + B_crit/B) (eq. 5.4)."""
     _check(s=s, batch_tokens=batch_tokens)
     return s / (1 + critical_batch(loss) / batch_tokens)
 
 
 def tokens_of_steps(s: X, s_min: X, loss: X) -> X:
-    """Return the tokens that reach a loss in S steps, which takes S_min at least.
+    """Return the tokens that reach a loss in S steps, of which at least S_min are needed.
 
     (S/S_min − 1)(E/E_min − 1) = 1 with E_min = B_crit · S_min (eq. 5.1); infinite at S_min itself.
     Raises `LmsatError` for fewer steps than S_min, too.
@@ -99,9 +99,9 @@ def overfitting(n: X, d: X) -> X:
 
 
 def data_needed(n: X, penalty: float = 0.02) -> X:
-    """Return the tokens at which `overfitting` is the penalty, solved exactly (eq. 4.3).
+    """Return the tokens at which `overfitting` equals the penalty, the exact solution of eq. 4.3.
 
-    0.02 is how far losses of different seeds lie apart (Sec. 4.2).
+    The losses of different seeds differ by about 0.02 (Sec. 4.2).
     """
     _check(n=n, penalty=penalty)
     per_token = (n / N_WITH_D.scale) ** (N_WITH_D.exponent / D_WITH_N.exponent)
@@ -109,36 +109,36 @@ def data_needed(n: X, penalty: float = 0.02) -> X:
 
 
 def data_needed_rule(n: X) -> X:
-    """Return the tokens that keep `overfitting` at 0.02 or less by the paper's rule, 5·10³ N^0.74 (eq. 4.4)."""
+    """Return the tokens that keep `overfitting` below 0.02 by the paper's rule, 5·10³ N^0.74 (eq. 4.4)."""
     _check(n=n)
     return 5e3 * n**0.74
 
 
 def early_stopping_steps(n: X, d: X) -> X:
-    """Return the least S_stop at which a model on D tokens should stop: S_c / [L(N, D) − L(N, ∞)]^(1/α_S) (eq. 5.7).
+    """Return the least step at which a model on D tokens should stop: S_c / [L(N, D) − L(N, ∞)]^(1/α_S) (eq. 5.7).
 
-    The losses are those of Table 2, S_c and α_S those of Table 3. A lower bound, of steps with a large batch.
+    The losses are those of Table 2, S_c and α_S those of Table 3. It is a lower bound, in steps with a large batch.
     """
     return S_WITH_N.at_loss(loss_of_n_d(n, d) - N_WITH_D.loss(n))
 
 
 @dataclass(frozen=True, eq=False)
 class ComputeOptimal(Generic[X]):
-    """The best use of C_min PF-days, the compute at a batch far below the critical one; numbers or arrays."""
+    """The optimum for C_min PF-days, the compute with a batch far below the critical one; numbers or arrays."""
 
     n_opt: X
     """Parameters without embeddings."""
     batch: X
     """The critical batch, in tokens."""
     s_min: X
-    """The fewest steps, with a batch far above the critical; twice as many at it."""
+    """The fewest steps, with a batch far above the critical one; at the critical batch there are twice as many."""
     d_opt: X
-    """Tokens, each seen once, in a training at the critical batch, which takes twice C_min (Sec. 6.3)."""
+    """Tokens, each seen once, of a training at the critical batch, which takes twice C_min (Sec. 6.3)."""
     loss: X
 
 
 def compute_optimal(c_min: X) -> ComputeOptimal[X]:
-    """Return the empirical fits of Table 6, and the loss of eq. 1.3."""
+    """Return the optimum by the empirical fits of Table 6, and its loss by eq. 1.3."""
     _check(c_min=c_min)
     fits = {name: scale * c_min**exponent for name, (scale, exponent) in TABLE_6.items()}
     return ComputeOptimal(**fits, loss=C_MIN.loss(c_min))
@@ -175,7 +175,7 @@ def compute_optimal_implied(c_min: X) -> ComputeOptimal[X]:
 
 @dataclass(frozen=True, eq=False)
 class Ratio(Generic[X]):
-    """Two ways to one loss compared: parameters, steps and compute of the one over those of the other."""
+    """Two trainings to the same loss: parameters, steps and compute of one over those of the other."""
 
     params: X
     steps: X
@@ -183,10 +183,10 @@ class Ratio(Generic[X]):
 
 
 def efficient_against(excess: X) -> Ratio[X]:
-    """Compare the efficient training with one that reaches its loss ``excess``, a share, above convergence (App. B).
+    """Compare the optimal training with one that stops at ``excess``, a share, above its converged loss (App. B).
 
-    Params: ((1 + f) / (1 + f'))^(1/α_N); steps: ((1 + 1/f) / (1 + 1/f'))^(1/α_S); compute is their product, with the
-    batch as critical.
+    Params: ((1 + f) / (1 + f'))^(1/α_N), steps: ((1 + 1/f) / (1 + 1/f'))^(1/α_S), and compute is their product, at the
+    critical batch.
     """
     _check(excess=excess)
     params = ((1 + EFFICIENT_EXCESS) / (1 + excess)) ** (1 / N_WITH_S.exponent)
@@ -197,7 +197,7 @@ def efficient_against(excess: X) -> Ratio[X]:
 def suboptimal_size(params: X) -> Ratio[X]:
     """Compare a model of ``params`` times the optimal size, trained to the same loss, with that size (App. B).
 
-    Steps: [1 + (α_S/α_N) (1 − params^(−α_N))]^(−1/α_S), infinite for one too small ever to reach the loss.
+    Steps: [1 + (α_S/α_N) (1 − params^(−α_N))]^(−1/α_S), infinite for a model too small to reach the loss.
     """
     _check(params=params)
     left = np.maximum(1 + (1 - params**-N_WITH_S.exponent) / EFFICIENT_EXCESS, 0)
@@ -208,7 +208,7 @@ def suboptimal_size(params: X) -> Ratio[X]:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the laws contradict each other, so that one of them has to fail before (Sec. 6.3)."""
+    """Where the laws contradict each other, so that one of them must fail before (Sec. 6.3)."""
 
     c_min: float
     n: float
@@ -217,10 +217,10 @@ class Breakdown:
 
 
 def breakdown() -> Breakdown:
-    """Return where L(C_min) falls below L(D) of the data that the optimal training sees once (Sec. 6.3).
+    """Return where L(C_min) falls below L(D) of the tokens that the optimal training sees (Sec. 6.3).
 
-    Of eqs. 1.2 and 1.3 and Table 6. The paper prints C_min = 10⁴, N = 10¹², D = 10¹² and L = 1.7, and calls this
-    uncertain by a factor of ten.
+    By eqs. 1.2 and 1.3 and Table 6. The paper prints C_min = 10⁴, N = 10¹², D = 10¹² and L = 1.7, with an uncertainty
+    of a factor of ten.
     """
     scale, exponent = TABLE_6["d_opt"]
     c_min = (D.loss(scale) / C_MIN.loss(1.0)) ** (1 / (D.exponent * exponent - C_MIN.exponent))
@@ -236,5 +236,5 @@ def _check(**values: float | np.ndarray) -> None:
 
 
 def _worst(values: float | np.ndarray) -> str:
-    """Return the least of some values, or one that is no number, for a message."""
+    """Return the least value, or NaN if one is NaN, for a message."""
     return f"{np.min(values):g}"

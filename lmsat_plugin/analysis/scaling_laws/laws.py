@@ -1,4 +1,4 @@
-"""What a law is, and the points of a table that it is fitted to.
+"""Class `Law`: formula, columns and derived values of a scaling law, and the points of a table that it is fitted to.
 
 Shapes: P points, G runs, R sets of constants, the first of them the estimate and the others the bootstrap's.
 """
@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.tables import (
-    check_nats,
-    is_tidy,
-    loss_of_results,
-    losses_of_two_corpora,
-    numbers,
-    table_of,
-)
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
 from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
@@ -32,22 +26,22 @@ if TYPE_CHECKING:
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
 COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
 Prepared = tuple["pd.DataFrame", tuple[str, ...]]
-"""A table with the columns of a law's variables, and sentences on where they come from."""
+"""A table with the columns of a law's variables, and sentences on where these come from."""
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Rows of a table as a fit needs them."""
+    """The rows of a table as a fit needs them."""
 
     table: pd.DataFrame
     values: Variables
-    """The law's variables, as they stand in the table."""
+    """The law's variables, as in the table."""
     variables: Variables
-    """The same as the law's form takes them."""
+    """The law's variables, as its form takes them."""
     losses_P: np.ndarray
-    """Nats per token; NaN where there is none."""
+    """Nats per token; NaN where missing."""
     runs_P: np.ndarray
-    """Which run a point is of, from 0."""
+    """The index of each point's run."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -78,32 +72,38 @@ def _silent(params: Mapping[str, Estimate]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Law:
-    """A law that `fit` knows."""
+    """A scaling law that `fit` knows."""
 
     name: str
     formula: str
     form: PowerSum | Line
     columns: Mapping[str, str]
-    """The column of each variable; N's is one of `COUNTS`."""
+    """The column of each variable; that of N is one of `COUNTS`."""
     size: str
     """The variable that orders points from small to large."""
     counts: tuple[str, ...] = ()
-    """The ways to count N, the law's own first; empty for a law without N."""
+    """The columns that may be N, the one of the law's paper first; empty for a law without N."""
     target: str = "loss"
     checkpoints: bool = False
-    """Whether the law is one of checkpoints during training, so that these are no misuse."""
+    """Whether the law holds for checkpoints during training; for other laws these are a reason for a warning."""
     by_model: bool = False
-    """Whether it is fitted to each model's rows, each of which counts as a run."""
+    """Whether it is fitted to each model's rows, each of which then counts as a run."""
     prepare: Callable[[pd.DataFrame, str | None], Prepared] = _unchanged
     derive: Callable[[Mapping[str, np.ndarray], Points, np.ndarray], dict[str, np.ndarray]] = _nothing
-    """From constants, shapes [R], and how often each run counts, shape [R, G], to what follows from them, [R]."""
+    """From constants, shapes [R], points, and how often each run counts, shape [R, G], to derived values, [R]."""
     remark: Callable[[Mapping[str, Estimate]], tuple[str, ...]] = _silent
-    """From the constants to sentences on them."""
+    """From constants to sentences on them."""
 
     def read(self, table: pd.DataFrame, count: str | None, *, observed: bool = True) -> Points:
-        """Return a table's points; without ``observed`` the losses may be missing.
+        """Return the points of a table.
 
-        Raises `LmsatError` for a missing column, variables that are not above 0, and losses not in nats.
+        Args:
+            table: A row for each point.
+            count: The column that is N; None for the law's own.
+            observed: Whether losses have to be there.
+
+        Raises:
+            LmsatError: For a missing column, variables that are not above 0, and losses that are not in nats.
         """
         rows, notes = self.prepare(table, count)
         columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
@@ -153,9 +153,9 @@ class Law:
 
 
 def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a table's rows, or the losses of results without untrained models, and sentences on what they are.
+    """Return the rows of a table, or the losses of results without untrained models, and sentences on these.
 
-    Raises `LmsatError` for results without any.
+    Raises `LmsatError` for results without losses.
     """
     table = table_of(data)
     if not is_tidy(table):
@@ -171,7 +171,7 @@ def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple
 
 
 def counts_of(law: Law, table: pd.DataFrame) -> list[str | None]:
-    """Return the ways to count N that a table allows, the law's own first; the law's own where there is none."""
+    """Return the columns of a table that may be N, the one of the law's paper first; just that one if there is none."""
     import pandas as pd
 
     if not law.counts:
@@ -190,7 +190,8 @@ def _shallow(rows: pd.DataFrame) -> list[str]:
     if "n_layers" not in rows:
         return []
     shallow = int((pd.to_numeric(rows["n_layers"], errors="coerce") < 2).sum())
-    found = (
+    if not shallow:
+        return []
+    return [
         f"{shallow} rows are of models with fewer than 2 layers, which Kaplan et al. leave out of their fits"
-    )
-    return [found] if shallow else []
+    ]

@@ -1,14 +1,14 @@
-"""Laws of one variable: Kaplan et al. 2020, eqs. 1.1, 1.2 and 3.3, and the loss by position in the context."""
+"""Laws of one variable: `kaplan-n`, `kaplan-d`, `kaplan-c` (Kaplan et al. 2020) and `context`, the loss by position."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
 from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
 from lmsat_plugin.analysis.scaling_laws.laws import COUNTS, NON_EMBEDDING, TOTAL, Law
-from lmsat_plugin.analysis.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_pf_days(table: pd.DataFrame, count: str | None) -> Prepared:
-    """Give a table the compute in PF-days: its own, else the column ``flops``, else 6 N D."""
+    """Add the column ``pf_days`` unless the table has it: from ``flops``, else 6ND."""
     if "pf_days" in table:
         return table, ()
     if "flops" in table:
@@ -32,10 +32,10 @@ def add_pf_days(table: pd.DataFrame, count: str | None) -> Prepared:
 def _kaplan(name: str, symbol: str, column: str, counts: tuple[str, ...] = ()) -> Law:
     scale, exponent = f"{symbol}_c", f"alpha_{symbol}"
     return Law(
-        name,
-        f"L = ({scale}/{symbol})^{exponent}",
-        PowerSum((Term(scale, exponent, symbol),), inside=True),
-        {symbol: column},
+        name=name,
+        formula=f"L = ({scale}/{symbol})^{exponent}",
+        form=PowerSum((Term(scale, exponent, symbol),), inside=True),
+        columns={symbol: column},
         size=symbol,
         counts=counts,
     )
@@ -46,12 +46,12 @@ KAPLAN_N = _kaplan("kaplan-n", "N", NON_EMBEDDING, (NON_EMBEDDING, TOTAL))
 KAPLAN_D = _kaplan("kaplan-d", "D", "tokens")
 """Eq. 1.2, of large models stopped early on D tokens."""
 KAPLAN_C = replace(_kaplan("kaplan-c", "C", "pf_days", (NON_EMBEDDING, TOTAL)), prepare=add_pf_days)
-"""Eq. 3.3, with the compute as it was spent, in PF-days."""
+"""Eq. 3.3, with the compute that was spent, in PF-days."""
 CONTEXT = Law(
-    "context",
-    "L = a + b T^-c",
-    PowerSum((Term("a"), Term("b", "c", "T"))),
-    {"T": "position"},
+    name="context",
+    formula="L = a + b T^-c",
+    form=PowerSum((Term("a"), Term("b", "c", "T"))),
+    columns={"T": "position"},
     size="T",
     by_model=True,
 )

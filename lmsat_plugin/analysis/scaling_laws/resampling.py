@@ -1,4 +1,4 @@
-"""The runs and the points that a fit is repeated on: the bootstrap over runs, and the largest left out.
+"""The points that a fit is repeated on: those of runs drawn with replacement, and all but the largest.
 
 Shapes: P points, G runs, R repetitions.
 """
@@ -10,14 +10,14 @@ import numpy as np
 from lmsat_plugin.analysis.stats.bootstrap import resample
 
 RUNS_BEYOND = 3
-"""How many runs more than fitted constants there have to be for intervals: with fewer these are too narrow."""
+"""How many more runs than fitted constants intervals need: with fewer they are too narrow."""
 _HELD_OUT = 0.2
 
 
 def draw_runs(runs_P: np.ndarray, repetitions: int, constants: int, seed: int) -> np.ndarray:
-    """Return how often each run is drawn, with replacement, shape [R, G]; the points of a run travel together.
+    """Return how often each run is drawn, with replacement, shape [R, G]; the points of a run stay together.
 
-    Samples of one run alone, or with fewer points than constants, are drawn again: nothing can be fitted to them.
+    Samples of a single run, or with fewer points than constants, cannot be fitted and are drawn again.
     """
     sizes_G = np.bincount(runs_P)
 
@@ -29,6 +29,6 @@ def draw_runs(runs_P: np.ndarray, repetitions: int, constants: int, seed: int) -
 
 
 def largest(sizes_P: np.ndarray) -> np.ndarray:
-    """Return which points are of the largest fifth of all sizes, at least of the largest one."""
+    """Return which points belong to the largest fifth of the sizes, at least to the largest one."""
     values = np.unique(sizes_P)
     return sizes_P >= values[-max(1, int(_HELD_OUT * len(values)))]

@@ -1,4 +1,4 @@
-"""How much the loss depends on a model's shape at a fixed number of parameters.
+"""How much the loss depends on a model's shape, width over depth, at a fixed number of parameters.
 
 Shapes: M models, R repetitions of the bootstrap, K = 4 coefficients.
 """
@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.input_tables import numbers
+from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resample
 from lmsat_plugin.analysis.stats.estimate import Estimate
-from lmsat_plugin.analysis.tables import check_nats, numbers
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_MODELS = 8
-"""Twice the coefficients; simulated intervals of 90 % hold the truth in 93 to 96 % of repetitions then."""
+"""Twice the number of coefficients: then the 90 % intervals cover the truth in 93 to 96 % of simulations."""
 
 
 @dataclass(frozen=True)
 class SameSize:
-    """Models whose parameters lie close together."""
+    """Models with nearly the same number of parameters."""
 
     models: tuple[str, ...]
     n_params: float
@@ -35,7 +36,7 @@ class SameSize:
     loss_spread: float
     """(greatest − least) / least loss."""
     loss_spread_at_n: float
-    """The same once the losses are brought to one size by the power law in N of the regression."""
+    """The same of losses that the regression's power law in N has brought to one size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +48,22 @@ class ShapeDependence:
     """c."""
     alpha_n: Estimate
     slope: Estimate
-    """s: what a model e times as wide for its depth loses, as a share of the loss, around the mean ratio."""
+    """s: how much the loss rises, as a share, if the aspect ratio is e times as large, at the mean ratio."""
     curvature: Estimate
     """q."""
     aspect_mean: float
     best_aspect: float | None
-    """Where the loss is least by the regression; None where it has no minimum within the ratios measured."""
+    """The ratio with the least loss by the regression; None without a minimum within the measured ratios."""
     shape_spread: float
-    """Greatest over least of e^(s x + q x²) between the ratios measured, − 1: what shape costs at one size."""
+    """Greatest over least e^(s x + q x²) within the measured ratios, minus 1: what the shape costs at one size."""
     residual: float
-    """Root mean square of ln L about the regression, with the coefficients taken off M."""
+    """Root mean square of ln L about the regression, by the M − K degrees of freedom."""
     confidence: float
     table: pd.DataFrame
     """The models: ``model, n, aspect, loss, group``; ``group`` is −1 for one without others of its size."""
 
     def cost(self, aspect: np.ndarray) -> np.ndarray:
-        """Return s x + q x² of aspect ratios."""
+        """Return s x + q x² for aspect ratios."""
         x = np.log(aspect / self.aspect_mean)
         assert self.slope.value is not None
         assert self.curvature.value is not None
@@ -81,17 +82,17 @@ def shape_dependence(
     repetitions: int = 2000,
     seed: int = 0,
 ) -> ShapeDependence:
-    """Return how much of the loss is the shape's: the aspect ratio, width over depth, at a size.
+    """Return how the loss depends on the aspect ratio, width over depth, at a fixed size.
 
-    Least squares; the intervals are of percentiles over samples of models drawn with replacement.
+    The regression is by least squares; intervals are of percentiles over samples of models drawn with replacement.
 
     Args:
         table: ``model, loss, hidden_size, n_layers`` and ``n_params_non_embedding``, or else ``n_params``. Of several
-            rows of a model the last by ``tokens`` or ``step`` counts.
-        within: Models are of one size if their parameters are within this share of the middle of them.
+            rows of a model the last one by ``tokens`` or ``step`` counts.
+        within: Models are of one size if their parameters differ by no more than this share from the middle.
         confidence: Of the intervals.
-        repetitions: Samples.
-        seed: Of the samples.
+        repetitions: Samples of the bootstrap.
+        seed: Of the bootstrap.
 
     Raises:
         LmsatError: For fewer than `FEWEST_MODELS` models, fewer than three aspect ratios, models whose sizes or
@@ -99,7 +100,7 @@ def shape_dependence(
     """
     if not 0 < within < 1 or not 0 < confidence < 1:
         raise LmsatError(
-            f"within={within:g} with confidence={confidence:g} is no question: give shares between 0 and 1"
+            f"within={within:g} with confidence={confidence:g} is out of range: give numbers between 0 and 1"
         )
     models = _models(table)
     n_M, aspect_M, loss_M = (models[name].to_numpy() for name in ("n", "aspect", "loss"))
@@ -169,7 +170,7 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _bootstrap(design_MK: np.ndarray, y_M: np.ndarray, repetitions: int, seed: int) -> np.ndarray:
-    """Return the coefficients of samples of models; those whose models cannot tell them apart are left out."""
+    """Return the coefficients of samples of models, without samples that do not determine them, shape [R, K]."""
     counts_RM = resample(len(y_M), repetitions, seed)
     gram_RKK = np.einsum("rm,mk,ml->rkl", counts_RM, design_MK, design_MK, optimize=True)
     sound_R = np.linalg.cond(gram_RKK) < 1e4 * np.linalg.cond(design_MK.T @ design_MK)
@@ -178,7 +179,7 @@ def _bootstrap(design_MK: np.ndarray, y_M: np.ndarray, repetitions: int, seed: i
 
 
 def _groups(n_M: np.ndarray, within: float) -> np.ndarray:
-    """Return the group of each of the rising sizes; −1 for one that has no other close to it."""
+    """Return the group of each size, which are rising; −1 for a size without another one close to it."""
     group_M = np.full(len(n_M), -1)
     start = group = 0
     while start < len(n_M):
@@ -202,5 +203,5 @@ def _same_size(rows: pd.DataFrame) -> SameSize:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return asdict(value) if isinstance(value, Estimate | SameSize) else value

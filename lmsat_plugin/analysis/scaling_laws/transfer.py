@@ -1,4 +1,4 @@
-"""Kaplan et al. 2020, Sec. 3.2.2: the loss on other text runs in parallel with the loss on the corpus trained on.
+"""The law `transfer` (Kaplan et al. 2020, Sec. 3.2.2): the loss on another corpus as a line of that trained on.
 
 Shapes: G runs, R repetitions, the first of them the estimate.
 """
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def offsets(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean offset of runs in nats, and its drift within them in nats for each doubling of the tokens.
+    """Return the mean offset over runs in nats, and its drift within runs in nats per doubling of the tokens.
 
-    The offset is other_loss − loss, as if the slope were 1. Without a column ``tokens``, or ``step``, and without
-    runs of several checkpoints there is no drift; of few such runs it has no interval.
+    The offset is other_loss − loss, as if the slope were 1. The drift needs a column ``tokens`` or ``step`` and runs of
+    several checkpoints; with few such runs it has no interval.
     """
     import pandas as pd
 
@@ -52,7 +52,7 @@ def offsets(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndar
 
 
 def parallel(params: Mapping[str, Estimate]) -> tuple[str, ...]:
-    """Say whether a slope of 1, a constant offset, is within the slope's interval."""
+    """Return a sentence on whether the slope's interval holds 1, which means a constant offset."""
     slope = params["slope"]
     if slope.low is None or slope.high is None:
         return ()
@@ -63,10 +63,10 @@ def parallel(params: Mapping[str, Estimate]) -> tuple[str, ...]:
 
 
 TRANSFER = Law(
-    "transfer",
-    "other_loss = offset + slope · loss",
-    Line("loss"),
-    {"loss": "loss"},
+    name="transfer",
+    formula="other_loss = offset + slope · loss",
+    form=Line("loss"),
+    columns={"loss": "loss"},
     size="loss",
     target="other_loss",
     checkpoints=True,

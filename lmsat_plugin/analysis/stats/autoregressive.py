@@ -1,4 +1,4 @@
-"""Autoregressive noise of order one, AR(1): neighbours correlate by phi, the next but one by phi², and so on.
+"""Autoregressive noise of order one, AR(1): values that are k checkpoints apart correlate by phi^k.
 
 Shapes: K checkpoints in order, R runs.
 """
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def correlations(size: int, phi: float) -> np.ndarray:
-    """Return the correlation matrix phi^|i − j| of so many neighbours, shape [K, K]."""
-    places = np.arange(size)
-    return phi ** np.abs(np.subtract.outer(places, places))
+    """Return the correlation matrix phi^|i − j| of K = ``size`` checkpoints, shape [K, K]."""
+    index_K = np.arange(size)
+    return phi ** np.abs(np.subtract.outer(index_K, index_K))
 
 
 def simulate(white_RK: np.ndarray, phi_R: np.ndarray) -> np.ndarray:
-    """Return stationary noise of the variance of the white noise that drives it, shape [R, K]."""
+    """Return stationary noise driven by white noise, of the same variance as that, shape [R, K]."""
     noise_RK = white_RK.copy()
     scale_R = np.sqrt(1 - phi_R**2)
     for index in range(1, noise_RK.shape[1]):
@@ -24,5 +24,5 @@ def simulate(white_RK: np.ndarray, phi_R: np.ndarray) -> np.ndarray:
 
 
 def stderr_of_sum(weights_K: np.ndarray, sigma: float, phi: float) -> float:
-    """Return the standard error of Σ w_k x_k, where each x has the standard deviation sigma: σ √(wᵀ R w)."""
+    """Return the standard error of Σ w_k x_k, with sigma the standard deviation of each x: σ √(wᵀ R w)."""
     return sigma * float(np.sqrt(weights_K @ correlations(len(weights_K), phi) @ weights_K))

@@ -1,4 +1,4 @@
-"""A number with its interval."""
+"""Class `Estimate`: a number with its 90 % interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 90 % interval; None for what is not known."""
+    """A number with its 90 % interval; None for what is unknown."""
 
     value: float | None
     low: float | None = None

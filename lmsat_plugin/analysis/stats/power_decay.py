@@ -1,4 +1,4 @@
-"""The curve y = a + b x^−c: weighted least squares, for many samples at once.
+"""The curve y = a + b x^−c, fitted to many samples at once by weighted least squares.
 
 Shapes: K points, R samples, G exponents tried.
 """
@@ -14,10 +14,10 @@ _GRID, _ZOOMS = 61, 7
 def fit_power_decay(
     x_K: np.ndarray, y_RK: np.ndarray, weights_K: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a, b ≥ 0, the exponent c, and by how much the sum of squares is below a constant's; shapes [R].
+    """Return a ≥ 0, b ≥ 0, the exponent c, and the sum of squares of a constant minus that of the curve; shapes [R].
 
-    For each exponent, a and b are known in closed form; the exponent, from 0.02 to 5, is sought on a grid that closes in
-    to 1e-5 of its logarithm.
+    At a given exponent a and b have closed forms. The exponent, from 0.02 to 5, is that of a grid which is refined to
+    1e-5 in its logarithm.
     """
     low, high = np.log(_EXPONENTS)
     log_c_RG = np.broadcast_to(np.linspace(low, high, _GRID), (len(y_RK), _GRID))
@@ -36,7 +36,7 @@ def fit_power_decay(
 def _at_exponents(
     c_RG: np.ndarray, x_K: np.ndarray, y_RK: np.ndarray, weights_K: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a, b and the squares they take off those about the mean, for each exponent."""
+    """Return a, b and the squares that they explain, by exponent: shapes [R, G]."""
     u_RGK = np.exp(-c_RG[..., None] * np.log(x_K))
     share_K = weights_K / weights_K.sum()
     mean_RG, mean_R1 = u_RGK @ share_K, (y_RK @ share_K)[:, None]
@@ -45,7 +45,7 @@ def _at_exponents(
     b_RG = np.maximum(product_RG / squares_RG, 0)
     a_RG = mean_R1 - b_RG * mean_RG
     gain_RG = b_RG * (2 * product_RG - b_RG * squares_RG)
-    # Below 0 the best a is 0, and b then that of y = b u.
+    # Where a would be below 0 it is 0, and b that of y = b u.
     through_RG = np.einsum("rgk,rk->rg", u_RGK, weights_K * y_RK) / (u_RGK**2 @ weights_K)
     off_RG = mean_R1 - through_RG * mean_RG
     through_gain_RG = through_RG * (2 * product_RG - through_RG * squares_RG) - weights_K.sum() * off_RG**2

@@ -1,6 +1,6 @@
-"""What a fit has found, and what it predicts.
+"""Class `FittedLaw`: a law's constants with their intervals, how well it fits, and what it predicts.
 
-Shapes: P points, Q constants, R samples of the bootstrap, the estimate before them.
+Shapes: P points, Q constants, R sets of constants: the estimate, then the samples of the bootstrap.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.scaling_laws.huber_regression import DELTA
 from lmsat_plugin.analysis.scaling_laws.laws import rows_of
-from lmsat_plugin.analysis.scaling_laws.robust import DELTA
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.analysis.stats.estimate import Estimate
 from lmsat_plugin.errors import LmsatError
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.results.tree import Results
 
 _SHOWN = (
-    "model",
-    "variant",
-    "run",
-    "revision",
-    "step",
-    "tokens",
-    "n_params",
-    "n_params_non_embedding",
+    *("model", "variant", "run", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
     "position",
 )
 
@@ -40,29 +33,29 @@ class Constant(Estimate):
     """A constant of a law."""
 
     given: bool = False
-    """Whether it was not fitted."""
+    """Whether it was given and not fitted."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the fitted constants can go while the objective stays close to the best."""
+    """How far the fitted constants can move while the objective stays close to the best."""
 
     tolerance: float
     """How close, as a share of the best objective."""
     starts: int
-    """Points of the grid of exponents that were followed."""
+    """How many points of the grid of exponents were followed."""
     best: int
-    """How many of these lead to the best objective, to a millionth of it."""
+    """How many of these lead to the best objective, to within a millionth."""
     params: dict[str, tuple[float, float]]
-    """Ranges among the minima that the grid leads to, and those with one exponent held off its optimum."""
+    """Ranges of the constants among the minima of the grid, and those with one exponent held off its optimum."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How well the law, fitted without the largest, predicts these."""
+    """How well the law, fitted without the largest points, predicts these."""
 
     by: str
-    """What the left-out have of all: "largest N", say."""
+    """By what these are the largest, such as "largest N"."""
     models: tuple[str, ...]
     n_points: int
     mean_gap: float
@@ -72,23 +65,24 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a law says of a table's rows."""
+    """A law's predictions for the rows of a table."""
 
     rows: pd.DataFrame
-    """The rows with ``observed`` (NaN where unknown), ``predicted``, its interval ``low`` and ``high`` (that of the
-    law, not of one more run), and ``gap`` = (observed − predicted) / predicted."""
+    """The rows with ``observed`` (NaN where unknown), ``predicted``, the interval ``low`` to ``high`` (of the law,
+    not of a new run), and ``gap`` = (observed − predicted) / predicted."""
     gaps: pd.DataFrame | None
-    """``model, best, final``: gaps at each model's least loss and last checkpoint; None if no model has several."""
+    """``model, best, final``: gaps at each model's least loss and at its last checkpoint; None if no model has several
+    rows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the rows and gaps for JSON."""
+        """Return plain data: the rows and the gaps."""
         shown = [name for name in _SHOWN if name in self.rows]
         columns = [*shown, "observed", "predicted", "low", "high", "gap"]
-        found: dict[str, Any] = {"predictions": _records(self.rows[columns])}
+        predictions: dict[str, Any] = {"predictions": _records(self.rows[columns])}
         if self.gaps is not None:
             means = {f"mean_{name}": float(self.gaps[name].mean()) for name in ("best", "final")}
-            found["gaps"] = {"models": _records(self.gaps), **means}
-        return found
+            predictions["gaps"] = {"models": _records(self.gaps), **means}
+        return predictions
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -106,7 +100,7 @@ class FittedLaw:
 
     law: Law
     count: str | None
-    """The column that N is counted in; None for a law without N."""
+    """The column that is N; None for a law without N."""
     model: str | None
     """The model whose rows these are, for a law of single models."""
     params: dict[str, Constant]
@@ -114,26 +108,26 @@ class FittedLaw:
     objective: float
     """Σ Huber(ln predicted − ln observed), a sum over the points."""
     residual_rms: float
-    """√ of the mean square of ln predicted − ln observed."""
+    """Root mean square of ln predicted − ln observed."""
     condition_number: dict[str, float | None]
-    """Of the Jacobian of log losses by all fitted constants, and by the exponents alone after projection."""
+    """Of the Jacobian of log losses by all fitted constants, and by the exponents alone (`condition_numbers`)."""
     spread: Spread
     held_out: HeldOut | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     points: Points
     theta_RQ: np.ndarray
-    """The constants as the law's form keeps them: the estimate, then the samples of the bootstrap."""
+    """The constants as the law's form keeps them."""
     others: tuple[FittedLaw, ...] = ()
     """The same law with N counted another way, or of the table's other models."""
 
     @property
     def given(self) -> str:
-        """The constants that were not fitted, in words; empty if all were."""
-        return ", ".join(f"{name} = {one.value:g}" for name, one in self.params.items() if one.given)
+        """The constants that were given, in words; empty if all were fitted."""
+        return ", ".join(f"{name} = {param.value:g}" for name, param in self.params.items() if param.given)
 
     def predict(self, data: Results | pd.DataFrame) -> Predictions:
-        """Return what the law says of a table's rows; losses may be missing.
+        """Return the law's predictions for a table or for results; losses may be missing.
 
         A law of single models predicts the rows of each model that was fitted.
 
@@ -144,16 +138,16 @@ class FittedLaw:
 
         rows, _ = rows_of(self.law, data)
         if self.model is None or "model" not in rows:
-            found = self._predict(rows)
+            predicted = self._predict(rows)
         else:
             fits = (self, *self.others)
-            parts = [(one, rows[rows.model.astype(str) == one.model]) for one in fits]
-            predicted = [one._predict(own) for one, own in parts if len(own)]
-            if not predicted:
-                models = ", ".join(str(one.model) for one in fits)
+            parts = [(law, rows[rows.model.astype(str) == law.model]) for law in fits]
+            by_model = [law._predict(own) for law, own in parts if len(own)]
+            if not by_model:
+                models = ", ".join(str(law.model) for law in fits)
                 raise LmsatError(f"the table to predict has no rows of {models}: give rows of a fitted model")
-            found = pd.concat(predicted)
-        return Predictions(found, _best_and_final(found))
+            predicted = pd.concat(by_model)
+        return Predictions(rows=predicted, gaps=_best_and_final(predicted))
 
     def interval(self, estimate: float, samples_R: np.ndarray) -> tuple[float, float] | None:
         """Return the 90 % interval of an estimate from the samples of the bootstrap; see `interval_of_fit`."""
@@ -163,8 +157,8 @@ class FittedLaw:
         points = self.law.read(rows, self.count, observed=False)
         predicted_RP = np.exp(self.law.form.log_losses(self.theta_RQ, points.variables)[0])
         ends = [
-            self.interval(float(one), samples_R) or (np.nan, np.nan)
-            for one, samples_R in zip(predicted_RP[0], predicted_RP[1:].T, strict=True)
+            self.interval(float(value), samples_R) or (np.nan, np.nan)
+            for value, samples_R in zip(predicted_RP[0], predicted_RP[1:].T, strict=True)
         ]
         low_P, high_P = np.array(ends).T
         return points.table.assign(
@@ -176,14 +170,14 @@ class FittedLaw:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is no array, for JSON."""
+        """Return plain data, as ``lmsat fit --json`` prints it."""
         return {
             "law": self.law.name,
             "formula": self.law.formula,
             "n": self.count,
             "model": self.model,
-            "params": {name: asdict(one) for name, one in self.params.items()},
-            "derived": {name: asdict(one) for name, one in self.derived.items()},
+            "params": {name: asdict(estimate) for name, estimate in self.params.items()},
+            "derived": {name: asdict(estimate) for name, estimate in self.derived.items()},
             "confidence": CONFIDENCE,
             "repetitions": len(self.theta_RQ) - 1,
             "objective": {"what": "sum of Huber losses of log loss", "delta": DELTA, "value": self.objective},
@@ -202,9 +196,10 @@ class FittedLaw:
 def interval_of_fit(estimate: float, samples_R: np.ndarray, *, repeated: bool) -> tuple[float, float] | None:
     """Return the 90 % interval of percentiles of a bootstrap over runs; None if it has no finite ends.
 
-    With one point a run the percentiles are bias-corrected (Efron 1981), which covers best (chinchilla, 240, 30 and 12
-    runs: 86 to 97 %; plain percentiles 87 to 99 %; flipped residuals 67 to 86 %). With ``repeated`` points of a run the
-    correction is itself noise (7 to 25 runs: 67 to 98 %), and plain percentiles cover 87 to 95 %.
+    With one point a run the percentiles are bias-corrected (Efron 1981). That covers best: in simulations of the law
+    `chinchilla` with 240, 30 and 12 runs 86 to 97 %, against 87 to 99 % of plain percentiles and 67 to 86 % of flipped
+    residuals. With ``repeated`` points of a run, the correction is noisy (67 to 98 % with 7 to 25 runs), and plain
+    percentiles cover 87 to 95 %.
     """
     if not np.isfinite(estimate):
         return None
@@ -221,12 +216,11 @@ def _best_and_final(rows: pd.DataFrame) -> pd.DataFrame | None:
     )
     if order is None or "model" not in rows or not rows.model.duplicated().any():
         return None
-    found = [
+    return pd.DataFrame(
         {
             "model": model,
             "best": float(own.gap.iloc[int(own.observed.argmin())]),
             "final": float(own.gap.iloc[int(own[order].astype("float64").argmax())]),
         }
         for model, own in rows.groupby("model", sort=False)
-    ]
-    return pd.DataFrame(found)
+    )

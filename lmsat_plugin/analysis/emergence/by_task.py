@@ -1,9 +1,11 @@
-"""Emergence of each task and metric of a table."""
+"""Emergence of each task and metric of a table (`find_emergence`).
+
+Shapes: P checkpoints.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from lmsat_plugin.analysis.emergence.noise import estimate_noise, smooth_variances
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
 from lmsat_plugin.analysis.emergence.sharing import Sharing, sharing
-from lmsat_plugin.analysis.emergence.thresholds import Break, fit_break
+from lmsat_plugin.analysis.emergence.thresholds import BreakFit, fit_break
 from lmsat_plugin.analysis.emergence.two_step import TwoStep, two_step
 from lmsat_plugin.analysis.emergence.verdict import judge, too_little
 
@@ -23,24 +25,24 @@ if TYPE_CHECKING:
     from lmsat_plugin.results.tree import Results
 
 _SOME = 0.05
-"""The share of scores that may lie below chance by two standard deviations without a reason."""
+"""The share of scores that may lie two standard deviations below chance by noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Emergence:
-    """What is found of one task and metric."""
+    """Whether the ability that one task and metric measure is emergent, and from which loss on."""
 
     task: str
     metric: str
     variant: str | None
-    """The number of shots and the filter, where results have several; None where they do not."""
+    """The number of shots and the filter, where the task has several; else None."""
     threshold: float | None
     """η, in the unit of the loss: an upper bound of the loss at which the ability is there; None unless emergent."""
     low: float | None
     high: float | None
-    """Ends of the 90 % interval of η."""
+    """``low`` and ``high`` are the ends of the 90 % interval of η."""
     emergent: bool | None
-    """None where it cannot be told."""
+    """None where it is unknown."""
     reason: str
     spearman: float | None
     pearson: float | None
@@ -49,23 +51,23 @@ class Emergence:
     n_points: int
     n_models: int
     p_value: float | None
-    """How often a curve that improves from the start looks as much like a break as this; None without a test."""
+    """How often a curve that improves from the start looks as much like a break; None without a test."""
     shared: Sharing
     two_step: TwoStep | None
     """None for too few checkpoints, or where the higher losses show no rise."""
     scores: Scores = field(repr=False)
-    found: Break | None = field(repr=False)
-    """The fits behind the verdict; None without any."""
+    break_fit: BreakFit | None = field(repr=False)
+    """The fit behind the verdict; None without one."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the scores and the fits, as JSON holds it."""
-        own = {
-            one.name: getattr(self, one.name)
-            for one in dataclasses.fields(self)
-            if one.name not in ("scores", "found")
-        }
+        """Return plain data, as ``lmsat emergence --json`` prints it: all but the scores and the fit."""
+        names = (item.name for item in fields(self) if item.name not in ("scores", "break_fit"))
         two_step = None if self.two_step is None else self.two_step.to_dict()
-        return {**own, "shared": dataclasses.asdict(self.shared), "two_step": two_step}
+        return {
+            **{name: getattr(self, name) for name in names},
+            "shared": asdict(self.shared),
+            "two_step": two_step,
+        }
 
 
 def find_emergence(
@@ -79,32 +81,39 @@ def find_emergence(
 ) -> list[Emergence]:
     """Return the emergence of each task, metric and variant, by name.
 
-    ``data`` are results with lmsat_loss beside other tasks, or a table of such results or with the columns ``model, loss, task, metric, score`` and, if known, ``chance``, ``stderr`` or ``n_samples``, ``step``,
-    ``higher_is_better`` and factors. ``loss`` names the column, or the metric of lmsat_loss, that is the loss;
-    ``task`` and ``metric`` are globs; ``factor`` is the column whose levels are asked to share one curve.
+    Args:
+        data: Results with lmsat_loss beside other tasks; or a table with the columns ``model, loss, task, metric,
+            score`` and, where known, ``chance``, ``stderr`` or ``n_samples``, ``step``, ``higher_is_better`` and
+            factors.
+        loss: The column, or the metric of lmsat_loss, that is the loss.
+        task: A glob of tasks.
+        metric: A glob of metrics.
+        factor: The column whose levels are tested for one common curve.
+        seed: Of the random numbers.
 
-    Raises `LmsatError` as `lmsat_plugin.analysis.emergence.points.scores_of` does.
+    Raises:
+        LmsatError: As `scores_of`.
     """
     return [
-        _of_scores(scores, factor, seed)
+        _emergence(scores, factor, seed)
         for scores in scores_of(data, loss=loss, task=task, metric=metric, factor=factor)
     ]
 
 
-def _of_scores(scores: Scores, factor: str, seed: int) -> Emergence:
+def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
     from scipy.stats import pearsonr, spearmanr
 
     losses_P, values_P, runs = scores.losses_P, scores.table["score"].to_numpy(), scores.runs
-    found, emergent, reason = None, None, too_little(losses_P, len(runs))
+    fit, emergent, reason = None, None, too_little(losses_P, len(runs))
     if reason is None:
-        found, emergent, reason = _verdict(scores, seed)
+        fit, emergent, reason = _verdict(scores, seed)
     return Emergence(
         task=scores.task,
         metric=scores.metric,
         variant=scores.variant,
-        threshold=found.threshold if found and emergent else None,
-        low=found.low if found and emergent else None,
-        high=found.high if found and emergent else None,
+        threshold=fit.threshold if fit and emergent else None,
+        low=fit.low if fit and emergent else None,
+        high=fit.high if fit and emergent else None,
         emergent=emergent,
         reason=reason,
         spearman=_correlation(spearmanr, losses_P, values_P),
@@ -112,37 +121,37 @@ def _of_scores(scores: Scores, factor: str, seed: int) -> Emergence:
         chance=scores.chance,
         n_points=len(losses_P),
         n_models=len(runs),
-        p_value=found.p_value if found else None,
+        p_value=fit.p_value if fit else None,
         shared=sharing(factor, scores, seed=seed),
         two_step=two_step(scores),
         scores=scores,
-        found=found,
+        break_fit=fit,
     )
 
 
-def _verdict(scores: Scores, seed: int) -> tuple[Break, bool | None, str]:
+def _verdict(scores: Scores, seed: int) -> tuple[BreakFit, bool | None, str]:
     losses_P, gains_P, runs = scores.losses_P, scores.gains_P, scores.runs
     variances_P = smooth_variances(losses_P, scores.table["variance"].to_numpy())
     noise = estimate_noise(losses_P, gains_P, variances_P, runs)
     worse = 0
     if scores.chance is not None:
-        # What is worse than chance and improves towards it is not learning.
+        # A score that is worse than chance and improves towards it shows no ability.
         least_P = -2 * noise.deviations_P
         worse = int((gains_P < least_P).sum())
         if worse > _SOME * len(gains_P):
             gains_P = np.maximum(gains_P, least_P)
             noise = estimate_noise(losses_P, gains_P, variances_P, runs)
-    found = fit_break(losses_P, gains_P, noise, seed=seed)
-    emergent, reason = judge(found, losses_P, noise, chance_known=scores.chance is not None)
+    fit = fit_break(losses_P, gains_P, noise, seed=seed)
+    emergent, reason = judge(fit, losses_P, noise, chance_known=scores.chance is not None)
     if worse > _SOME * len(gains_P):
         reason += f"; {worse} scores worse than chance count as chance"
     if scores.chance is None:
         reason += "; chance is not known, so that the plateau stands for it"
-    return found, emergent, reason
+    return fit, emergent, reason
 
 
 def _correlation(correlate: Callable[..., Any], losses_P: np.ndarray, values_P: np.ndarray) -> float | None:
-    """Return a correlation; None for less than three values, or for ones that are all alike."""
+    """Return a correlation; None for fewer than three values, or for values that are all alike."""
     if len(losses_P) < 3 or np.ptp(losses_P) == 0 or np.ptp(values_P) == 0:
         return None
     return float(correlate(losses_P, values_P).statistic)

@@ -1,4 +1,4 @@
-"""The fitting core: the least sum of Huber losses of log residuals, for many samples or starts at once.
+"""Huber regression of log losses: the search for the least sum, from many starts or for many samples at once.
 
 Shapes: P points, K terms, Q constants, F of these that are fitted, G points of the grid, R samples or starts.
 """
@@ -26,7 +26,7 @@ _SMALLEST_TERM = 1e-3
 
 
 def objective(residuals_RP: np.ndarray, weights_RP: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return Σ_p w_p · Huber(residual_p), shape [R]; a mean would stop optimisers early (Besiroglu et al. 2024)."""
+    """Return Σ_p w_p · Huber(residual_p), shape [R]. A mean would stop optimisers early (Besiroglu et al. 2024)."""
     sizes_RP = np.abs(residuals_RP)
     inner_RP = np.minimum(sizes_RP, DELTA)
     return (weights_RP * inner_RP * (sizes_RP - inner_RP / 2)).sum(-1)
@@ -34,19 +34,19 @@ def objective(residuals_RP: np.ndarray, weights_RP: np.ndarray | float = 1.0) ->
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is fitted to what."""
+    """A law's form and the points that it is fitted to."""
 
     form: PowerSum | Line
     targets_P: np.ndarray
     """ln of the observed losses."""
     variables: Variables
-    """As the form prepares them."""
+    """As the form takes them."""
 
 
 def minimise(
     problem: Problem, starts_RQ: np.ndarray, free_Q: np.ndarray, weights_RP: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the minima that starts lead to, shape [R, Q], and their objectives, shape [R].
+    """Return the minima that the starts lead to, shape [R, Q], and their objectives, shape [R].
 
     Each step solves Jᵀ diag(h + λ w) J · step = gradient, with w = min(1, δ/|r|) the weights of iteratively
     reweighted least squares and h = 1 where |r| ≤ δ, else 0, the Huber loss' second derivative: Newton's step
@@ -65,15 +65,15 @@ def minimise(
     residuals_RP, jacobian_RPF = logs_RP - targets_P, derivatives_RPQ[..., free]
     counts_RP = np.ones_like(residuals_RP) if weights_RP is None else weights_RP
     least_R = objective(residuals_RP, counts_RP)
-    found_RQ, found_R = theta_RQ.copy(), least_R.copy()
+    minima_RQ, objectives_R = theta_RQ.copy(), least_R.copy()
     if not len(free):
-        return found_RQ, found_R
-    places_R = np.arange(len(theta_RQ))
+        return minima_RQ, objectives_R
+    rows_R = np.arange(len(theta_RQ))
     damping_R, idle_R = np.ones(len(theta_RQ)), np.zeros(len(theta_RQ), dtype=int)
     for _ in range(_MOST_STEPS):
         trial_RQ = theta_RQ.copy()
         trial_RQ[:, free] -= _steps(residuals_RP, jacobian_RPF, counts_RP, damping_R)
-        # Steps beyond the law's domain have no objective and are not taken.
+        # A step out of the law's domain has no objective and is not taken.
         with np.errstate(all="ignore"):
             logs_RP, derivatives_RPQ = form.log_losses(trial_RQ, variables)
             trial_R = objective(logs_RP - targets_P, counts_RP)
@@ -83,15 +83,15 @@ def minimise(
         residuals_RP[better_R] = logs_RP[better_R] - targets_P
         jacobian_RPF[better_R] = derivatives_RPQ[better_R][..., free]
         damping_R = np.where(better_R, damping_R / 5, 5 * np.maximum(damping_R, 1e-3))
-        found_RQ[places_R], found_R[places_R] = theta_RQ, least_R
+        minima_RQ[rows_R], objectives_R[rows_R] = theta_RQ, least_R
         open_R = (idle_R < 2) & (damping_R < 1e9) & (least_R > _EXACT)
         if not open_R.any():
             break
         if not open_R.all():
-            places_R, theta_RQ, least_R = places_R[open_R], theta_RQ[open_R], least_R[open_R]
+            rows_R, theta_RQ, least_R = rows_R[open_R], theta_RQ[open_R], least_R[open_R]
             residuals_RP, jacobian_RPF = residuals_RP[open_R], jacobian_RPF[open_R]
             counts_RP, damping_R, idle_R = counts_RP[open_R], damping_R[open_R], idle_R[open_R]
-    return found_RQ, found_R
+    return minima_RQ, objectives_R
 
 
 def _steps(
@@ -112,21 +112,21 @@ def _steps(
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The best minimum, and all that the grid has led to."""
+    """The best minimum, and all minima that the grid leads to."""
 
     theta_Q: np.ndarray
     objective: float
     ends_GQ: np.ndarray
     """The minima that the best points of the grid lead to."""
     ends_G: np.ndarray
-    """Their objectives."""
+    """The objectives of these minima."""
 
 
 def search(problem: Problem, given_Q: np.ndarray) -> SearchResult:
-    """Fit by variable projection at each point of a grid of exponents, then all constants from the best of them.
+    """Return the best fit, by variable projection on a grid of exponents and by descent from its best points.
 
-    At given exponents the law is linear in its coefficients: non-negative least squares of relative residuals
-    start them, reweighting takes them to the least Huber loss. ``given_Q`` has NaN for what is fitted.
+    At given exponents the law is linear in its coefficients. Non-negative least squares of relative residuals start
+    them, and reweighting takes them to the least Huber loss. ``given_Q`` is NaN for constants that are fitted.
     """
     free_Q, form = np.isnan(given_Q), problem.form
     if isinstance(form, Line):
@@ -144,20 +144,21 @@ def search(problem: Problem, given_Q: np.ndarray) -> SearchResult:
 def valley(problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return minima with one constant held off its optimum, shape [G, Q], and their objectives, shape [G].
 
-    Each fitted exponent in turn is held at 0.75 to 1.25 times its value, or each constant of a `Line`.
+    Each fitted exponent in turn is held at 0.75 to 1.25 times its value; of a `Line`, each constant.
     """
     form = problem.form
     held = form.exponents or form.names
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    minima: list[tuple[np.ndarray, np.ndarray]] = []
     for index in [form.names.index(name) for name in held]:
         if free_Q[index]:
             starts_GQ = np.repeat(theta_Q[None], len(_OFF), axis=0)
             starts_GQ[:, index] *= _OFF
             others_Q = free_Q & (np.arange(len(free_Q)) != index)
-            seen.append(minimise(problem, starts_GQ, others_Q))
-    if not seen:
+            minima.append(minimise(problem, starts_GQ, others_Q))
+    if not minima:
         return np.empty((0, len(theta_Q))), np.empty(0)
-    return np.concatenate([one for one, _ in seen]), np.concatenate([one for _, one in seen])
+    thetas, objectives = zip(*minima, strict=True)
+    return np.concatenate(thetas), np.concatenate(objectives)
 
 
 def _line_start(form: Line, problem: Problem, given_Q: np.ndarray) -> np.ndarray:
@@ -171,7 +172,7 @@ def _line_start(form: Line, problem: Problem, given_Q: np.ndarray) -> np.ndarray
 
 
 def _grid_starts(form: PowerSum, problem: Problem, given_Q: np.ndarray) -> np.ndarray:
-    """Return the grid's exponents, each with the coefficients of non-negative least squares, shape [G, Q]."""
+    """Return the exponents of the grid with the coefficients of non-negative least squares, shape [G, Q]."""
     from scipy.optimize import nnls
 
     terms, targets_P, variables = len(form.terms), problem.targets_P, problem.variables
@@ -198,10 +199,10 @@ def _grid_starts(form: PowerSum, problem: Problem, given_Q: np.ndarray) -> np.nd
 def condition_numbers(
     problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray
 ) -> tuple[float | None, float | None]:
-    """Return the condition number of the Jacobian of log losses, and of its part that coefficients cannot take up.
+    """Return the condition numbers of the Jacobian of log losses by all fitted constants, and by the exponents alone.
 
-    The first is of all fitted constants (coefficients as logarithms), the second of the exponents alone after
-    variable projection; None where there is no such constant.
+    Coefficients count as logarithms. For the exponents, what the coefficients explain is projected out. None where no
+    such constant is fitted.
     """
     form = problem.form
     jacobian_PQ = form.log_losses(theta_Q[None], problem.variables)[1][0]
@@ -215,5 +216,5 @@ def condition_numbers(
 def _condition(matrix: np.ndarray) -> float | None:
     if not matrix.shape[1]:
         return None
-    found = float(np.linalg.cond(matrix))
-    return found if np.isfinite(found) else None
+    number = float(np.linalg.cond(matrix))
+    return number if np.isfinite(number) else None

@@ -1,0 +1,127 @@
+"""The tables that analyses take: a CSV's or the tidy table of results, chosen by corpus, checked for numbers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+TIDY = ("model", "task", "metric", "value")
+"""The columns that make a table one of results."""
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return the rows of a CSV file. Raises `LmsatError` for a file that cannot be read, and for one without rows."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise LmsatError(
+            f"{path} cannot be read as CSV ({first_sentence(error)}): give a file whose first line names its columns"
+        ) from error
+    table.columns = table.columns.map(str.strip)
+    if table.empty:
+        raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
+    return table
+
+
+def is_tidy(table: pd.DataFrame) -> bool:
+    """Return whether a table holds results by task and metric, as `lmsat_plugin.load_results` returns them."""
+    return set(TIDY) <= set(table.columns)
+
+
+def table_of(data: Results | pd.DataFrame) -> pd.DataFrame:
+    """Return the table of results; a table is returned as it is."""
+    return data.table if isinstance(data, Results) else data
+
+
+def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.DataFrame:
+    """Return the rows measured on some corpora, in the order of ``names``, and the rows measured on no corpus.
+
+    Raises `LmsatError` for a corpus that is not in the table; the message calls the table ``source``.
+    """
+    if "corpus" not in table.columns:
+        raise LmsatError(f"{source} has no column corpus: leave out --corpus")
+    there = table.corpus.dropna().unique()
+    if missing := [name for name in names if name not in there]:
+        raise LmsatError(
+            f"nothing in {source} was measured on --corpus {missing[0]}: give some of {', '.join(map(str, there))}"
+        )
+    kept = table[table.corpus.isna() | table.corpus.isin(names)]
+    if len(names) == 1:
+        return kept
+    places = {name: place for place, name in enumerate(names)}
+    return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
+
+
+def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
+    """Return the rows of one variant.
+
+    Raises `LmsatError` if there is none; the message calls the table ``source``.
+    """
+    kept = table[table.variant == variant] if "variant" in table.columns else table[:0]
+    if kept.empty:
+        raise LmsatError(
+            f"no row of {source} has the variant '{variant}': leave out --variant, or correct it"
+        )
+    return kept
+
+
+def numbers(
+    table: pd.DataFrame, needed: Sequence[str], *, optional: Sequence[str] = (), positive: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return a table whose numeric columns are float64, without the rows that lack a needed number.
+
+    Rows are left out with a warning. Other columns stay as they are.
+
+    Args:
+        table: The table.
+        needed: Columns in which each row needs a finite number.
+        optional: Columns that become float64 where they exist, with NaN for what is no number.
+        positive: Columns whose numbers have to be above 0.
+
+    Raises:
+        LmsatError: For a needed column that is missing, for a number that has to be above 0 and is not, and if no
+            row is left.
+    """
+    import pandas as pd
+
+    if missing := [name for name in needed if name not in table.columns]:
+        raise LmsatError(
+            f"the table has no column '{missing[0]}': it needs {', '.join(needed)}, and has {', '.join(table.columns)}"
+        )
+    present = [*needed, *(name for name in optional if name in table.columns)]
+    columns = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in present}
+    table = table.assign(**columns)
+    known = np.isfinite(table[list(needed)].to_numpy("float64")).all(axis=1)
+    rows_P = np.arange(1, len(table) + 1)
+    if known.any() and not known.all():
+        left_out, first = int((~known).sum()), rows_P[int(np.argmin(known))]
+        logger.warning(
+            f"{left_out} of {len(table)} rows are left out, the first of them row {first}: "
+            f"they have no finite number for {' and '.join(needed)}"
+        )
+    table, rows_P = table.iloc[np.flatnonzero(known)], rows_P[known]
+    if table.empty:
+        empty = [name for name in needed if not np.isfinite(columns[name]).any()] or list(needed)
+        raise LmsatError(f"no row has a finite number for {' and '.join(empty)}: fill it in")
+    for name in positive:
+        if name in present and (bad := table[name] <= 0).any():
+            raise LmsatError(
+                f"row {rows_P[int(np.argmax(bad))]} has {name}={table[name][bad].iloc[0]:g}, "
+                "which must be above 0: correct it or leave the row out"
+            )
+    return table

@@ -1,0 +1,278 @@
+"""Saturation of each model of a table: verdict, onset, p-values and geometry (`find_saturation`).
+
+Shapes: K checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lmsat_plugin.analysis.input_tables import is_tidy, table_of
+from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
+from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
+from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, series_of
+from lmsat_plugin.analysis.saturation.onset import onset_of
+from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, rise_of
+from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
+from lmsat_plugin.analysis.saturation.verdict import LEAST_CHECKPOINTS, Verdict, judge
+from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
+from lmsat_plugin.analysis.stats.bootstrap import Simulation
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
+from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    DocumentLosses = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+logger = logging.getLogger(__name__)
+
+_SIMULATED_ONSETS = 1000
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Mean of the late checkpoints minus mean of the middle ones; above 0 is worse."""
+
+    size: float
+    """In the unit of the metric; the difference of logarithms for perplexities."""
+    stderr: float
+    """From the checkpoint-to-checkpoint noise."""
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Whether one model saturates by one metric (Godey et al. 2024, Sec. 3)."""
+
+    model: str
+    variant: str | None
+    """What distinguishes these results from others of the model; None where nothing does."""
+    task: str | None
+    metric: str
+    corpus: str | None
+    num_fewshot: int | None
+    filter: str | None
+    verdict: Verdict
+    reason: str
+    best_step: int
+    best_tokens: float | None
+    """Tokens trained on until then; None if unknown."""
+    best: float
+    final_step: int
+    final_tokens: float | None
+    final: float
+    drop_p_value: float | None
+    """Of the final checkpoint alone against the best one before it; None without documents or standard errors."""
+    onset_step: int | None
+    """The first risen checkpoint; None unless the verdict is ``saturates``."""
+    onset_tokens: float | None
+    onset_low: int | None
+    onset_high: int | None
+    """``onset_low`` and ``onset_high`` are the ends of the 90 % interval."""
+    p_value: float | None
+    """Of the last stretch against the best one before it: the larger of the p-values against checkpoint-to-checkpoint
+    noise and against the sample of documents or questions. None for too few checkpoints."""
+    sampling: Literal["documents", "standard errors"] | None
+    """What the p-value against the sample comes from; None if only that against the noise is known."""
+    late_minus_middle: Contrast | None
+    noise: float | None
+    """Standard deviation of one checkpoint about the curve, in the unit of ``late_minus_middle``."""
+    autocorrelation: float | None
+    """Of neighbouring checkpoints about the curve."""
+    n_checkpoints: int
+    min_step: int
+    """The first step that is taken into account."""
+    outlying_steps: list[int]
+    """Single checkpoints far from their neighbours, which the verdict leaves out."""
+    geometry: Geometry | None
+    series: MetricSeries = field(repr=False, compare=False)
+    """From ``min_step`` on."""
+
+    @property
+    def label(self) -> str:
+        """The model's name for people."""
+        return label(self.model, self.variant)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as ``lmsat saturation --json`` prints it: all but the series."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "series"}
+        for name in ("late_minus_middle", "geometry"):
+            values[name] = None if values[name] is None else asdict(values[name])
+        return values
+
+
+def find_saturation(
+    data: Results | pd.DataFrame,
+    task: str | None = None,
+    metric: str | None = None,
+    *,
+    min_step: int | None = None,
+    repetitions: int = 2000,
+    seed: int = 0,
+) -> list[Saturation]:
+    """Return the verdict on each model.
+
+    A model *saturates* if the mean of its last checkpoints is worse than that of its best stretch before them, and
+    neither checkpoint-to-checkpoint noise (`rise_of`) nor the sample of documents or questions explains the difference:
+    p < 0.05 against each, corrected for the choice of the best of many stretches. Otherwise it is *improving* if its
+    second half falls, *plateaus* if the change is negligible, and is *unclear* in all other cases.
+
+    Args:
+        data: Results, of which losses by document are used where they were kept, or a table as `series_of` takes it. A
+            tidy table may hold the geometry, too.
+        task: See `series_of`.
+        metric: See `series_of`.
+        min_step: Checkpoints before this step are left out; by default those before a hundredth of the last step.
+        repetitions: Of each simulation.
+        seed: Of the random numbers.
+
+    Raises:
+        LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.
+    """
+    table = table_of(data)
+    documents: DocumentLosses = {}
+    if isinstance(data, Results) and task in (None, DEFAULT[0]):
+        documents = document_losses(data)
+    verdicts = []
+    for whole in series_of(table, task, metric):
+        series = whole.since(min_step)
+        if not len(series.steps_K):
+            raise LmsatError(
+                f"{whole.label} has no checkpoint from step {min_step} on: set --min-step below {whole.steps_K[-1]}"
+            )
+        rows = _rows_of(data, table, series) if is_tidy(table) and "step" in table.columns else None
+        simulation = Simulation(repetitions, np.random.default_rng(seed))
+        verdicts.append(_saturation(series, rows, _paired(series, documents), simulation))
+    return verdicts
+
+
+def document_losses(results: Results) -> DocumentLosses:
+    """Return nats and tokens by document for each result file whose lmsat_loss has arrays, by its path."""
+    losses = {}
+    rows = results.table[(results.table.task == DEFAULT[0]) & (results.table.metric == DEFAULT[1])]
+    for path in rows.path.unique():
+        try:
+            arrays = results.arrays(path, DEFAULT[0], "loss/by_document")
+            losses[path] = arrays["loss/by_document"], arrays["loss/by_document_tokens"]
+        except (LmsatError, KeyError) as error:
+            logger.info("No losses by document: %s", error)
+    return losses
+
+
+def _rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSeries) -> pd.DataFrame:
+    """Return the rows of the series' model, variant and corpus, and the model's rows of no corpus.
+
+    Rows of no corpus are those of probes that read the weights alone. For a series of no corpus, such as a downstream
+    score, the rows of the only corpus are returned, if there is just one.
+    """
+    rows = table[(table.model == series.model) & (table.step >= series.steps_K[0])]
+    if "corpus" in rows.columns:
+        only = series.corpus or (rows.corpus.dropna().iloc[0] if rows.corpus.nunique() == 1 else None)
+        rows = rows[rows.corpus.isna() | (rows.corpus == only)]
+    if "variant" not in rows.columns:
+        return rows
+    without_text = data.model_variant(series.variant) if isinstance(data, Results) else series.variant
+    variants = rows.variant.fillna("")
+    wanted = rows.corpus.isna().map({True: without_text or "", False: series.variant or ""})
+    return rows[variants == wanted]
+
+
+def _paired(series: MetricSeries, documents: DocumentLosses) -> Documents | None:
+    """Return the losses by document; None unless all checkpoints have them, on the same documents."""
+    parts = [documents[path] for path in series.paths if path in documents]
+    if not parts or len(parts) < len(series.steps_K):
+        return None
+    tokens_M = np.asarray(parts[0][1], dtype=np.float64)
+    if len(tokens_M) < 2 or any(not np.array_equal(tokens_M, tokens) for _, tokens in parts):
+        return None
+    nats_KM = np.array([nats for nats, _ in parts], dtype=np.float64)
+    # Arrays that do not give the table's losses belong to another measurement.
+    same = np.allclose(nats_KM.sum(1) / tokens_M.sum(), series.values_K, rtol=1e-6)
+    return Documents(nats_KM=nats_KM, tokens_M=tokens_M) if same else None
+
+
+def _saturation(
+    series: MetricSeries, rows: pd.DataFrame | None, documents: Documents | None, simulation: Simulation
+) -> Saturation:
+    best = int(series.losses_K.argmin())
+    steps, size = series.steps_K, len(series.steps_K)
+    rise = onset = p_value = drop_p_value = None
+    filtered_K = without_outliers(series.losses_K[None])[0]
+    sampling: Literal["documents", "standard errors"] | None = None
+    if size >= LEAST_CHECKPOINTS:
+        if documents is not None or series.errors_K is not None:
+            sampling = "standard errors" if documents is None else "documents"
+        rise = rise_of(np.log(steps), filtered_K, simulation)
+        by_sample = _sampling_p_value(series, documents, rise.last, simulation)
+        drop_p_value = _sampling_p_value(series, documents, 1, simulation)
+        p_value = max(rise.p_value, by_sample or 0.0)
+    verdict, reason = judge(series, filtered_K, rise, p_value)
+    if verdict == "saturates":
+        assert rise is not None
+        onset = onset_of(
+            np.log(steps), series.losses_K, rise, replace(simulation, repetitions=_SIMULATED_ONSETS)
+        )
+        reason += f"; it left that level between steps {steps[onset.low]:,} and {steps[onset.high]:,}"
+    geometry = None
+    if rows is not None:
+        geometry = geometry_of(rows, steps, series.losses_K, int(steps[best]))
+    return Saturation(
+        model=series.model,
+        variant=series.variant,
+        task=series.task,
+        metric=series.metric,
+        corpus=series.corpus,
+        num_fewshot=series.num_fewshot,
+        filter=series.filter,
+        verdict=verdict,
+        reason=reason,
+        best_step=int(steps[best]),
+        best_tokens=series.tokens_at(best),
+        best=float(series.values_K[best]),
+        final_step=int(steps[-1]),
+        final_tokens=series.tokens_at(-1),
+        final=float(series.values_K[-1]),
+        drop_p_value=drop_p_value,
+        onset_step=None if onset is None else int(steps[onset.first]),
+        onset_tokens=None if onset is None else series.tokens_at(onset.first),
+        onset_low=None if onset is None else int(steps[onset.low]),
+        onset_high=None if onset is None else int(steps[onset.high]),
+        p_value=p_value,
+        sampling=sampling,
+        late_minus_middle=None if rise is None else _late_minus_middle(filtered_K, rise),
+        noise=None if rise is None else rise.sigma,
+        autocorrelation=None if rise is None else rise.phi,
+        n_checkpoints=size,
+        min_step=int(steps[0]),
+        outlying_steps=[int(step) for step in steps[filtered_K != series.losses_K]],
+        geometry=None if geometry == Geometry() else geometry,
+        series=series,
+    )
+
+
+def _sampling_p_value(
+    series: MetricSeries, documents: Documents | None, last: int, simulation: Simulation
+) -> float | None:
+    stretches = Stretches.of(len(series.steps_K), last)
+    if documents is not None:
+        return p_value_of_documents(documents, stretches, simulation)
+    if series.errors_K is None:
+        return None
+    return p_value_of_stderrs(series.losses_K, series.errors_K, stretches, simulation)
+
+
+def _late_minus_middle(values_K: np.ndarray, rise: Rise) -> Contrast:
+    """Compare the last stretch with as many checkpoints around 45 % of the run, where the two do not overlap."""
+    size = len(values_K)
+    stop = min(round(0.45 * size + rise.last / 2), size - rise.last)
+    weights_K = np.zeros(size)
+    weights_K[max(0, stop - rise.last) : stop] = -1 / min(stop, rise.last)
+    weights_K[size - rise.last :] = 1 / rise.last
+    return Contrast(size=float(weights_K @ values_K), stderr=stderr_of_sum(weights_K, rise.sigma, rise.phi))

@@ -1,0 +1,29 @@
+"""Public names of a package whose modules are imported when a name is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+def lazy_names(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package, so that importing the package does not import what lies behind it.
+
+    No module may bear the name of what it holds: Python puts an imported module into its package under its own name,
+    and this function is asked for missing names only.
+
+    Args:
+        package: The package's ``__name__``.
+        names: The public names by module, relative to the package.
+    """
+    modules = {name: f"{package}.{module}" for module, held in names.items() for name in held}
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(import_module(modules[name]), name)
+
+    return get
