@@ -33,9 +33,9 @@ class Recorder(lmsat_plugin.Probe):
     name = "recorder"
     needs = lmsat_plugin.Need.HIDDEN_STATES
 
-    def start(self, subject: lmsat_plugin.Subject) -> None:
-        self.layers: list[list[torch.Tensor]] = [[] for _ in subject.layer_widths]
-        self.windows = subject.corpus.windows
+    def start(self, context: lmsat_plugin.ProbeContext) -> None:
+        self.layers: list[list[torch.Tensor]] = [[] for _ in context.layer_widths]
+        self.windows = context.corpus.windows
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: lmsat_plugin.TokenBatch) -> None:
         self.layers[layer].append(states_ND.double().cpu())

@@ -162,10 +162,10 @@ def floor_row(head: Head, tokens: int, rounds: int) -> common.Row:
 class WeightedHeads(RankHeadProbe):
     """The probe with its weighted heads alone. An instance prepares once, and then measures as often as one likes."""
 
-    def prepare(self, subject: lmsat_plugin.Subject) -> None:
+    def prepare(self, context: lmsat_plugin.ProbeContext) -> None:
         if not hasattr(self, "truncations"):
             prepare = super().prepare
-            self.seconds = common.seconds(lambda: prepare(subject))
+            self.seconds = common.seconds(lambda: prepare(context))
             del self.truncations["truncated"], self.expanded["truncated"]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from lmsat_plugin.measuring import measure
-    from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
+    from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
 
@@ -34,12 +34,12 @@ __all__ = [
     "Measurement",
     "Need",
     "Probe",
+    "ProbeContext",
     "ProbeRegistry",
     "ReportFigure",
     "Results",
     "SaturationCallback",
     "Settings",
-    "Subject",
     "Sums",
     "SweepFinished",
     "TokenBatch",
@@ -60,7 +60,7 @@ __getattr__ = lazy_names(
             *("ProbeRegistry", "ReportFigure", "SweepFinished", "hookimpl"),
         ],
         "measuring": ["measure"],
-        "probe": ["Measurement", "Need", "Probe", "Subject", "Sums", "TokenBatch"],
+        "probe": ["Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],
     },

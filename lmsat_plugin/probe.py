@@ -31,21 +31,21 @@ class Need(enum.Flag):
     """What a probe needs. The engine provides it, once for all probes that need it."""
 
     WEIGHTS = enum.auto()
-    """The model's weights, in `Subject.model`."""
+    """The model's weights, in `ProbeContext.model`."""
     TOKENS = enum.auto()
-    """The corpus as tokens, in `Subject.corpus`; no forward pass."""
+    """The corpus as tokens, in `ProbeContext.corpus`; no forward pass."""
     HIDDEN_STATES = enum.auto()
     """`Probe.update_hidden` for every layer of every batch."""
     TOKEN_LOSSES = enum.auto()
     """`Probe.update_losses` for every batch."""
     GRADIENTS = enum.auto()
-    """The probe runs backward passes of its own over `Subject.corpus` in `Probe.finish`."""
+    """The probe runs backward passes of its own over `ProbeContext.corpus` in `Probe.finish`."""
     TRAINING_STREAM = enum.auto()
-    """Text to train on besides the corpus to measure, by `Subject.open_training`."""
+    """Text to train on besides the corpus to measure, by `ProbeContext.open_training`."""
     FINAL_STATES = enum.auto()
-    """`Probe.update_final` for every batch, and `Subject.head`, which makes logits of these states."""
+    """`Probe.update_final` for every batch, and `ProbeContext.head`, which makes logits of these states."""
     HEAD = enum.auto()
-    """The LM head's weight, in `Subject.head_weight_VD`. If nothing needs more, nothing more is loaded."""
+    """The LM head's weight, in `ProbeContext.head_weight_VD`. If nothing needs more, nothing more is loaded."""
 
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
@@ -81,7 +81,7 @@ class TrainingStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbeContext:
     """What is measured: one checkpoint on one corpus."""
 
     model: PreTrainedModel
@@ -116,7 +116,7 @@ class TokenBatch:
     targets_N: torch.Tensor
     """Token ids that are predicted."""
     documents_N: torch.Tensor
-    """Index of each token's document in `Subject.corpus`."""
+    """Index of each token's document in `ProbeContext.corpus`."""
     positions_N: torch.Tensor
     """Number of tokens of the window before the one that predicts: 0 sees only the first."""
 
@@ -127,7 +127,7 @@ class Measurement:
 
     metrics: dict[str, float]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     """How it was made, beyond the settings: goes into the provenance."""
 
 
@@ -154,11 +154,11 @@ class Probe(ABC, Generic[SettingsT]):
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
 
-    def prepare(self, subject: Subject) -> None:
+    def prepare(self, context: ProbeContext) -> None:
         """Do what comes before the pass over the corpus, such as training. Called once."""
 
     @abstractmethod
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the state empty, for this checkpoint and corpus."""
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
@@ -169,7 +169,7 @@ class Probe(ABC, Generic[SettingsT]):
         """
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """See the last layer's states of a batch, after the final norm: what `Subject.head` takes."""
+        """See the last layer's states of a batch, after the final norm: what `ProbeContext.head` takes."""
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """See the losses of a batch's tokens, in nats, float64."""
@@ -185,18 +185,18 @@ class Probe(ABC, Generic[SettingsT]):
 class Sums(torchmetrics.Metric):
     """Named float64 sums that add up across batches and, when computed, across processes.
 
-    ``Sums(subject, total=(), by_layer=(n,))`` makes zeros of those shapes; `update` adds to them.
+    ``Sums(context, total=(), by_layer=(n,))`` makes zeros of those shapes; `update` adds to them.
     """
 
     full_state_update = False
 
-    def __init__(self, subject: Subject, **shapes: tuple[int, ...]) -> None:
-        super().__init__(sync_on_compute=subject.synchronise)
+    def __init__(self, context: ProbeContext, **shapes: tuple[int, ...]) -> None:
+        super().__init__(sync_on_compute=context.synchronise)
         for name, shape in shapes.items():
             self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.names = tuple(shapes)
         # Apple's GPUs have no float64.
-        self.to("cpu" if subject.device.type == "mps" else subject.device)
+        self.to("cpu" if context.device.type == "mps" else context.device)
 
     def update(self, **increments: torch.Tensor) -> None:
         """Add tensors to the sums of these names."""

@@ -52,7 +52,7 @@ class Series:
     options: dict[str, Any]
     lm: SaturationLM | None = None
     _tokenizer: tuple[str, Any] = ("", None)
-    _memo: dict[Any, Any] = field(default_factory=dict)
+    _cache: dict[Any, Any] = field(default_factory=dict)
     _head_only: bool = False
 
     def load(
@@ -92,7 +92,7 @@ class Series:
         self.lm = None
         clear_torch_cache()
         if key != self._tokenizer[0]:
-            self._memo = {}
+            self._cache = {}
             self._tokenizer = (key, None)
         arguments = dict(self.model_args)
         arguments["tokenizer"] = self._tokenizer[1] or arguments.get("tokenizer")
@@ -103,7 +103,7 @@ class Series:
         if not isinstance(pretrained, str):
             # A model without weights has no device of its own.
             self.lm._device = pretrained.get_output_embeddings().weight.device
-        self.lm.memo = self._memo
+        self.lm.cache = self._cache
         self._tokenizer = (key, self.lm.tokenizer)
 
     @property

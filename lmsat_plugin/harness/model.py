@@ -19,7 +19,7 @@ from lm_eval.models.utils_hf import get_dtype
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
-from lmsat_plugin.measurement.engine import once
+from lmsat_plugin.measurement.engine import cached
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.model.anatomy import dissect, is_tied
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, load_whole
@@ -99,7 +99,7 @@ class SaturationLM(HFLM):
         self.arrays = arrays
         self.head_rank, self.head = head_rank, head
         self.lmsat_outcomes: list[Outcome] = []
-        self.memo: dict[Any, Any] | None = None
+        self.cache: dict[Any, Any] | None = None
         self._fitting: dict[Any, int] = {}
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -186,7 +186,7 @@ class SaturationLM(HFLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         encode = super()._encode_pair
-        return once(self.memo, ("pair", context, continuation), lambda: encode(context, continuation))
+        return cached(self.cache, ("pair", context, continuation), lambda: encode(context, continuation))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
@@ -198,11 +198,11 @@ class SaturationLM(HFLM):
         if self.device.type == "cpu":
             # There ``hf`` tries as well, and always ends up with this.
             return self.max_batch_size
-        if self.memo is None:
+        if self.cache is None:
             return super()._detect_batch_size(requests, pos)
         size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
         detect = super()._detect_batch_size
-        return once(self._fitting, (pos, size, self.max_batch_size), lambda: detect(requests, pos))
+        return cached(self._fitting, (pos, size, self.max_batch_size), lambda: detect(requests, pos))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return each string's log-likelihood in nats: ``hf``'s windows, with the loss in float32 or better.
@@ -213,7 +213,7 @@ class SaturationLM(HFLM):
         if self.backend != "causal":
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         texts = [request.args[0] for request in requests]
-        encoded = [once(self.memo, ("rolling", text), partial(self._encode, text)) for text in texts]
+        encoded = [cached(self.cache, ("rolling", text), partial(self._encode, text)) for text in texts]
         windows: list[Window] = [
             window
             for index, tokens in enumerate(encoded)

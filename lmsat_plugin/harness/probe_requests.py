@@ -88,7 +88,7 @@ def run_probe_requests(
         processes=processes,
         corpora=plugins().corpora,
         origins=plugins().origins,
-        memo=getattr(lm, "memo", None),
+        cache=getattr(lm, "cache", None),
         name=f"{_name_of(lm)} {_revision_of(lm)}",
     )
     outcomes = {

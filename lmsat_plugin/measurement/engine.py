@@ -11,7 +11,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
-from lmsat_plugin.probe import CORPUS, FORWARD, Measurement, Need, Probe, Subject, TrainingStream
+from lmsat_plugin.probe import CORPUS, FORWARD, Measurement, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.text.windows import (
     DEFAULT_WINDOW,
@@ -48,21 +48,21 @@ class Execution:
     """The registered named corpora."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """From ``probe:NAME`` to the distribution that the probe comes from."""
-    memo: dict[Any, Any] | None = None
+    cache: dict[Any, Any] | None = None
     """What the checkpoints of one tokenizer share; a series keeps it, a single measurement needs none."""
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what ``make`` makes; in a series it is made once."""
-        return once(self.memo, key, make)
+        return cached(self.cache, key, make)
 
 
-def once(memo: dict[Any, Any] | None, key: Any, make: Callable[[], Any]) -> Any:
-    """Return what ``make`` makes, made only once where there is a memo."""
-    if memo is None:
+def cached(cache: dict[Any, Any] | None, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what ``make`` makes, made only once where there is a cache."""
+    if cache is None:
         return make()
-    if key not in memo:
-        memo[key] = make()
-    return memo[key]
+    if key not in cache:
+        cache[key] = make()
+    return cache[key]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def measure_probes(
     for probe in probes.values():
         needs |= probe.needs
     embedding_rows = model.get_input_embeddings().weight.shape[0]
-    execution.once(
+    execution.cached(
         ("tokenizer", embedding_rows),
         lambda: check_tokenizer(tokenizer, embedding_rows, tokenizer.name_or_path or "the model"),
     )
@@ -127,7 +127,7 @@ def measure_probes(
     if needs & CORPUS:
         prefix = _prefix_token(tokenizer, execution.prefix_token_id)
         window = window_length(model, tokenizer, execution.max_length)
-        corpus = execution.once(
+        corpus = execution.cached(
             (corpus_settings, prefix, window, limit),
             lambda: tokenize(
                 source(),
@@ -152,10 +152,10 @@ def measure_probes(
             raise LmsatError(
                 f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"
             )
-    subject = Subject(
+    context = ProbeContext(
         model=model,
         tokenizer=tokenizer,
-        vocab_rows=min(execution.once("vocabulary", lambda: _vocabulary(tokenizer)), embedding_rows),
+        vocab_rows=min(execution.cached("vocabulary", lambda: _vocabulary(tokenizer)), embedding_rows),
         device=execution.device,
         synchronise=execution.processes.size > 1,
         layer_widths=anatomy.layer_widths if anatomy else (),
@@ -174,20 +174,20 @@ def measure_probes(
             sources=execution.corpora,
         )
         opener = _training_opener(anatomy, text, execution)
-        subject = replace(subject, open_training=opener)
+        context = replace(context, open_training=opener)
     for probe in probes.values():
-        probe.prepare(subject)
+        probe.prepare(context)
     if needs & FORWARD:
         assert corpus is not None
         assert anatomy is not None
-        _run_pass(anatomy, corpus, subject, probes, needs, execution)
+        _run_pass(anatomy, corpus, context, probes, needs, execution)
     for probe in probes.values():
         if not probe.needs & FORWARD:
-            probe.start(subject)
+            probe.start(context)
     measurements = {name: probe.finish() for name, probe in probes.items()}
-    provenance = _provenance(subject, probes, anatomy, execution)
+    provenance = _provenance(context, probes, anatomy, execution)
     for name, measurement in measurements.items():
-        provenance["probes"][name].update(measurement.facts)
+        provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
 
 
@@ -205,7 +205,7 @@ def _training_opener(
         )
 
     def open_training(tokens: int, name: str | None, least: int) -> TrainingStream:
-        text = execution.once(
+        text = execution.cached(
             (
                 "training",
                 measured.settings,
@@ -225,7 +225,7 @@ def _training_opener(
 def _run_pass(
     anatomy: Anatomy,
     corpus: TokenizedCorpus,
-    subject: Subject,
+    context: ProbeContext,
     probes: dict[str, Probe],
     needs: Need,
     execution: Execution,
@@ -237,7 +237,7 @@ def _run_pass(
     def start() -> None:
         for probe in probes.values():
             if probe.needs & FORWARD:
-                probe.start(subject)
+                probe.start(context)
 
     def on_layer(layer: int, states_ND: torch.Tensor, batch: Any) -> None:
         for probe in watching_layers:
@@ -288,17 +288,17 @@ def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:
 
 
 def _provenance(
-    subject: Subject, probes: dict[str, Probe], anatomy: Anatomy | None, execution: Execution
+    context: ProbeContext, probes: dict[str, Probe], anatomy: Anatomy | None, execution: Execution
 ) -> dict[str, Any]:
     from lmsat_plugin.version import __version__
 
-    model = subject.model
+    model = context.model
     found: dict[str, Any] = {
         "lmsat_version": __version__,
         "commit": getattr(model.config, "_commit_hash", None),
         "dtype": str(model.dtype).removeprefix("torch."),
         "tied_head": is_tied(model),
-        "vocab_rows": subject.vocab_rows,
+        "vocab_rows": context.vocab_rows,
         "vocab_rows_padded": model.get_input_embeddings().weight.shape[0],
         "probes": {
             name: {
@@ -312,8 +312,8 @@ def _provenance(
         "processes": execution.processes.size,
         "model": size_of(model),
     }
-    if subject.corpus is not None:
-        found["corpus"] = subject.corpus.provenance
+    if context.corpus is not None:
+        found["corpus"] = context.corpus.provenance
     if anatomy is not None:
         found["head_form"] = (
             "verified against the model's logits" if anatomy.head else "unknown: the model's own logits"

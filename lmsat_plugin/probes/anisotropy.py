@@ -7,7 +7,7 @@ import torch
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.spectrum import effective_rank
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
 
 _ROWS = 8192
@@ -28,12 +28,12 @@ class AnisotropyProbe(Probe[Settings]):
     name = "anisotropy"
     needs = Need.HIDDEN_STATES
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
-        widths = subject.layer_widths
+        widths = context.layer_widths
         self.last, d = len(widths) - 1, widths[-1]
         self.sums = Sums(
-            subject,
+            context,
             tokens=(),
             norms=(len(widths),),
             last_sum=(d,),

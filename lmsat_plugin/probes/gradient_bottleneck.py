@@ -10,7 +10,7 @@ import torch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.cross_entropy import tile_shape
 from lmsat_plugin.model.spectrum import triangle
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.probes.loss import stderr_of
 from lmsat_plugin.settings import Settings
 
@@ -30,10 +30,10 @@ class GradientBottleneckProbe(Probe[Settings]):
     name = "gradient_bottleneck"
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES
 
-    def prepare(self, subject: Subject) -> None:
+    def prepare(self, context: ProbeContext) -> None:
         """Make an orthonormal basis of the head's column space, shape [V, K]."""
-        assert subject.head is not None
-        self.head = subject.head
+        assert context.head is not None
+        self.head = context.head
         weight_VD = self.head.weight_VD
         triangle_KD = triangle(weight_VD)
         if not torch.isfinite(triangle_KD).all():
@@ -48,11 +48,11 @@ class GradientBottleneckProbe(Probe[Settings]):
             ]
         )
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
-        assert subject.corpus is not None
-        documents = (len(subject.corpus.documents),)
-        self.sums = Sums(subject, share=documents, tokens=documents, lost=(), total=())
+        assert context.corpus is not None
+        documents = (len(context.corpus.documents),)
+        self.sums = Sums(context, share=documents, tokens=documents, lost=(), total=())
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Keep the states until the losses come."""

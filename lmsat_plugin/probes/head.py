@@ -8,7 +8,7 @@ import torch
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.spectrum import divergence_from_uniform, effective_rank, singular_values
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 from lmsat_plugin.settings import Settings
 
 
@@ -27,9 +27,9 @@ class HeadProbe(Probe[Settings]):
     name = "head"
     needs = Need.HEAD
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Take the weight; nothing is computed yet."""
-        self.weight_VD = subject.head_weight_VD[: subject.vocab_rows]
+        self.weight_VD = context.head_weight_VD[: context.vocab_rows]
 
     def finish(self) -> Measurement:
         """Decompose the weight in float64."""

@@ -9,7 +9,7 @@ import torch
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import directions
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.tokenizer_invariant import bits_per_byte, unigram_nats, unigram_normalised_perplexity
 
@@ -46,13 +46,13 @@ class LossProbe(Probe[Settings]):
     needs = Need.TOKEN_LOSSES
     higher_is_better = directions("loss", "perplexity", "bits_per_byte", "unigram_normalised_perplexity")
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
-        assert subject.corpus is not None
-        self.corpus: TokenizedCorpus = subject.corpus
+        assert context.corpus is not None
+        self.corpus: TokenizedCorpus = context.corpus
         documents, positions = len(self.corpus.documents), self.corpus.window
         self.sums = Sums(
-            subject,
+            context,
             document_nats=(documents,),
             document_tokens=(documents,),
             position_nats=(positions,),

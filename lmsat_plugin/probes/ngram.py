@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.ngrams.dimension import NgramSettings, check_dims, measure_documents
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 
 if TYPE_CHECKING:
     from lmsat_plugin.text.windows import TokenizedCorpus
@@ -30,11 +30,11 @@ class NgramProbe(Probe[NgramSettings]):
     needs = Need.TOKENS
     settings_type = NgramSettings
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Take the tokens; nothing is counted yet. Raises `LmsatError` for dimensions above the vocabulary."""
-        assert subject.corpus is not None
-        self.corpus: TokenizedCorpus = subject.corpus
-        self.vocab_size = subject.vocab_rows
+        assert context.corpus is not None
+        self.corpus: TokenizedCorpus = context.corpus
+        self.vocab_size = context.vocab_rows
         check_dims(self.settings, self.vocab_size)
 
     def finish(self) -> Measurement:

@@ -242,8 +242,8 @@ class FactorProbe(Probe[FactorSettings]):
     needs = Need.WEIGHTS
     settings_type = FactorSettings
 
-    def start(self, subject):
-        self.rows = subject.vocab_rows
+    def start(self, context):
+        self.rows = context.vocab_rows
 
     def finish(self):
         return Measurement({"product": self.settings.factor * self.rows})

@@ -21,7 +21,7 @@ from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.model.anatomy import is_tied
 from lmsat_plugin.model.restricted_head import truncate_head
 from lmsat_plugin.model.spectrum import singular_values, triangle
-from lmsat_plugin.probe import Subject
+from lmsat_plugin.probe import ProbeContext
 from lmsat_plugin.probes.anisotropy import AnisotropyProbe
 
 
@@ -103,9 +103,9 @@ def test_effective_rank_against_lapack(architecture, tokenizer, documents):
 def anisotropy_of(batches: list[torch.Tensor]) -> float:
     """Return the anisotropy of states that come in batches."""
     width = batches[0].shape[1]
-    subject = Subject(None, None, 0, torch.device("cpu"), synchronise=False, layer_widths=(width, width))
+    context = ProbeContext(None, None, 0, torch.device("cpu"), synchronise=False, layer_widths=(width, width))
     probe = AnisotropyProbe()
-    probe.start(subject)
+    probe.start(context)
     for batch, layer in itertools.product(batches, (0, 1)):
         probe.update_hidden(layer, batch, None)
     return probe.finish().metrics["anisotropy_last"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lmsat_plugin import LmsatError, Measurement, Need, Probe, Settings, Subject, Sums, TokenBatch
+from lmsat_plugin import LmsatError, Measurement, Need, Probe, ProbeContext, Settings, Sums, TokenBatch
 
 
 class PrincipalComponentSettings(Settings):
@@ -29,13 +29,13 @@ class PrincipalComponentProbe(Probe[PrincipalComponentSettings]):
     needs = Need.HIDDEN_STATES
     settings_type = PrincipalComponentSettings
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
         shapes: dict[str, tuple[int, ...]] = {"tokens": ()}
-        for layer, width in enumerate(subject.layer_widths):
+        for layer, width in enumerate(context.layer_widths):
             shapes |= {f"sum_{layer}": (width,), f"products_{layer}": (width, width)}
-        self.layers = len(subject.layer_widths)
-        self.sums = Sums(subject, **shapes)
+        self.layers = len(context.layer_widths)
+        self.sums = Sums(context, **shapes)
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Add a batch's states of one layer."""

@@ -18,7 +18,7 @@ from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.forward import Processes, is_out_of_memory
 from lmsat_plugin.model.anatomy import position_limit
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.windows import Window
@@ -105,27 +105,27 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     needs = Need.GRADIENTS
     settings_type = GradientNoiseSettings
 
-    def prepare(self, subject: Subject) -> None:
+    def prepare(self, context: ProbeContext) -> None:
         """Draw the sequences. Raises `LmsatError` for fewer than four."""
-        assert subject.corpus is not None
-        self.subject = subject
-        tokens = min(self.settings.noise_tokens, subject.corpus.n_tokens)
+        assert context.corpus is not None
+        self.context = context
+        tokens = min(self.settings.noise_tokens, context.corpus.n_tokens)
         usual = min(_USUAL_SEQUENCE, max(1, tokens // _USUAL_SEQUENCES))
-        length = min(self.settings.noise_sequence or usual, subject.corpus.window)
-        self.length = min(length, position_limit(subject.model) or length)
-        self.sequences = self._draw(subject.corpus)
+        length = min(self.settings.noise_sequence or usual, context.corpus.window)
+        self.length = min(length, position_limit(context.model) or length)
+        self.sequences = self._draw(context.corpus)
         if len(self.sequences) < _LEAST_SEQUENCES:
             raise LmsatError(
-                f"noise_tokens={self.settings.noise_tokens} of a corpus of {subject.corpus.n_tokens} tokens are only "
+                f"noise_tokens={self.settings.noise_tokens} of a corpus of {context.corpus.n_tokens} tokens are only "
                 f"{len(self.sequences)} sequences of {self.length}, and the noise needs {_LEAST_SEQUENCES}: "
                 "set noise_sequence lower, or take more text"
             )
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
         groups = min(len(self.sequences), _MOST_GROUPS)
         self.sums = Sums(
-            subject, squares=(len(self.sequences),), sketches=(groups, SKETCH), nats=(len(self.sequences),)
+            context, squares=(len(self.sequences),), sketches=(groups, SKETCH), nats=(len(self.sequences),)
         )
 
     def _draw(self, corpus: TokenizedCorpus) -> list[Window]:
@@ -144,7 +144,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
 
     def finish(self) -> Measurement:
         """Run the backward passes. Raises `LmsatError` for want of memory, or of finite gradients."""
-        model = self.subject.model
+        model = self.context.model
         try:
             with differentiable(model) as parameters:
                 total = self._pass(parameters)
@@ -159,20 +159,20 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
 
     def _pass(self, parameters: list[Any]) -> float:
         """Add up the sequences that are this process' share; return |Σ s_i|² of all."""
-        processes = Processes.current() if self.subject.synchronise else Processes()
+        processes = Processes.current() if self.context.synchronise else Processes()
         gradients = GradientSum(parameters, self.sums.device)
         try:
             for index in range(processes.rank, len(self.sequences), processes.size):
-                loss = sequence_loss(self.subject.model, self.sequences[index], self.subject.device)
+                loss = sequence_loss(self.context.model, self.sequences[index], self.context.device)
                 squared, sketch_X = gradients.add(loss)
                 self.sums.squares[index] += squared
                 self.sums.sketches[index % len(self.sums.sketches)] += sketch_X
                 self.sums.nats[index] += loss.detach().to(self.sums.nats)
         finally:
             gradients.close()
-        return gradients.squared_norm(self.subject.synchronise)
+        return gradients.squared_norm(self.context.synchronise)
 
-    def _measurement(self, total: float, facts: dict[str, Any]) -> Measurement:
+    def _measurement(self, total: float, details: dict[str, Any]) -> Measurement:
         sums = {name: value.numpy() for name, value in self.sums.totals().items()}
         squares_K, sketches_GX, nats_K = sums["squares"], sums["sketches"], sums["nats"]
         for values_K, what in ((nats_K, "loss"), (squares_K, "gradient")):
@@ -204,18 +204,18 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
             "noise_trace_stderr": jackknife(without.trace),
             "kaplan_critical_batch_tokens": critical_batch(loss),
         }
-        facts |= {
+        details |= {
             "sequences": len(tokens_K),
             "sequence": self.length,
             "tokens": int(tokens),
             "loss": float(loss),
         }
-        facts["drowned"] = bool(found.squared_norm <= stderr or without.squared_norm.min() <= 0)
-        if facts["drowned"]:
+        details["drowned"] = bool(found.squared_norm <= stderr or without.squared_norm.min() <= 0)
+        if details["drowned"]:
             logger.warning(
                 "The noise drowns the gradient of %s: |G|² = %.3g ± %.3g on %d tokens; set noise_tokens higher for "
                 "critical_batch_tokens and gradient_norm",
-                *(self.subject.name, found.squared_norm, stderr, tokens),
+                *(self.context.name, found.squared_norm, stderr, tokens),
             )
         else:
             metrics |= {
@@ -224,8 +224,8 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
                 "gradient_norm": math.sqrt(found.squared_norm),
                 "gradient_norm_stderr": jackknife(np.sqrt(without.squared_norm)),
             }
-        return Measurement({name: float(value) for name, value in metrics.items()}, facts=facts)
+        return Measurement({name: float(value) for name, value in metrics.items()}, details=details)
 
     def _label(self, index: int) -> str:
-        assert self.subject.corpus is not None
-        return self.subject.corpus.documents[self.sequences[index].document].label
+        assert self.context.corpus is not None
+        return self.context.corpus.documents[self.sequences[index].document].label

@@ -22,7 +22,7 @@ from lmsat_plugin.model.cross_entropy import score_tokens
 from lmsat_plugin.model.low_rank import Truncation, nested_losses
 from lmsat_plugin.model.restricted_head import save_restricted_head
 from lmsat_plugin.model.spectrum import triangle
-from lmsat_plugin.probe import Measurement, Need, Probe, Subject, Sums, TokenBatch, TrainingStream
+from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
 from lmsat_plugin.probes.loss import stderr_of
 from lmsat_plugin.probes.rank_head.settings import SEARCHED, SEARCHED_SHARE, RankHeadSettings, default_rate
 from lmsat_plugin.probes.rank_head.training import HeadTrainer, LowRankHead
@@ -55,10 +55,10 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     settings_type = RankHeadSettings
 
     @torch.no_grad()
-    def prepare(self, subject: Subject) -> None:
+    def prepare(self, context: ProbeContext) -> None:
         """Decompose the head, in the metric of the training text, and train the heads."""
-        assert subject.head is not None
-        self.head = subject.head
+        assert context.head is not None
+        self.head = context.head
         width = self.head.weight_VD.shape[1]
         powers = (2**k for k in range(width.bit_length()) if 2**k <= width)
         self.ranks = tuple(sorted(self.settings.ranks or {width, *powers}))
@@ -66,7 +66,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             raise LmsatError(
                 f"ranks={self.ranks[-1]} is above the width of this head: give ranks from 1 to {width}"
             )
-        self.facts: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
         self.trained: list[LowRankHead] = []
         self.training_loss: list[list[float]] = []
         self.state: TrainingState | None = None
@@ -74,22 +74,22 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
         self.triangle_KD = triangle(self.head.weight_VD)
         self.truncations = {"truncated": Truncation.of(self.triangle_KD)}
-        stream = self._open(subject)
+        stream = self._open(context)
         if stream is not None:
-            moment_DD = second_moment(stream, width, subject.synchronise)
+            moment_DD = second_moment(stream, width, context.synchronise)
             self.truncations["weighted_truncated"] = Truncation.of(self.triangle_KD, moment_DD)
-            self.facts["training_text"] = stream.corpus.provenance
+            self.details["training_text"] = stream.corpus.provenance
         self.expanded = {
             name: truncation.expanded(self.head.weight_VD, self.head.dtype)
             for name, truncation in self.truncations.items()
         }
         if stream is not None and self.settings.train_tokens is not None:
-            self._train(subject, stream)
+            self._train(context, stream)
         if stream is not None and stream.rank == 0 and self.settings.heads is not None:
-            self._save_heads(Path(self.settings.heads), subject.name)
+            self._save_heads(Path(self.settings.heads), context.name)
 
-    def _open(self, subject: Subject) -> TrainingStream | None:
-        assert subject.open_training is not None
+    def _open(self, context: ProbeContext) -> TrainingStream | None:
+        assert context.open_training is not None
         tokens, name = self.settings.train_tokens, self.settings.train_corpus
         if self.settings.heads is not None:
             check_writable(Path(self.settings.heads))
@@ -99,27 +99,27 @@ class RankHeadProbe(Probe[RankHeadSettings]):
                     f"train_tokens={tokens} is less than one batch of {self.settings.step_tokens}: "
                     "set it higher, or batch_tokens lower"
                 )
-            return subject.open_training(tokens, name, tokens)
+            return context.open_training(tokens, name, tokens)
         width = self.head.weight_VD.shape[1]
         try:
-            return subject.open_training(_moment_tokens(width), name, 2 * width)
+            return context.open_training(_moment_tokens(width), name, 2 * width)
         except LmsatError as error:
             if name is not None:
                 raise
             logger.warning("no weighted truncated heads: %s", error)
             return None
 
-    def _train(self, subject: Subject, stream: TrainingStream) -> None:
+    def _train(self, context: ProbeContext, stream: TrainingStream) -> None:
         settings, batch = self.settings, self.settings.step_tokens
         if self.head.tied:
             logger.warning("The LM head is tied to the embeddings: the heads are trained apart from them")
-        rates = self._rates(subject, stream)
-        state = TrainingState(self._state_path(subject, stream, rates), subject.synchronise)
-        trainer = self._trainer(subject, rates)
+        rates = self._rates(context, stream)
+        state = TrainingState(self._state_path(context, stream, rates), context.synchronise)
+        trainer = self._trainer(context, rates)
         trainer.train(stream, batch, seed=settings.train_seed, state=state)
         trainer.finish()
         self.trained, self.training_loss = list(trainer.heads), trainer.losses
-        self.facts["training"] = {
+        self.details["training"] = {
             "tokens": stream.corpus.n_tokens,
             "steps": len(self.training_loss),
             "batch_tokens": batch,
@@ -128,7 +128,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         if stream.rank == 0:
             self.state = state
 
-    def _rates(self, subject: Subject, stream: TrainingStream) -> tuple[float, ...]:
+    def _rates(self, context: ProbeContext, stream: TrainingStream) -> tuple[float, ...]:
         given, width = self.settings.learning_rate, self.head.weight_VD.shape[1]
         if isinstance(given, tuple) and len(given) != len(self.ranks):
             raise LmsatError(
@@ -146,14 +146,14 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             return tuple(defaults)
         found = []
         for factor in SEARCHED:
-            trainer = self._trainer(subject, [rate * factor for rate in defaults])
+            trainer = self._trainer(context, [rate * factor for rate in defaults])
             trainer.train(stream, batch, seed=self.settings.train_seed, share=SEARCHED_SHARE)
             last = max(1, len(trainer.losses) // 4)
             found.append(np.mean(trainer.losses[-last:], axis=0))
         best = np.argmin(np.nan_to_num(found, nan=np.inf), axis=0)
         return tuple(rate * SEARCHED[index] for rate, index in zip(defaults, best, strict=True))
 
-    def _trainer(self, subject: Subject, rates: Sequence[float]) -> HeadTrainer:
+    def _trainer(self, context: ProbeContext, rates: Sequence[float]) -> HeadTrainer:
         device, dtype = self.head.weight_VD.device, self.head.dtype
         rows, width = self.head.weight_VD.shape
         if self.settings.init == "svd":
@@ -179,16 +179,16 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             lambda states_ND: states_ND.to(device, dtype) @ into_DD,
             optimizer=self.settings.optimizer,
             weight_decay=self.settings.weight_decay,
-            synchronise=subject.synchronise,
+            synchronise=context.synchronise,
         )
 
-    def _state_path(self, subject: Subject, stream: TrainingStream, rates: Sequence[float]) -> Path:
+    def _state_path(self, context: ProbeContext, stream: TrainingStream, rates: Sequence[float]) -> Path:
         """Return the file of this very training: of this model, text and settings."""
         text = stream.corpus.provenance
         made_of = [self.settings.model_dump(exclude={"heads"}), self.ranks, rates, self.settings.step_tokens]
         made_of += [text["sha256"], text["tokens"], text["window"], text["prefix_token"]]
         digest = hashlib.sha256(json.dumps(made_of).encode())
-        for name, parameter in subject.model.named_parameters():
+        for name, parameter in context.model.named_parameters():
             # Training changes nearly all of a model's weights: some of each tell models apart.
             some = parameter.detach().flatten()[:: max(1, parameter.numel() // 256)]
             digest.update(name.encode() + some.double().cpu().numpy().tobytes())
@@ -197,8 +197,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
 
     def _save_heads(self, folder: Path, name: str) -> None:
         """Write the heads that were trained, and the truncated ones in the metric of the states."""
-        start, facts = folder / safe_name(name), {"model": name}
-        trained = {**facts, "init": self.settings.init, **self.facts.get("training", {})}
+        start, details = folder / safe_name(name), {"model": name}
+        trained = {**details, "init": self.settings.init, **self.details.get("training", {})}
         for low in self.trained:
             if not low.diverged:
                 right_RD = low.right_RD.double() @ self.into_DD.T.double()
@@ -210,16 +210,16 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         )
         for rank in self.ranks:
             path = start.with_name(f"{start.name}__truncated_rank_{rank}.safetensors")
-            save_restricted_head(path, expanded_VD[:, :rank], reduce_DD[:rank], {"rank": rank, **facts})
+            save_restricted_head(path, expanded_VD[:, :rank], reduce_DD[:rank], {"rank": rank, **details})
 
-    def start(self, subject: Subject) -> None:
+    def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
-        assert subject.corpus is not None
-        documents, ranks = len(subject.corpus.documents), len(self.ranks)
+        assert context.corpus is not None
+        documents, ranks = len(context.corpus.documents), len(self.ranks)
         width = self.head.weight_VD.shape[1]
         curves = [*self.truncations, *(("trained", "trained_hits") if self.trained else ())]
         self.sums = Sums(
-            subject,
+            context,
             full=(documents,),
             tokens=(documents,),
             moment=(width, width),
@@ -284,7 +284,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         if self.state is not None:
             # Not before: a kill while the heads are measured costs no training either.
             self.state.remove()
-        return Measurement(metrics, self._arrays(sums), self.facts)
+        return Measurement(metrics, self._arrays(sums), self.details)
 
     def _arrays(self, sums: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         arrays = {
