@@ -103,7 +103,7 @@ class Series:
         if not isinstance(pretrained, str):
             # A model without weights has no device of its own.
             self.lm._device = pretrained.get_output_embeddings().weight.device
-        self.lm.cache = self._cache
+        self.lm.lmsat_cache = self._cache
         self._tokenizer = (key, self.lm.tokenizer)
 
     @property

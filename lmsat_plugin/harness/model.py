@@ -99,7 +99,7 @@ class SaturationLM(HFLM):
         self.arrays = arrays
         self.head_rank, self.head = head_rank, head
         self.lmsat_outcomes: list[Outcome] = []
-        self.cache: dict[Any, Any] | None = None
+        self.lmsat_cache: dict[Any, Any] | None = None
         self._fitting: dict[Any, int] = {}
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -186,7 +186,7 @@ class SaturationLM(HFLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         encode = super()._encode_pair
-        return cached(self.cache, ("pair", context, continuation), lambda: encode(context, continuation))
+        return cached(self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
@@ -198,7 +198,7 @@ class SaturationLM(HFLM):
         if self.device.type == "cpu":
             # There ``hf`` tries as well, and always ends up with this.
             return self.max_batch_size
-        if self.cache is None:
+        if self.lmsat_cache is None:
             return super()._detect_batch_size(requests, pos)
         size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
         detect = super()._detect_batch_size
@@ -213,7 +213,7 @@ class SaturationLM(HFLM):
         if self.backend != "causal":
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         texts = [request.args[0] for request in requests]
-        encoded = [cached(self.cache, ("rolling", text), partial(self._encode, text)) for text in texts]
+        encoded = [cached(self.lmsat_cache, ("rolling", text), partial(self._encode, text)) for text in texts]
         windows: list[Window] = [
             window
             for index, tokens in enumerate(encoded)

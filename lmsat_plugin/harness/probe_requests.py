@@ -88,7 +88,7 @@ def run_probe_requests(
         processes=processes,
         corpora=plugins().corpora,
         origins=plugins().origins,
-        cache=getattr(lm, "cache", None),
+        cache=getattr(lm, "lmsat_cache", None),
         name=f"{_name_of(lm)} {_revision_of(lm)}",
     )
     outcomes = {
