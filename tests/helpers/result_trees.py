@@ -91,7 +91,7 @@ def write_tree(
     corpus: str = CORPUS,
     seed: int = 0,
 ) -> None:
-    """Write a sweep's results: Chinchilla's loss with wobble, the geometry, and scores that leave chance at a loss.
+    """Write a sweep's results: Chinchilla's loss with noise, the geometry, and scores that leave chance at a loss.
 
     Where a model saturates, its loss and anisotropy rise from that step on.
     """
@@ -129,6 +129,16 @@ def write_tree(
             write_result(root, model.name, step, values, model.n_params, corpus)
 
 
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays beside a result file, which names them."""
+    from safetensors.numpy import save_file
+
+    data = json.loads(file.read_text("utf-8"))
+    save_file(dict(arrays), file.with_suffix(".safetensors"))
+    data["config"]["lmsat"]["arrays"] = file.with_suffix(".safetensors").name
+    file.write_text(json.dumps(data), "utf-8")
+
+
 def add_arrays(
     root: Path, layers: int = 5, width: int = 12, documents: int = 0, window: int = 0, seed: int = 0
 ) -> None:
@@ -136,8 +146,6 @@ def add_arrays(
 
     Losses are by document and by position in the context, which helps as T^-1/2.
     """
-    from safetensors.numpy import save_file
-
     rng = np.random.default_rng(seed)
     tokens_M = rng.integers(200, 2000, documents)
     unlike_M = 0.3 * rng.standard_normal(documents)
@@ -158,6 +166,4 @@ def add_arrays(
                 "loss/by_position": loss + context**-0.5 - (context**-0.5).mean(),
                 "loss/by_position_tokens": np.full(window, tokens_M.sum() // window),
             }
-        save_file(arrays, file.with_suffix(".safetensors"))
-        data["config"]["lmsat"]["arrays"] = file.with_suffix(".safetensors").name
-        file.write_text(json.dumps(data), "utf-8")
+        save_arrays(file, arrays)

@@ -6,6 +6,7 @@ Shapes: K checkpoints, R runs of K checkpoints each, B breaks that are tried, F 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -104,6 +105,12 @@ class NoiseEstimator:
         """
         variances_F = self._variances_BF[noise.break_R[0]]
         return np.sqrt(variances_F[0] / np.interp(phi_X, self._phis_F, variances_F))
+
+
+@lru_cache(maxsize=4)
+def noise_estimator(log_steps: tuple[float, ...]) -> NoiseEstimator:
+    """Return the estimator for checkpoints at some ln(step), cached, since the models of a series share their steps."""
+    return NoiseEstimator(np.array(log_steps))
 
 
 def _residual_maker(log_steps_K: np.ndarray, at: int) -> np.ndarray:

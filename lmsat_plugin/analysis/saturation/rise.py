@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmsat_plugin.analysis.saturation.checkpoint_noise import NoiseEstimator, without_outliers
+from lmsat_plugin.analysis.saturation.checkpoint_noise import noise_estimator, without_outliers
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import Simulation, p_value
 
@@ -94,7 +94,7 @@ def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulatio
     from scipy.optimize import isotonic_regression
 
     repetitions, rng = simulation.repetitions, simulation.rng
-    stretches, estimator = Stretches.of(len(values_K)), NoiseEstimator(log_steps_K)
+    stretches, estimator = Stretches.of(len(values_K)), noise_estimator(tuple(log_steps_K))
     ones_K, size = np.ones(len(values_K)), len(values_K)
     noise = estimator.estimate(values_K[None])
     # Equal values, as of an accuracy on few questions, would have no noise.

@@ -1,0 +1,201 @@
+"""Verdicts of saturation: on published numbers, and on simulated runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from places import PUBLISHED, PYTHIA_EVALS, PYTHIA_LOSSES
+from result_trees import save_arrays, write_result
+from training_runs import RUNS, STEPS, falling, healthy, noise_of, results_of, table_of
+
+from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.analysis.saturation.rise import Stretches
+from lmsat_plugin.results import Results, load_results
+
+published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not here")
+
+
+@pytest.fixture(scope="module")
+def pythia_evals() -> pd.DataFrame:
+    return load_results(PYTHIA_EVALS)
+
+
+@published
+def test_published_losses_of_pythia():
+    found = {one.model: one for one in find_saturation(pd.read_csv(PYTHIA_LOSSES))}
+    verdicts = {model: one.verdict for model, one in found.items()}
+    assert {verdicts[f"pythia-{size}"] for size in ("31m", "70m", "160m")} == {"saturates"}
+    assert verdicts["pythia-410m"] == "improving"
+    assert verdicts["pythia-14m"] == "plateaus"
+    assert (
+        "between steps 65,000 and 105,000 it was up to 0.108 nats (2.5 %) worse, and came back"
+        in found["pythia-14m"].reason
+    )
+    assert {verdicts[f"pythia-{size}"] for size in ("1b", "1.4b", "2.8b", "6.9b", "12b")} == {"unclear"}
+    for model, rise in (("31m", 70_000), ("31m", 75_000), ("70m", 65_000), ("160m", 90_000)):
+        one = found[f"pythia-{model}"]
+        assert one.onset_low <= rise <= one.onset_high
+        assert one.onset_high - one.onset_low <= 40_000
+    assert found["pythia-160m"].best_step == 75_000
+    assert found["pythia-160m"].best_tokens == 75_000 * 2_097_152
+    assert found["pythia-160m"].onset_tokens == found["pythia-160m"].onset_step * 2_097_152
+    assert found["pythia-160m"].late_minus_middle.size > 0 > found["pythia-410m"].late_minus_middle.size
+
+
+@published
+@pytest.mark.parametrize("metric", ["ppl", "acc"])
+def test_published_scores_of_pythia(pythia_evals, metric):
+    found = find_saturation(pythia_evals, "lambada_openai", metric)
+    verdicts = {one.model.rpartition("-")[2]: one for one in found}
+    assert verdicts["70m"].verdict == verdicts["160m"].verdict == "saturates"
+    assert verdicts["410m"].verdict == "improving"
+    assert verdicts["160m"].best_step == 63_000
+    assert verdicts["160m"].sampling == "standard errors"
+    assert verdicts["160m"].min_step == 3000
+
+
+@published
+@pytest.mark.parametrize("task", ["wsc", "logiqa", "arc_challenge"])
+def test_published_scores_at_chance_say_nothing(pythia_evals, task):
+    found = find_saturation(pythia_evals, task, "acc")
+    assert {one.verdict for one in found} == {"unclear"}
+    assert all("checkpoints are clearly better than chance" in one.reason for one in found)
+
+
+def test_healthy_runs_are_seldom_called_saturating():
+    rng = np.random.default_rng(0)
+    table = pd.concat(table_of(healthy(rng), model=index) for index in range(RUNS))
+    found = find_saturation(table, repetitions=500)
+    rate = np.mean([one.verdict == "saturates" for one in found])
+    print(f"healthy runs called saturating: {rate:.3f} of {RUNS}")
+    assert rate <= 0.05 + 2 * (0.05 * 0.95 / RUNS) ** 0.5
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_risen_runs_are_found(known):
+    rng = np.random.default_rng(1)
+    runs = []
+    for index in range(RUNS):
+        values = healthy(rng)
+        late = rng.integers(5, 11)
+        stretches = Stretches.of(28 - late, 5)
+        best = np.append(*stretches.means(values[None, :-late])).min()
+        values[-late:] = best + 0.01 * (3 + noise_of(rng, late))
+        runs.append(table_of(values, model=index, **({"stderr": 0.01} if known else {})))
+    found = find_saturation(pd.concat(runs), repetitions=500)
+    rate = np.mean([one.verdict == "saturates" for one in found])
+    print(f"risen runs found, standard errors {'known' if known else 'unknown'}: {rate:.3f} of {RUNS}")
+    assert rate >= 0.9 - 2 * (0.09 / RUNS) ** 0.5
+
+
+def test_bumps_and_single_checkpoints_do_not_saturate():
+    rng = np.random.default_rng(2)
+    plain = np.maximum(falling(rng), 3.2 + 0.01 * rng.standard_normal(28))
+    bump, spike, last = plain.copy(), plain.copy(), plain.copy()
+    bump[12:18] += 0.15
+    spike[20] += 0.5
+    last[-1] += 0.5
+    table = pd.concat(
+        table_of(values, model=name)
+        for name, values in (("plain", plain), ("bump", bump), ("spike", spike), ("last", last))
+    )
+    found = {one.model: one for one in find_saturation(table)}
+    assert all(one.verdict in ("improving", "plateaus") for one in found.values())
+    assert "came back" in found["bump"].reason
+    assert found["spike"].outlying_steps == [int(STEPS[20])]
+    assert found["last"].outlying_steps == [int(STEPS[-1])]
+    assert found["last"].final == last[-1]
+
+
+def test_a_rise_is_found_with_its_onset():
+    rng = np.random.default_rng(3)
+    for place in (10, 14, 20):
+        values = falling(rng)
+        values[place:] += 0.2
+        (one,) = find_saturation(table_of(values))
+        assert one.verdict == "saturates"
+        assert one.onset_low <= STEPS[place] <= one.onset_high
+        assert one.onset_step in STEPS[place - 1 : place + 2]
+
+
+def test_the_verdict_needs_checkpoints_and_text():
+    rng = np.random.default_rng(5)
+    (few,) = find_saturation(table_of(falling(rng, 7), STEPS[:7]))
+    assert (few.verdict, few.p_value, few.onset_step) == ("unclear", None, None)
+    assert few.reason.startswith("7 checkpoints")
+    noisy = 3 + 0.3 * rng.standard_normal(28)
+    (one,) = find_saturation(table_of(noisy))
+    assert one.verdict == "unclear"
+    (flat,) = find_saturation(table_of(np.append([5.0, 4.0], np.full(26, 3.0))))
+    assert flat.verdict == "plateaus"
+
+
+def test_standard_errors_have_a_say():
+    """A rise that the checkpoints show clearly, and questions that are too few to be sure of it."""
+    rng = np.random.default_rng(6)
+    values = 0.8 - 0.2 * (falling(rng, scale=0.003) - 3)
+    values[18:] -= 0.03
+    sure, unsure = (find_saturation(results_of(values, stderr=error))[0] for error in (0.003, 0.06))
+    assert (sure.verdict, unsure.verdict) == ("saturates", "unclear")
+    assert sure.drop_p_value < 0.05 < unsure.drop_p_value
+
+
+def test_documents_pair(tmp_path):
+    """Documents differ far more than checkpoints do: paired, a small rise is sure; unpaired it is not."""
+    rng = np.random.default_rng(7)
+    tokens = rng.integers(200, 2000, 40).astype(float)
+    means = rng.normal(3, 0.5, 40)
+    rise = np.concatenate([np.linspace(0.5, 0, 12), np.zeros(6), np.full(10, 0.02)])
+    nats = (means + rise[:, None] + rng.normal(0, 0.01, (28, 40))) * tokens
+
+    def save(index: int, tokens: np.ndarray) -> None:
+        arrays = {"loss/by_document": nats[index], "loss/by_document_tokens": tokens}
+        save_arrays(files[index], arrays)
+
+    losses = nats.sum(1) / tokens.sum()
+    files = [
+        write_result(tmp_path, "m", int(step), {"lmsat_loss": {"loss": (loss, 0.08)}})
+        for step, loss in zip(STEPS, losses, strict=True)
+    ]
+    for index in range(28):
+        save(index, tokens)
+    results = Results.read(tmp_path)
+    (paired,) = find_saturation(results)
+    (unpaired,) = find_saturation(results.table)
+    assert (paired.verdict, paired.sampling) == ("saturates", "documents")
+    assert (unpaired.verdict, unpaired.sampling) == ("unclear", "standard errors")
+    save(3, tokens + 1)
+    assert find_saturation(results)[0].sampling == "standard errors"
+
+
+def test_each_corpus_has_its_own_geometry(tmp_path):
+    """The geometry that was measured on the other corpus is not shown, that of the weights alone with both."""
+    rng = np.random.default_rng(18)
+    jumps = {"a": 8, "b": 16}
+    for corpus, jump in jumps.items():
+        for index, (step, loss) in enumerate(zip(STEPS, falling(rng), strict=True)):
+            geometry = {"anisotropy_last": 0.2 + 0.6 * (index >= jump)}
+            values = {"lmsat_loss": {"loss": loss}, "lmsat_anisotropy": geometry}
+            if corpus == "a":
+                values["lmsat_head"] = {"singular_entropy": 0.5 + abs(index - 12) / 100}
+            write_result(tmp_path, "m", int(step), values, corpus=corpus)
+    found = {one.corpus: one.geometry for one in find_saturation(Results.read(tmp_path))}
+    for corpus, jump in jumps.items():
+        assert found[corpus].anisotropy_jump_step == STEPS[jump]
+        assert found[corpus].entropy_turn_step == STEPS[12]
+
+
+def test_the_same_again_whatever_the_order():
+    rng = np.random.default_rng(14)
+    table = table_of(falling(rng))
+    shuffled = table.sample(frac=1, random_state=0)
+    assert find_saturation(table) == find_saturation(shuffled)
+
+
+def test_rows_without_numbers_are_left_out(caplog):
+    values = falling(np.random.default_rng(17))
+    values[4] = np.nan
+    (one,) = find_saturation(table_of(values))
+    assert one.n_checkpoints == 27
+    assert "1 of 28 rows are left out, the first of them row 5" in caplog.text

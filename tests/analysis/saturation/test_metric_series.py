@@ -1,0 +1,42 @@
+"""Series of a metric: which one is meant, what tells series apart, and how values are compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from training_runs import falling, results_of
+
+from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.analysis.saturation import series_of
+from lmsat_plugin.errors import LmsatError
+
+
+def test_the_default_metric_and_others():
+    rng = np.random.default_rng(12)
+    loss = results_of(falling(rng), task="lmsat_loss", metric="loss", higher=False)
+    both = pd.concat([loss, results_of(falling(rng) / 10)])
+    assert find_saturation(both)[0].task == "lmsat_loss"
+    assert find_saturation(both, "piqa")[0].metric == "acc"
+    assert series_of(results_of(falling(rng) / 10))[0].higher_is_better
+    two = pd.concat([results_of(falling(rng) / 10), results_of(falling(rng) / 10, task="sciq")])
+    with pytest.raises(LmsatError, match="piqa acc, sciq acc"):
+        find_saturation(two)
+    with pytest.raises(LmsatError, match="not known whether higher is better for lmsat_head stable_rank"):
+        find_saturation(
+            results_of(falling(rng), task="lmsat_head", metric="stable_rank", higher=None),
+            "lmsat_head",
+            "stable_rank",
+        )
+
+
+def test_series_are_told_apart_and_perplexities_compared_by_ratio():
+    rng = np.random.default_rng(13)
+    tables = [
+        results_of(np.exp(falling(rng)), metric="word_perplexity", higher=False, num_fewshot=shots)
+        for shots in (0, 5)
+    ]
+    found = find_saturation(pd.concat(tables))
+    assert [one.num_fewshot for one in found] == [0, 5]
+    assert found[0].series.losses_K == pytest.approx(np.log(tables[0].value))
+    assert "% of perplexity" in found[0].reason
