@@ -43,21 +43,21 @@ def make_series(folder: Path, count: int) -> None:
 
 def make_quiz(folder: Path) -> None:
     """Write the tests' multiple-choice task, with more questions."""
-    path = Path(__file__).parent.parent / "tests" / "quiz.py"
+    path = Path(__file__).parent.parent / "tests" / "helpers" / "quiz.py"
     runpy.run_path(str(path))["write_quiz"](folder, train=20, test=50)
 
 
 def at_each_checkpoint(look: Callable[[], Any]) -> list[Any]:
     """Return a list that a sweep in this process fills with what ``look`` returns after each checkpoint."""
-    from lmsat_plugin.sweeps import progress, run
+    from lmsat_plugin.sweeps import local, progress_display
 
     found: list[Any] = []
 
-    class Looking(progress.Progress):
+    class Looking(progress_display.ProgressDisplay):
         def end(self, *args: Any, **kwargs: Any) -> None:
             found.append(look())
 
-    run.Progress = Looking  # type: ignore[misc]
+    local.ProgressDisplay = Looking  # type: ignore[misc]
     return found
 
 
@@ -104,11 +104,11 @@ def values(folder: Path) -> dict[tuple[str, str, str], float]:
 
 def beyond_the_model(folder: Path) -> list[float]:
     """Sweep in this process; return each checkpoint's seconds on neither loading nor forward passes."""
-    from lmsat_plugin.harness import checkpoint_evaluator as series
+    from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
     from lmsat_plugin.harness.model import SaturationLM
     from lmsat_plugin.measurement import forward
-    from lmsat_plugin.sweeps import run
     from lmsat_plugin.sweeps.config import load_config
+    from lmsat_plugin.sweeps.local import run_sweep
 
     inside = 0.0
 
@@ -125,11 +125,11 @@ def beyond_the_model(folder: Path) -> list[float]:
 
         setattr(owner, name, wrapper)
 
-    timed(series.Series, "load")
+    timed(CheckpointEvaluator, "load")
     timed(forward.ForwardPass, "_run_batch")
     timed(SaturationLM, "_model_call")
     marks = at_each_checkpoint(lambda: (time.perf_counter(), inside))
-    run.run_sweep(load_config(folder / "sweep.yaml", {"output": folder / "again"}))
+    run_sweep(load_config(folder / "sweep.yaml", {"output": folder / "again"}))
     return [(after[0] - before[0]) - (after[1] - before[1]) for before, after in pairwise(marks)]
 
 

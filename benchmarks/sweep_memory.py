@@ -23,7 +23,7 @@ def resident() -> int:
 def states(folder: Path, count: int) -> list[tuple[int, int, int]]:
     """Sweep; return memory, open files and threads after each checkpoint."""
     from lmsat_plugin.sweeps.config import load_config
-    from lmsat_plugin.sweeps.run import run_sweep
+    from lmsat_plugin.sweeps.local import run_sweep
 
     common.silence()
     found = at_each_checkpoint(

@@ -1,23 +1,25 @@
-"""Measure a model while transformers' Trainer trains it."""
+"""The callback that measures a model while transformers' Trainer trains it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
-import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
-from transformers import ProcessorMixin, Trainer, TrainerCallback
+from transformers import ProcessorMixin, TrainerCallback
+from transformers.trainer_callback import CallbackHandler
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
 from lmsat_plugin.measuring import make_probes, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pandas as pd
     from transformers import (
@@ -38,10 +40,10 @@ _OF_THE_CORPUS = ("seed", "text_field", "max_length", "prefix_token_id")
 class SaturationCallback(TrainerCallback):
     """Measure the Trainer's model at step 0, after every ``every`` steps, and at the end.
 
-    The values are logged as the Trainer's own are: they are in ``trainer.state.log_history`` and wherever
-    ``report_to`` says, named as in a sweep (``lmsat_loss/loss``). They are those that measuring the saved checkpoint
-    would give. The training is the same, to the bit, as without the callback. With several processes, all measure
-    together. A measurement that fails is a warning, and the training goes on.
+    The values are logged like the Trainer's own: they are in ``trainer.state.log_history`` and in the trackers that
+    ``report_to`` names, under the names of a sweep (``lmsat_loss/loss``). They equal those of the saved checkpoint.
+    The training is the same, to the bit, as without the callback. With several processes, all measure together.
+    A measurement that fails is a warning, and the training goes on.
 
     Attributes:
         history: One dictionary for each measurement: ``step``, ``tokens`` (where
@@ -66,7 +68,7 @@ class SaturationCallback(TrainerCallback):
             probes: Names of probes, or instances.
             every: Steps of the optimizer from one measurement to the next.
             corpus: ``sample``, a path, a named corpus, or the documents themselves.
-            tokenizer: A tokenizer or where it is; by default the Trainer's ``processing_class``.
+            tokenizer: A tokenizer, its folder or its name; by default the Trainer's ``processing_class``.
             max_tokens: Tokens to measure; None takes the whole corpus.
             batch_size: Windows a batch, or ``auto``.
             at_start: Measure at step 0.
@@ -75,7 +77,7 @@ class SaturationCallback(TrainerCallback):
                 of `lmsat_plugin.measure`.
 
         Raises:
-            LmsatError: For a number of steps that is none, an unknown probe, or an unknown setting.
+            LmsatError: For a wrong number of steps, an unknown probe, or an unknown setting.
         """
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise LmsatError(f"every={every!r} is not a number of steps: give a whole number, at least 1")
@@ -148,18 +150,16 @@ class SaturationCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: torch.nn.Module,
-        processing_class: Any = None,
-        **_: Any,
+        **kwargs: Any,
     ) -> None:
         step = state.global_step
         if step == self._last_step:
             return
         self._last_step = step
-        tokenizer = self.tokenizer or processing_class
+        tokenizer = self.tokenizer or kwargs.get("processing_class")
         if isinstance(tokenizer, ProcessorMixin):
             tokenizer = tokenizer.tokenizer
-        model = extract_model_from_parallel(model, keep_torch_compile=False)
+        model = extract_model_from_parallel(kwargs["model"], keep_torch_compile=False)
         try:
             with _undisturbed(model):
                 outcome = measure(model, tokenizer=tokenizer, **self.arguments)
@@ -172,29 +172,58 @@ class SaturationCallback(TrainerCallback):
         counted = args.include_num_input_tokens_seen not in (False, "no")
         tokens = int(state.num_input_tokens_seen) if counted else None
         self.history.append({"step": step, "tokens": tokens, "metrics": metrics})
+        # From here on, what `Trainer.log` does.
+        logs = dict(metrics)
+        if state.epoch is not None:
+            logs["epoch"] = state.epoch
+        if tokens is not None:
+            logs["num_input_tokens_seen"] = tokens
+        state.log_history.append({**logs, "step": step})
+        handler = self._handler(kwargs["model"], kwargs.get("optimizer"))
+        if handler is None:
+            _warn_once(
+                "the metrics are in the Trainer's log_history only: add the callback with Trainer.add_callback"
+            )
+            return
         # Logging takes back the flag by which the Trainer's own log of this step is due.
         due = control.should_log
-        trainer = _calling_trainer()
-        if trainer is not None:
-            trainer.log(dict(metrics))
-        else:
-            state.log_history.append({**metrics, "epoch": state.epoch, "step": step})
+        handler.on_log(args, state, control, logs)
         control.should_log = due
 
+    def _handler(self, model: torch.nn.Module, optimizer: Any) -> CallbackHandler | None:
+        """Return what calls the callbacks, the integrations among them, of the Trainer with this model and optimizer.
 
-def _calling_trainer() -> Trainer | None:
-    """Return the Trainer that calls the callback.
+        One callback may be that of several Trainers.
+        """
+        of_trainer = (handler for handler in _HANDLERS if self in handler.callbacks)
+        return next((h for h in of_trainer if h.model is model and h.optimizer is optimizer), None)
 
-    It alone knows all that ``report_to`` names, and tells its callbacks neither itself nor them; when a callback
-    sees a log, both the history and the trackers have it already, without what the callback would add.
+
+_HANDLERS: weakref.WeakSet[CallbackHandler] = weakref.WeakSet()
+"""Of the Trainers that have a `SaturationCallback`."""
+
+
+def _remember_handler(add_callback: Callable[..., None]) -> Callable[..., None]:
+    """Return `CallbackHandler.add_callback` such that it enters the handler of a `SaturationCallback` in `_HANDLERS`.
+
+    Only the handler reaches what ``report_to`` names, and transformers passes callbacks neither it nor the Trainer.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, Trainer):
-            return caller
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
+
+    @functools.wraps(add_callback)
+    def add(handler: CallbackHandler, callback: Any) -> None:
+        add_callback(handler, callback)
+        if isinstance(handler.callbacks[-1], SaturationCallback):
+            _HANDLERS.add(handler)
+
+    return add
+
+
+CallbackHandler.add_callback = _remember_handler(CallbackHandler.add_callback)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from lmsat_plugin.sweeps.runner import Summary
+    from lmsat_plugin.sweeps.summary import Summary
 
 _HELD_OUT_EVERY = 8
 
@@ -66,7 +66,7 @@ class Demonstration:
         Under ``output``: the held-out corpus, the questions' task, the checkpoints, and the results.
         """
         from lmsat_plugin.sweeps.config import load_config
-        from lmsat_plugin.sweeps.run import run_sweep
+        from lmsat_plugin.sweeps.local import run_sweep
         from lmsat_plugin.yaml_files import SHIPPED
 
         corpus = output / "held_out.jsonl"

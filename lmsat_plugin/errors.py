@@ -1,18 +1,23 @@
-"""The one exception of lmsat, and how a command shows it: a sentence, not a traceback."""
+"""The one exception of lmsat, and how commands show it: as a sentence, not a traceback."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
+_previous_hook: Callable[..., Any] | None = None
+"""What `sys.excepthook` was before it was wrapped."""
+
+
 class LmsatError(Exception):
-    """Something the user can mend. The message says what, which value, and what to do next."""
+    """Something the user can mend. The message says what is wrong, which value, and what to do next."""
 
 
 def first_sentence(error: BaseException) -> str:
@@ -36,18 +41,20 @@ def print_error(error: LmsatError) -> None:
 def sentence_for_lm_eval_command() -> None:
     """Make ``lm_eval`` print an uncaught `LmsatError` as one sentence; the exit code stays 1.
 
-    Nothing is changed in a notebook or in somebody else's program, where a traceback is what one wants.
+    `sys.excepthook` is wrapped once, however often this is called. Nothing is changed in a notebook or in somebody
+    else's program, where a traceback is what one wants.
     """
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     module = getattr(spec, "name", "") or ""
     if not module.startswith("lm_eval") and Path(sys.argv[0]).stem not in ("lm_eval", "lm-eval"):
         return
-    previous = sys.excepthook
+    global _previous_hook
+    if _previous_hook is None:
+        _previous_hook, sys.excepthook = sys.excepthook, _show
 
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, LmsatError) and not wants_traceback():
-            print_error(error)
-        else:
-            previous(kind, error, trace)
 
-    sys.excepthook = show
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, LmsatError) and not wants_traceback():
+        print_error(error)
+    else:
+        (_previous_hook or sys.__excepthook__)(kind, error, trace)

@@ -1,7 +1,8 @@
-"""Files that are whole or not there, under names that are safe."""
+"""Files that are whole or absent, and safe names for files and folders."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -15,12 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PART = ".part"
-"""How a file ends that is being written; one that is left was cut off by a kill."""
+"""The ending of a file that is being written; one that is left was cut off by a kill."""
+_LONGEST_NAME = 100
 
 
 def safe_name(name: str) -> str:
     """Return a name for a file from a name from outside: no separators, no ``..``, nothing a shell reads."""
     return re.sub(r"[^A-Za-z0-9._-]+", "__", name).strip(".") or "_"
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a folder for a model or a revision: readable, safe, and another for another name."""
+    safe = safe_name(name)
+    # The name can be read back from its folder's, so that no other name has this folder.
+    if safe.replace("__", "/") == name and len(safe) <= _LONGEST_NAME:
+        return safe
+    return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def check_writable(folder: Path) -> None:

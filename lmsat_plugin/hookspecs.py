@@ -1,4 +1,4 @@
-"""What a plugin may add to lmsat. Each hook takes one dataclass, so that it can grow without breaking anyone.
+"""The hooks of a plugin. Each takes one dataclass, so that it can grow without breaking a plugin.
 
 A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named in the entry-point group
 ``lmsat``; a folder ``tasks`` beside its package's ``__init__.py`` is searched by lm-eval.
@@ -49,7 +49,7 @@ class CorpusRegistry:
     sources: dict[str, CorpusSource] = field(default_factory=dict)
 
     def add(self, name: str, source: CorpusSource) -> None:
-        """Register a corpus: a callable from settings to documents. Raises ValueError for a taken name."""
+        """Register a corpus: a function from settings to documents. Raises ValueError for a taken name."""
         if name in self.sources:
             raise ValueError(f"a corpus named '{name}' is registered already ({self.sources[name]})")
         self.sources[name] = source
@@ -63,10 +63,11 @@ class ReportFigure:
     """The stem of its files."""
     title: str
     source: str
-    """Paper and figure; empty for our own."""
+    """The paper and its figure that this one follows; may be empty."""
     alt: str
     """One sentence for those who cannot see it, with the numbers that matter."""
     draw: Callable[[], Figure]
+    """Draws it, with matplotlib."""
 
 
 @dataclass
@@ -74,7 +75,7 @@ class FigureRegistry:
     """Where the figures of a report are registered."""
 
     results: pd.DataFrame
-    """The report's results, as `lmsat_plugin.load_results` returns them, on one corpus."""
+    """The report's results on its one corpus, with the columns of `lmsat_plugin.load_results`."""
     figures: list[ReportFigure] = field(default_factory=list)
 
     def add(self, figure: ReportFigure) -> None:
@@ -82,17 +83,19 @@ class FigureRegistry:
         self.figures.append(figure)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointMeasured:
-    """One checkpoint with its measurements, by probe, and where they come from."""
+    """One checkpoint's measurements on one corpus."""
 
     model: str
     revision: str
     measurements: Mapping[str, Measurement]
+    """By probe."""
     provenance: Mapping[str, Any]
+    """What the result file notes of them under ``config.lmsat``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointEvaluated:
     """One checkpoint's results, as soon as its result file is written."""
 
@@ -112,10 +115,12 @@ class CheckpointEvaluated:
 
 @dataclass(frozen=True)
 class SweepFinished:
-    """A sweep that has ended: its output folder, and the trackers that its configuration asks for."""
+    """A sweep that has ended."""
 
     output: Path
+    """Its output folder."""
     trackers: Mapping[str, Mapping[str, Any]]
+    """The trackers that its configuration asks for, with their settings."""
 
 
 @hookspec

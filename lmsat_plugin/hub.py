@@ -1,4 +1,4 @@
-"""What the Hub holds, what of it lies in the user's own cache, and the Hub's refusals in one sentence."""
+"""What the Hub holds, what of it is in the user's own cache, and the Hub's refusals as one sentence each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.sweeps.weights import weight_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,20 +90,13 @@ def file_sizes(repository: str, commit: str, revision: str | None = None) -> dic
         return {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
-def cached_snapshot(repository: str, commit: str, names: Iterable[str] | None = None) -> Path | None:
-    """Return the folder of the user's cache that holds these files of a commit; None if it does not.
-
-    Without ``names``, for where the Hub cannot be asked for them, it has to hold a configuration and whole weights.
-    """
+def cached_snapshot(repository: str, commit: str, names: Iterable[str]) -> Path | None:
+    """Return the folder of the user's cache that holds these files of a commit; None if it does not."""
     folder = _cache(repository) / "snapshots" / commit
-    if names is None:
-        names = ["config.json"]
-        try:
-            weight_paths(folder)
-        except LmsatError:
-            return None
-    found = (try_to_load_from_cache(repository, name, revision=commit) for name in names)
-    return folder if all(isinstance(path, str) for path in found) else None
+    if not folder.is_dir():
+        return None
+    paths = (try_to_load_from_cache(repository, name, revision=commit) for name in names)
+    return folder if all(isinstance(path, str) for path in paths) else None
 
 
 def _cached_refs(repository: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The plugin manager. The built-in probes and corpora register through it like anyone's."""
+"""Find the plugins and call their hooks. The built-in probes and corpora are registered in the same way."""
 
 from __future__ import annotations
 
@@ -81,73 +81,123 @@ class BuiltIn:
 
 
 @dataclass
-class Plugins:
-    """What was found: the manager, the registries, each name's origin, and what failed with its reason."""
+class Registered:
+    """The probes and corpora that are registered."""
 
-    manager: pluggy.PluginManager
     probes: dict[str, type[Probe]] = field(default_factory=dict)
     corpora: dict[str, CorpusSource] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     """From ``probe:NAME`` or ``corpus:NAME`` to the distribution or module it comes from."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """From a plugin's name to why it is not used."""
+
+
+class Plugins:
+    """The plugins that were found, what they register, and which of them are not used.
+
+    Probes import torch: they, and the corpora, are registered when they are first asked for.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self.manager = manager
+        self._registered = Registered()
+        self._waiting: list[tuple[object, str, str]] = []
+        """Plugins, their names and origins, that have not been asked for their probes and corpora yet."""
+        self._failures: dict[str, str] = {}
 
     def register(self, plugin: object, name: str, origin: str) -> None:
-        """Use a plugin: check its hooks, take its probes and corpora. All or nothing; a failure is recorded."""
+        """Use a plugin, with all of its hooks or none: one that fails is left out, and the reason recorded."""
         if (other := self.manager.get_name(plugin)) is not None:
             self.skip(name, f"it is the same plugin as '{other}'")
             return
-        probes, corpora = ProbeRegistry(dict(self.probes)), CorpusRegistry(dict(self.corpora))
         try:
             self.manager.register(plugin, name=name)
             self.manager.check_pending()
-            calls = self.manager.subset_hook_caller("lmsat_register_probes", self._others(plugin))
-            calls(registry=probes)
-            calls = self.manager.subset_hook_caller("lmsat_register_corpora", self._others(plugin))
-            calls(registry=corpora)
         except Exception as error:
-            if self.manager.is_registered(plugin):
-                self.manager.unregister(plugin)
-            # Of pluggy's complaints the last line has the reason.
-            pluggys = isinstance(error, pluggy.PluginValidationError)
-            self.skip(name, str(error).splitlines()[-1] if pluggys else first_sentence(error))
-            return
-        self.origins.update({f"probe:{key}": origin for key in probes.probes.keys() - self.probes.keys()})
-        self.origins.update({f"corpus:{key}": origin for key in corpora.sources.keys() - self.corpora.keys()})
-        self.probes, self.corpora = probes.probes, corpora.sources
+            self._drop(plugin, name, error)
+        else:
+            self._waiting.append((plugin, name, origin))
+
+    @property
+    def registered(self) -> Registered:
+        """What all plugins have registered."""
+        while self._waiting:
+            plugin, name, origin = self._waiting.pop(0)
+            before = self._registered
+            probes, corpora = ProbeRegistry(dict(before.probes)), CorpusRegistry(dict(before.corpora))
+            try:
+                self._call(plugin, "lmsat_register_probes", registry=probes)
+                self._call(plugin, "lmsat_register_corpora", registry=corpora)
+            except Exception as error:
+                self._drop(plugin, name, error)
+                continue
+            new = [f"probe:{key}" for key in probes.probes.keys() - before.probes.keys()]
+            new += [f"corpus:{key}" for key in corpora.sources.keys() - before.corpora.keys()]
+            origins = {**before.origins, **dict.fromkeys(new, origin)}
+            self._registered = Registered(probes.probes, corpora.sources, origins)
+        return self._registered
+
+    @property
+    def probes(self) -> dict[str, type[Probe]]:
+        """The probes, by name."""
+        return self.registered.probes
+
+    @property
+    def corpora(self) -> dict[str, CorpusSource]:
+        """The named corpora."""
+        return self.registered.corpora
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """From ``probe:NAME`` or ``corpus:NAME`` to the distribution or module it comes from."""
+        return self.registered.origins
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """From a plugin's name to why it is not used."""
+        _ = self.registered
+        return self._failures
 
     def figures(self, results: pd.DataFrame) -> list[ReportFigure]:
         """Return the plugins' figures of a report's results; those of a plugin that fails are left out."""
-        found: list[ReportFigure] = []
+        figures: list[ReportFigure] = []
         for name, plugin in self.manager.list_name_plugin():
             registry = FigureRegistry(results)
             try:
-                call = self.manager.subset_hook_caller("lmsat_register_figures", self._others(plugin))
-                call(registry=registry)
+                self._call(plugin, "lmsat_register_figures", registry=registry)
             except Exception as error:
                 reason = first_sentence(error)
                 logger.warning("plugin '%s' failed in lmsat_register_figures: %s", name, reason)
             else:
-                found += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
-        return found
+                figures += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
+        return figures
 
     def tell(self, event: CheckpointMeasured | CheckpointEvaluated | SweepFinished) -> None:
         """Call the event's hook in each plugin; one that fails loses neither the result nor the others."""
         hook = _EVENTS[type(event)]
-        subject = event.output if isinstance(event, SweepFinished) else event.model
+        about = event.output if isinstance(event, SweepFinished) else event.model
         for name, plugin in self.manager.list_name_plugin():
-            call = self.manager.subset_hook_caller(hook, self._others(plugin))
             try:
-                call(event=event)
+                self._call(plugin, hook, event=event)
             except Exception as error:
-                logger.warning(
-                    "plugin '%s' failed in %s of %s: %s", name, hook, subject, first_sentence(error)
-                )
+                reason = first_sentence(error)
+                logger.warning("plugin '%s' failed in %s of %s: %s", name, hook, about, reason)
 
     def skip(self, name: str, reason: str) -> None:
-        """Leave a plugin out, and say so."""
-        self.failures[name] = reason
+        """Record that a plugin is not used, with a warning."""
+        self._failures[name] = reason
         logger.warning("plugin '%s' is not used: %s", name, reason)
+
+    def _drop(self, plugin: object, name: str, error: Exception) -> None:
+        """Leave out a plugin that has failed."""
+        if self.manager.is_registered(plugin):
+            self.manager.unregister(plugin)
+        # The last line of pluggy's complaints has the reason.
+        by_pluggy = isinstance(error, pluggy.PluginValidationError)
+        self.skip(name, str(error).splitlines()[-1] if by_pluggy else first_sentence(error))
+
+    def _call(self, plugin: object, hook: str, **arguments: Any) -> None:
+        """Call a hook of one plugin."""
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        self.manager.subset_hook_caller(hook, others)(**arguments)
 
     def check_trackers(self, trackers: Mapping[str, Mapping[str, Any]]) -> None:
         """Check the trackers that a sweep asks for before it begins.
@@ -170,9 +220,6 @@ class Plugins:
                 raise LmsatError(
                     f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name"
                 )
-
-    def _others(self, plugin: object) -> list[object]:
-        return [other for other in self.manager.get_plugins() if other is not plugin]
 
     def probe(self, name: str) -> type[Probe]:
         """Return a probe by name. Raises `LmsatError` for an unknown one."""
@@ -200,29 +247,29 @@ def _guarded(plugin: str, figure: ReportFigure) -> Callable[[], Figure]:
 
 
 def load() -> Plugins:
-    """Return a new manager with the built-ins and all installed plugins; a plugin that fails is skipped.
+    """Return a new manager with the built-ins and all installed plugins; one that does not import is left out.
 
     ``LMSAT_PLUGINS=0`` leaves the installed ones out.
     """
     manager = pluggy.PluginManager("lmsat")
     manager.add_hookspecs(hookspecs)
-    found = Plugins(manager)
-    found.register(BuiltIn(), "lmsat", "built in")
+    loaded = Plugins(manager)
+    loaded.register(BuiltIn(), "lmsat", "built in")
     for tracker in TRACKERS:
-        found.register(tracker(), f"lmsat.{tracker.name}", "built in")
+        loaded.register(tracker(), f"lmsat.{tracker.name}", "built in")
     if os.environ.get("LMSAT_PLUGINS") != "0":
         for entry in entry_points(group="lmsat"):
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             try:
                 plugin = entry.load()
             except (Exception, SystemExit) as error:
-                found.skip(entry.name, f"{entry.value} does not import ({first_sentence(error)})")
+                loaded.skip(entry.name, f"{entry.value} does not import ({first_sentence(error)})")
             else:
-                found.register(plugin, entry.name, origin)
-    return found
+                loaded.register(plugin, entry.name, origin)
+    return loaded
 
 
 @functools.cache
 def plugins() -> Plugins:
-    """Return this process' plugins, loaded once."""
+    """Return the plugins of this process, which are loaded once."""
     return load()

@@ -1,4 +1,4 @@
-"""Settings that come from outside: checked, and named in one sentence where they are wrong."""
+"""Check settings that come from outside, and name a wrong one in a sentence."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
-    """Return validated settings. Raises `LmsatError` that names the key, the value and what is wrong."""
+    """Return checked settings. Raises `LmsatError` that names the key, the value and what is wrong."""
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
+        # Without a key, it is the settings together that are wrong.
+        key = str(first["loc"][0]) if first["loc"] else None
+        if key is not None and first["type"] == "extra_forbidden":
             raise unknown_setting(key, kind.model_fields) from None
+        wrong = values if key is None else {key: first["input"]}
+        stated = ", ".join(f"{name}={value}" for name, value in wrong.items()) or f"{kind.__name__}()"
         reason = first["msg"].removeprefix("Value error, ")
-        raise LmsatError(f"{key}={first['input']} is not right ({reason}): correct it") from None
+        raise LmsatError(f"{stated} is not right ({reason}): correct it") from None
 
 
 def parse_own(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:

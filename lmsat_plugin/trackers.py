@@ -1,6 +1,6 @@
-"""Where a sweep's numbers can be watched as they come: trackio, Weights & Biases, TensorBoard.
+"""Log a sweep's results to trackio, Weights & Biases or TensorBoard while it runs.
 
-Each is a plugin like anyone's. It acts where the sweep's configuration names it, and imports its package only then.
+Each tracker is a plugin. It acts where the sweep's configuration names it, and imports its package only then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import safe_name
+from lmsat_plugin.files import folder_name, safe_name
 from lmsat_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -89,19 +89,19 @@ class Trackio(Tracker):
         return inspect.signature(self.imported().init).parameters.keys() - {"name", "resume"}
 
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
-        """Begin or continue the run. trackio ends the one that was open, hence there is never a second."""
+        """Begin or continue the run. trackio ends the run that was open, so there is never a second."""
         self.runs.clear()
         given = {"project": _project(event), **settings}
         with contextlib.redirect_stdout(sys.stderr):
             return self.imported().init(**given, name=event.model, resume="allow")
 
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
-        """Log metrics; the dashboard has a choice of the axis."""
+        """Log metrics; the dashboard lets one choose the axis."""
         tokens = {} if event.tokens is None else {"tokens": event.tokens}
         run.log({"revision": event.revision, **tokens, **metrics}, step=event.step)
 
     def finish(self, run: Any) -> None:
-        """Write what is left. (After ``run.finish()`` trackio would finish it, and say so, once more at exit.)"""
+        """Write what is left. (After ``run.finish()`` trackio would finish the run again at exit, with a message.)"""
         with contextlib.redirect_stdout(sys.stderr):
             self.imported().finish()
 
@@ -121,7 +121,7 @@ class Wandb(Tracker):
         # Runs that are open already, of other models or of the user's program, stay open.
         how = {"name": event.model, "id": identity, "resume": "allow", "reinit": "create_new"}
         run = self.imported().init(**{"project": _project(event), **settings}, **how)
-        # wandb's own step may not go back. Where a checkpoint has no step, the last one's is not its.
+        # wandb's own step may not go back, and a checkpoint without a step would get the previous one's.
         axis = "tokens" if event.step is None and event.tokens is not None else "step"
         run.define_metric("*", step_metric=axis, step_sync=False)
         return run
@@ -129,8 +129,8 @@ class Wandb(Tracker):
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
         """Log metrics, with step and tokens as values among them, either of which can be the axis."""
         axes = {"step": event.step, "tokens": event.tokens}
-        given = {key: value for key, value in axes.items() if value is not None}
-        run.log({"revision": event.revision, **given, **metrics})
+        known = {key: value for key, value in axes.items() if value is not None}
+        run.log({"revision": event.revision, **known, **metrics})
 
     def finish(self, run: Any) -> None:
         """Send what is left."""
@@ -150,14 +150,14 @@ class TensorBoard(Tracker):
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Open another event file in the model's folder, which TensorBoard reads as one run."""
         folder = Path(settings.get("log_dir", event.output / "tensorboard"))
-        return self.imported().SummaryWriter(str(folder / safe_name(event.model)))
+        return self.imported().SummaryWriter(str(folder / folder_name(event.model)))
 
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
         """Write metrics to the file."""
         axes = {"by_step": event.step, "by_tokens": event.tokens}
-        given = {f"/{axis}": position for axis, position in axes.items() if position is not None}
+        known = {f"/{axis}": position for axis, position in axes.items() if position is not None}
         for metric, value in metrics.items():
-            for axis, position in (given or {"": 0}).items():
+            for axis, position in (known or {"": 0}).items():
                 run.add_scalar(metric + axis, value, global_step=position)
         run.flush()
 

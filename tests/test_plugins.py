@@ -112,8 +112,9 @@ def test_lmsat_register_probes_adds_a_probe_and_its_origin():
 
 def test_lmsat_register_figures_adds_figures_and_a_failing_plugin_costs_no_other(caplog):
     def lmsat_register_figures(registry):
-        registry.add(ReportFigure("mine", "Mine", "", f"{len(registry.results)} values.", lambda: "drawn"))
-        registry.add(ReportFigure("broken", "Broken", "", "", lambda: 1 / 0))
+        alt = f"{len(registry.results)} values."
+        registry.add(ReportFigure(name="mine", title="Mine", source="", alt=alt, draw=lambda: "drawn"))
+        registry.add(ReportFigure(name="broken", title="Broken", source="", alt="", draw=lambda: 1 / 0))
 
     def raises(registry):
         raise RuntimeError("no figure today")
@@ -298,11 +299,22 @@ def test_example_in_many_batches(installed, checkpoint, monkeypatch, centred):
 
 def evaluated(output: Path) -> CheckpointEvaluated:
     metrics = {"lmsat_loss/loss": 2.5, "gsm8k/exact_match,strict-match": 0.25}
-    return CheckpointEvaluated("model", "step8", 8, None, metrics, output / "results.json", output, {})
+    return CheckpointEvaluated(
+        model="model",
+        revision="step8",
+        step=8,
+        tokens=None,
+        metrics=metrics,
+        path=output / "results.json",
+        output=output,
+        trackers={},
+    )
 
 
 EVENTS = {
-    "lmsat_checkpoint_measured": CheckpointMeasured("model", "main", {}, {}),
+    "lmsat_checkpoint_measured": CheckpointMeasured(
+        model="model", revision="main", measurements={}, provenance={}
+    ),
     "lmsat_checkpoint_evaluated": evaluated(Path("output")),
     "lmsat_sweep_finished": SweepFinished(Path("output"), {}),
 }

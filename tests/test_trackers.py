@@ -44,7 +44,12 @@ for tracker in TRACKERS:
 for model, step, tokens in checkpoints:
     metrics = {"lmsat_loss/loss": 1 / (step or 1), "lmsat_loss/loss_stderr": float("nan")}
     path = output / "results.json"
-    found.tell(CheckpointEvaluated(model, f"step{step}", step, tokens, metrics, path, output, trackers))
+    found.tell(
+        CheckpointEvaluated(
+            model=model, revision=f"step{step}", step=step, tokens=tokens,
+            metrics=metrics, path=path, output=output, trackers=trackers,
+        )
+    )
 found.tell(SweepFinished(output, trackers))
 """
 
@@ -80,7 +85,16 @@ def test_tensorboard_has_each_metric_by_step_and_by_tokens(tmp_path):
 
 
 def evaluated(output: Path, trackers: dict, metrics: dict) -> CheckpointEvaluated:
-    return CheckpointEvaluated("lab/one", "main", 1, None, metrics, output / "file", output, trackers)
+    return CheckpointEvaluated(
+        model="lab/one",
+        revision="main",
+        step=1,
+        tokens=None,
+        metrics=metrics,
+        path=output / "file",
+        output=output,
+        trackers=trackers,
+    )
 
 
 def test_tensorboard_writes_where_it_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""``lmsat sweep``: every checkpoint on every task, however often it is interrupted."""
+"""``lmsat sweep``: measure every checkpoint on every task, and go on after an interruption."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.sweeps.run import Options
-    from lmsat_plugin.sweeps.runner import Summary
+    from lmsat_plugin.sweeps.options import Options
+    from lmsat_plugin.sweeps.summary import Summary
 
 _EXECUTORS = ("local", "processes", "slurm")
 
 
 class SweepCommand(Command):
-    """Measure a series of checkpoints as a YAML file says; what is measured already is not measured again.
+    """Measure a series of checkpoints as a YAML file says. Results that are there already are not measured again.
 
     lmsat sweep configs/folder.yaml --dry-run
     lmsat sweep configs/pythia.yaml max_tokens=20000 output=results/pythia
@@ -37,13 +37,15 @@ class SweepCommand(Command):
     """
 
     name = "sweep"
-    help = "measure a series of checkpoints, and go on where it was interrupted"
+    help = "measure a series of checkpoints; go on after an interruption"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the configuration and how to run it."""
         parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to measure: see configs/")
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="take precedence over the file")
-        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+        parser.add_argument(
+            "overrides", nargs="*", metavar="KEY=VALUE", help="settings that replace those of the file"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
         parser.add_argument(
             "--executor", choices=_EXECUTORS, help="where to run (default: the file's, or local)"
         )
@@ -52,8 +54,8 @@ class SweepCommand(Command):
             "--shard", type=_fraction, metavar="I/N", help="only part I of N of the checkpoints"
         )
         parser.add_argument("--only", type=_checkpoint, metavar="MODEL@REVISION", help="only this checkpoint")
-        parser.add_argument("--force", action="store_true", help="measure again what is done")
-        parser.add_argument("--retry-failed", action="store_true", help="try again what has failed")
+        parser.add_argument("--force", action="store_true", help="measure again what is measured already")
+        parser.add_argument("--retry-failed", action="store_true", help="measure again what has failed")
         parser.add_argument(
             "--watch",
             nargs="?",
@@ -62,17 +64,17 @@ class SweepCommand(Command):
             metavar="SECONDS",
             help="measure checkpoints as they appear, looking every 30 seconds, until Ctrl-C",
         )
-        parser.add_argument("--wait", action="store_true", help="with slurm: stay until the jobs are through")
+        parser.add_argument("--wait", action="store_true", help="with slurm: wait until the jobs have ended")
         parser.add_argument("--worker", help=argparse.SUPPRESS)
         parser.add_argument("--run", dest="run_name", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Run it."""
+        """Run the sweep, or one worker's part of it."""
         import lmsat_autoload
 
         lmsat_autoload.install()
         from lmsat_plugin.sweeps.config import load_config
-        from lmsat_plugin.sweeps.run import Options, run_sweep
+        from lmsat_plugin.sweeps.options import Options
 
         given = {"executor": args.executor, "workers": args.workers}
         overrides = {
@@ -89,64 +91,70 @@ class SweepCommand(Command):
             watch=args.watch,
         )
         if args.watch is not None and args.watch <= 0:
-            raise LmsatError(f"--watch {args.watch} is no number of seconds: give more than 0")
+            raise LmsatError(f"--watch {args.watch} is not a number of seconds: give more than 0")
         if args.watch is not None and config.executor != "local":
             raise LmsatError(
                 f"--watch does not go with the executor {config.executor}: leave one of them out"
             )
         if args.dry_run:
-            return _show_plan(config, options)
+            _show_plan(config, options)
+            return 0
         try:
-            if args.worker is not None or config.executor == "local":
-                if args.worker is not None:
-                    options = replace(options, wait=False, prefix=f"worker {args.worker} ")
-                summary = run_sweep(config, options)
-            else:
-                from lmsat_plugin.sweeps.processes import run_processes
-                from lmsat_plugin.sweeps.slurm import run_slurm
-
-                again = [*_again(args), "--run", options.run]
-                if config.executor == "processes":
-                    summary = run_processes(config, options, again)
-                else:
-                    summary = run_slurm(config, options, again, wait=args.wait)
+            summary = _execute(config, options, args)
         except KeyboardInterrupt:
-            if args.worker is not None:
-                return 130
-            print(
-                f"lmsat: interrupted; what is measured is kept in {config.output}. "
-                f"Go on with: {shlex.join(['lmsat', *sys.argv[1:]])}",
-                file=sys.stderr,
-            )
+            if args.worker is None:
+                print(
+                    f"lmsat: interrupted; what is measured is kept in {config.output}. "
+                    f"Go on with: {shlex.join(['lmsat', *sys.argv[1:]])}",
+                    file=sys.stderr,
+                )
             return 130
-        # Of several processes the first speaks.
+        # Only the first of several processes reports.
         silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
         return 0 if silent else _report(config, summary)
+
+
+def _execute(config: SweepConfig, options: Options, args: argparse.Namespace) -> Summary:
+    """Run the sweep here, in several processes, or on Slurm."""
+    if args.worker is not None or config.executor == "local":
+        from lmsat_plugin.sweeps.local import run_sweep
+
+        if args.worker is not None:
+            options = replace(options, wait=False, prefix=f"worker {args.worker} ")
+        return run_sweep(config, options)
+    worker = [*_worker_arguments(args), "--run", options.run]
+    if config.executor == "processes":
+        from lmsat_plugin.sweeps.processes import run_processes
+
+        return run_processes(config, options, worker)
+    from lmsat_plugin.sweeps.slurm import run_slurm
+
+    return run_slurm(config, options, worker, wait=args.wait)
 
 
 def _parse(overrides: list[str]) -> dict[str, Any]:
     from lmsat_plugin.sweeps.config import ALIASES
 
-    found = {}
+    settings = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise LmsatError(
-                f"'{text}' is not KEY=VALUE: give an option of the file, such as max_tokens=20000"
+                f"'{text}' is not KEY=VALUE: give a setting of the file, such as max_tokens=20000"
             )
         key = ALIASES.get(key, key)
         try:
-            found[key] = yaml.safe_load(value)
+            settings[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            # Names of files may hold what YAML takes for its own.
-            found[key] = value
-    return found
+            # A file's name may hold characters with a meaning in YAML.
+            settings[key] = value
+    return settings
 
 
 def _fraction(text: str) -> tuple[int, int]:
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-        raise argparse.ArgumentTypeError(f"{text} is no part I/N: give for example 1/4 to 4/4")
+        raise argparse.ArgumentTypeError(f"{text} is not a part I/N: give for example 1/4 to 4/4")
     return int(first), int(second)
 
 
@@ -157,8 +165,8 @@ def _checkpoint(text: str) -> tuple[str, str]:
     return model, revision
 
 
-def _again(args: argparse.Namespace) -> list[str]:
-    """Return the arguments with which a worker runs the same sweep."""
+def _worker_arguments(args: argparse.Namespace) -> list[str]:
+    """Return the arguments with which a worker runs its part of this sweep."""
     return [
         *("sweep", str(args.config), *args.overrides, "--executor", "local"),
         *(("--force",) if args.force else ()),
@@ -168,15 +176,17 @@ def _again(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _show_plan(config: SweepConfig, options: Options) -> int:
+def _show_plan(config: SweepConfig, options: Options) -> None:
+    from lmsat_plugin.sweeps.dry_run import count_work
+    from lmsat_plugin.sweeps.jobs import choose_jobs
+    from lmsat_plugin.sweeps.local import make_downloads
     from lmsat_plugin.sweeps.plan import Plan
-    from lmsat_plugin.sweeps.run import chosen, make_downloads, survey
     from lmsat_plugin.sweeps.store import Store
 
     plan = Plan(config)
     store = Store(config.output)
-    jobs = chosen(plan.jobs, options)
-    states = survey(plan, store, make_downloads(config, store), jobs)
+    jobs = choose_jobs(plan.jobs, options)
+    work = count_work(plan, store, make_downloads(config, store), jobs)
     print_table(
         "Tasks",
         ("task", "corpus", "tokens", "shots"),
@@ -185,7 +195,7 @@ def _show_plan(config: SweepConfig, options: Options) -> int:
                 unit.task,
                 batch.corpus.corpus if unit.reads_corpus else "",
                 (batch.corpus.max_tokens or "all") if unit.reads_corpus else "",
-                "" if unit.num_fewshot is None else unit.num_fewshot,
+                unit.num_fewshot,
             )
             for batch in plan.batches
             for unit in batch.units
@@ -195,15 +205,17 @@ def _show_plan(config: SweepConfig, options: Options) -> int:
         f"Results in {config.output}",
         ("model", "checkpoints", "results", "done", "failed", "to do", "GB to download"),
         [
-            (m, s.checkpoints, s.results, s.done, s.failed, s.todo, round(s.download_bytes / 1e9, 2))
-            for m, s in states.items()
+            (
+                *(model, count.checkpoints, count.results, count.done, count.failed, count.todo),
+                round(count.download_bytes / 1e9, 2),
+            )
+            for model, count in work.items()
         ],
     )
-    return 0
 
 
 def _report(config: SweepConfig, summary: Summary) -> int:
-    """Print what became of the sweep; return the exit code."""
+    """Print how many checkpoints are measured, left and failed. Return the exit code."""
     parts = [f"{summary.measured} measured", f"{summary.done_before} done before"]
     if summary.elsewhere:
         parts.append(f"{summary.elsewhere} left")

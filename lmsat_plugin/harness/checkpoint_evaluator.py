@@ -1,38 +1,28 @@
-"""A series of checkpoints through lm-eval: one model whose weights change, and tasks that they share."""
+"""Evaluate one checkpoint after another through lm-eval, with one model whose weights change."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import logging
-import sys
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import huggingface_hub.utils
-import lm_eval.api.model
-import lm_eval.api.task
-import lm_eval.models.huggingface
-import transformers
-from lm_eval import evaluator, simple_evaluate
+from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
-from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
-from lm_eval.utils import handle_non_serializable, hash_string
-from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
 from lmsat_plugin.model.head_only import load_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
 
     from lmsat_plugin.harness.shared_tasks import SharedTasks
 
@@ -40,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Series:
-    """One model after another, each evaluated as ``lm_eval --model lmsat`` would.
+class CheckpointEvaluator:
+    """One checkpoint after another, each evaluated as ``lm_eval --model lmsat`` would.
 
     Args:
         model_args: Arguments of ``--model lmsat``, the same for all checkpoints.
@@ -64,9 +54,9 @@ class Series:
         commit: str | None = None,
         head_only: bool = False,
     ) -> None:
-        """Load a checkpoint: its weights alone, where the model of the one before takes them.
+        """Load a checkpoint: its weights alone, where the previous checkpoint's model takes them.
 
-        ``head_only`` loads the LM head and nothing else, for tasks that look at no more.
+        ``head_only`` loads the LM head and nothing else, for tasks that need no more.
 
         Raises:
             LmsatError: For a checkpoint that cannot be read, is incomplete, or has another vocabulary.
@@ -88,7 +78,7 @@ class Series:
             config._commit_hash = commit
 
     def _make(self, folder: Path, key: str, pretrained: Any) -> None:
-        """Make a model anew, once the one before has given its memory back."""
+        """Make a model anew, once the previous one has given its memory back."""
         self.lm = None
         clear_torch_cache()
         if key != self._tokenizer[0]:
@@ -125,8 +115,19 @@ class Series:
         """What identifies the tokenizer of the checkpoint that is loaded."""
         return self._tokenizer[0]
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the last evaluation, named ``probe/array``."""
+        assert self.lm is not None
+        return {name: array for outcome in self.lm.lmsat_outcomes for name, array in outcome.arrays.items()}
+
     def evaluate(
-        self, tasks: SharedTasks, names: Sequence[str], num_fewshot: int | None, model_args: dict[str, Any]
+        self,
+        tasks: SharedTasks,
+        names: Sequence[str],
+        *,
+        num_fewshot: int | None,
+        model_args: dict[str, Any],
     ) -> dict[str, Any] | None:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 
@@ -141,7 +142,7 @@ class Series:
         while True:
             tracker = EvaluationTracker()
             try:
-                with _cached_environment():
+                with cached_environment():
                     results = simple_evaluate(
                         model=self.lm,
                         model_args=model_args,
@@ -157,10 +158,7 @@ class Series:
                     raise
                 self._halve_batch(error)
             clear_torch_cache()
-        if results is None:
-            return None
-        tracker.general_config_tracker.log_end_time()
-        return _as_written_by_lm_eval(results, tracker, model_args)
+        return None if results is None else as_written_by_lm_eval(results, tracker, model_args)
 
     def _halve_batch(self, error: BaseException) -> None:
         lm = self.lm
@@ -178,68 +176,3 @@ class Series:
         else:
             lm.batch_size_per_gpu = size // 2
         logger.warning("Out of memory: again with a batch of %d", size // 2)
-
-
-def _as_written_by_lm_eval(
-    results: dict[str, Any], tracker: EvaluationTracker, model_args: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what ``lm_eval --model lmsat`` writes, as plain JSON values, ``samples`` among them if kept."""
-    general = tracker.general_config_tracker
-    general.model_source = results["config"]["model"] = "lmsat"
-    for config in results.get("configs", {}).values():
-        if isinstance(config.get("metadata"), dict):
-            config["metadata"] = {**config["metadata"], **model_args}
-    hashes = {
-        task: hash_string("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples))
-        for task, samples in (results.get("samples") or {}).items()
-    }
-    results.update({"task_hashes": hashes, **asdict(general)})
-    return json.loads(json.dumps(results, default=handle_non_serializable, ensure_ascii=False))
-
-
-@contextmanager
-def _cached_environment() -> Iterator[None]:
-    """Let lm-eval ask for its environment once a process: it starts several programs for it each time."""
-    before = evaluator.add_env_info, evaluator.get_git_commit_hash
-    evaluator.add_env_info = lambda results: results.update(_environment())
-    evaluator.get_git_commit_hash = _git_hash
-    try:
-        yield
-    finally:
-        evaluator.add_env_info, evaluator.get_git_commit_hash = before
-
-
-@functools.cache
-def _environment() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    add_env_info(found)
-    return found
-
-
-@functools.cache
-def _git_hash() -> str | None:
-    # Outside a repository git would complain on the terminal.
-    here = Path.cwd()
-    return (
-        get_git_commit_hash() if any((folder / ".git").exists() for folder in (here, *here.parents)) else None
-    )
-
-
-class _PassingBar(tqdm):
-    """A bar that shows only what takes a while, only on a terminal, and goes when it is done."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        disable = kwargs.pop("disable", False) or not sys.stderr.isatty()
-        super().__init__(*args, **{"leave": False, "delay": 5, **kwargs, "disable": disable})
-
-
-def quiet() -> None:
-    """Silence lm-eval, transformers, datasets and huggingface_hub, for commands that show their own progress."""
-    for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
-        module.tqdm = _PassingBar
-    huggingface_hub.utils.disable_progress_bars()
-    datasets.disable_progress_bars()
-    for name in ("lm_eval", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()

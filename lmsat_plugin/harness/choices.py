@@ -1,4 +1,4 @@
-"""Continuous metrics of multiple-choice tasks, which move before the accuracy does (Du et al. 2024).
+"""Continuous metrics of multiple-choice tasks, which improve before the accuracy does (Du et al. 2024).
 
 Shapes: C options of a document.
 """
@@ -31,7 +31,7 @@ def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, 
     taken as one; a guess over C options with one right scores 1 − 1/C (Du et al. 2024).
     ``logprob_margin`` = max_{i∈R} log p_i − max_{i∉R} log p_i, in nats: above 0 where lm-eval's ``acc`` is 1.
     NaN where no option is right, which lm-eval counts as wrong, or none is wrong.
-    ``chance`` = |R| / C: what a guess hits, which says nothing of the model.
+    ``chance`` = |R| / C, the chance accuracy: it depends on the document alone.
     """
     logprobs_C = np.asarray(logprobs_C, dtype=np.float64)
     is_right_C = np.zeros(len(logprobs_C), dtype=bool)
@@ -51,10 +51,10 @@ def choice_metrics(logprobs_C: np.ndarray, right: Collection[int]) -> dict[str, 
 
 
 def add_choice_metrics(task: Task) -> None:
-    """Make a multiple-choice task measure `choice_metrics` besides its own metrics; what it has stays as it is.
+    """Make a multiple-choice task measure `choice_metrics` besides its own metrics, which stay as they are.
 
-    Their means and standard errors are over documents, as those of ``acc``. Tasks of another kind, or with
-    results of their own making, which may hold the right options elsewhere, are left alone.
+    Means and standard errors are over documents, as those of ``acc``. Tasks of another kind are left alone, and
+    those with their own ``process_results``, which may define the right options in another way.
     """
     if not isinstance(task, ConfigurableTask) or task.OUTPUT_TYPE != "multiple_choice":
         return

@@ -1,4 +1,4 @@
-"""How an lm-eval model answers probe requests: all tasks on one corpus in one forward pass."""
+"""Answer lm-eval's probe requests: all tasks on one corpus in one forward pass."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ logger = logging.getLogger(__name__)
 _LM_EVAL_METADATA = {"version", "config_source"}
 
 
-@dataclass(frozen=True)
+Text = tuple[CorpusSettings, int | None]
+"""What one pass runs over: a corpus, and the number of its documents that lm-eval's ``--limit`` leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
-    """What a task asks of a model."""
+    """What a task asks of a model: a probe with its settings, on a corpus."""
 
     probe: str
     probe_settings: Settings
@@ -53,8 +57,17 @@ def run_probe_requests(
 ) -> list[dict[str, float]]:
     """Answer the requests of all tasks: one dict of metrics each, the same on every process.
 
-    ``known_arguments`` are the model's own arguments, which lm-eval merges into the metadata; None if the
-    model does not know them. Arrays and provenance are left on the model, as ``lm.lmsat_outcomes``.
+    Arrays and provenance are left on the model, as ``lm.lmsat_outcomes``.
+
+    Args:
+        lm: The model, with a loaded decoder.
+        requests: One of each task.
+        known_arguments: The model's own arguments, which lm-eval merges into the metadata; None if it does not know
+            them.
+
+    Raises:
+        LmsatError: For another kind of model, an unknown setting, two settings of one probe on one corpus, and
+            for what cannot be measured.
     """
     if lm.backend != "causal" or not isinstance(getattr(lm, "model", None), PreTrainedModel):
         raise LmsatError(
@@ -63,20 +76,7 @@ def run_probe_requests(
     asked: list[ProbeRequest] = [request.args[1] for request in requests]
     for request in asked:
         check_metadata(request.metadata, known_arguments)
-    groups: dict[tuple[CorpusSettings, int | None], dict[str, Probe]] = {}
-    keys = {}
-    # A probe of weights alone goes along with any corpus: it comes last.
-    for index in sorted(range(len(asked)), key=lambda i: not plugins().probe(asked[i].probe).needs & CORPUS):
-        request, kind = asked[index], plugins().probe(asked[index].probe)
-        keys[index] = (request.corpus_settings, request.limit)
-        if groups and not kind.needs & CORPUS:
-            keys[index] = next(iter(groups))
-        made = groups.setdefault(keys[index], {}).setdefault(request.probe, kind(request.probe_settings))
-        if made.settings != request.probe_settings:
-            raise LmsatError(
-                f"two tasks ask for the probe '{request.probe}' on one corpus with different settings: "
-                "run them one after the other"
-            )
+    passes, own_pass = _sort_into_passes(asked)
     processes = Processes() if _is_tensor_parallel(lm) else Processes.current()
     execution = Execution(
         device=lm.device,
@@ -92,13 +92,39 @@ def run_probe_requests(
         name=f"{_name_of(lm)} {_revision_of(lm)}",
     )
     outcomes = {
-        key: measure_probes(lm.model, lm.tokenizer, probes, key[0], execution, limit=key[1])
-        for key, probes in groups.items()
+        text: measure_probes(lm.model, lm.tokenizer, probes, text[0], execution, limit=text[1])
+        for text, probes in passes.items()
     }
+    for request, of_task, text in zip(requests, asked, own_pass, strict=True):
+        # Readers find a task's notes and arrays by it.
+        outcomes[text].provenance.setdefault("tasks", {})[request.task_name] = of_task.probe
     lm.lmsat_outcomes = list(outcomes.values())
     if processes.rank == 0:
         _finish(lm, lm.lmsat_outcomes)
-    return [outcomes[keys[index]].measurements[request.probe].metrics for index, request in enumerate(asked)]
+    return [
+        outcomes[text].measurements[request.probe].metrics
+        for request, text in zip(asked, own_pass, strict=True)
+    ]
+
+
+def _sort_into_passes(asked: Sequence[ProbeRequest]) -> tuple[dict[Text, dict[str, Probe]], list[Text]]:
+    """Return the probes of each pass by its text, and the text of each request."""
+    passes: dict[Text, dict[str, Probe]] = {}
+    own_pass: dict[int, Text] = {}
+    # A probe of weights alone goes along with any corpus: it comes last.
+    for index in sorted(range(len(asked)), key=lambda i: not plugins().probe(asked[i].probe).needs & CORPUS):
+        request, kind = asked[index], plugins().probe(asked[index].probe)
+        text = (request.corpus_settings, request.limit)
+        if passes and not kind.needs & CORPUS:
+            text = next(iter(passes))
+        probe = passes.setdefault(text, {}).setdefault(request.probe, kind(request.probe_settings))
+        if probe.settings != request.probe_settings:
+            raise LmsatError(
+                f"two tasks ask for the probe '{request.probe}' on one corpus with different settings: "
+                "run them one after the other"
+            )
+        own_pass[index] = text
+    return passes, [own_pass[index] for index in range(len(asked))]
 
 
 def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
@@ -106,13 +132,20 @@ def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
     name, revision = _name_of(lm), _revision_of(lm)
     folder = getattr(lm, "arrays", None)
     for outcome in outcomes:
-        # The measurement is made: neither a full disk nor a plugin may cost it.
+        # The measurement is made: neither a full disk nor a failing plugin may lose it.
         if folder is not None and outcome.arrays:
             try:
                 outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
             except LmsatError as error:
                 logger.error("The arrays are lost: %s", error)
-        plugins().tell(CheckpointMeasured(name, revision, outcome.measurements, outcome.provenance))
+        plugins().tell(
+            CheckpointMeasured(
+                model=name,
+                revision=revision,
+                measurements=outcome.measurements,
+                provenance=outcome.provenance,
+            )
+        )
 
 
 def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Path:
@@ -134,7 +167,7 @@ def provenance_of(lm: Any) -> dict[str, Any]:
 
 
 def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
-    """Raise `LmsatError` for a key that is nobody's: neither lm-eval's, nor the model's, nor ours."""
+    """Raise `LmsatError` for a key that neither lm-eval nor the model nor a probe knows."""
     settings = {*CorpusSettings.model_fields, *FILES}
     for probe in plugins().probes.values():
         settings |= probe.settings_type.model_fields.keys()

@@ -1,15 +1,17 @@
-"""Tasks that many checkpoints share: their objects, few-shot contexts and requests are made once."""
+"""Tasks that many checkpoints share: their objects, few-shot contexts and requests are built once."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.tasks
 from lm_eval.api.group import Group
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import TaskIndex
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
 
 import lmsat_autoload
 from lmsat_plugin.errors import LmsatError, first_sentence
@@ -31,27 +33,40 @@ class TaskError(LmsatError):
 class SharedTasks(TaskManager):
     """A task manager that gives the same Task objects each time, with their requests kept.
 
-    Multiple-choice tasks measure `choices.choice_metrics` too. That is no part of what identifies a task: results
-    without them stand.
+    Multiple-choice tasks measure `choices.choice_metrics` too. These do not identify a task: results without them
+    stay valid.
 
-    lm-eval's own tasks take seconds to index: they are only looked at for a name that is not found elsewhere.
-
-    Raises:
-        LmsatError: For a task that is not there; `TaskError` for one that cannot be loaded.
+    Args:
+        wanted: Names, globs, tags and YAML files of tasks.
+        include_path: The user's folders of tasks.
+        metadata: What ``lm_eval --metadata`` would be.
     """
 
     def __init__(self, wanted: Sequence[str], include_path: Sequence[str], metadata: dict[str, Any]) -> None:
         folders = [*lmsat_autoload.task_folders(), *include_path]
         super().__init__(include_defaults=False, include_path=folders, metadata=metadata)
         if not all(self._matches(name) for name in wanted):
-            super().__init__(include_path=folders, metadata=metadata)
+            self._add_lm_evals()
             for name in wanted:
                 self._matches(name)
-        self._made: dict[str, Any] = {}
+        self._loaded: dict[str, Any] = {}
+
+    def _add_lm_evals(self) -> None:
+        """Add lm-eval's own tasks, of which those with a name that is known already are left out."""
+        self._index = {**_lm_eval_index(), **self._index}
+        kinds: dict[Kind, list[str]] = defaultdict(list)
+        for name, entry in sorted(self._index.items()):
+            kinds[entry.kind].append(name)
+        self._all_tasks = sorted(self._index)
+        self._all_subtasks = sorted(kinds[Kind.TASK] + kinds[Kind.PY_TASK])
+        self._all_groups, self._all_tags = kinds[Kind.GROUP], kinds[Kind.TAG]
 
     def resolve(self, wanted: Sequence[str]) -> list[str]:
-        """Return the names of tasks and groups that names, globs, tags and YAML files stand for, each once."""
-        found: dict[str, None] = {}
+        """Return the names of tasks and groups that names, globs, tags and YAML files stand for, each once.
+
+        Raises `LmsatError` for a task that is not there.
+        """
+        names: dict[str, None] = {}
         for name in wanted:
             matches = self._matches(name)
             if not matches:
@@ -62,8 +77,8 @@ class SharedTasks(TaskManager):
                 )
             for match in matches:
                 tagged = self.task_index[match].tags if match in self.all_tags else (match,)
-                found.update(dict.fromkeys(sorted(tagged)))
-        return list(found)
+                names.update(dict.fromkeys(sorted(tagged)))
+        return list(names)
 
     def _matches(self, name: str) -> list[str]:
         """Return the names that a name, a glob or a file stands for; a file's task is known by its name then."""
@@ -99,8 +114,8 @@ class SharedTasks(TaskManager):
         path = entry.yaml_path if entry else None
         if path is None or path.is_relative_to(LM_EVAL_TASKS):
             return version
-        found = {"version": version, "yaml_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        return {**found, **identity_of(config, self.metadata or {})}
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return {"version": version, "yaml_sha256": digest, **identity_of(config, self.metadata or {})}
 
     def _config_of(self, name: str) -> dict[str, Any] | None:
         entry = self.task_index.get(name)
@@ -109,9 +124,10 @@ class SharedTasks(TaskManager):
         return lm_eval.tasks._yaml_loader.load_yaml(entry.yaml_path, resolve_func=False)
 
     def _load_spec(self, spec: Any) -> Any:
-        if spec not in self._made:
+        """Load a task or a group once. Raises `TaskError` if it cannot be loaded."""
+        if spec not in self._loaded:
             try:
-                made = super()._load_spec(spec)
+                loaded = super()._load_spec(spec)
             except LmsatError as error:
                 raise TaskError(str(error)) from error
             except Exception as error:
@@ -119,11 +135,17 @@ class SharedTasks(TaskManager):
                     f"the task '{spec}' cannot be loaded ({first_sentence(error)}): "
                     "check its data and the network, or leave it out"
                 ) from error
-            for task in made.get_all_tasks() if isinstance(made, Group) else [made]:
+            for task in loaded.get_all_tasks() if isinstance(loaded, Group) else [loaded]:
                 _build_once(task)
                 add_choice_metrics(task)
-            self._made[spec] = made
-        return self._made[spec]
+            self._loaded[spec] = loaded
+        return self._loaded[spec]
+
+
+@functools.cache
+def _lm_eval_index() -> dict[str, Entry]:
+    """Return lm-eval's own tasks, which take seconds to index."""
+    return TaskManager().task_index
 
 
 def _build_once(task: Task) -> None:

@@ -1,4 +1,4 @@
-"""The checkpoints of a series: those that a repository of the Hub or a folder holds."""
+"""Find the checkpoints of a series: those in a repository of the Hub, or in a folder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import Any
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.hub import list_refs
 from lmsat_plugin.model.checkpoint_files import local_folder
-from lmsat_plugin.results.checkpoint_names import Progress, compile_pattern, parse_progress
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
+from lmsat_plugin.results.origins import Naming
 
 logger = logging.getLogger(__name__)
 
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """One checkpoint of a series."""
 
     model: str
-    """What the series is called."""
+    """The name of the series."""
     pretrained: str
     """The repository of the Hub, or the checkpoint's own folder."""
     revision: str
@@ -34,9 +35,9 @@ class Checkpoint:
     step: int | None = None
     tokens: int | None = None
     commit: str | None = None
-    """What the revision stands for; None for a folder."""
+    """The commit of the revision; None for a folder."""
     folder: Path | None = None
-    """Where it lies; None for one of the Hub."""
+    """The checkpoint's folder; None for one of the Hub."""
 
 
 def find_checkpoints(
@@ -51,22 +52,29 @@ def find_checkpoints(
     Args:
         pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub, whose branches and
             tags are the checkpoints.
-        name: What to call the series, instead of the folder or the repository.
-        tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` say.
-        step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of one's own.
+        name: The name of the series; by default that of the folder or the repository.
+        tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` state it.
+        step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of your own.
 
     Raises:
         LmsatError: If there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
     """
-    pattern = compile_pattern(step_pattern) if step_pattern else None
+    naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
     folder = local_folder(pretrained)
     if folder is not None:
-        return sorted(_in_folder(folder, name, pattern, tokens_per_step), key=_order)
+        return sorted(_in_folder(folder, name, naming), key=_order)
     found = []
     for revision, commit in list_refs(pretrained).items():
-        progress = parse_progress(revision, pattern, tokens_per_step)
+        progress = naming.progress(revision)
         found.append(
-            Checkpoint(name or pretrained, pretrained, revision, progress.step, progress.tokens, commit)
+            Checkpoint(
+                model=name or pretrained,
+                pretrained=pretrained,
+                revision=revision,
+                step=progress.step,
+                tokens=progress.tokens,
+                commit=commit,
+            )
         )
     if not found:
         raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
@@ -81,9 +89,7 @@ def _order(checkpoint: Checkpoint) -> tuple[Any, ...]:
     return (step is None, step or 0, tokens is None, tokens or 0, natural, checkpoint.revision)
 
 
-def _in_folder(
-    folder: Path, name: str | None, pattern: re.Pattern[str] | None, tokens_per_step: int | None
-) -> list[Checkpoint]:
+def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoint]:
     """Return the checkpoints in a folder, or the folder itself where it is one."""
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link keeps its own name
     try:
@@ -94,20 +100,27 @@ def _in_folder(
         ) from error
 
     def checkpoint(path: Path, model: str, revision: str) -> Checkpoint:
-        progress = _progress(path, pattern, tokens_per_step)
-        return Checkpoint(model, str(path), revision, progress.step, progress.tokens, folder=path)
+        progress = _progress(path, naming)
+        return Checkpoint(
+            model=model,
+            pretrained=str(path),
+            revision=revision,
+            step=progress.step,
+            tokens=progress.tokens,
+            folder=path,
+        )
 
     found = []
     for path in inside:
         if _holds_config(path):
             found.append(checkpoint(path, name or folder.name, path.name))
-        elif parse_progress(path.name, pattern) != Progress():
+        elif naming.states_one(path.name):
             logger.info("%s has no config.json: it is no checkpoint, or not yet", path)
     if not found and _holds_config(folder):
-        if parse_progress(folder.name, pattern) == Progress():
-            found = [checkpoint(folder, name or folder.name, "main")]
-        else:
+        if naming.states_one(folder.name):
             found = [checkpoint(folder, name or folder.parent.name, folder.name)]
+        else:
+            found = [checkpoint(folder, name or folder.name, "main")]
     if not found:
         raise LmsatError(
             f"pretrained={folder}: neither it nor a folder in it has a config.json; "
@@ -122,9 +135,9 @@ def _holds_config(folder: Path) -> bool:
     return False
 
 
-def _progress(folder: Path, pattern: re.Pattern[str] | None, tokens_per_step: int | None) -> Progress:
-    """Return what a folder's name and its ``trainer_state.json`` say. The latter wins, but over a pattern."""
-    named = parse_progress(folder.name, pattern, tokens_per_step)
+def _progress(folder: Path, naming: Naming) -> TrainingProgress:
+    """Return what ``trainer_state.json`` and the folder's name say. The file is believed, but not over a pattern."""
+    named = naming.progress(folder.name)
     path = folder / "trainer_state.json"
     if not path.is_file():
         return named
@@ -134,7 +147,8 @@ def _progress(folder: Path, pattern: re.Pattern[str] | None, tokens_per_step: in
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("%s is ignored, since it cannot be read (%s)", path, first_sentence(error))
         return named
-    if pattern is not None and named.step is not None:
+    if naming.pattern is not None and named.step is not None:
         step = named.step
-    said = parse_progress(folder.name, pattern).tokens
-    return Progress(step, tokens or said or (step * tokens_per_step if tokens_per_step else None))
+    stated = Naming(naming.pattern).progress(folder.name).tokens
+    counted = step * naming.tokens_per_step if naming.tokens_per_step else None
+    return TrainingProgress(step, tokens or stated or counted)

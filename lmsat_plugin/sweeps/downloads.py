@@ -1,4 +1,4 @@
-"""Checkpoints of the Hub on their way to this disk, and off it again."""
+"""Download checkpoints from the Hub, use the user's own cache, and delete what is no longer needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from huggingface_hub import constants, snapshot_download
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.hub import cached_snapshot, file_sizes, hub_errors
-from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files
+from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files, weight_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,8 +150,16 @@ class Downloads:
         return self._sizes[key]
 
     def _cached(self, checkpoint: Checkpoint) -> Path | None:
-        names = None if constants.HF_HUB_OFFLINE else self._needed(checkpoint)
-        return cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
+        offline = constants.HF_HUB_OFFLINE
+        names = ["config.json"] if offline else self._needed(checkpoint)
+        folder = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
+        if folder is not None and offline:
+            # The Hub cannot be asked which files there are: whole weights will do.
+            try:
+                weight_paths(folder)
+            except LmsatError:
+                return None
+        return folder
 
     def _with_head(self, checkpoint: Checkpoint, files: dict[str, int]) -> dict[str, int]:
         """Return all files but the shards without the head; all, if it is not known where it is."""

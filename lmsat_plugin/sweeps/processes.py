@@ -1,4 +1,4 @@
-"""A sweep in several processes of this machine.
+"""The executor ``processes``: a sweep in several processes of this machine.
 
 Every worker runs the same sweep. They share the work through the claims of the output folder, so that none
 waits for another, and one that dies leaves its checkpoint to the others.
@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 
 from lmsat_plugin.sweeps.fingerprint import fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.jobs import choose_jobs
 from lmsat_plugin.sweeps.plan import Plan
-from lmsat_plugin.sweeps.run import chosen, summarise
 from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.summary import read_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.sweeps.plan import Job
-    from lmsat_plugin.sweeps.run import Options
-    from lmsat_plugin.sweeps.runner import Summary
+    from lmsat_plugin.sweeps.jobs import Job
+    from lmsat_plugin.sweeps.options import Options
+    from lmsat_plugin.sweeps.summary import Summary
 
 # A checkpoint at which so many workers were killed is taken to be the reason.
 _FATAL_DEATHS = 2
@@ -44,7 +45,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     """
     plan, store = Plan(config), Store(config.output)
     store.prepare()
-    jobs = chosen(plan.jobs, options)
+    jobs = choose_jobs(plan.jobs, options)
     gpus = _visible_gpus()
     count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))
     workers: dict[int, _Worker] = {}
@@ -55,12 +56,17 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         # Only a kill is worth another worker: any other end would come again.
         if 0 <= code <= 128:
             return None
-        label = store.died_at(worker.pid) or "starting"
+        label = store.claims.died_at(worker.pid) or "starting"
         deaths[label] += 1
         message = f"worker {worker.number} was killed (exit code {code}) at {label}"
         print(message, file=sys.stderr, flush=True)
         if deaths[label] >= _FATAL_DEATHS:
-            _record_death(plan, store, jobs, label, code, options.run)
+            reason = (
+                f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "
+                "use a smaller batch_size, fewer workers or a larger machine"
+            )
+            for job in (job for job in jobs if job.label == label):
+                _record_failure(plan, store, job, reason=reason, run=options.run)
         return worker.again() if deaths[label] <= _FATAL_DEATHS and label != "starting" else None
 
     with Interrupts().handled():
@@ -80,7 +86,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
             for worker in workers.values():
                 worker.terminate()
             raise
-    return summarise(plan, store, jobs)
+    return read_summary(plan, store, jobs)
 
 
 class _Worker:
@@ -135,17 +141,11 @@ def _share_of_machine(index: int, count: int, gpus: Sequence[str]) -> dict[str, 
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
 
 
-def _record_death(plan: Plan, store: Store, jobs: Sequence[Job], label: str, code: int, run: str) -> None:
-    """Record that measuring a checkpoint kills the process that does it."""
-    for job in (job for job in jobs if job.label == label):
-        checkpoint = job.checkpoint
-        facts, weights = job.facts, checkpoint.commit
-        if checkpoint.folder is not None:
-            weights = facts["identity"] = fingerprint(checkpoint.folder).identity
-        stored = store.read(checkpoint.model, checkpoint.revision)
-        reason = (
-            f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "
-            "use a smaller batch_size, fewer workers or a larger machine"
-        )
-        failures = [(identity, reason) for *_, identity in plan.pending(job, stored, weights)]
-        store.write_failures(stored, failures, facts, run)
+def _record_failure(plan: Plan, store: Store, job: Job, *, reason: str, run: str) -> None:
+    """Record that what is missing of a checkpoint cannot be measured."""
+    noted, weights = job.describe(), job.checkpoint.commit
+    if job.checkpoint.folder is not None:
+        weights = noted["identity"] = fingerprint(job.checkpoint.folder).identity
+    stored = store.read(job.checkpoint)
+    failures = [(result.identity, reason) for result in plan.pending(job, stored, weights)]
+    store.write_failures(stored, failures, checkpoint=noted, run=run)

@@ -1,4 +1,4 @@
-"""A sweep on a Slurm cluster: one array, one checkpoint a job.
+"""The executor ``slurm``: a sweep on a Slurm cluster, as one array with a checkpoint a job.
 
 A job unpickles `SlurmJob` and cannot be queued again before it has: this module imports nothing that takes long.
 """
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lmsat_plugin.sweeps.config import SlurmSettings, SweepConfig
-    from lmsat_plugin.sweeps.plan import Job, Plan
-    from lmsat_plugin.sweeps.run import Options
-    from lmsat_plugin.sweeps.runner import Summary
+    from lmsat_plugin.sweeps.jobs import Job
+    from lmsat_plugin.sweeps.options import Options
+    from lmsat_plugin.sweeps.plan import Plan
     from lmsat_plugin.sweeps.store import Store
+    from lmsat_plugin.sweeps.summary import Summary
 
 
 @dataclass
@@ -57,16 +58,17 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
         raise LmsatError(
             "the slurm executor needs submitit: install it with pip install 'lmsat-plugin[slurm]'"
         ) from None
+    from lmsat_plugin.sweeps.jobs import choose_jobs
     from lmsat_plugin.sweeps.plan import Plan
-    from lmsat_plugin.sweeps.run import chosen, summarise
     from lmsat_plugin.sweeps.store import Store
+    from lmsat_plugin.sweeps.summary import read_summary
 
     plan, store = Plan(config), Store(config.output)
     store.prepare()
-    jobs = chosen(plan.jobs, options)
+    jobs = choose_jobs(plan.jobs, options)
     todo = [job for job in jobs if _has_work(plan, store, job, options)]
     if not todo:
-        return summarise(plan, store, jobs)
+        return read_summary(plan, store, jobs)
     executor = submitit.AutoExecutor(folder=store.private / "slurm" / "%A", cluster="slurm")
     executor.update_parameters(**_slurm_parameters(config.slurm))
     try:
@@ -81,17 +83,16 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
     if wait:
         while not all(job.done() for job in submitted):
             time.sleep(2)
-        return summarise(plan, store, jobs)
+        return read_summary(plan, store, jobs)
     print("Run the same command with --dry-run to see how far they are, and without to queue what is left.")
-    summary = summarise(plan, store, jobs)
+    summary = read_summary(plan, store, jobs)
     summary.elsewhere = 0
     return summary
 
 
 def _has_work(plan: Plan, store: Store, job: Job, options: Options) -> bool:
-    stored = store.read(job.checkpoint.model, job.checkpoint.revision)
-    retry = options.retry_failed or options.force
-    return bool(plan.pending(job, stored, job.known_weights(stored), force=options.force, retry_failed=retry))
+    stored = store.read(job.checkpoint)
+    return bool(plan.pending(job, stored, job.known_weights(stored), options))
 
 
 def _slurm_job(settings: SlurmSettings, again: Sequence[str], job: Job) -> SlurmJob:

@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from lmsat_plugin.harness.checkpoint_evaluator import quiet
+from lmsat_plugin.harness.quiet import quiet
 from lmsat_plugin.sweeps.config import load_config
-from lmsat_plugin.sweeps.run import run_sweep
+from lmsat_plugin.sweeps.local import run_sweep
 
 
 def start(config: Path) -> int:

@@ -36,9 +36,13 @@ def named(checkpoints: list[Checkpoint]) -> list[str]:
     return [checkpoint.revision for checkpoint in checkpoints]
 
 
+def org_checkpoint(revision: str, **known: object) -> Checkpoint:
+    return Checkpoint(model="org/m", pretrained="org/m", revision=revision, **known)
+
+
 def series(*steps: int | None, names: str = "step{}") -> list[Checkpoint]:
     return [
-        Checkpoint("org/m", "org/m", "main" if step is None else names.format(step), step, None, f"{n:040x}")
+        org_checkpoint("main" if step is None else names.format(step), step=step, commit=f"{n:040x}")
         for n, step in enumerate(steps)
     ]
 
@@ -54,11 +58,11 @@ def test_a_folder_of_checkpoints(tmp_path):
     found = find_checkpoints(str(run), tokens_per_step=8)
     assert named(found) == ["checkpoint-500", "checkpoint-1000", "final"]
     assert found[0] == Checkpoint(
-        "my run",
-        str(run / "checkpoint-500"),
-        "checkpoint-500",
-        500,
-        4000,
+        model="my run",
+        pretrained=str(run / "checkpoint-500"),
+        revision="checkpoint-500",
+        step=500,
+        tokens=4000,
         folder=run / "checkpoint-500",
     )
     assert {c.model for c in find_checkpoints(str(run), name="mine")} == {"mine"}
@@ -208,17 +212,17 @@ def test_selections():
     assert named(select(found, ["last", 0, "..1", "main", "step0"])) == ["step0", "step1", "step5000", "main"]
     assert named(select(found, [0, 1000])) == ["step0", "step1000"]
     assert named(select(series(None), ["all", "last", "log:3", "every:5"])) == ["main"]
-    hashes = [Checkpoint("m", "m", f"step{n}", n, None, f"{n}abcdef{n:033x}") for n in range(3)]
+    hashes = [org_checkpoint(f"step{n}", step=n, commit=f"{n}abcdef{n:033x}") for n in range(3)]
     assert named(select(hashes, "1abcdef")) == ["step1"]
     # A name is what it is, even where it could be something else.
-    odd = [Checkpoint("m", "m", name) for name in ("1..2", "10", "step[0]", "*")]
+    odd = [org_checkpoint(name) for name in ("1..2", "10", "step[0]", "*")]
     for name in named(odd):
         assert named(select(odd, name)) == [name]
 
 
 def test_tokens_stand_for_steps():
-    found = [Checkpoint("m", "m", f"tokens{n}B", None, n * 10**9) for n in (1, 2, 4, 8, 100)]
-    assert named(select([*found, Checkpoint("m", "m", "main")], "log:3")) == [
+    found = [org_checkpoint(f"tokens{n}B", tokens=n * 10**9) for n in (1, 2, 4, 8, 100)]
+    assert named(select([*found, org_checkpoint("main")], "log:3")) == [
         "tokens1B",
         "tokens8B",
         "tokens100B",
@@ -242,7 +246,7 @@ def test_log_spaced(count):
 
 
 def test_log_of_equal_steps():
-    found = [Checkpoint("m", "m", f"step{s}-seed{n}", s) for s in (0, 10) for n in range(3)]
+    found = [org_checkpoint(f"step{s}-seed{n}", step=s) for s in (0, 10) for n in range(3)]
     for count in range(2, 7):
         assert len(select(found, f"log:{count}")) == count
 
@@ -273,7 +277,7 @@ def test_wrong_selections_are_one_sentence(selection, says):
 
 
 def test_log_needs_steps():
-    unknown = [Checkpoint("m", "m", name) for name in "abc"]
+    unknown = [org_checkpoint(name) for name in "abc"]
     with pytest.raises(LmsatError, match="step_pattern"):
         select(unknown, "log:2")
     with pytest.raises(LmsatError, match="none is known"):

@@ -62,7 +62,7 @@ def sizes(*names: str) -> dict[str, int]:
 
 
 def hub_checkpoint(commit: str, revision: str = "main", repository: str = "org/m") -> Checkpoint:
-    return Checkpoint(repository, repository, revision, commit=commit)
+    return Checkpoint(model=repository, pretrained=repository, revision=revision, commit=commit)
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_what_is_in_use_is_not_deleted(tmp_path):
     ours.fetch(c)
     ours.release(c)
     assert places[2].exists()
-    local = Checkpoint("m", str(tmp_path), "main", folder=tmp_path)
+    local = Checkpoint(model="m", pretrained=str(tmp_path), revision="main", folder=tmp_path)
     assert ours.fetch(local) == tmp_path
     ours.release(local)
     assert ours.size(local) == 0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from fake_hub import FakeHub, run_with_hub
-from test_sweep import files_of
+from fake_hub import FakeHub, hub_environment
+from sweep_outputs import files_of
 from tiny_models import make_model
+from warm_lmsat import WarmLmsat
 
 if TYPE_CHECKING:
     import subprocess
@@ -19,8 +20,24 @@ if TYPE_CHECKING:
 REPOSITORY = "org/small"
 
 
+@pytest.fixture(scope="module")
+def empty_hub():
+    hub = FakeHub({})
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def warm_with_hub(empty_hub, tmp_path_factory):
+    """Return what runs commands in processes of their own that take the fake for the Hub."""
+    folder = tmp_path_factory.mktemp("commands")
+    warm = WarmLmsat(folder, hub_environment(empty_hub, folder / "home"))
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def hub(tmp_path, tokenizer):
+def hub(empty_hub, tmp_path, tokenizer):
     """Return a Hub with one repository of four revisions, in two shards each."""
     folders = {}
     for index, revision in enumerate(("step0", "step10", "step100")):
@@ -28,13 +45,13 @@ def hub(tmp_path, tokenizer):
         make_model("gpt_neox", index).save_pretrained(folders[revision], max_shard_size="200KB")
         tokenizer.save_pretrained(folders[revision])
     folders["main"] = folders["step100"]
-    hub = FakeHub({REPOSITORY: folders})
-    yield hub
-    hub.close()
+    empty_hub.branches[REPOSITORY] = folders
+    empty_hub.forget()
+    return empty_hub
 
 
 @pytest.fixture
-def sweep(tmp_path, corpus_file, hub):
+def sweep(tmp_path, corpus_file, warm_with_hub):
     """Return a function that runs a sweep against the Hub in a process of its own."""
 
     def run(*arguments: str, **changes) -> subprocess.CompletedProcess:
@@ -48,9 +65,7 @@ def sweep(tmp_path, corpus_file, hub):
         }
         path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump(values), "utf-8")
-        return run_with_hub(
-            hub, tmp_path / "home", ["-m", "lmsat_plugin.cli", "sweep", str(path), *arguments]
-        )
+        return warm_with_hub.run("sweep", str(path), *arguments)
 
     return run
 

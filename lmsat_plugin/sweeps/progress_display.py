@@ -1,4 +1,4 @@
-"""How far a sweep is: bars on a terminal, a line for each checkpoint elsewhere."""
+"""What a sweep shows while it runs: a bar on a terminal, a line for each checkpoint elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 _SHOWN = {"lmsat_loss/loss": "loss", "lmsat_anisotropy/anisotropy_last": "anisotropy"}
 
 
-class Progress:
-    """Shows a sweep of ``total`` checkpoints; ``prefix`` names the worker where there are
-    several, which share one terminal and have no bars."""
+class ProgressDisplay:
+    """Shows how many of a sweep's checkpoints are through, and how long the others will take.
+
+    Args:
+        total: The number of checkpoints.
+        prefix: The name of the worker where there are several, which share one terminal and have no bars.
+    """
 
     def __init__(self, total: int, prefix: str = "") -> None:
         self._total, self._prefix = total, prefix
@@ -27,7 +31,7 @@ class Progress:
             self._bar = tqdm(total=total, desc="sweep", unit="checkpoint", dynamic_ncols=True)
 
     def begin(self, label: str) -> None:
-        """A checkpoint's turn has come."""
+        """Show that a checkpoint's turn has come."""
         self._begun = time.monotonic()
         if self._bar is not None:
             self._bar.set_description(label)
@@ -35,13 +39,9 @@ class Progress:
     def end(
         self, label: str, values: Mapping[str, float], error: str | None, *, before: bool = False
     ) -> None:
-        """A checkpoint is through: measured, failed, or done ``before``."""
+        """Show that a checkpoint is through: measured, failed, or done ``before``."""
         self._count += 1
-        found = [f"{short} {values[key]:.4f}" for key, short in _SHOWN.items() if key in values]
-        if not found:
-            named = ((key, value) for key, value in values.items() if not key.endswith("_stderr"))
-            found = [f"{key} {value:.4f}" for key, value in list(named)[:2]]
-        text = ", ".join(found)
+        text = _shown(values)
         if not before:
             self._measured += 1
             self._spent += time.monotonic() - self._begun
@@ -66,7 +66,7 @@ class Progress:
         return f"; about {text if seconds < 5400 else f'{seconds / 3600:.1f} h'} left"
 
     def expect(self, total: int) -> None:
-        """There are more checkpoints than there were."""
+        """Show another number of checkpoints in all."""
         self._total = total
         if self._bar is not None:
             self._bar.total = total
@@ -76,3 +76,12 @@ class Progress:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _shown(values: Mapping[str, float]) -> str:
+    """Return loss and anisotropy, or else the first two metrics."""
+    shown = [f"{name} {values[key]:.4f}" for key, name in _SHOWN.items() if key in values]
+    if not shown:
+        metrics = ((key, value) for key, value in values.items() if not key.endswith("_stderr"))
+        shown = [f"{key} {value:.4f}" for key, value in list(metrics)[:2]]
+    return ", ".join(shown)

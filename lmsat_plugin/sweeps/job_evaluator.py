@@ -1,0 +1,82 @@
+"""Load a job's checkpoint and evaluate tasks on it: what every process of a launch does at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
+from lmsat_plugin.harness.shared_tasks import SharedTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from lmsat_plugin.sweeps.jobs import Job
+    from lmsat_plugin.sweeps.plan import Plan
+
+# Keys of a sweep that are arguments of lm-eval's ``simple_evaluate``.
+_OPTIONS = {
+    *("batch_size", "max_batch_size", "device", "limit", "log_samples", "bootstrap_iters", "gen_kwargs"),
+    *("apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
+}
+
+
+class JobEvaluator:
+    """One model whose weights change from job to job, and the tasks that jobs share."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._options = plan.config.model_dump(include=_OPTIONS, exclude_none=True)
+        self._evaluator: CheckpointEvaluator | None = None
+        self._tasks: dict[int, SharedTasks] = {}
+        self._tasks_key: Any = None
+
+    def load(self, job: Job, folder: Path, head_only: bool) -> None:
+        """Load a job's weights. Raises `LmsatError` for a checkpoint that cannot be loaded."""
+        if self._evaluator is None or self._evaluator.model_args != job.model_args:
+            # The old model gives its memory back before the new one takes any.
+            self._evaluator = None
+            self._evaluator = CheckpointEvaluator(job.model_args, self._options)
+        checkpoint = job.checkpoint
+        self._evaluator.load(
+            folder,
+            name=checkpoint.model,
+            revision=checkpoint.revision,
+            commit=checkpoint.commit,
+            head_only=head_only,
+        )
+
+    def evaluate(
+        self, job: Job, batch: int, names: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """Evaluate tasks of the plan's batch of that number on the weights that `load` loaded.
+
+        Returns what lm-eval writes, and the arrays; None on other processes than the first. Raises `LmsatError`
+        for what cannot be measured.
+        """
+        assert self._evaluator is not None
+        tasks = self._shared_tasks(job, batch)
+        checkpoint = job.checkpoint
+        model_args = {"pretrained": checkpoint.pretrained, **job.model_args}
+        if checkpoint.commit is not None:
+            model_args["revision"] = checkpoint.revision
+        shots = self.plan.batches[batch].num_fewshot
+        results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)
+        return None if results is None else (results, self._evaluator.arrays)
+
+    def _shared_tasks(self, job: Job, number: int) -> SharedTasks:
+        assert self._evaluator is not None
+        # Few-shot contexts depend on the tokenizer where it has a chat template, some tasks' data always.
+        key = (self._evaluator.tokenizer_key, job.model_args)
+        if self._tasks_key != key:
+            self._tasks, self._tasks_key = {}, key
+        if number not in self._tasks:
+            batch, config = self.plan.batches[number], self.plan.config
+            # Files first: they are known by their task's name once they are read.
+            files = [entry.task for entry in config.tasks if Path(entry.task).is_file()]
+            wanted = [*files, *(unit.task for unit in batch.units)]
+            metadata = self.plan.metadata(batch, job)
+            self._tasks[number] = SharedTasks(wanted, config.include_path, metadata)
+        return self._tasks[number]

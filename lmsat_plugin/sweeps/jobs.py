@@ -1,0 +1,94 @@
+"""The jobs of a sweep: each a selected checkpoint with the model arguments that it is loaded with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.selection import select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmsat_plugin.sweeps.config import ModelEntry, SweepConfig
+    from lmsat_plugin.sweeps.options import Options
+    from lmsat_plugin.sweeps.stored import Stored
+
+_OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to measure, with the model arguments it is loaded with."""
+
+    checkpoint: Checkpoint
+    model_args: dict[str, Any] = field(hash=False)
+
+    @property
+    def label(self) -> str:
+        """The checkpoint's name for people."""
+        return f"{self.checkpoint.model} {self.checkpoint.revision}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what results note of the checkpoint, as far as it is known without reading the weights."""
+        names = ("model", "revision", "step", "tokens", "commit")
+        noted = {name: getattr(self.checkpoint, name) for name in names}
+        folder = self.checkpoint.folder
+        return noted if folder is None else {**noted, "files": stamp_of(folder)}
+
+    def known_weights(self, stored: Stored) -> str | None:
+        """Return what identifies the weights, if that is known without reading them."""
+        if self.checkpoint.folder is None:
+            return self.checkpoint.commit
+        return (known_files(self.checkpoint.folder, stored.checkpoints) or {}).get("identity")
+
+
+def find_jobs(config: SweepConfig) -> list[Job]:
+    """Return the selected checkpoints of a configuration, model by model, in the order of training.
+
+    Raises:
+        LmsatError: For a model or a revision that is not there, and for two models of one name.
+    """
+    jobs: dict[tuple[str, str], Job] = {}
+    for entry in config.models:
+        found = find_checkpoints(
+            entry.pretrained,
+            name=entry.name,
+            tokens_per_step=entry.tokens_per_step,
+            step_pattern=entry.step_pattern,
+        )
+        args = model_args(config, entry)
+        for checkpoint in select(found, entry.revisions):
+            key, job = (checkpoint.model, checkpoint.revision), Job(checkpoint, args)
+            if jobs.setdefault(key, job) != job:
+                raise LmsatError(
+                    f"two models of the sweep are called '{key[0]}' and have a checkpoint '{key[1]}': "
+                    "give one of them another `name`"
+                )
+    return list(jobs.values())
+
+
+def model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
+    """Return the arguments of ``--model lmsat`` for one model. Raises `LmsatError` for one that is a sweep's key."""
+    args = {**config.model_args, **entry.model_args}
+    if misplaced := _OF_THE_SWEEP & args.keys():
+        raise LmsatError(
+            f"model_args: '{min(misplaced)}' is the sweep's business: remove it, or set it as a key of its own"
+        )
+    if entry.tokenizer is not None:
+        args["tokenizer"] = entry.tokenizer
+    return args
+
+
+def choose_jobs(jobs: Sequence[Job], options: Options) -> list[Job]:
+    """Return the jobs that the options leave: one checkpoint, or every n-th. Raises `LmsatError` for an unknown one."""
+    if options.only is None:
+        first, count = options.shard or (1, 1)
+        return list(jobs[first - 1 :: count])
+    chosen = [job for job in jobs if (job.checkpoint.model, job.checkpoint.revision) == options.only]
+    if not chosen:
+        raise LmsatError(f"the sweep has no checkpoint {'@'.join(options.only)}: see `lmsat sweep --dry-run`")
+    return chosen

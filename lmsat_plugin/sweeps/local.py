@@ -1,0 +1,118 @@
+"""The executor ``local``: a sweep in this process, once, or again and again as checkpoints appear."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.quiet import quiet
+from lmsat_plugin.hookspecs import SweepFinished
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.sweeps.downloads import Downloads
+from lmsat_plugin.sweeps.fingerprint import stamp_of
+from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
+from lmsat_plugin.sweeps.job_runner import JobRunner, SweepContext
+from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
+from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.options import Options
+from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.progress_display import ProgressDisplay
+from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.summary import Summary, find_identical
+
+if TYPE_CHECKING:
+    from lmsat_plugin.sweeps.config import SweepConfig
+
+
+def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
+    """Measure what is not measured yet; return what became of it.
+
+    On the other processes of an ``accelerate launch`` the summary is empty.
+
+    Raises:
+        LmsatError: For a configuration that cannot be run, and where results cannot be written.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM.
+    """
+    quiet()
+    options = options or Options()
+    plan = Plan(config)
+    launch = Launch(JobEvaluator(plan))
+    if launch.rank:
+        launch.serve()
+        return Summary()
+    try:
+        plugins().check_trackers(config.trackers)
+        store = Store(config.output)
+        store.prepare()
+        summary = _run(plan, store, launch, options)
+    except Exception:
+        # Not after an interrupt: the other processes may be in the middle of something, and the launcher ends them.
+        launch.finish()
+        raise
+    finally:
+        plugins().tell(SweepFinished(output=config.output, trackers=config.trackers))
+    launch.finish()
+    return summary
+
+
+def make_downloads(config: SweepConfig, store: Store) -> Downloads:
+    """Return the downloads of a sweep, in its output folder."""
+    args = [config.model_args, *(entry.model_args for entry in config.models)]
+    return Downloads(
+        store.private / "downloads",
+        None if config.keep == "all" else config.keep,
+        trust_remote_code=any(each.get("trust_remote_code") for each in args),
+    )
+
+
+def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
+    jobs = choose_jobs(plan.jobs, options) if options.watch is None else []
+    context = SweepContext(
+        plan=plan,
+        store=store,
+        downloads=make_downloads(plan.config, store),
+        launch=launch,
+        display=ProgressDisplay(len(jobs), options.prefix),
+        interrupts=Interrupts(),
+        options=options,
+    )
+    runner = JobRunner(context)
+    try:
+        with context.interrupts.handled():
+            if options.watch is None:
+                runner.run(jobs)
+            else:
+                _watch(context, runner, options.watch)
+        if not options.prefix:
+            # A worker reports nothing: whoever started it does.
+            runner.summary.identical = find_identical(plan, store)
+    finally:
+        context.display.close()
+        store.claims.clean()
+    return runner.summary
+
+
+def _watch(context: SweepContext, runner: JobRunner, seconds: float) -> None:
+    """Measure checkpoints as they appear. One that is still being written changes from one look to the next."""
+    before: dict[Job, Any] = {}
+    through: dict[Job, Any] = {}
+    waiting = None
+    while True:
+        context.interrupts.check()
+        try:
+            jobs = choose_jobs(find_jobs(context.plan.config), context.options)
+        except LmsatError as error:
+            # A run that has not saved its first checkpoint yet, or a name that is wrong.
+            if str(error) != waiting:
+                print(f"Waiting: {error}", flush=True)
+            jobs, waiting = [], str(error)
+        now = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in jobs}
+        ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
+        if ready:
+            context.display.expect(len(through.keys() | set(ready)))
+            runner.run(ready)
+            through.update({job: now[job] for job in ready})
+        before = now
+        time.sleep(seconds)

@@ -1,0 +1,82 @@
+"""What a sweep measures of each checkpoint: tasks on corpora, sorted into calls of lm-eval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.harness.probe_requests import check_metadata
+from lmsat_plugin.harness.shared_tasks import SharedTasks
+from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probe import CORPUS, Need
+from lmsat_plugin.settings import parse_own
+from lmsat_plugin.sweeps.jobs import model_args
+
+if TYPE_CHECKING:
+    from lmsat_plugin.sweeps.config import SweepConfig
+    from lmsat_plugin.text.corpora import CorpusSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A task on one corpus with one number of shots, which is measured as a whole or not at all."""
+
+    task: str
+    version: Any
+    probe: str | None
+    needs: Need | None
+    """What the probe needs; None for a task of lm-eval's."""
+    num_fewshot: int | None
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether it is a probe that depends on the corpus."""
+        return self.needs is not None and bool(self.needs & CORPUS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Units that lm-eval evaluates together: one call, one pass over the corpus, one result file."""
+
+    corpus: CorpusSettings
+    num_fewshot: int | None
+    units: tuple[Unit, ...]
+
+
+def find_batches(config: SweepConfig) -> list[Batch]:
+    """Sort a configuration's tasks into calls of lm-eval: by corpus, for probes that read one, and by shots.
+
+    Raises:
+        LmsatError: For a task or a setting that is not there or not right.
+    """
+    tasks = SharedTasks([entry.task for entry in config.tasks], config.include_path, dict(config.metadata))
+    arguments = {key for entry in config.models for key in model_args(config, entry)}
+    corpora = config.corpus_settings()
+    units: dict[tuple[CorpusSettings, int | None], dict[str, Unit]] = {}
+    for entry in config.tasks:
+        for name in tasks.resolve([entry.task]):
+            probe = tasks.probe_of(name)
+            shots = config.num_fewshot
+            if probe is None:
+                shots = entry.num_fewshot if entry.num_fewshot is not None else shots
+            else:
+                check_metadata(config.metadata, arguments)
+                probe_settings(probe, config.metadata)
+            unit = Unit(
+                task=name,
+                version=tasks.version_of(name),
+                probe=probe,
+                needs=None if probe is None else plugins().probe(probe).needs,
+                num_fewshot=shots if probe is None else None,
+            )
+            for corpus in corpora if unit.reads_corpus else corpora[:1]:
+                units.setdefault((corpus, shots), {})[name] = unit
+    return [
+        Batch(corpus=corpus, num_fewshot=shots, units=tuple(group.values()))
+        for (corpus, shots), group in units.items()
+    ]
+
+
+def probe_settings(probe: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a probe's settings, those in ``metadata`` checked. Raises `LmsatError` for a wrong value."""
+    return parse_own(plugins().probe(probe).settings_type, metadata).model_dump(mode="json")

@@ -1,0 +1,156 @@
+"""Run commands of lmsat, and scripts, in processes of their own that need not import torch and lm-eval again.
+
+``python tests/helpers/warm_lmsat.py`` imports them once, and runs each command that it reads in a fork of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass
+class Running:
+    """A command at work."""
+
+    pid: int
+    stdout: Path
+    stderr: Path
+    code: Path
+    """Where its exit code is written when it ends; negative for a signal."""
+
+    @property
+    def returncode(self) -> int | None:
+        return int(self.code.read_text()) if self.code.exists() else None
+
+    @property
+    def output(self) -> str:
+        return self.stdout.read_text() + self.stderr.read_text()
+
+    def wait(self, timeout: float = 300) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.returncode) is None:
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.02)
+        return code
+
+    def first_line(self, timeout: float = 100) -> str:
+        """Wait for the first line of its output."""
+        deadline = time.monotonic() + timeout
+        while "\n" not in (text := self.stdout.read_text()):
+            assert self.returncode is None, text + self.stderr.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return text.splitlines()[0]
+
+    def send(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+
+class WarmLmsat:
+    """Runs the arguments of ``lmsat``, or a script with its arguments.
+
+    Args:
+        folder: For their output.
+        environment: Of the commands; by default that of this process.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._folder, self._started = folder, []
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def start(self, *arguments: str) -> Running:
+        """Start a command."""
+        names = (f"{len(self._started)}.{kind}" for kind in ("stdout", "stderr", "code"))
+        stdout, stderr, code = (self._folder / name for name in names)
+        stdout.touch()
+        stderr.touch()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([arguments, str(stdout), str(stderr), str(code)]) + "\n")
+        self._process.stdin.flush()
+        running = Running(int(self._process.stdout.readline()), stdout, stderr, code)
+        self._started.append(running)
+        return running
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        running = self.start(*arguments)
+        code = running.wait()
+        return subprocess.CompletedProcess(
+            arguments, code, running.stdout.read_text(), running.stderr.read_text()
+        )
+
+    def close(self) -> None:
+        """Kill what is still at work."""
+        for running in self._started:
+            running.send(signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
+
+
+def _serve() -> None:
+    import lmsat_plugin.sweeps.local  # noqa: F401
+    from lmsat_plugin.cli.main import main
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        arguments, stdout, stderr, code = json.loads(line)
+        if os.fork() == 0:
+            _supervise(main, arguments, [stdout, stderr], Path(code))
+
+
+def _supervise(main, arguments: list[str], streams: list[str], code: Path) -> None:
+    """Fork the process of a command, tell its id, and write its exit code when it ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid:
+        print(pid, flush=True)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        part = code.with_suffix(".part")
+        part.write_text(str(status))
+        part.rename(code)
+        os._exit(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(streams, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    exit_code = 0
+    try:
+        if arguments[0].endswith(".py"):
+            sys.argv = arguments
+            runpy.run_path(arguments[0], run_name="__main__")
+        else:
+            sys.argv = ["lmsat", *arguments]
+            exit_code = main(arguments)
+    except SystemExit as error:
+        exit_code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        exit_code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+if __name__ == "__main__":
+    _serve()

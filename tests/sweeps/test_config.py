@@ -1,0 +1,65 @@
+"""Configurations of sweeps: those that are wrong are named with their line, before anything is measured."""
+
+from __future__ import annotations
+
+import pytest
+from sweep_outputs import files_of
+
+from lmsat_plugin.cli.main import main
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.sweeps.config import load_config
+from lmsat_plugin.yaml_files import SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tasks": ["lmsat_los"]}, "did you mean lmsat_loss?"),
+        ({"tasks": ["no_such_task_at_all"]}, "no task is named"),
+        ({"corpus": "no/such/file.txt"}, "no/such/file.txt"),
+        ({"models": ["/no/such/folder"]}, "there is no such folder"),
+        ({"metadata": {"max_tokns": 5}}, "max_tokns"),
+        ({"model_args": {"revision": "main"}}, "'revision' is the sweep's business"),
+        ({"trackers": {"wandbee": {}}}, "wandbee"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_measured(configure, tmp_path, capsys, changes, says):
+    assert main(["sweep", str(configure(**changes))]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not files_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "models: [x]\ntasks: [y]\noutput: z\nbach_size: 3\n",
+            "line 4: unknown key 'bach_size': did you mean 'batch_size'?",
+        ),
+        (
+            "models:\n  - pretrained: x\n    revision: main\ntasks: y\noutput: z\n",
+            "line 3: unknown key 'revision'",
+        ),
+        ("models: [x]\ntasks: y\noutput: z\nmax_tokens: many\n", "line 4: max_tokens: many is not right"),
+        ("models: [x]\ntasks: y\noutput: z\nslurm:\n  time: -1\n", "line 5: time: -1 is not right"),
+        ("models: [x]\ntasks: y\n", "the key 'output' is missing"),
+        ("models: [x]\ntasks: y\noutput: z\nkeep: [\n", "no valid YAML"),
+        ("models: [x]\ntasks: y\noutput: z\ncorpus: a\ncorpora: [b]\n", "line 5: give `corpus` or `corpora`"),
+        ("nothing", "is not a list of `key: value` lines"),
+    ],
+)
+def test_a_wrong_configuration_is_named_with_its_line(tmp_path, text, says):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(LmsatError) as raised:
+        load_config(path)
+    assert says in str(raised.value)
+
+
+def test_shipped_configurations_are_valid():
+    sweeps = [path for path in SHIPPED.glob("*.yaml") if "lmsat sweep" in path.read_text()]
+    assert {path.stem for path in sweeps} >= {"demo", "pythia", "folder", "slurm", "olmo"}
+    for path in sweeps:
+        assert load_config(path).tasks
