@@ -1,4 +1,4 @@
-"""``lmsat allocate``: how large a model and how much data a compute is best spent on."""
+"""``lmsat allocate``: the best model size and amount of data for a compute, by published laws."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.analysis.scaling_laws.allocation import Allocation
 
-
 _CAUTION = (
     "Each loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare."
 )
 
 
 class AllocateCommand(AnsweringCommand):
-    """Say how large a model, on how much data, a compute is best spent on; or the compute that a size is best for.
+    """Give the best model size and amount of data for a compute, or the compute for which a size is best.
 
-    Kaplan et al. 2020 (Table 6), Hoffmann et al. 2022 (Approach 3) and the refit of Hoffmann's points by Besiroglu
-    et al. 2024, side by side at C = 6ND. Kaplan counts parameters without embeddings, the others with them. Each
-    loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare.
+    The laws are those of Kaplan et al. 2020 (Table 6), of Hoffmann et al. 2022 (Approach 3), and of Besiroglu et al.
+    2024, who refitted Hoffmann's points; all at C = 6ND. Kaplan counts parameters without embeddings, the others count
+    all. Each loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare.
     """
 
     name = "allocate"
@@ -32,7 +31,7 @@ class AllocateCommand(AnsweringCommand):
     help = "the best size and data for a compute, by published laws"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the three ways to say what is given."""
+        """Add the three quantities, one of which is given."""
         given = parser.add_mutually_exclusive_group(required=True)
         given.add_argument(
             "--compute", type=float, metavar="PF_DAYS", help="a compute in PF-days of 8.64e19 FLOP"
@@ -55,41 +54,34 @@ class AllocateCommand(AnsweringCommand):
         columns = ["source", "parameters", "tokens", "tokens/param.", "FLOP", "PF-days", "loss"]
         rows = [
             [
-                one.source,
-                one.n_params,
-                one.tokens,
-                one.tokens_per_param,
-                one.flops,
-                one.flops / PF_DAY,
-                one.loss,
+                *(advice.source, advice.n_params, advice.tokens, advice.tokens_per_param),
+                *(advice.flops, advice.flops / PF_DAY, advice.loss),
             ]
-            for one in found.answers
+            for advice in found.answers
         ]
-        return Answer(asdict(found), [TextTable(title, columns, rows), _kaplan(found), _CAUTION])
+        table = TextTable(title, columns, rows)
+        return Answer(data=asdict(found), parts=[table, _kaplan(found), _CAUTION])
 
 
 def _kaplan(found: Allocation) -> TextTable:
     more, implied = found.kaplan, found.kaplan.implied
-    rows = [
-        [
-            "critical batch, tokens; at it the training takes twice the tokens and the FLOP",
-            found.critical_batch,
-        ],
-        ["steps at the critical batch", 2 * found.s_min],
-        ["tokens in twice the fewest steps", more.tokens_at_twice_s_min],
-        ["tokens of data below which repeating them costs more than 2 % of the loss", found.data_needed],
-        ["the same by their rule 5e3 N^0.74", found.data_needed_rule],
-        ["loss of this size at convergence", more.converged_loss],
-        ["how far above that the optimal training stops, %", 100 * more.stop_above_converged],
-        ["compute to come within 2 % of convergence instead, times", more.converged_compute],
-        ["compute with half the size for the same loss, times", more.half_size_compute],
-        ["compute with twice the size for the same loss, times", more.double_size_compute],
-        ["loss if there are only the tokens of the critical batch's training", more.joint_loss],
-        ["rise of the loss from overfitting to them, %", 100 * more.overfitting],
-        ["step before which no training on them should stop", more.early_stopping_steps],
-        ["parameters that their laws imply, beside the fit", implied.n_opt],
-        ["loss that their laws imply, beside the fit", implied.loss],
-        ["exponent of L(C_min) that their laws imply; they fit 0.050", more.implied_exponent],
-        ["PF-days beyond which their laws contradict each other", more.breakdown.c_min],
-    ]
-    return TextTable("More by Kaplan et al. 2020, of their optimum", ["what", "value"], rows)
+    rows = {
+        "critical batch, tokens; at it the training takes twice the tokens and the FLOP": found.critical_batch,
+        "steps at the critical batch": 2 * found.s_min,
+        "tokens in twice the fewest steps": more.tokens_at_twice_s_min,
+        "tokens of data below which repeating them costs more than 2 % of the loss": found.data_needed,
+        "the same by their rule 5e3 N^0.74": found.data_needed_rule,
+        "loss of this size at convergence": more.converged_loss,
+        "how far above that the optimal training stops, %": 100 * more.stop_above_converged,
+        "compute to come within 2 % of convergence instead, times": more.converged_compute,
+        "compute with half the size for the same loss, times": more.half_size_compute,
+        "compute with twice the size for the same loss, times": more.double_size_compute,
+        "loss if there are only the tokens of the critical batch's training": more.joint_loss,
+        "rise of the loss from overfitting to them, %": 100 * more.overfitting,
+        "step before which no training on them should stop": more.early_stopping_steps,
+        "parameters that their laws imply, beside the fit": implied.n_opt,
+        "loss that their laws imply, beside the fit": implied.loss,
+        "exponent of L(C_min) that their laws imply; they fit 0.050": more.implied_exponent,
+        "PF-days beyond which their laws contradict each other": more.breakdown.c_min,
+    }
+    return TextTable("More by Kaplan et al. 2020, of their optimum", ["what", "value"], list(rows.items()))

@@ -1,9 +1,11 @@
-"""Arguments that several commands share: what is read, and how."""
+"""Arguments that several commands share: which results to read, and which of them to take."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import argparse
@@ -12,47 +14,54 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.results.tree import Results
 
+FOLDER = "a folder with result files, or one file"
+_CORPUS = "take only what was measured on this corpus, and what was measured on none"
 
-def add_data(parser: argparse.ArgumentParser, help_: str) -> None:
-    """Add the data of an analysis, and how to read it."""
+
+def add_data(parser: argparse.ArgumentParser, help_: str = FOLDER) -> None:
+    """Add the data of an analysis, and which of them to take."""
     parser.add_argument("data", metavar="DATA", help=help_)
     parser.add_argument(
-        "--corpus",
-        action="append",
-        metavar="NAME",
-        help="only what was measured on this corpus, and what was measured on none; may be given several times",
+        "--corpus", action="append", metavar="NAME", help=f"{_CORPUS}; may be given several times"
     )
-    add_variant(parser)
+    _add_variant(parser)
     add_steps(parser)
 
 
 def add_tree(parser: argparse.ArgumentParser) -> None:
-    """Add a folder of results on one corpus, and how to read it."""
-    parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
-    parser.add_argument(
-        "--corpus",
-        metavar="NAME",
-        help="only what was measured on this corpus, and what was measured on none",
-    )
-    add_variant(parser)
+    """Add a folder of results, and which of them to take: those on one corpus."""
+    add_folder(parser)
+    parser.add_argument("--corpus", metavar="NAME", help=_CORPUS)
+    _add_variant(parser)
     add_steps(parser)
 
 
-def add_variant(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of a variant."""
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add a folder of results."""
+    parser.add_argument("folder", metavar="DIR", help=FOLDER)
+
+
+def _add_variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant",
         metavar="KEY=VALUE",
-        help="only this variant, as the column variant of `lmsat results` names it",
+        help="take only this variant, as the column variant of `lmsat results` names it",
     )
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
-    """Add where results say steps and tokens."""
+    """Add how steps and tokens follow from names."""
     parser.add_argument(
-        "--step-pattern", metavar="RE", help="where names state the step: (?P<step>...), (?P<tokens>...)"
+        "--step-pattern",
+        metavar="RE",
+        help="where names of your own state the step or the tokens: (?P<step>...), (?P<tokens>...)",
     )
-    parser.add_argument("--tokens-per-step", type=int, metavar="N", help="tokens in a training step")
+    parser.add_argument(
+        "--tokens-per-step",
+        type=int,
+        metavar="N",
+        help="tokens in a training step, where names state steps alone",
+    )
 
 
 def read_tree(args: argparse.Namespace, folder: str | Path) -> Results:
@@ -62,24 +71,39 @@ def read_tree(args: argparse.Namespace, folder: str | Path) -> Results:
     return Results.read(folder, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
 
 
-def read_data(args: argparse.Namespace, data: str | None = None) -> Results | pd.DataFrame:
-    """Return the results in a folder or a result file, or the rows of a ``.csv`` file.
-
-    ``data`` is what is to be read, by default what `add_data` has added. The corpora come in the order in which
-    they were named.
+def read_results(args: argparse.Namespace, path: Path | None = None) -> Results:
+    """Return the results that `add_data` asks for.
 
     Raises:
-        LmsatError: For what is neither, and for a corpus or a variant that is not there.
+        LmsatError: For a CSV, for a folder without results, and for a corpus or a variant that is not there.
+    """
+    path = Path(args.data).expanduser() if path is None else path
+    if _is_csv(path):
+        raise LmsatError(f"{path} is a table: give the folder of results, whose arrays are read")
+    results = read_tree(args, path)
+    if args.corpus is None and args.variant is None:
+        return results
+    return results.select(args.corpus, args.variant)
+
+
+def read_data(args: argparse.Namespace, data: str | None = None) -> Results | pd.DataFrame:
+    """Return the results that `add_data` asks for, or the rows of a ``.csv`` file.
+
+    ``data`` is another path than the one of `add_data`. The corpora come in the order in which they were named.
+
+    Raises:
+        LmsatError: For a path that is neither, and for a corpus or a variant that is not there.
     """
     path = Path(args.data if data is None else data).expanduser()
-    if path.suffix.lower() != ".csv":
-        results = read_tree(args, path)
-        if args.corpus is None and args.variant is None:
-            return results
-        return results.select(args.corpus, args.variant)
-    from lmsat_plugin.analysis.tables import of_corpora, of_variant, read_csv
+    if not _is_csv(path):
+        return read_results(args, path)
+    from lmsat_plugin.analysis.input_tables import of_corpora, of_variant, read_csv
 
     table = read_csv(path)
     if args.corpus is not None:
         table = of_corpora(table, args.corpus, path)
     return table if args.variant is None else of_variant(table, args.variant, path)
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"

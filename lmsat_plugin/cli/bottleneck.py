@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.arguments import add_data, read_results
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
@@ -27,12 +28,12 @@ _MORE = {
 
 
 class BottleneckCommand(AnsweringCommand):
-    """Say which rank the LM head needs for a loss close to the full one, and how many dimensions the corpus asks for.
+    """Find the rank that the LM head needs for a loss close to the full one, and the dimensions that the corpus needs.
 
-    Reads what lmsat_rank_head has left, of every model and checkpoint: the loss at each rank beside the W-error of
-    the model's own head (Godey et al. 2024, Fig. 8) and the bound of the gap; the rank needed, with the interval
-    that a bootstrap over documents gives; the W-error of the corpus' n-gram model at the model's width. Beside them
-    stand the accuracies of lm-eval's tasks that were run with head_rank=R, or head=FILE, and with the whole head.
+    Reads the results of lmsat_rank_head, of every model and checkpoint. The tables show the loss at each rank, the
+    W-error of the model's own head at that rank (Godey et al. 2024, Fig. 8) and the bound of the gap; the rank needed,
+    with its interval by a bootstrap over documents; and the W-error of the corpus' n-gram model at the model's width.
+    Where tasks of lm-eval were run with head_rank=R or head=FILE, and with the whole head, their accuracies are shown.
     """
 
     name = "bottleneck"
@@ -40,19 +41,19 @@ class BottleneckCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, the tolerance, the curve and the n-gram model."""
-        parser.add_argument("data", metavar="DATA", help="a folder with result files, or one file")
+        add_data(parser)
         parser.add_argument(
             "--within",
             type=float,
             default=1.0,
             metavar="PERCENT",
-            help="how far above the full loss is close to it, in per cent (default: 1)",
+            help="a loss is close to the full one if it is no more than this above it (default: 1)",
         )
         parser.add_argument(
             "--curve",
             choices=_CURVES,
-            help="heads trained at their rank, or truncated, in the states' metric (weighted) or as they are; by "
-            "default the first of these that was measured",
+            help="the losses of heads trained at their rank, or truncated, in the states' metric (weighted) or as they "
+            "are; by default the first of these that was measured",
         )
         parser.add_argument(
             "--ngram", type=Path, metavar="FILE.json", help="the n-gram model, from lmsat ngram --json"
@@ -61,18 +62,11 @@ class BottleneckCommand(AnsweringCommand):
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the losses and accuracies by head rank, and the rank needed."""
         from lmsat_plugin.analysis.rank_needed import find_rank_needed
-        from lmsat_plugin.results.tree import Results
 
         corpus_w_error = None if args.ngram is None else _read_ngram(args.ngram)
-        found = find_rank_needed(Results.read(args.data), args.curve, args.within / 100, corpus_w_error)
-        values = [one.values for one in found]
-
-        def draw() -> Any:
-            from lmsat_plugin.figures.plot import plot
-
-            return plot(found)
-
-        return Answer(values, _parts(values), draw)
+        results = find_rank_needed(read_results(args), args.curve, args.within / 100, corpus_w_error)
+        values = [result.values for result in results]
+        return Answer(data=values, parts=_parts(values), result=results)
 
 
 def _read_ngram(path: Path) -> np.ndarray:
@@ -80,19 +74,19 @@ def _read_ngram(path: Path) -> np.ndarray:
     import numpy as np
 
     try:
-        found = np.array(json.loads(path.expanduser().read_bytes())["w_error"], dtype=np.float64)
+        w_error = np.array(json.loads(path.expanduser().read_bytes())["w_error"], dtype=np.float64)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise LmsatError(
             f"--ngram={path} has no W-errors ({first_sentence(error)}): give what lmsat ngram --json prints"
         ) from error
-    if found.ndim != 1 or not np.isfinite(found).all():
+    if w_error.ndim != 1 or not np.isfinite(w_error).all():
         raise LmsatError(
-            f"--ngram={path} has W-errors that are no numbers: give what lmsat ngram --json prints"
+            f"--ngram={path} has W-errors that are not numbers: give what lmsat ngram --json prints"
         )
-    return found
+    return w_error
 
 
-def _parts(found: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
+def _parts(results: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
     names = {
         "rank": "rank",
         "w_error": "W-error",
@@ -101,19 +95,23 @@ def _parts(found: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
         "gap_stderr": "±",
         "bound": "bound",
     }
-    measured = [one for one in found if one["ranks"]]
-    for one in measured:
-        rows = [[_cell(rank[key]) for key in names] for rank in one["ranks"]]
-        title = f"{_name(one)}, {one['revision']}, on {one['corpus']}: {_CURVES[one['curve']]}"
+    measured = [result for result in results if result["ranks"]]
+    for result in measured:
+        rows = [[row[key] for key in names] for row in result["ranks"]]
+        title = f"{_name(result)}, {result['revision']}, on {result['corpus']}: {_CURVES[result['curve']]}"
         yield TextTable(title, list(names.values()), rows)
-    by_checkpoint = {(_name(one), one["revision"]): one["downstream"] for one in found if one["downstream"]}
-    for (model, revision), downstream in by_checkpoint.items():
+    downstream = {
+        (_name(result), result["revision"]): result["downstream"]
+        for result in results
+        if result["downstream"]
+    }
+    for (model, revision), accuracies in downstream.items():
         rows = [
             [
-                *(label(one["task"], one["variant"]), one["metric"], _CURVES.get(one["curve"], "own")),
-                *(_cell(one[key]) for key in ("rank", "value", "stderr")),
+                *(label(row["task"], row["variant"]), row["metric"], _CURVES.get(row["curve"], "own")),
+                *(row[key] for key in ("rank", "value", "stderr")),
             ]
-            for one in downstream
+            for row in accuracies
         ]
         columns = ["task", "metric", "head", "rank", "accuracy", "±"]
         yield TextTable(f"{model}, {revision}: accuracy by rank", columns, rows)
@@ -121,36 +119,33 @@ def _parts(found: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
         yield _needed(measured)
 
 
-def _needed(found: Sequence[dict[str, Any]]) -> TextTable:
-    columns: dict[str, list[Any]] = {"model": [_name(one) for one in found]}
-    columns["step"] = [one["revision"] if one["step"] is None else one["step"] for one in found]
-    columns |= {name: [_cell(one[name]) for one in found] for name in ("corpus", "curve")}
-    columns["full loss"] = [one["full_loss"] for one in found]
-    columns["rank"] = [_rank(one["rank_needed"], one) for one in found]
-    columns["90 % interval"] = [_interval(one) for one in found]
-    for key, name in _MORE.items():
-        columns[name] = [_cell(one[key]) for one in found]
-    columns = {name: cells for name, cells in columns.items() if set(cells) != {""}}
-    title = f"Rank needed for a loss within {100 * found[0]['within']:g} % of the full one"
-    return TextTable(title, list(columns), list(zip(*columns.values(), strict=True)))
+def _needed(results: Sequence[dict[str, Any]]) -> TextTable:
+    columns: dict[str, list[Any]] = {
+        "model": [_name(result) for result in results],
+        "step": [result["revision"] if result["step"] is None else result["step"] for result in results],
+        **{name: [result[name] for result in results] for name in ("corpus", "curve")},
+        "full loss": [result["full_loss"] for result in results],
+        "rank": [_rank(result["rank_needed"], result) for result in results],
+        "90 % interval": [_interval(result) for result in results],
+        **{name: [result[key] for result in results] for key, name in _MORE.items()},
+    }
+    known = {name: cells for name, cells in columns.items() if set(cells) - {None}}
+    title = f"Rank needed for a loss within {100 * results[0]['within']:g} % of the full one"
+    return TextTable.of_columns(title, known)
 
 
-def _name(one: dict[str, Any]) -> str:
-    return label(one["model"], one["variant"])
+def _name(result: dict[str, Any]) -> str:
+    return label(result["model"], result["variant"])
 
 
-def _cell(value: Any) -> Any:
-    return "" if value is None else value
-
-
-def _rank(rank: float | None, one: dict[str, Any]) -> str:
-    """Return a rank for people; what lies beyond the ranks measured is only known to do so."""
-    lowest, highest = (one["ranks"][index]["rank"] for index in (0, -1))
+def _rank(rank: float | None, result: dict[str, Any]) -> str:
+    """Return a rank for people, as a bound where it lies beyond the ranks that were measured."""
+    lowest, highest = (result["ranks"][index]["rank"] for index in (0, -1))
     if rank is None:
         return f"> {highest}"
     return f"≤ {lowest}" if rank == lowest else f"{rank:.1f}"
 
 
-def _interval(one: dict[str, Any]) -> str:
-    ends = one["rank_low"], one["rank_high"]
-    return "" if ends == (None, None) else " to ".join(_rank(end, one) for end in ends)
+def _interval(result: dict[str, Any]) -> str | None:
+    ends = result["rank_low"], result["rank_high"]
+    return None if ends == (None, None) else " to ".join(_rank(end, result) for end in ends)

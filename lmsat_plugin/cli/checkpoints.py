@@ -1,12 +1,14 @@
-"""``lmsat checkpoints``: what a series holds, before a sweep measures it."""
+"""``lmsat checkpoints``: the checkpoints of a series, before a sweep measures them."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.arguments import add_steps
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
     import argparse
@@ -30,20 +32,16 @@ class CheckpointsCommand(AnsweringCommand):
             "--revisions",
             nargs="+",
             metavar="SELECTION",
-            help="list these only, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
+            help="list only these, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
             "the step), every:N, A..B (steps, such as 1k..10k), a name, a glob, a step or a commit",
         )
+        add_steps(parser)
         parser.add_argument(
-            "--step-pattern", metavar="RE", help="finds (?P<step>...) or (?P<tokens>...) in names of your own"
-        )
-        parser.add_argument("--tokens-per-step", type=int, metavar="N", help="for names that state no tokens")
-        parser.add_argument(
-            "--sizes", action="store_true", help="the sizes on the Hub too: one request for each revision"
+            "--sizes", action="store_true", help="show sizes on the Hub, too: one request for each revision"
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the list."""
-        from lmsat_plugin.errors import LmsatError
         from lmsat_plugin.sweeps.checkpoints import find_checkpoints
         from lmsat_plugin.sweeps.selection import select
 
@@ -51,22 +49,22 @@ class CheckpointsCommand(AnsweringCommand):
             raise LmsatError(
                 f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more"
             )
-        found = find_checkpoints(
+        series = find_checkpoints(
             args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern
         )
         if args.revisions:
-            found = select(found, args.revisions)
+            series = select(series, args.revisions)
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, found))
-        rows = [_describe(checkpoint, size) for checkpoint, size in zip(found, sizes, strict=True)]
+            sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, series))
+        rows = [_describe(checkpoint, size) for checkpoint, size in zip(series, sizes, strict=True)]
         columns = {"revision": [_printable(row["revision"]) for row in rows]}
         for key in ("step", "tokens"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
         columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
         columns["size"] = _right([_readable(row["size"]) for row in rows])
-        columns = {key: cells for key, cells in columns.items() if any(cells)}
-        title = f"{_printable(found[0].model)}: {len(found)} checkpoint{'s' if len(found) != 1 else ''}"
-        return Answer(rows, [TextTable(title, tuple(columns), list(zip(*columns.values(), strict=True)))])
+        known = {key: cells for key, cells in columns.items() if any(cells)}
+        title = f"{_printable(series[0].model)}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
+        return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
 
 
 def _describe(checkpoint: Checkpoint, size: int | None) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _readable(size: int | None) -> str:
-    """Return a size as people say it."""
+    """Return a size for people, such as 1.4 GB."""
     if size is None:
         return ""
     unit = next(unit for unit in (1e9, 1e6, 1e3, 0) if size >= unit)
@@ -100,5 +98,5 @@ def _right(cells: list[str]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Return a name without the bytes of a file name that are no text."""
+    """Return a name with "?" for the bytes of a file name that are not text."""
     return text.encode("utf-8", "replace").decode()

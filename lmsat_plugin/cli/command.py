@@ -1,20 +1,21 @@
-"""What a subcommand is, and what those that answer a question share."""
+"""What a subcommand is, and the two kinds that answer a question: in tables or JSON, or in one of many formats."""
 
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmsat_plugin.cli.tables import TextTable, print_table
+from lmsat_plugin.cli.tables import TextTable, print_parts
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import write_atomically
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable
-
-    from matplotlib.figure import Figure
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Command(ABC):
@@ -23,7 +24,7 @@ class Command(ABC):
     name: ClassVar[str]
     help: ClassVar[str]
     passes_on: ClassVar[bool] = False
-    """Whether arguments it does not know are its business, in ``args.rest``."""
+    """Whether it takes arguments that the parser does not know, as ``args.rest``."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -31,28 +32,31 @@ class Command(ABC):
 
     @abstractmethod
     def run(self, args: argparse.Namespace) -> int | None:
-        """Run it; return the exit code. Raises `LmsatError` for bad input."""
+        """Run it, and return the exit code. Raises `LmsatError` for bad input."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command answers."""
+    """The answer of a command."""
 
     data: Any
     """Plain data, as ``--json`` prints it."""
     parts: Iterable[TextTable | str]
     """Tables and sentences for people, in order."""
-    draw: Callable[[], Figure] | None = None
-    """Draws the figure; None for a command that has none."""
+    result: Any = None
+    """The result that ``--figure`` draws, see `lmsat_plugin.figures.plot`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `plot`."""
 
 
 class AnsweringCommand(Command):
     """A subcommand that answers in tables for people or in JSON, and may draw a figure."""
 
     has_figure: ClassVar[bool] = True
+    json_indent: ClassVar[int | None] = 2
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments other than those of the output."""
+        """Add the arguments, except those of the output."""
         return
 
     @abstractmethod
@@ -74,16 +78,73 @@ class AnsweringCommand(Command):
     def run(self, args: argparse.Namespace) -> None:
         """Write the figure, and print the answer."""
         figure: Path | None = getattr(args, "figure", None)
-        if figure is not None:
-            # Before anything is computed: a figure that cannot be written is an error.
-            from lmsat_plugin.figures.style import check_suffix, write_figure
+        if figure is None:
+            answer = self.answer(args)
+        else:
+            from lmsat_plugin.figures import plot, write_figure
+            from lmsat_plugin.figures.style import check_suffix
 
+            # A wrong name ends the command before anything is computed.
             check_suffix(figure)
-        answer = self.answer(args)
-        if figure is not None and answer.draw is not None:
-            write_figure(answer.draw(), figure)
+            answer = self.answer(args)
+            write_figure(plot(answer.result, **answer.options), figure)
         if args.json:
-            print(json.dumps(answer.data, indent=2, allow_nan=False))
-            return
-        for part in answer.parts:
-            print(part, flush=True) if isinstance(part, str) else print_table(*part)
+            print(json.dumps(answer.data, indent=self.json_indent, allow_nan=False))
+        else:
+            print_parts(answer.parts)
+
+
+@dataclass(frozen=True)
+class FormattedAnswer:
+    """The answer of a command that knows several formats."""
+
+    parts: Iterable[TextTable | str]
+    """Tables and sentences for people, in order."""
+    write: Callable[[str], bytes]
+    """Return the file's content in one of the command's formats."""
+
+
+class FormattingCommand(Command):
+    """A subcommand that answers in a table for people, or in other formats, on the terminal or in a file."""
+
+    formats: ClassVar[tuple[str, ...]]
+    """All formats but the table."""
+    binary_formats: ClassVar[tuple[str, ...]] = ()
+    """Those of them that a terminal cannot show."""
+
+    @abstractmethod
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments, except those of the output."""
+
+    @abstractmethod
+    def answer(self, args: argparse.Namespace) -> FormattedAnswer:
+        """Return the answer. Raises `LmsatError` for bad input."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        self.add_options(parser)
+        parser.add_argument(
+            "--format",
+            choices=("table", *self.formats),
+            default="table",
+            help="how the table is written (default: table)",
+        )
+        parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Print the answer, or write it to a file."""
+        form, output = args.format, args.output
+        if form == "table" and output is not None:
+            *others, last = self.formats
+            raise LmsatError(
+                f"--output {output} takes no table for people: add --format {', '.join(others)} or {last}"
+            )
+        if form in self.binary_formats and output is None:
+            raise LmsatError(f"--format {form} is not for a terminal: name a file with --output FILE")
+        answer = self.answer(args)
+        if form == "table":
+            print_parts(answer.parts)
+        elif output is not None:
+            write_atomically(output, answer.write(form))
+        else:
+            sys.stdout.write(answer.write(form).decode("utf-8"))

@@ -1,4 +1,4 @@
-"""``lmsat demo``: the whole product on small series, offline."""
+"""``lmsat demo``: train small series, measure every checkpoint, and write the report, offline."""
 
 from __future__ import annotations
 
@@ -24,23 +24,20 @@ _COLUMNS = {
     "effective_rank_last": "eff. rank",
     "singular_entropy": "sing. entropy",
 }
-
-
 _HEALTHY = (
-    "Runs this short do not saturate: these are the curves of a healthy beginning. "
-    "One that does: lmsat demo --long"
+    "Runs this short do not saturate: the curves are healthy. For a run that saturates: lmsat demo --long"
 )
 
 
 class DemoCommand(Command):
     """Train small GPT-NeoX series, measure every checkpoint through lm-eval, and write the report.
 
-    Two widths on CPython's documentation, twelve checkpoints each, in one process, offline, in a few minutes on two
-    CPU cores. Leaves ordinary checkpoints and lm-eval result files.
+    Models of two widths are trained on CPython's documentation, twelve checkpoints each, in one process, offline, in a
+    few minutes on two CPU cores. They leave ordinary checkpoints and lm-eval result files.
 
-    With --long, 28 checkpoints each of five models on a language whose entropy rate is known, in about ten minutes:
-    four widths that see no token twice, of which the narrow ones stay far above the entropy rate, and one that memorises
-    few tokens and saturates.
+    With --long, five models are trained on a language whose entropy rate is known, 28 checkpoints each, in about ten
+    minutes. Four of several widths see no token twice; the narrow ones stay far above the entropy rate. The fifth
+    memorises few tokens and saturates.
     """
 
     name = "demo"
@@ -57,14 +54,14 @@ class DemoCommand(Command):
         parser.add_argument(
             "--long",
             action="store_true",
-            help="train longer, on a language of known entropy: a model saturates",
+            help="train longer, on a language of known entropy rate; one model saturates",
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Run it and print the table, the verdicts, and where the report is."""
+        """Train and measure; print the table, the verdicts, and the report's path."""
         output: Path = args.output or Path("demo-long" if args.long else "demo")
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise LmsatError(f"--output {output} is there already: remove it or name a new folder")
+            raise LmsatError(f"--output {output} exists already: remove it or name a new folder")
         import transformers
 
         from lmsat_plugin.analysis.analyses import Analyses
@@ -74,8 +71,8 @@ class DemoCommand(Command):
         from lmsat_plugin.results.tree import Results
 
         transformers.logging.disable_progress_bar()
-        begun = time.monotonic()
-        text = "a language of known entropy" if args.long else "CPython's documentation"
+        start = time.monotonic()
+        text = "a language of known entropy rate" if args.long else "CPython's documentation"
         print(f"Training small GPT-NeoX models on {text}; results go to {output}/", flush=True)
         demonstration = known_answer() if args.long else natural_language()
         summary = demonstration.run(output, lambda line: print(f"  {line}", flush=True))
@@ -85,8 +82,8 @@ class DemoCommand(Command):
             _print_known_answers(demonstration, table["loss"])
         else:
             print_table(
-                "Loss in nats/token on held-out documents, last layer's anisotropy and effective rank, "
-                "the head's entropy",
+                "Loss in nats/token on held-out documents, the last layer's anisotropy and effective rank, and the "
+                "head's singular entropy",
                 ["model", "step", *_COLUMNS.values()],
                 table.reset_index()[["model", "step", *_COLUMNS]].values.tolist(),
             )
@@ -97,7 +94,7 @@ class DemoCommand(Command):
         print(_what_this_shows(demonstration) if args.long else _HEALTHY)
         last = demonstration.trainings[-1].name
         print(
-            f"{len(table)} checkpoints in {time.monotonic() - begun:.0f} s.\n"
+            f"{len(table)} checkpoints in {time.monotonic() - start:.0f} s.\n"
             f"All values: lmsat results {results.root}   Measure one again with:\n"
             f"  lm_eval --model lmsat --model_args pretrained={output}/checkpoints/{last}/"
             f"step{demonstration.steps[-1]} --tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl\n"
@@ -107,16 +104,17 @@ class DemoCommand(Command):
 
 
 def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> None:
-    """Print what is known of the language beside what the models came to, and what that shows."""
+    """Print the models' losses beside the least loss of their width and the language's entropy rate."""
     from lmsat_plugin.demo import known_language
 
     source = known_language()
-    least = {width: source.least_loss(width) for width in {one.width for one in demonstration.trainings}}
+    widths = {training.width for training in demonstration.trainings}
+    least = {width: source.least_loss(width) for width in widths}
     rows = []
     for training in demonstration.trainings:
-        of_model = losses[training.name]
+        measured = losses[training.name]
         known = least[training.width], source.entropy_rate
-        rows.append([training.name, training.width, of_model.iloc[-1], of_model.min(), *known])
+        rows.append([training.name, training.width, measured.iloc[-1], measured.min(), *known])
     print_table(
         "What is known: the least loss found for any head of the model's width, and the language's entropy rate",
         ["model", "width", "final loss", "best loss", "least of width", "entropy rate"],
@@ -127,8 +125,8 @@ def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> Non
 def _what_this_shows(demonstration: Demonstration) -> str:
     narrow, *_, repeated = demonstration.trainings
     return (
-        f"What this shows: {narrow.name} stays above the entropy rate because a head of {narrow.width} dimensions "
-        f"cannot say more (the softmax bottleneck), without getting worse. {repeated.name} gets worse because it "
-        f"memorises {repeated.rows[:, 1:].numel():,} tokens. Neither is the decline of small models on text "
-        "without end that Godey et al. 2024 describe: that takes billions of tokens."
+        f"What this shows: {narrow.name} stays above the entropy rate, and does not get worse, because a head of "
+        f"{narrow.width} dimensions cannot represent the language (the softmax bottleneck). {repeated.name} gets worse "
+        f"because it memorises {repeated.rows[:, 1:].numel():,} tokens. Neither is the decline that Godey et al. 2024 "
+        "describe, of small models on text that never repeats: that takes billions of tokens."
     )

@@ -1,4 +1,4 @@
-"""``lmsat doctor``: what this installation can do."""
+"""``lmsat doctor``: check the installation."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PACKAGES = (
 
 
 class DoctorCommand(Command):
-    """Check the installation: versions, devices, whether plain lm_eval finds the model and the tasks, plugins.
+    """Check the installation: versions, devices, plugins, and whether plain lm_eval finds the model and the tasks.
 
     The exit code is 1 if something is missing.
     """
 
     name = "doctor"
-    help = "what this installation can do"
+    help = "check the installation"
 
     def run(self, args: argparse.Namespace) -> int:
         """Print the findings."""
@@ -53,7 +53,7 @@ class DoctorCommand(Command):
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["CPU"]
         tasks = finds_tasks() if hook else []
         expected = [f"lmsat_{name}" for name in plugins().probes]
-        lost = sorted(set(expected) - set(tasks))
+        without_task = sorted(set(expected) - set(tasks))
         rows = [
             ("python", platform.python_version()),
             *((package, installed(package)) for package in _PACKAGES),
@@ -65,7 +65,7 @@ class DoctorCommand(Command):
             ("lm_eval --tasks", ", ".join(tasks) if tasks else "none found"),
             *((f"plugin {name}", f"skipped: {reason}") for name, reason in plugins().failures.items()),
         ]
-        if hook and lost:
-            rows.append(("probes without a task", ", ".join(lost)))
+        if hook and without_task:
+            rows.append(("probes without a task", ", ".join(without_task)))
         print_table("lmsat doctor", ("what", "found"), rows)
-        return int(bool(plugins().failures) or not hook or bool(lost))
+        return int(bool(plugins().failures) or not hook or bool(without_task))

@@ -1,10 +1,10 @@
-"""``lmsat efficiency``: what models of each size need to reach a loss."""
+"""``lmsat efficiency``: the tokens and the compute that models of each size need to reach a loss."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.arguments import add_data, read_data
+from lmsat_plugin.cli.arguments import FOLDER, add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class EfficiencyCommand(AnsweringCommand):
-    """Say how many tokens and how much compute models of each size need to reach a loss.
+    """Find the tokens and the compute that models of each size need to reach a loss.
 
-    Reads lmsat_loss from a results tree, or the columns model, n_params, tokens, loss (and flops, if there) of a CSV.
-    The first crossing of the least loss so far, between two checkpoints; FLOPs are 6 · n_params · tokens. Losses in
-    the midst of a schedule, before the learning rate has fallen, are higher than those of a training that ends there.
+    Reads lmsat_loss of a results tree, or a CSV with the columns model, n_params, tokens, loss and, if known, flops,
+    which are 6 n_params tokens otherwise. A model reaches a loss where the least of its losses so far first crosses it,
+    between two checkpoints. In the middle of a schedule, before the learning rate has fallen, a loss is higher than at
+    the end of a training of that length.
     """
 
     name = "efficiency"
@@ -31,32 +32,26 @@ class EfficiencyCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, the losses and the outputs."""
-        add_data(parser, "a folder with result files, or a CSV")
+        add_data(parser, f"{FOLDER}, or a CSV")
         parser.add_argument(
             "--loss",
             type=float,
             action="append",
             required=True,
             metavar="NATS",
-            help="a loss to reach, in nats per token; may be given several times",
+            help="the loss to reach, in nats per token; may be given several times",
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return what each model needs."""
+        from lmsat_plugin.analysis.input_tables import is_tidy, table_of
         from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
-        from lmsat_plugin.analysis.tables import is_tidy, table_of
 
         data = read_data(args)
         if is_tidy(table_of(data)):
             _check_tokens(table_of(data), args.data)
-        found = sample_efficiency(data, args.loss)
-
-        def draw() -> Any:
-            from lmsat_plugin.figures.plot import plot
-
-            return plot(found)
-
-        return Answer(found.to_dict(), _parts(found), draw)
+        result = sample_efficiency(data, args.loss)
+        return Answer(data=result.to_dict(), parts=_parts(result), result=result)
 
 
 def _check_tokens(table: pd.DataFrame, data: str) -> None:
@@ -64,32 +59,30 @@ def _check_tokens(table: pd.DataFrame, data: str) -> None:
         raise LmsatError(f"the results in {data} do not state tokens: give --tokens-per-step N")
 
 
-def _parts(found: Efficiency) -> Iterator[TextTable | str]:
-    for best in found.best:
-        rows = [_row(one) for one in found.reached if one.loss == best.loss]
-        columns = ["model", "parameters", "tokens", "between", "FLOP", "next size needs", "doubling saves"]
+def _parts(result: Efficiency) -> Iterator[TextTable | str]:
+    columns = ["model", "parameters", "tokens", "between", "FLOP", "next size needs", "doubling saves"]
+    for best in result.best:
+        rows = [_row(reached) for reached in result.reached if reached.loss == best.loss]
         yield TextTable(f"To reach a loss of {best.loss:g}", columns, rows)
         if best.compute_optimal is not None:
-            edge = ", but a size beyond these may need less" if best.at_edge else ""
+            edge = ", but a larger or a smaller one may need less" if best.at_edge else ""
             yield f"Least compute: {best.compute_optimal}{edge}."
         if best.diminishing_from is not None:
-            yield (
-                f"From {best.diminishing_from} on, doubling the size saves less than {100 * found.fewest_saved:g} % "
-                "of the tokens."
-            )
+            saved = f"less than {100 * result.fewest_saved:g} % of the tokens"
+            yield f"From {best.diminishing_from} on, doubling the size saves {saved}."
 
 
-def _row(one: Reached) -> list[Any]:
-    size = f"{one.n_params:.3g}"
-    if one.tokens is None:
-        return [one.model, size, f"> {one.low:.3g}", "", "", "", ""]
-    least = "≤ " if one.at_most else ""
+def _row(reached: Reached) -> list[str | None]:
+    size = f"{reached.n_params:.3g}"
+    if reached.tokens is None:
+        return [reached.model, size, f"> {reached.low:.3g}", None, None, None, None]
+    bound = "≤ " if reached.at_most else ""
     return [
-        one.model,
+        reached.model,
         size,
-        f"{least}{one.tokens:.3g}",
-        "" if one.at_most else f"{one.low:.3g} and {one.high:.3g}",
-        f"{least}{one.flops:.3g}",
-        "" if one.ratio is None else f"{100 * one.ratio:.3g} %",
-        "" if one.saved is None else f"{100 * one.saved:.3g} %",
+        f"{bound}{reached.tokens:.3g}",
+        None if reached.at_most else f"{reached.low:.3g} and {reached.high:.3g}",
+        f"{bound}{reached.flops:.3g}",
+        None if reached.ratio is None else f"{100 * reached.ratio:.3g} %",
+        None if reached.saved is None else f"{100 * reached.saved:.3g} %",
     ]

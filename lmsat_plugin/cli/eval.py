@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class EvalCommand(Command):
-    """The same as ``lm_eval run ...``, without relying on the start-up hook.
+    """Run ``lm_eval run ...`` with the plugin loaded explicitly, without relying on the start-up hook.
 
     lmsat eval --model lmsat --model_args pretrained=DIR --tasks 'lmsat_*'
     """
@@ -22,7 +22,7 @@ class EvalCommand(Command):
     passes_on = True
 
     def run(self, args: argparse.Namespace) -> None:
-        """Hand all arguments to lm-eval."""
+        """Pass all arguments on to lm-eval."""
         import lmsat_autoload
 
         lmsat_autoload.install()

@@ -1,11 +1,11 @@
-"""``lmsat export``: results for others' databases."""
+"""``lmsat export``: results as records of Every Eval Ever."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.arguments import add_steps, read_tree
+from lmsat_plugin.cli.arguments import add_folder, add_steps, read_tree
 from lmsat_plugin.cli.command import Command
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ExportCommand(Command):
     """Write results of any lm-eval as records of Every Eval Ever (schema 0.3.0), one for each result file.
 
-    FOLDER/data/lmsat/DEVELOPER/MODEL/UUID.json: the layout of that project's data. What results do not say, such as
-    who evaluated the model, is "unknown" in the records: fill it in before you hand them on.
+    The files are FOLDER/data/lmsat/DEVELOPER/MODEL/UUID.json, in the layout of that project's data. What results do
+    not state, such as who evaluated the model, is "unknown" in the records: fill it in before you publish them.
     """
 
     name = "export"
@@ -24,7 +24,7 @@ class ExportCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folders."""
-        parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
+        add_folder(parser)
         parser.add_argument(
             "--output", type=Path, required=True, metavar="FOLDER", help="where the records go"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import add_data, read_data
+from lmsat_plugin.cli.arguments import FOLDER, add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FitCommand(AnsweringCommand):
-    """Fit a scaling law to losses, by the least sum of Huber losses (delta 0.001) of log residuals.
+    """Fit a scaling law to losses: the least sum of Huber losses (delta 0.001) of log residuals.
 
     chinchilla  L = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022); columns n_params, tokens
     kaplan-n    L = (N_c/N)^alpha_N (Kaplan et al. 2020, eq. 1.1); n_params_non_embedding
@@ -27,17 +27,17 @@ class FitCommand(AnsweringCommand):
     context     L = a + b T^-c (Sec. D.5), of each model; position, from 1 on
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
-    Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss from a results
-    tree. Rows of one run are drawn together in the bootstrap, which gives the intervals (90 %).
+    Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
+    The intervals (90 %) come from a bootstrap, which draws all rows of a run together.
     """
 
     name = "fit"
     help = "scaling laws"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the law, the data, what is given, what is to be predicted, and the outputs."""
+        """Add the law, the data, what is given, what is to be predicted, and the bootstrap."""
         parser.add_argument("law", metavar="LAW", help="one of these laws")
-        add_data(parser, "a CSV, or a folder with result files")
+        add_data(parser, f"a CSV, or {FOLDER}")
         parser.add_argument(
             "--given", default="", metavar="NAME=VALUE,...", help="constants that are not fitted"
         )
@@ -45,99 +45,92 @@ class FitCommand(AnsweringCommand):
             "--predict", metavar="DATA", help="predict the losses of these rows, and their gaps to the law"
         )
         parser.add_argument(
-            "--repetitions", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+            "--repetitions",
+            type=int,
+            default=1000,
+            metavar="N",
+            help="how often the bootstrap draws (default: 1000)",
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fit, and what it predicts."""
         from lmsat_plugin.analysis.scaling_laws import fit
 
-        found = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
-        predictions = None if args.predict is None else found.predict(read_data(args, args.predict))
-        data = found.to_dict() | ({} if predictions is None else predictions.to_dict())
-        parts = [part for one in (data, *data["others"]) for part in _parts(one)]
+        law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
+        predictions = None if args.predict is None else law.predict(read_data(args, args.predict))
+        data = law.to_dict() | ({} if predictions is None else predictions.to_dict())
+        parts = [part for fitted in (data, *data["others"]) for part in _parts(fitted)]
         if predictions is not None:
             parts.append(_predictions(data))
-
-        def draw() -> Any:
-            from lmsat_plugin.figures.plot import plot
-
-            return plot(found, predictions=predictions)
-
-        return Answer(data, parts, draw)
+        return Answer(data=data, parts=parts, result=law, options={"predictions": predictions})
 
 
 def _given(text: str) -> dict[str, float]:
-    """Return the constants in ``A=1,B=2``. Raises `LmsatError` for what is none."""
-    found = {}
+    """Return the constants in ``A=1,B=2``. Raises `LmsatError` for a part that is not NAME=NUMBER."""
+    constants = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         try:
-            found[name.strip()] = float(value)
+            constants[name.strip()] = float(value)
         except ValueError:
             raise LmsatError(
-                f"--given {part} is no constant with a number: write B=410.7,beta=0.28"
+                f"--given {part} does not name a constant and its number: write B=410.7,beta=0.28"
             ) from None
-    return found
+    return constants
 
 
-def _parts(one: dict[str, Any]) -> Iterator[TextTable | str]:
-    of = one["model"] or one["n"]
-    spread, condition, objective = one["spread"], one["condition_number"], one["objective"]
+def _parts(law: dict[str, Any]) -> Iterator[TextTable | str]:
+    subject = law["model"] or law["n"]
+    spread, condition, objective = law["spread"], law["condition_number"], law["objective"]
     close = f"within {100 * spread['tolerance']:g} % of the objective"
     rows = [
-        [name, _cell(part["value"]), _interval(part), _range(spread["params"].get(name, (None, None)))]
-        for name, part in (one["params"] | one["derived"]).items()
+        [name, _cell(param["value"]), _interval(param), _range(spread["params"].get(name, (None, None)))]
+        for name, param in (law["params"] | law["derived"]).items()
     ]
-    title = f"{one['formula']}{f', {of}' if of else ''}"
-    yield TextTable(title, ["constant", "value", f"{100 * one['confidence']:g} % interval", close], rows)
-    runs = "" if one["n_runs"] == one["n_points"] else f" of {one['n_runs']} runs"
+    title = f"{law['formula']}{f', {subject}' if subject else ''}"
+    yield TextTable(title, ["constant", "value", f"{100 * law['confidence']:g} % interval", close], rows)
+    runs = "" if law["n_runs"] == law["n_points"] else f" of {law['n_runs']} runs"
     yield (
-        f"{one['n_points']} points{runs}, residuals {one['residual_rms']:.4g} (rms of log loss); {objective['what']} "
+        f"{law['n_points']} points{runs}, residuals {law['residual_rms']:.4g} (rms of log loss); {objective['what']} "
         f"(delta {objective['delta']:g}) {objective['value']:.6e}, from {spread['best']} of {spread['starts']} starts"
     )
     if condition["all"] is not None:
-        yield (
-            f"condition number {condition['all']:.4g}, of the exponents alone {_cell(condition['exponents'])}"
-        )
-    if held_out := one["held_out"]:
+        exponents = "" if condition["exponents"] is None else _cell(condition["exponents"])
+        yield f"condition number {condition['all']:.4g}, of the exponents alone {exponents}"
+    if held_out := law["held_out"]:
         yield (
             f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
     for kind in ("notes", "warnings"):
-        for sentence in one[kind]:
+        for sentence in law[kind]:
             yield f"{kind[:-1]}: {sentence}"
 
 
 def _predictions(data: dict[str, Any]) -> TextTable:
-    """Return the gaps at the best and final checkpoints, or each row's where there are no such."""
+    """Return the gaps at the best and final checkpoints, or each row's gap where checkpoints are not known."""
     if gaps := data.get("gaps"):
         means = {"model": "mean", "best": gaps["mean_best"], "final": gaps["mean_final"]}
         return TextTable(
             "Gap to the law by checkpoint",
             ["model", "best %", "final %"],
-            [[one["model"], 100 * one["best"], 100 * one["final"]] for one in (*gaps["models"], means)],
+            [[row["model"], 100 * row["best"], 100 * row["final"]] for row in (*gaps["models"], means)],
         )
     rows = data["predictions"]
-    columns = [name for name in rows[0] if name != "gap"]
-    return TextTable(
-        "Predictions",
-        [*columns, "gap %"],
-        [
-            [*(_cell(row[name]) for name in columns), "" if row["gap"] is None else 100 * row["gap"]]
-            for row in rows
-        ],
-    )
+    columns: dict[str, list[Any]] = {
+        name: [_cell(row[name]) for row in rows] for name in rows[0] if name != "gap"
+    }
+    columns["gap %"] = [None if row["gap"] is None else 100 * row["gap"] for row in rows]
+    return TextTable.of_columns("Predictions", columns)
 
 
 def _cell(value: Any) -> Any:
-    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else value
+    return f"{value:.5g}" if isinstance(value, float) else value
 
 
-def _interval(part: dict[str, Any]) -> str:
-    return "given" if part.get("given") else _range((part["low"], part["high"]))
+def _interval(param: dict[str, Any]) -> str | None:
+    return "given" if param.get("given") else _range((param["low"], param["high"]))
 
 
-def _range(ends: tuple[float | None, float | None]) -> str:
-    return "" if None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}"
+def _range(ends: tuple[float | None, float | None]) -> str | None:
+    return None if None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}"

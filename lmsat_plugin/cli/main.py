@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if hasattr(args, "overrides"):
-        # argparse takes them only where they stand together.
+        # argparse accepts them only where they stand together.
         args.overrides += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
     if rest and not args.passes_on:
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read has had enough. Python would complain once more at its end.
+        # The reader has closed the pipe. Without this, Python complains once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except LmsatError as error:

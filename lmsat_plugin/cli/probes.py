@@ -1,4 +1,4 @@
-"""``lmsat probes``: what was found, and where it comes from."""
+"""``lmsat probes``: the probes, corpora and plugins that are installed."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class ProbesCommand(AnsweringCommand):
         """Return the lists."""
         from lmsat_plugin.plugins import plugins
 
-        found = describe(plugins())
+        data = describe(plugins())
         probes = [
-            (p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in found["probes"]
+            (p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in data["probes"]
         ]
         parts = [
             TextTable("Probes", ("task", "from", "needs", "settings"), probes),
-            TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in found["corpora"]]),
+            TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in data["corpora"]]),
         ]
-        if found["failures"]:
-            parts.append(TextTable("Skipped plugins", ("plugin", "reason"), list(found["failures"].items())))
-        return Answer(found, parts)
+        if data["failures"]:
+            parts.append(TextTable("Skipped plugins", ("plugin", "reason"), list(data["failures"].items())))
+        return Answer(data=data, parts=parts)
 
 
-def describe(found: Plugins) -> dict[str, Any]:
-    """Return what was found, as plain data."""
+def describe(installed: Plugins) -> dict[str, Any]:
+    """Return the probes, corpora and failures as plain data."""
     return {
         "probes": [
             {
                 "name": name,
                 "task": f"lmsat_{name}",
-                "origin": found.origins[f"probe:{name}"],
+                "origin": installed.origins[f"probe:{name}"],
                 "version": probe.version,
                 "needs": [need.name for need in probe.needs],
                 "settings": {
@@ -52,8 +52,10 @@ def describe(found: Plugins) -> dict[str, Any]:
                     for key, field in probe.settings_type.model_fields.items()
                 },
             }
-            for name, probe in found.probes.items()
+            for name, probe in installed.probes.items()
         ],
-        "corpora": [{"name": name, "origin": found.origins[f"corpus:{name}"]} for name in found.corpora],
-        "failures": found.failures,
+        "corpora": [
+            {"name": name, "origin": installed.origins[f"corpus:{name}"]} for name in installed.corpora
+        ],
+        "failures": installed.failures,
     }

@@ -1,4 +1,4 @@
-"""``lmsat report``: one page with all that a folder of results says."""
+"""``lmsat report``: one page with the verdicts, figures and tables of a folder of results."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class ReportCommand(Command):
-    """Write a page that needs no network: the verdicts in words, then figures, tables, and where each value is from.
+    """Write a page that needs no network: the verdicts in words, then figures, tables, and the file of each value.
 
-    Beside it lie the figures as SVG, PNG and PDF, and the tables as CSV. What the results do not allow is said with
-    the way to get it.
+    Beside it lie the figures as SVG, PNG and PDF, and the tables as CSV. The page lists the analyses that the results
+    do not allow, each with the way to get it.
     """
 
     name = "report"
-    help = "one page with all that the results say"
+    help = "one page with verdicts, figures and tables"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the results, the corpus, and where to write."""
+        """Add the results, and where the page goes."""
         add_tree(parser)
         parser.add_argument(
             "--output", type=Path, metavar="FOLDER", help="where the page goes (default: DIR/report)"

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class SaturationCommand(AnsweringCommand):
-    """Say of each model whether it saturates, plateaus or is still improving, or that this is unclear, and why.
+    """Decide for each model whether it saturates, plateaus or is still improving, or that this is unclear, and why.
 
     The last checkpoints are compared with the best stretch before them. The difference has to exceed
     checkpoint-to-checkpoint noise and what another sample of documents or questions might give, corrected for choosing
-    the best of many. The onset is a change point with its 90 % interval. Anisotropy and singular entropy stand beside
-    the verdict where results hold them: they have no part in it.
+    the best of many. The onset is a change point with its 90 % interval. Anisotropy and singular entropy are shown
+    beside the verdict where results hold them: they have no part in it.
     """
 
     name = "saturation"
@@ -31,8 +31,8 @@ class SaturationCommand(AnsweringCommand):
         """Add the data and the metric."""
         add_data(
             parser,
-            "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and optionally "
-            "tokens, stderr",
+            "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
+            "stderr",
         )
         parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or the only task there is")
         parser.add_argument("--metric", metavar="M", help="by default loss, or the only metric there is")
@@ -47,44 +47,41 @@ class SaturationCommand(AnsweringCommand):
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
 
-        verdicts = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
-        sentences = [f"{one.label}: {one.verdict}: {one.reason}.{_geometry(one)}" for one in verdicts]
-
-        def draw() -> Any:
-            from lmsat_plugin.figures.plot import plot
-
-            return plot(verdicts)
-
-        return Answer([one.to_dict() for one in verdicts], [_table(verdicts), *sentences], draw)
+        results = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
+        sentences = [
+            f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results
+        ]
+        data = [result.to_dict() for result in results]
+        return Answer(data=data, parts=[_table(results), *sentences], result=results)
 
 
-def _table(verdicts: Sequence[Saturation]) -> TextTable:
-    first = verdicts[0]
+def _table(results: Sequence[Saturation]) -> TextTable:
+    first = results[0]
     columns: dict[str, list[Any]] = {
-        "model": [one.model for one in verdicts],
-        "variant": [one.variant for one in verdicts],
-        "corpus": [one.corpus for one in verdicts],
-        "n-shot": [one.num_fewshot for one in verdicts],
-        "filter": [one.filter for one in verdicts],
-        "verdict": [one.verdict for one in verdicts],
-        "best": [one.best for one in verdicts],
-        "at step": [one.best_step for one in verdicts],
-        "final": [one.final for one in verdicts],
-        "onset": [one.onset_step for one in verdicts],
+        "model": [result.model for result in results],
+        "variant": [result.variant for result in results],
+        "corpus": [result.corpus for result in results],
+        "n-shot": [result.num_fewshot for result in results],
+        "filter": [result.filter for result in results],
+        "verdict": [result.verdict for result in results],
+        "best": [result.best for result in results],
+        "at step": [result.best_step for result in results],
+        "final": [result.final for result in results],
+        "onset": [result.onset_step for result in results],
         "90 % interval": [
-            None if one.onset_step is None else f"{one.onset_low:,} to {one.onset_high:,}" for one in verdicts
+            None if result.onset_step is None else f"{result.onset_low:,} to {result.onset_high:,}"
+            for result in results
         ],
-        "p": [one.p_value for one in verdicts],
+        "p": [result.p_value for result in results],
     }
     for name in ("variant", "corpus", "n-shot", "filter"):
         if len(set(columns[name])) == 1:
             del columns[name]
-    rows = [["" if cell is None else cell for cell in row] for row in zip(*columns.values(), strict=True)]
-    return TextTable(" ".join(filter(None, (first.task, first.metric))), list(columns), rows)
+    return TextTable.of_columns(" ".join(filter(None, (first.task, first.metric))), columns)
 
 
-def _geometry(one: Saturation) -> str:
-    geometry = one.geometry
+def _geometry(result: Saturation) -> str:
+    geometry = result.geometry
     if geometry is None:
         return ""
     events = (
@@ -93,5 +90,5 @@ def _geometry(one: Saturation) -> str:
         ("the head's singular entropy turns", geometry.entropy_turn_step),
         ("and spikes", geometry.entropy_spike_step),
     )
-    said = [f"{words} at step {step:,}" for words, step in events if step is not None]
-    return f" Meanwhile {', '.join(said)}." if said else ""
+    known = [f"{words} at step {step:,}" for words, step in events if step is not None]
+    return f" Meanwhile {', '.join(known)}." if known else ""

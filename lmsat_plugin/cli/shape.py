@@ -1,9 +1,9 @@
-"""``lmsat shape``: how much of the loss is the shape's, at a fixed number of parameters."""
+"""``lmsat shape``: how much the loss depends on a model's shape, at a fixed number of parameters."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
-    from lmsat_plugin.analysis.stats.estimate import Estimate
 
 
 class ShapeCommand(AnsweringCommand):
-    """Say how much of the loss is the shape's, width over depth, at a fixed number of parameters.
+    """Find how much the loss depends on a model's shape, width over depth, at a fixed number of parameters.
 
-    A regression of ln(loss) on ln(parameters) and on ln(width/depth) and its square, over at least eight models; and
-    the spread of losses among models of one size (Kaplan et al. 2020, Sec. 3.1: little over a wide range of shapes).
+    The answer is a regression of ln(loss) on ln(parameters), ln(width/depth) and its square, over eight or more models,
+    and the spread of losses among models of one size (Kaplan et al. 2020, Sec. 3.1, find little dependence).
     """
 
     name = "shape"
-    help = "how much of the loss is the shape's"
+    help = "how much the loss depends on the shape"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the table and the outputs."""
+        """Add the table."""
         parser.add_argument(
             "data",
             metavar="FILE.csv",
@@ -36,26 +35,21 @@ class ShapeCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the coefficients and the sizes."""
+        from lmsat_plugin.analysis.input_tables import read_csv
         from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
-        from lmsat_plugin.analysis.tables import read_csv
 
-        found = shape_dependence(read_csv(Path(args.data).expanduser()))
-
-        def draw() -> Any:
-            from lmsat_plugin.figures.plot import plot
-
-            return plot(found)
-
-        return Answer(found.to_dict(), _parts(found), draw)
+        result = shape_dependence(read_csv(Path(args.data).expanduser()))
+        return Answer(data=result.to_dict(), parts=_parts(result), result=result)
 
 
-def _parts(found: ShapeDependence) -> Iterator[TextTable | str]:
+def _parts(result: ShapeDependence) -> Iterator[TextTable | str]:
+    coefficients = {"alpha_N": result.alpha_n, "s": result.slope, "q": result.curvature}
     yield TextTable(
         "ln L = c - alpha_N ln N + s x + q x^2, x = ln(width/depth) about its mean",
-        ["constant", "value", f"{100 * found.confidence:g} % interval"],
+        ["constant", "value", f"{100 * result.confidence:g} % interval"],
         [
-            _row(name, one)
-            for name, one in (("alpha_N", found.alpha_n), ("s", found.slope), ("q", found.curvature))
+            [name, f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]
+            for name, estimate in coefficients.items()
         ],
     )
     yield TextTable(
@@ -63,20 +57,14 @@ def _parts(found: ShapeDependence) -> Iterator[TextTable | str]:
         ["parameters", "models", "widest span of shapes", "spread of losses %", "at one N %"],
         [
             [
-                f"{one.n_params:.3g}",
-                len(one.models),
-                f"{one.aspect_span:.3g}",
-                100 * one.loss_spread,
-                100 * one.loss_spread_at_n,
+                f"{group.n_params:.3g}",
+                len(group.models),
+                f"{group.aspect_span:.3g}",
+                100 * group.loss_spread,
+                100 * group.loss_spread_at_n,
             ]
-            for one in found.groups
+            for group in result.groups
         ],
     )
-    best = "" if found.best_aspect is None else f", least at width/depth = {found.best_aspect:.3g}"
-    yield (
-        f"By the regression the shapes measured differ by {100 * found.shape_spread:.2g} % of the loss{best}."
-    )
-
-
-def _row(name: str, one: Estimate) -> list[str]:
-    return [name, f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}"]
+    best = "" if result.best_aspect is None else f", least at width/depth = {result.best_aspect:.3g}"
+    yield f"By the regression, the shapes measured differ by {100 * result.shape_spread:.2g} % of the loss{best}."

@@ -1,4 +1,4 @@
-"""``lmsat size``: how many parameters a model has, and how many operations a token costs."""
+"""``lmsat size``: the number of a model's parameters, and of the operations for a token, by part."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class SizeCommand(AnsweringCommand):
     """Count a model's parameters, and the floating-point operations for a token, by part.
 
-    The model is built from its configuration, without weights: of a name on the Hub, config.json is all that is
-    downloaded. Operations are those of Kaplan et al. 2020 (Table 1, eq. 2.2), from the shapes of the model's own
-    matrices; training costs three times a forward pass.
+    The model is built from its configuration, without weights: for a name on the Hub, only config.json is downloaded.
+    Operations are those of Kaplan et al. 2020 (Table 1, eq. 2.2), for the shapes of the model's own matrices. Training
+    costs three times a forward pass.
     """
 
     name = "size"
@@ -43,16 +43,16 @@ class SizeCommand(AnsweringCommand):
             "--tokens",
             type=float,
             metavar="D",
-            help="tokens of a training run, such as 3e11: say what it costs",
+            help="tokens of a training run, such as 3e11, whose cost is shown, too",
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the counts."""
         for option, value in (("context", args.context), ("tokens", args.tokens)):
             if value is not None and not 1 <= value < float("inf"):
-                raise LmsatError(f"--{option}={value:g} is no number of tokens: give 1 or more")
-        found = _describe(_build(args.model), args.context, args.tokens)
-        return Answer({"model": args.model, **found}, _parts(args.model, found))
+                raise LmsatError(f"--{option}={value:g} is not a number of tokens: give 1 or more")
+        data = {"model": args.model, **_describe(_build(args.model), args.context, args.tokens)}
+        return Answer(data=data, parts=_parts(data))
 
 
 def _build(pretrained: str) -> PreTrainedModel:
@@ -82,7 +82,7 @@ def _build(pretrained: str) -> PreTrainedModel:
         raise
     except Exception as error:
         raise LmsatError(
-            f"{pretrained} is no causal language model that transformers can build ({first_sentence(error)}): "
+            f"{pretrained} is not a causal language model that transformers can build ({first_sentence(error)}): "
             "give another, or correct its config.json"
         ) from error
     model.tie_weights()
@@ -96,7 +96,7 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
     from lmsat_plugin.text.windows import DEFAULT_WINDOW
 
     counts = count_parameters(model)
-    found: dict[str, Any] = {
+    size: dict[str, Any] = {
         "parameters": {**asdict(counts), "total": counts.total},
         "tied_head": has_tied_head(model),
         "non_embedding": counts.non_embedding,
@@ -105,10 +105,10 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
     try:
         shape = shape_of(model)
     except LmsatError as error:
-        return {**found, "no_formula": str(error)}
+        return {**size, "no_formula": str(error)}
     n_ctx = context or min(DEFAULT_WINDOW, position_limit(model) or DEFAULT_WINDOW)
     flops = forward_flops(model, n_ctx)
-    found |= {
+    size |= {
         "shape": asdict(shape),
         "kaplan_parameters": shape.kaplan_parameters,
         "kaplan_parameters_error": shape.kaplan_parameters / counts.non_embedding - 1,
@@ -120,15 +120,15 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
     }
     if tokens is not None:
         run = {
-            "flops": tokens * found["training_flops"],
-            "kaplan_flops": tokens * found["kaplan_training_flops"],
+            "flops": tokens * size["training_flops"],
+            "kaplan_flops": tokens * size["kaplan_training_flops"],
         }
         pf_days = {f"{key.removesuffix('flops')}pf_days": value / PF_DAY for key, value in run.items()}
-        found["training_run"] = {"tokens": tokens, **run, **pf_days}
-    return found
+        size["training_run"] = {"tokens": tokens, **run, **pf_days}
+    return size
 
 
-def _parts(model: str, found: dict[str, Any]) -> Iterator[TextTable | str]:
+def _parts(size: dict[str, Any]) -> Iterator[TextTable | str]:
     def table(title: str, what: str, parts: dict[str, int]) -> TextTable:
         rows = [
             (name.replace("_", " "), n, f"{n / parts['total']:.2%}")
@@ -137,37 +137,37 @@ def _parts(model: str, found: dict[str, Any]) -> Iterator[TextTable | str]:
         ]
         return TextTable(title, ("part", what, "share"), rows)
 
-    tied = "the head is the embedding" if found["tied_head"] else "the head is its own matrix"
-    yield table(f"{model}: {tied}", "parameters", found["parameters"])
+    tied = "the head is the embedding" if size["tied_head"] else "the head is its own matrix"
+    yield table(f"{size['model']}: {tied}", "parameters", size["parameters"])
     rows = [
-        ("without embeddings and head (Kaplan et al.)", found["non_embedding"]),
-        ("the same with learned positions (Pythia's table)", found["non_embedding_pythia"]),
+        ("without embeddings and head (Kaplan et al.)", size["non_embedding"]),
+        ("the same with learned positions (Pythia's table)", size["non_embedding_pythia"]),
     ]
-    if "no_formula" in found:
+    if "no_formula" in size:
         yield TextTable("Without embeddings", ("convention", "parameters"), rows)
-        yield f"No operations: {found['no_formula']}."
+        yield f"No operations: {size['no_formula']}."
         return
-    matrices = found["shape"]["mlp_matrices"]
+    matrices = size["shape"]["mlp_matrices"]
     formula = (
         "2 d_model n_layer (2 d_attn + d_ff)"
         if matrices == 2
         else "d_model n_layer (4 d_attn + 3 d_ff), gated"
     )
-    error = f"{found['kaplan_parameters_error']:+.2%}"
-    rows.append((f"Kaplan's N ≈ {formula}: {error}", round(found["kaplan_parameters"])))
+    error = f"{size['kaplan_parameters_error']:+.2%}"
+    rows.append((f"Kaplan's N ≈ {formula}: {error}", round(size["kaplan_parameters"])))
     yield TextTable("Without embeddings", ("convention", "parameters"), rows)
     yield table(
-        f"A token, forward, n_ctx = {found['n_ctx']:,}",
+        f"A token, forward, n_ctx = {size['n_ctx']:,}",
         "FLOP",
-        found["forward_flops"],
+        size["forward_flops"],
     )
     rows = [
-        ("forward, 2N + 2 n_layer n_ctx d_attn (eq. 2.2)", found["kaplan_forward_flops"]),
-        ("training, three times all parts", found["training_flops"]),
-        ("training, 6N", found["kaplan_training_flops"]),
+        ("forward, 2N + 2 n_layer n_ctx d_attn (eq. 2.2)", size["kaplan_forward_flops"]),
+        ("training, three times all parts", size["training_flops"]),
+        ("training, 6N", size["kaplan_training_flops"]),
     ]
     yield TextTable("A token", ("what", "FLOP"), rows)
-    if run := found.get("training_run"):
+    if run := size.get("training_run"):
         costs = [
             ("all parts", run["flops"], run["pf_days"]),
             ("6ND", run["kaplan_flops"], run["kaplan_pf_days"]),

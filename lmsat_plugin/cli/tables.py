@@ -1,33 +1,44 @@
-"""Tables for people: in a terminal no wider than it, in several parts if need be; in a file as wide as they are."""
+"""Tables for people: in a terminal no wider than it, in several parts if need be; in a file as wide as they need."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _BESIDE = 3
 """Letters between two columns."""
 _SHORT = 40
-"""Rows of a table that one can look at in parts."""
+"""Rows up to which a table may come in parts."""
 _LONG = 30
 """Letters of text above which it may be wrapped."""
 
 
 class TextTable(NamedTuple):
-    """A table for people."""
+    """A table for people. A cell without a value is None."""
 
     title: str
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
 
+    @classmethod
+    def of_columns(cls, title: str, columns: Mapping[str, Sequence[Any]]) -> TextTable:
+        """Return the table of these columns."""
+        return cls(title, list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def print_parts(parts: Iterable[TextTable | str]) -> None:
+    """Print tables and sentences in order, each as soon as it is there."""
+    for part in parts:
+        print(part, flush=True) if isinstance(part, str) else print_table(*part)
+
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers to the right.
+    """Print a table, with columns of numbers aligned to the right.
 
-    Columns that do not fit beside each other come in parts below each other, each with the first text column; in a long
-    table, text is wrapped instead.
+    Columns that do not fit beside each other come in parts below each other, and each part repeats the first column of
+    text. In a long table, text is wrapped instead.
     """
     from rich import box
     from rich.console import Console
@@ -55,7 +66,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
         for index in part:
             table.add_column(
-                columns[index],
+                Text(columns[index]),
                 justify="right" if numeric[index] else "left",
                 no_wrap=numeric[index] or (is_short and longest[index] <= _LONG),
                 overflow="fold",
@@ -66,7 +77,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def in_parts(widths: Sequence[int], first: int, room: int) -> list[list[int]]:
-    """Return the columns of each part of a table: as many as have room, in order, ``first`` in all of them."""
+    """Return the columns of each part of a table: as many as have room, in order, and ``first`` in all parts."""
     parts: list[list[int]] = [[]]
     for index in range(len(widths)):
         if index == first:
@@ -79,4 +90,6 @@ def in_parts(widths: Sequence[int], first: int, room: int) -> list[list[int]]:
 
 
 def _text(cell: Any) -> str:
+    if cell is None:
+        return ""
     return f"{cell:.4g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)

@@ -1,4 +1,4 @@
-"""The saturation card of a model: all that was measured during its training, on one axis of time."""
+"""The saturation card of a model: all that was measured during its training, on one axis of steps."""
 
 from __future__ import annotations
 
@@ -41,15 +41,18 @@ class Track:
 
     label: str
     table: pd.DataFrame
-    """``step, value, stderr``, two steps or more, above 0."""
+    """``step, value, stderr``: at least two steps, all above 0."""
     log: bool = False
     """Whether the y axis is logarithmic."""
 
 
 def card_figure(model: str, tracks: list[Track], saturation: Saturation | None = None) -> Figure:
-    """Draw tracks above each other, aligned on the training step, with the best checkpoint and the onset.
+    """Draw tracks above each other, on one axis of training steps.
 
-    The best checkpoint and the onset with its 90 % interval are those of ``saturation``, which is of the first track.
+    Args:
+        model: The title.
+        tracks: From top to bottom.
+        saturation: The verdict on the first track: its best checkpoint and its onset are marked in all tracks.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
@@ -76,9 +79,7 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
 def _draw(axes: Axes, track: Track) -> None:
     rows = track.table.sort_values("step")
     axes.plot(rows.step, rows.value, color=_COLOUR, marker="o", markersize=2.5)
-    axes.fill_between(
-        rows.step, rows.value - rows.stderr, rows.value + rows.stderr, color=_COLOUR, alpha=BAND, linewidth=0
-    )
+    axes.fill_between(rows.step, rows.value - rows.stderr, rows.value + rows.stderr, color=_COLOUR, **BAND)
     axes.set_ylabel(track.label)
     axes.margins(x=0.02)
     if track.log:
@@ -93,7 +94,7 @@ def _mark(axes: Axes, saturation: Saturation) -> None:
 def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:
     handles: list[Artist] = [Line2D([], [], color=_COLOUR, marker="o", markersize=2.5, label="checkpoints")]
     if any(track.table.stderr.notna().any() for track in tracks):
-        handles.append(Patch(color=_COLOUR, alpha=BAND, linewidth=0, label="± standard error"))
+        handles.append(Patch(color=_COLOUR, label="± standard error", **BAND))
     if saturation is not None:
         handles.append(Line2D([], [], color=PALETTE[2], label="best checkpoint", **BEST))
         if saturation.onset_step is not None:

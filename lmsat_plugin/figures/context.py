@@ -1,4 +1,4 @@
-"""Figures of the loss by position in the context. Imported only where one is wanted."""
+"""The figure of the loss by position in the context, and of how it changes in training."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ if TYPE_CHECKING:
     from lmsat_plugin.figures.style import Looks
 
 
-def contexts_figure(found: Iterable[CheckpointContext], among: Iterable[str] = ()) -> Figure:
-    """Draw each model's last checkpoint, and all with steps; ``among`` is for `looks_of`."""
-    by_model: dict[str, list[tuple[int | None, ContextGain]]] = {}
-    for one in found:
-        by_model.setdefault(one.label, []).append((one.step, one.gain))
-    return context_figure(by_model, among)
-
-
-def context_figure(
-    by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str] = ()
-) -> Figure:
-    """Draw the loss by position of each model's last checkpoint and, where steps are known, what becomes of it.
+def context_figure(results: Iterable[CheckpointContext], among: Iterable[str] = ()) -> Figure:
+    """Draw the loss by position of each model's last checkpoint; with several steps, also the fits by step.
 
     Args:
-        by_model: The step, or None, and what was found of each checkpoint, the last one last.
-        among: The models that other figures show beside; see `looks_of`.
+        results: The checkpoints of each model in order, the last one last.
+        among: All models that other figures show beside these; see `looks_of`.
     """
+    by_model: dict[str, list[tuple[int | None, ContextGain]]] = {}
+    for result in results:
+        by_model.setdefault(result.label, []).append((result.step, result.gain))
+    return _figure(by_model, among)
+
+
+def context_gain_figure(gain: ContextGain) -> Figure:
+    """Draw the losses by position and the fit of one measurement."""
+    return _figure({"loss": [(None, gain)]}, ())
+
+
+def _figure(by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str]) -> Figure:
+    """Draw the step, or None, and the fit of each model's checkpoints."""
     looks = looks_of(by_model, among)
     steps = {
-        model: [(step, gain) for step, gain in found if step is not None] for model, found in by_model.items()
+        model: [(step, gain) for step, gain in gains if step is not None] for model, gains in by_model.items()
     }
-    panels = 3 if any(len(found) > 1 for found in steps.values()) else 1
+    panels = 3 if any(len(gains) > 1 for gains in steps.values()) else 1
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -67,8 +70,8 @@ def _draw_positions(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     handles: list[Artist] = []
-    for model, found in by_model.items():
-        step, gain = found[-1]
+    for model, gains in by_model.items():
+        step, gain = gains[-1]
         label = model if step is None else f"{model}, step {step}"
         handles.append(Line2D([], [], label=label, **looks[model]))
         dots = {**looks[model], "linestyle": "none", "elinewidth": 0.8}
@@ -84,15 +87,17 @@ def _draw_steps(
 ) -> None:
     first.set_title("Loss after one token")
     first.set_ylabel("loss ± standard error (nats per token)")
-    exponent.set_title("Exponent and its interval")
+    exponent.set_title("Exponent and its 90 % interval")
     exponent.set_ylabel("c of a + b T⁻ᶜ")
-    for model, found in steps.items():
+    for model, gains in steps.items():
         dots = {**looks[model], "elinewidth": 0.8}
-        at = [step for step, _ in found]
         first.errorbar(
-            at, [gain.first_loss for _, gain in found], [gain.first_stderr for _, gain in found], **dots
+            [step for step, _ in gains],
+            [gain.first_loss for _, gain in gains],
+            [gain.first_stderr for _, gain in gains],
+            **dots,
         )
-        for step, gain in found:
+        for step, gain in gains:
             if gain.exponent is not None and gain.exponent_low is not None and gain.exponent_high is not None:
                 ends = [[gain.exponent - gain.exponent_low], [gain.exponent_high - gain.exponent]]
                 exponent.errorbar([step], [gain.exponent], ends, **dots)

@@ -1,10 +1,9 @@
-"""Figures of what a size buys: tokens and compute to a loss, and loss by shape. Imported only where one is wanted."""
+"""The figure of the tokens and the compute that models of each size need to reach a loss."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,35 +16,33 @@ from lmsat_plugin.figures.style import (
     log_axis,
     looks_of,
     resize,
-    short_number,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
-    from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 
 
-def efficiency_figure(found: Efficiency) -> Figure:
+def efficiency_figure(result: Efficiency) -> Figure:
     """Draw losses by tokens, and the tokens and the compute that each size needs to reach each loss.
 
-    Brackets span the neighbouring checkpoints; open marks are upper bounds, of models whose first checkpoint is there
-    already.
+    Bars span the two checkpoints between which the loss is reached. An open mark is an upper bound: the model's first
+    checkpoint has reached the loss already.
     """
-    losses = [f"{one.loss:g}" for one in found.best]
+    losses = [f"{best.loss:g}" for best in result.best]
     by_loss = {
-        f"{best.loss:g}": [one for one in found.reached if one.loss == best.loss and one.tokens is not None]
-        for best in found.best
+        f"{best.loss:g}": [row for row in result.reached if row.loss == best.loss and row.tokens is not None]
+        for best in result.best
     }
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         curves, tokens, compute = figure.subplots(1, 3)
-        lines = _draw_curves(curves, found)
+        lines = _draw_curves(curves, result)
         looks = looks_of(losses)
         for axes in (tokens, compute):
-            for loss, there in by_loss.items():
-                _draw_needed(axes, there, "tokens" if axes is tokens else "flops", looks[loss])
+            for loss, rows in by_loss.items():
+                _draw_needed(axes, rows, "tokens" if axes is tokens else "flops", looks[loss])
             axes.set_xlabel("parameters")
             log_axis(axes, "x")
             log_axis(axes, "y")
@@ -54,7 +51,7 @@ def efficiency_figure(found: Efficiency) -> Figure:
         compute.set_title("(c) Compute to reach a loss")
         compute.set_ylabel("FLOP")
         handles = [Line2D([], [], label=f"loss {loss}", **looks[loss]) for loss in losses]
-        if any(one.at_most for one in found.reached):
+        if any(row.at_most for row in result.reached):
             open_: dict[str, Any] = {
                 "color": GREY,
                 "markerfacecolor": "white",
@@ -67,62 +64,32 @@ def efficiency_figure(found: Efficiency) -> Figure:
     return figure
 
 
-def _draw_curves(axes: Axes, found: Efficiency) -> int:
+def _draw_curves(axes: Axes, result: Efficiency) -> int:
     axes.set_title("(a) Loss and its least so far")
     axes.set_xlabel("tokens")
     axes.set_ylabel("loss (nats per token)")
-    models = [one.model for one in found.reached[: len(found.reached) // len(found.best)]]
+    models = [row.model for row in result.reached[: len(result.reached) // len(result.best)]]
     handles = []
     for model, look in looks_of(models).items():
-        run = found.table[found.table.model == model].sort_values("tokens")
+        run = result.table[result.table.model == model].sort_values("tokens")
         colour = look["color"]
         axes.plot(run.tokens, run.loss, ".", color=colour, markersize=3, markeredgewidth=0)
         handles += axes.plot(run.tokens, run.loss.cummin(), color=colour, label=model)
     log_axis(axes, "x")
-    for best in found.best:
+    for best in result.best:
         axes.axhline(best.loss, color=GREY, **REFERENCE)
     return legend_below(axes, handles)
 
 
-def _draw_needed(axes: Axes, there: list[Reached], what: str, look: dict[str, Any]) -> None:
-    sizes = [one.n_params for one in there]
-    axes.plot(sizes, [getattr(one, what) for one in there], **look)
-    for one in there:
-        value, tokens = getattr(one, what), one.tokens
+def _draw_needed(axes: Axes, rows: list[Reached], what: str, look: dict[str, Any]) -> None:
+    """Draw ``tokens`` or ``flops`` by size."""
+    axes.plot([row.n_params for row in rows], [getattr(row, what) for row in rows], **look)
+    for row in rows:
+        value, tokens = getattr(row, what), row.tokens
         assert tokens is not None
-        if one.at_most:
-            axes.plot(
-                [one.n_params], [value], markerfacecolor="white", **{**look, "markeredgecolor": look["color"]}
-            )
-        elif one.low is not None and one.high is not None:
-            ends = [value * one.low / tokens, value * one.high / tokens]
-            axes.plot([one.n_params] * 2, ends, color=look["color"], linewidth=0.8)
-
-
-def shape_figure(found: ShapeDependence) -> Figure:
-    """Draw the loss at one size above the least of its group by aspect ratio, and the regression's."""
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        axes.set_title("Loss and shape at a fixed size")
-        axes.set_xlabel("aspect ratio (width / depth)")
-        axes.set_ylabel("loss above the regression's least (%)")
-        table = found.table
-        grid = np.geomspace(table.aspect.min(), table.aspect.max(), 200)
-        cost, floor = found.cost(grid), found.cost(grid).min()
-        names = {
-            str(group): f"about {short_number(one.n_params)} parameters"
-            for group, one in enumerate(found.groups)
-        }
-        looks = looks_of([*names, "-1"])
-        above = np.log(table.loss) - found.level - found.alpha_n.value * -np.log(table.n) - floor
-        for group, look in looks.items():
-            rows = table.group == int(group)
-            if rows.any():
-                label = names.get(group, "alone of its size")
-                dots = {**look, "linestyle": "none", "label": label}
-                axes.plot(table.aspect[rows], 100 * np.expm1(above[rows]), **dots)
-        axes.plot(grid, 100 * np.expm1(cost - floor), color=GREY, label="regression")
-        log_axis(axes, "x")
-        resize(figure, 1, legend_below(axes, axes.get_lines()))
-    return figure
+        if row.at_most:
+            open_mark = {**look, "markerfacecolor": "white", "markeredgecolor": look["color"]}
+            axes.plot([row.n_params], [value], **open_mark)
+        elif row.low is not None and row.high is not None:
+            ends = [value * row.low / tokens, value * row.high / tokens]
+            axes.plot([row.n_params] * 2, ends, color=look["color"], linewidth=0.8)

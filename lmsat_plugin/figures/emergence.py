@@ -1,4 +1,4 @@
-"""Scores against the loss: models on one curve, chance, and the threshold. Imported only where a figure is wanted."""
+"""The figure of scores against the loss: models on one curve, chance, and the threshold of emergence."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
     from lmsat_plugin.analysis.emergence import Emergence
 
 _ABREAST = 3
 _LEGEND_COLUMNS = 3
 
 
-def emergence_figure(found: Sequence[Emergence], sizes: Sizes | None = None) -> Figure:
+def emergence_figure(results: Sequence[Emergence], models: ModelLooks | None = None) -> Figure:
     """Draw the scores of each task and metric against the loss, which falls to the right (Du et al. 2024, Fig. 1).
 
-    A panel for each, a colour for each model, chance dashed; where an ability is emergent its threshold stands with
-    the interval of 90 %, else the curve that explains the scores best, if one was fitted. ``sizes`` are the parameters
-    of the models: many are told apart by them.
+    A panel for each result, a colour for each model, chance dashed. Where an ability is emergent, its threshold is
+    drawn with the 90 % interval; elsewhere the curve that explains the scores best, if one was fitted.
+
+    Args:
+        results: At least one.
+        models: The looks of the models; by default the models come in the order of the results.
     """
-    there = dict.fromkeys(model for one in found for model in one.scores.table["model"])
-    models = ModelLooks(
-        there if sizes is None else {name: size for name, size in sizes.items() if name in there}
-    )
-    columns = min(_ABREAST, len(found))
-    rows = math.ceil(len(found) / columns)
+    if models is None:
+        models = ModelLooks(
+            dict.fromkeys(name for result in results for name in result.scores.table["model"])
+        )
+    columns = min(_ABREAST, len(results))
+    rows = math.ceil(len(results) / columns)
     with rc_context(STYLE):
         figure = Figure()
-        for index, one in enumerate(found):
-            _draw(figure.add_subplot(rows, columns, index + 1), one, models.looks)
-        handles = [*_models(models), *_marks(found)]
+        for index, result in enumerate(results):
+            _draw(figure.add_subplot(rows, columns, index + 1), result, models.looks)
+        handles = [*models.handles(linestyle="none"), *_marks(results)]
         labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
         abreast = min(columns, _LEGEND_COLUMNS)
         columns_of_labels = np.array_split(labels, abreast)
@@ -70,40 +72,35 @@ def emergence_figure(found: Sequence[Emergence], sizes: Sizes | None = None) -> 
     return figure
 
 
-def _draw(axes: Axes, one: Emergence, looks: Looks) -> None:
-    axes.set_title(wrapped(label(f"{one.task}, {one.metric}", one.variant), LETTERS_WIDE))
-    axes.set_xlabel("loss (nats per token)" if one.scores.loss == "loss" else one.scores.loss)
+def _draw(axes: Axes, result: Emergence, looks: Looks) -> None:
+    scores, chance = result.scores, result.chance
+    axes.set_title(wrapped(label(f"{result.task}, {result.metric}", result.variant), LETTERS_WIDE))
+    axes.set_xlabel("loss (nats per token)" if scores.loss == "loss" else scores.loss)
     axes.set_ylabel("score")
-    for model, rows in one.scores.table.groupby("model", sort=True):
+    for model, rows in scores.table.groupby("model", sort=True):
         axes.plot(rows["loss"], rows["score"], linestyle="none", label=model, **looks[str(model)])
-    if one.chance is not None:
-        axes.axhline(one.chance, color=GREY, label="chance", **REFERENCE)
-    if one.found is not None:
-        values_P = one.found.fit_P if one.emergent else one.found.smooth_P
-        order_P = np.argsort(one.scores.losses_P)
-        scores_P = one.scores.sign * values_P + (one.chance or 0.0)
-        name = "break" if one.emergent else "smooth curve"
-        axes.plot(one.scores.losses_P[order_P], scores_P[order_P], color=GREY, label=name)
-    if one.threshold is not None and one.low is not None and one.high is not None:
-        axes.axvspan(one.low, one.high, color=GREY, alpha=BAND, linewidth=0, label="90 %")
-        axes.axvline(one.threshold, color=GREY, linestyle=":", label="threshold")
+    if chance is not None:
+        axes.axhline(chance, color=GREY, label="chance", **REFERENCE)
+    if result.break_fit is not None:
+        values_P = result.break_fit.fit_P if result.emergent else result.break_fit.smooth_P
+        order_P = np.argsort(scores.losses_P)
+        scores_P = scores.sign * values_P + (chance or 0.0)
+        name = "break" if result.emergent else "smooth curve"
+        axes.plot(scores.losses_P[order_P], scores_P[order_P], color=GREY, label=name)
+    if result.threshold is not None and result.low is not None and result.high is not None:
+        axes.axvspan(result.low, result.high, color=GREY, label="90 %", **BAND)
+        axes.axvline(result.threshold, color=GREY, linestyle=":", label="threshold")
     axes.invert_xaxis()
 
 
-def _models(models: ModelLooks) -> list[Artist]:
-    if models.many:
-        return []
-    return [Line2D([], [], linestyle="none", label=model, **look) for model, look in models.looks.items()]
-
-
-def _marks(found: Sequence[Emergence]) -> list[Artist]:
-    """Return what a legend says of lines, as far as they are there."""
+def _marks(results: Sequence[Emergence]) -> list[Artist]:
+    """Return the legend's entries for the lines that are drawn."""
     marks: list[Artist] = []
-    if any(one.chance is not None for one in found):
+    if any(result.chance is not None for result in results):
         marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
-    if any(one.found is not None for one in found):
+    if any(result.break_fit is not None for result in results):
         marks.append(Line2D([], [], color=GREY, label="best curve"))
-    if any(one.threshold is not None for one in found):
+    if any(result.threshold is not None for result in results):
         marks.append(Line2D([], [], color=GREY, linestyle=":", label="threshold"))
-        marks.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="its 90 % interval"))
+        marks.append(Patch(color=GREY, label="its 90 % interval", **BAND))
     return marks

@@ -1,4 +1,4 @@
-"""The figure of a fitted law: what was observed beside what the law says. Imported only where one is wanted.
+"""The figure of a fitted scaling law: losses observed beside those that the law predicts.
 
 Shapes: P points.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from lmsat_plugin.analysis.scaling_laws.fitted import FittedLaw, Predictions
+    from lmsat_plugin.analysis.scaling_laws.fitted_law import FittedLaw, Predictions
 
 _LABELS = {
     "D": "tokens",
@@ -48,27 +48,27 @@ _MOST_MODELS = 7
 def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure:
     """Draw losses and the law, and the gaps (observed − predicted) / predicted, against size or compute.
 
-    A law of one variable is a curve, with the 90 % interval of the law; of several, a curve for each model, or a dash
-    where a model has one point. Points of a table to predict are triangles. Models of a law of single models are told
-    apart by colour.
+    A law of one variable is a curve with its 90 % interval. A law of several is a curve for each model, or a dash for
+    a model with one point. Where a law is fitted to each model alone, colours tell the models apart. ``predictions``
+    are those for a table that was not fitted: triangles.
     """
     fits = (fit, *fit.others) if fit.law.by_model else (fit,)
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
-        losses, gaps = figure.subplots(1, 2)
+        panels = losses, gaps = figure.subplots(1, 2)
         losses.set_title(f"(a) {fit.law.formula}")
         gaps.set_title("(b) Gap to the law")
         handles: list[Artist] = []
-        for index, one in enumerate(fits):
-            colour = PALETTE[index % len(PALETTE)]
-            rows = replace(one, others=()).predict(one.points.table).rows
-            _draw(losses, gaps, one, rows, {**_FITTED, "color": colour})
-            _draw_law(losses, one, [rows] if predictions is None else [rows, predictions.rows])
-            handles.append(Line2D([], [], label=one.model or "fitted", **{**_FITTED, "color": colour}))
+        for index, law in enumerate(fits):
+            look = {**_FITTED, "color": PALETTE[index % len(PALETTE)]}
+            rows = replace(law, others=()).predict(law.points.table).rows
+            _draw(panels, law, rows, look)
+            _draw_law(losses, law, [rows] if predictions is None else [rows, predictions.rows])
+            handles.append(Line2D([], [], label=law.model or "fitted", **look))
         if predictions is not None:
             for index, (label, rows) in enumerate(_by_model(predictions.rows)):
                 look = {**_PREDICTED, "color": PALETTE[1 + index]}
-                _draw(losses, gaps, fit, rows, look)
+                _draw(panels, fit, rows, look)
                 handles.append(Line2D([], [], label=label, **look))
         handles += _explained(fit)
         for axes in (losses, gaps):
@@ -92,7 +92,7 @@ def _label(fit: FittedLaw) -> str:
 
 
 def _x(fit: FittedLaw, rows: pd.DataFrame) -> np.ndarray:
-    """Return where points stand on the x axis, shape [P]."""
+    """Return the points' values on the x axis, shape [P]."""
     values = fit.law.read(rows, fit.count, observed=False).values
     if {"N", "D"} <= set(values):
         return 6 * values["N"] * values["D"]
@@ -100,20 +100,21 @@ def _x(fit: FittedLaw, rows: pd.DataFrame) -> np.ndarray:
 
 
 def _by_model(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of each model with a label, or all together where the models are too many for colours."""
+    """Return each model's label and rows, or one label and all rows where models are too many for colours."""
     if "model" not in rows or rows.model.nunique() > _MOST_MODELS:
         return [("not fitted", rows)]
     return [(f"{model}, not fitted", own) for model, own in rows.groupby("model", sort=False)]
 
 
-def _draw(losses: Axes, gaps: Axes, fit: FittedLaw, rows: pd.DataFrame, look: dict[str, Any]) -> None:
+def _draw(panels: tuple[Axes, Axes], fit: FittedLaw, rows: pd.DataFrame, look: dict[str, Any]) -> None:
+    """Draw losses in the first panel and gaps in the second."""
     x_P = _x(fit, rows)
-    losses.plot(x_P, rows.observed, **look)
-    gaps.plot(x_P, rows.gap, **look)
+    panels[0].plot(x_P, rows.observed, **look)
+    panels[1].plot(x_P, rows.gap, **look)
 
 
 def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
-    """Draw what the law says over the range of tables, with its interval."""
+    """Draw the law's predictions over the range of the tables, with their interval."""
     import pandas as pd
 
     rows = pd.concat(tables)
@@ -124,7 +125,7 @@ def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
         curve = pd.DataFrame({column: space(rows[column].min(), rows[column].max(), _CURVE_POINTS)})
         rows = replace(fit, others=()).predict(curve.assign(model=fit.model)).rows
         axes.plot(rows[column], rows.predicted, color=GREY)
-        axes.fill_between(rows[column], rows.low, rows.high, color=GREY, alpha=BAND, linewidth=0)
+        axes.fill_between(rows[column], rows.low, rows.high, color=GREY, **BAND)
         return
     for _, own in rows.groupby("model") if "model" in rows else [("", rows)]:
         x_P = _x(fit, own)
@@ -132,14 +133,14 @@ def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
         if len(own) > 1 and "model" in own:
             axes.plot(x_P[order], own.predicted.iloc[order], color=GREY, linewidth=0.8, zorder=1)
             ends = own.low.iloc[order], own.high.iloc[order]
-            axes.fill_between(x_P[order], *ends, color=GREY, alpha=BAND, linewidth=0)
+            axes.fill_between(x_P[order], *ends, color=GREY, **BAND)
         else:
-            axes.vlines(x_P, own.low, own.high, color=GREY, alpha=BAND, linewidth=2)
+            axes.vlines(x_P, own.low, own.high, color=GREY, alpha=BAND["alpha"], linewidth=2)
             axes.plot(x_P, own.predicted, **_LAW, zorder=1)
 
 
 def _explained(fit: FittedLaw) -> list[Artist]:
     handles: list[Artist] = [Line2D([], [], label="the law", color=GREY, marker="_", markeredgecolor=GREY)]
     if len(fit.theta_RQ) > 1:
-        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="its 90 % interval"))
+        handles.append(Patch(color=GREY, label="its 90 % interval", **BAND))
     return handles

@@ -1,11 +1,11 @@
-"""A leaderboard as dots with intervals. Imported only where a figure is wanted.
+"""The figure of a leaderboard: dots with 90 % intervals, the best model at the top.
 
 Shapes: K models.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -25,20 +25,20 @@ _ROW = 0.24
 
 
 def leaderboard_figure(board: Leaderboard) -> Figure:
-    """Draw what the models are ranked by, and their downstream average, the best model at the top.
+    """Draw the values that models are ranked by and their downstream average, the best model at the top.
 
-    Dots with intervals of 90 %, where standard errors are known; each model's rank stands before its name.
+    Where standard errors are known, each value has its 90 % interval. A model's rank stands before its name.
     """
-    shown = [one for one in board.columns if one.name in {board.ranked_by.name, "downstream"}]
-    shown.sort(key=lambda one: one != board.ranked_by)
+    shown = [column for column in board.columns if column.name in {board.ranked_by.name, "downstream"}]
+    shown.sort(key=lambda column: column != board.ranked_by)
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
-        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for one, column in zip(axes, shown, strict=True):
-            _draw(one, board, column)
-        names = [_name(board, index) for index in range(len(board.rows))]
-        axes[0].set_yticks(range(len(names)), names)
-        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, column in zip(panels, shown, strict=True):
+            _draw(axes, board, column)
+        names = [_name(row) for row in board.rows]
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
         lines = sum(name.count("\n") + 1 for name in names)
         figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
     return figure
@@ -60,13 +60,11 @@ def _draw(axes: Axes, board: Leaderboard, column: Column) -> None:
         elinewidth=1,
         capsize=2,
     )
-    unit = f" ({column.unit})" if column.unit else ""
-    axes.set_xlabel(f"{column.title}{unit}{', with intervals of 90 %' if known else ''}")
+    axes.set_xlabel(column.title_with_unit + (", with 90 % intervals" if known else ""))
     axes.set_title("higher is better" if column.higher_is_better else "lower is better")
     axes.tick_params(axis="y", length=0)
 
 
-def _name(board: Leaderboard, index: int) -> str:
-    row = board.rows[index]
+def _name(row: dict[str, Any]) -> str:
     rank = row.get("rank")
     return wrapped(row["model"] if rank is None else f"{rank}. {row['model']}", LETTERS_WIDE)

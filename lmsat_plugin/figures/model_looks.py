@@ -1,4 +1,4 @@
-"""How models are told apart in a figure: a few by colour and marker, many by a colour for their size."""
+"""How a figure tells models apart: a few by colour and marker, many by a colour for their size."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from lmsat_plugin.figures.style import Looks, legend_below, looks_of, resize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
     from lmsat_plugin.analysis.checkpoint_values import Sizes
 
 FEW = 8
-"""So many models have a line each in the legend."""
+"""Up to this number, each model has a line in the legend."""
 SEQUENTIAL = ListedColormap(colormaps["cividis"](np.linspace(0, 0.92, 256)))
-"""Safe for the colour-blind, and rising in grey; without its end, which is too light for lines."""
+"""Safe for the colour-blind, and rising in grey. Its end is left out: it is too light for lines."""
 _MOST_NAMES, _MOST_MARKERS = 16, 30
 _LETTERS = 24
 _BAR, _NAMES = 0.9, 2.0
@@ -35,7 +34,7 @@ _FRACTION = 0.5
 
 
 def size_words(n_params: float) -> str:
-    """Return a number of parameters as people say it: 14M, 1.4B."""
+    """Return a number of parameters in short, such as 14M or 1.4B."""
     for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if n_params >= 0.9995 * unit:
             return f"{n_params / unit:.3g}{letter}"
@@ -43,53 +42,68 @@ def size_words(n_params: float) -> str:
 
 
 class ModelLooks:
-    """The colours and markers of models, and what explains them."""
+    """The colours and markers of the models that a figure draws, and what explains them.
 
-    def __init__(self, sizes: Sizes) -> None:
-        """Choose the looks: each its own for `FEW` models, else by size, or in order where sizes do not tell."""
-        self.sizes = sizes
-        self.many = len(sizes) > FEW
-        known = [size for size in sizes.values() if size is not None]
-        self.by_size = len(known) == len(sizes) and max(known) > min(known)
-        self.looks: Looks = looks_of(sizes)
-        self.explained: list[Artist] = [Line2D([], [], label=name, **self.looks[name]) for name in sizes]
+    Figures that are told of the same models draw each of them alike, as long as few are told of or many are drawn.
+    """
+
+    def __init__(self, sizes: Sizes, drawn: Iterable[str] | None = None) -> None:
+        """Choose the looks: a colour and a marker each for `FEW` models, else a colour by size or by order.
+
+        Args:
+            sizes: The parameters of all models that figures show beside each other.
+            drawn: The models of this figure, in any order; by default all.
+        """
+        chosen = set(sizes if drawn is None else drawn)
+        self.sizes: Sizes = {name: size for name, size in sizes.items() if name in chosen}
+        """Of the models that are drawn, in the order of ``sizes``."""
+        self.looks: Looks = looks_of(self.sizes, sizes)
+        self.many = len(self.sizes) > FEW
         if self.many:
-            self.explained = []
+            known = [size for size in sizes.values() if size is not None]
+            self.by_size = len(known) == len(sizes) and max(known) > min(known)
             norm = LogNorm(min(known), max(known)) if self.by_size else Normalize(0, len(sizes) - 1)
             self.colours = ScalarMappable(norm, SEQUENTIAL)
-            numbers = known if self.by_size else range(len(sizes))
+            self._names = list(sizes)
+            numbers = zip(sizes, known if self.by_size else range(len(sizes)), strict=True)
             self.looks = {
                 name: {"color": SEQUENTIAL(norm(number)), "marker": "o"}
-                for name, number in zip(sizes, numbers, strict=True)
+                for name, number in numbers
+                if name in chosen
             }
 
     def line(self, model: str, points: int) -> dict[str, Any]:
-        """Return the look of a line through so many points, a few of which have markers where models are few."""
+        """Return the look of a line through ``points`` points; where models are few, some points have markers."""
         marker = "none" if self.many and points > 1 else self.looks[model]["marker"]
         every = -(-points // _MOST_MARKERS)
         return {**self.looks[model], "marker": marker, "markersize": 3.5, "markevery": every}
 
-    def finish(
-        self,
-        figure: Figure,
-        lowest: Sequence[Axes],
-        marks: Sequence[Artist] = (),
-        rows: int = 1,
-        columns: int = 0,
-    ) -> None:
-        """Explain models and marks below the panels, or models by a colour bar beside them, and size the figure.
+    def handles(self, **look: Any) -> list[Artist]:
+        """Return the models' lines for a legend; none for many models, which a colour bar explains."""
+        if self.many:
+            return []
+        return [Line2D([], [], label=name, **{**own, **look}) for name, own in self.looks.items()]
 
-        ``lowest`` are the panels of the lowest row, of ``columns`` where that is not full.
+    def finish(self, figure: Figure, marks: Sequence[Artist] = (), columns: int = 0) -> None:
+        """Add the legend of models and marks, or a colour bar for many models, and set the figure's size.
+
+        Args:
+            figure: With all its panels, in rows.
+            marks: What else the legend explains.
+            columns: Panels of a full row; by default all panels are in one row.
         """
+        columns = columns or len(figure.axes)
+        rows = -(-len(figure.axes) // columns)
+        lowest = figure.axes[(rows - 1) * columns :]
         if self.many or len(lowest) == 1:
-            lines = legend_below(lowest[0], [*self.explained, *marks])
+            lines = legend_below(lowest[0], [*self.handles(), *marks])
         else:
-            lines = max(legend_below(lowest[0], self.explained), legend_below(lowest[1], marks))
-        resize(figure, columns or len(lowest), lines, rows)
+            lines = max(legend_below(lowest[0], self.handles()), legend_below(lowest[1], marks))
+        resize(figure, columns, lines, rows)
         self.add_colour_bar(figure)
 
     def add_colour_bar(self, figure: Figure) -> None:
-        """Explain many models beside all panels of a figure that has its size, which grows; few need none."""
+        """Add a colour bar beside all panels where models are many. The figure must have its size, which grows."""
         if not self.many:
             return
         bar = colour_bar(figure, self.colours, _BAR if self.by_size else _NAMES)
@@ -100,17 +114,14 @@ class ModelLooks:
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size_words(value)))
             bar.set_label("parameters")
         else:
-            names = list(self.sizes)
-            ticks = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_NAMES)).round()).astype(
-                int
-            )
-            bar.ax.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
+            names = self._names
+            bar.ax.yaxis.set_major_locator(FixedLocator(_evenly(len(names), _MOST_NAMES)))
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda index, _: shortened(names[round(index)])))
             bar.ax.tick_params(labelsize=6)
 
 
 def colour_bar(figure: Figure, colours: ScalarMappable, inches: float) -> Colorbar:
-    """Put a colour bar beside all panels of a figure that has its size, which grows by so many inches."""
+    """Add a colour bar beside all panels. The figure must have its size, which grows by ``inches``."""
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + inches, height)
     bar = figure.colorbar(colours, ax=figure.axes, aspect=30, pad=0.02, fraction=_FRACTION / (width + inches))
@@ -121,12 +132,15 @@ def colour_bar(figure: Figure, colours: ScalarMappable, inches: float) -> Colorb
 
 
 def shortened(name: str) -> str:
-    """Return a name's end, which tells models of one family apart."""
+    """Return the end of a long name: the end tells models of one family apart."""
     return name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
 
 
-def spread(sizes: Mapping[str, float | None], most: int) -> list[str]:
-    """Return so many of the models, evenly spread over their order, the first and the last among them."""
-    names = list(sizes)
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round()).astype(int)
-    return [names[index] for index in chosen]
+def spread(names: Iterable[str], most: int) -> list[str]:
+    """Return at most ``most`` of the names, evenly spread over their order, the first and the last among them."""
+    names = list(names)
+    return [names[index] for index in _evenly(len(names), most)]
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8)."""
+"""The figure of loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8)."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ LOSSES = ("model", "curve", "rank", "w_error", "loss", "gap_stderr", "full_loss"
 ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
 
 HEADS = {"trained": "trained heads", "weighted": "weighted truncation", "truncated": "truncation"}
-"""What people call `CURVES`."""
+"""The names of `CURVES` in a legend."""
 _DASHES: dict[str, Any] = {"trained": "-", "weighted": (0, (5, 1.5, 1, 1.5)), "truncated": (0, (1, 1.2))}
 _MOST_TICKS = 9
 
 
-def ranks_figure(found: Sequence[CheckpointRanks], among: Iterable[str] = ()) -> Figure:
-    """Draw the losses on every curve there is, and the accuracies; ``among`` is for `looks_of`."""
+def rank_needed_figure(results: Sequence[CheckpointRanks], among: Iterable[str] = ()) -> Figure:
+    """Draw all curves of losses, and the accuracies; see `rank_figure`."""
     losses: list[pd.DataFrame] = []
     accuracies: list[dict[str, Any]] = []
-    for one in found:
-        name, first = _name(one, found, "revision", "corpus"), one.values["curve"]
-        for curve_name in sorted(CURVES, key=lambda curve: curve != first) if one.arrays else ():
+    for result in results:
+        name, first = _name(result, results, "revision", "corpus"), result.values["curve"]
+        for curve_name in sorted(CURVES, key=lambda curve: curve != first) if result.arrays else ():
             with suppress(LmsatError):
-                curve = RankCurve.from_arrays(one.arrays, curve_name)
-                ranks = by_rank(curve, one.arrays["rank_head/singular_values"])
+                curve = RankCurve.from_arrays(result.arrays, curve_name)
+                ranks = by_rank(curve, result.arrays["rank_head/singular_values"])
                 losses.append(ranks.assign(model=name, curve=curve_name, full_loss=curve.full_loss))
-        accuracies += [{"model": name, **asdict(accuracy)} for accuracy in one.next_token]
-        name = _name(one, found, "revision")
-        accuracies += [{"model": name, **accuracy} for accuracy in one.values["downstream"]]
+        accuracies += [{"model": name, **asdict(accuracy)} for accuracy in result.next_token]
+        name = _name(result, results, "revision")
+        accuracies += [{"model": name, **accuracy} for accuracy in result.values["downstream"]]
     for row in accuracies:
         row["task"] = label(row["task"], row["variant"])
     values = pd.DataFrame(accuracies, columns=ACCURACIES).astype({"rank": float, "stderr": float})
@@ -70,25 +70,27 @@ def ranks_figure(found: Sequence[CheckpointRanks], among: Iterable[str] = ()) ->
     )
 
 
-def _name(one: CheckpointRanks, found: Sequence[CheckpointRanks], *keys: str) -> str:
-    """Return a model's name, with those of the keys in which results of the model differ."""
-    alike = [other.values for other in found if other.label == one.label]
-    differing = [key for key in keys if len({other[key] for other in alike}) > 1]
-    return ", ".join([one.label, *(one.values[key] for key in differing if one.values[key] is not None)])
+def _name(result: CheckpointRanks, results: Sequence[CheckpointRanks], *keys: str) -> str:
+    """Return a model's name, with its values of those keys in which results of the model differ."""
+    alike = [other.values for other in results if other.label == result.label]
+    differing = [key for key in keys if len({values[key] for values in alike}) > 1]
+    return ", ".join(
+        [result.label, *(result.values[key] for key in differing if result.values[key] is not None)]
+    )
 
 
 def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[str] = ()) -> Figure:
     """Draw loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8).
 
-    Panels, of which those without data are left out: the loss at each rank; accuracies at each rank; the loss against
-    the W-error of the model's own head at that rank, of each model's first curve.
+    The panels are the loss by rank; accuracies by rank; and, of each model's first curve, the loss against the W-error
+    of the model's own head at that rank. Panels without data are left out.
 
     Args:
         losses: The columns `LOSSES`, a row for each rank of each curve (a key of `HEADS`): losses in nats per token,
-            ``gap_stderr`` is the standard error of the loss above the full one.
-        accuracies: The columns `ACCURACIES`, a row for each value: ``curve`` is None for the model's own head, whose
-            ``rank`` may be NaN; values are shares. Standard errors may be NaN in both.
-        among: The models that other figures show beside; see `looks_of`.
+            ``gap_stderr`` the standard error of the loss above the full one, NaN where unknown.
+        accuracies: The columns `ACCURACIES`, a row for each value, which is a share; ``stderr`` may be NaN. The model's
+            own head has no ``curve``, and its ``rank`` may be NaN.
+        among: All models that other figures show beside these; see `looks_of`.
     """
     models = list(dict.fromkeys([*losses.model, *accuracies.model]))
     looks = looks_of(models, among)
@@ -106,8 +108,8 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[
         for index, (title, draw, data) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), index + 1)
             axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
-            handles = [one for one in draw(axes, data, looks) if one.get_label() not in explained]
-            explained.update(str(one.get_label()) for one in handles)
+            handles = [handle for handle in draw(axes, data, looks) if handle.get_label() not in explained]
+            explained.update(str(handle.get_label()) for handle in handles)
             lines = max(lines, legend_below(axes, handles))
         if len(models) == 1:
             figure.suptitle(wrapped(models[0], LETTERS_WIDE * len(panels)))
@@ -129,25 +131,25 @@ def _draw_w_errors(axes: Axes, losses: pd.DataFrame, looks: Looks) -> list[Artis
 
 
 def _draw_curves(axes: Axes, losses: pd.DataFrame, x: str, looks: Looks) -> list[Artist]:
-    """Draw losses against a column, beside the full losses; return what the legend is to hold."""
+    """Draw losses against a column, and the full losses. Return the legend's entries."""
     for model, curve in losses[["model", "curve"]].drop_duplicates().itertuples(index=False):
         rows = losses[(losses.model == model) & (losses.curve == curve)].sort_values(x)
-        said = f"{model}, {HEADS[curve]}"
-        axes.plot(rows[x], rows.loss, linestyle=_DASHES[curve], label=said, **looks[model])
+        name = f"{model}, {HEADS[curve]}"
+        axes.plot(rows[x], rows.loss, linestyle=_DASHES[curve], label=name, **looks[model])
         ends = rows.loss - rows.gap_stderr, rows.loss + rows.gap_stderr
-        axes.fill_between(rows[x], *ends, color=looks[model]["color"], alpha=BAND, linewidth=0, label=said)
+        axes.fill_between(rows[x], *ends, color=looks[model]["color"], label=name, **BAND)
     for model, loss in losses[["model", "full_loss"]].drop_duplicates().itertuples(index=False):
         axes.axhline(loss, color=looks[model]["color"], label=f"{model}, own head", **REFERENCE)
     handles = [*_models(losses.model, looks), *_heads(losses.curve), _own_head()]
     if losses.gap_stderr.notna().any():
-        handles.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error of the gap"))
+        handles.append(Patch(color=GREY, label="± standard error of the gap", **BAND))
     return handles
 
 
 def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: Looks) -> list[Artist]:
-    """Draw a line for each model, task and kind of head, which ends at the model's own head.
+    """Draw a line for each model, task and kind of head; it ends at the model's own head.
 
-    Colours tell tasks apart where there is one model, else models.
+    Colours tell models apart, or tasks where there is one model. Return the legend's entries.
     """
     _rank_axis(axes, accuracies["rank"].dropna())
     axes.set_ylabel("accuracy ± standard error" if accuracies.stderr.notna().any() else "accuracy")
@@ -182,7 +184,7 @@ def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: Looks) -> list
 
 
 def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
-    """Make the x axis one of ranks, with ticks at the highest and at others that leave room for their labels."""
+    """Make the x axis one of ranks: a tick at the highest, and at those others whose labels have room."""
     axes.set_xlabel("rank of the LM head")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
@@ -198,17 +200,17 @@ def _rank_axis(axes: Axes, ranks: pd.Series) -> None:
 
 
 def _models(models: Iterable[str], looks: Looks, **changes: Any) -> list[Artist]:
-    """Return the models for a legend; a single one is the figure's title."""
+    """Return the legend's entries for models; a single model is the figure's title instead."""
     names = dict.fromkeys(models) if len(looks) > 1 else ()
     return [Line2D([], [], label=name, **{**looks[name], **changes}) for name in names]
 
 
 def _heads(curves: Iterable[str]) -> list[Artist]:
-    there = set(curves)
+    drawn = set(curves)
     return [
-        Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=said)
-        for curve, said in HEADS.items()
-        if curve in there
+        Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=name)
+        for curve, name in HEADS.items()
+        if curve in drawn
     ]
 
 

@@ -1,7 +1,6 @@
-"""Figures of scaling: losses against tokens, compute and size, and what published laws say of one's models.
+"""The figures of scaling: losses against tokens, compute and size, and models beside the laws of Kaplan and Hoffmann.
 
-Kaplan et al. 2020, unless stated. Sizes are the parameters of each model that is drawn. Imported only where one is
-wanted.
+Numbers of equations and figures are those of Kaplan et al. 2020, unless another paper is named.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from matplotlib.lines import Line2D
 
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN
-from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.style import (
     BAND,
     GREY,
@@ -34,9 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
     from lmsat_plugin.analysis.scaling_laws import FittedLaw
     from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
+    from lmsat_plugin.figures.model_looks import ModelLooks
 
 LABELS = {
     "n_params_non_embedding": "parameters without embeddings",
@@ -44,12 +42,12 @@ LABELS = {
     "tokens": "tokens",
     "flops": "compute 6ND (FLOP)",
 }
-"""What the x axes of the columns say."""
+"""The labels of columns on an axis."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (6, 3)))
 _PENALTIES = (0.01, 0.02, 0.05)
 
 
-def curves_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
+def curves_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw losses during training against tokens and, where sizes are known, against compute (Figs. 1 and 2).
 
     ``table`` has ``model, tokens, flops, value``: tokens above 0, ``flops`` 6ND or NaN.
@@ -58,38 +56,38 @@ def curves_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
-        models = ModelLooks(sizes)
         for axes, column in zip(panels, columns, strict=True):
-            for model in sizes:
+            for model in models.sizes:
                 rows = table[(table.model == model) & table[column].notna()].sort_values(column)
                 axes.plot(rows[column], rows.value, **models.line(model, len(rows)))
             _log_log(axes, LABELS[column], "loss (nats per token)")
         _letters(panels)
-        models.finish(figure, panels)
+        models.finish(figure)
     return figure
 
 
-def power_laws_figure(table: pd.DataFrame, fits: Mapping[str, FittedLaw | None], sizes: Sizes) -> Figure:
+def power_laws_figure(
+    table: pd.DataFrame, fits: Mapping[str, FittedLaw | None], models: ModelLooks
+) -> Figure:
     """Draw final losses against size, data and compute, with fitted power laws (Fig. 1).
 
     Args:
         table: ``model, loss`` and the columns that are keys of ``fits``, a row for each model.
-        fits: The law of each column, one of `LABELS`; None where there is none.
-        sizes: Of the models.
+        fits: The law of each column, a key of `LABELS`; None where there is no law.
+        models: The looks of the models.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         panels = list(figure.subplots(1, len(fits), squeeze=False)[0])
-        models = ModelLooks(sizes)
         marks: list[Artist] = []
         for axes, (column, fit) in zip(panels, fits.items(), strict=True):
-            _draw_models(axes, table[table[column].notna()], column, "loss", models)
+            _draw_models(axes, table[table[column].notna()], models, x=column, y="loss")
             if fit is not None:
                 _draw_law(axes, fit, 1.0 if column != "flops" else kaplan.PF_DAY)
                 marks = [Line2D([], [], color=GREY, label="fitted law, 90 % interval")]
             _log_log(axes, LABELS[column], "final loss (nats per token)")
         _letters(panels)
-        models.finish(figure, panels, marks)
+        models.finish(figure, marks)
     return figure
 
 
@@ -98,20 +96,19 @@ def _draw_law(axes: Axes, fit: FittedLaw, unit: float) -> None:
     column = fit.count if fit.count and "N" in fit.law.columns else fit.law.columns[fit.law.size]
     rows = rows.sort_values(column)
     axes.plot(unit * rows[column], rows.predicted, color=GREY, zorder=1)
-    axes.fill_between(unit * rows[column], rows.low, rows.high, color=GREY, alpha=BAND, linewidth=0)
+    axes.fill_between(unit * rows[column], rows.low, rows.high, color=GREY, **BAND)
 
 
-def overfitting_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
-    """Draw the data of each model beside what repeating it would cost by the published law (eq. 4.3, Fig. 9).
+def overfitting_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
+    """Draw each model's data beside the data that the published law of overfitting asks for (eq. 4.3, Fig. 9).
 
-    ``table`` has ``model, n_params_non_embedding, tokens``, a row for each model. Lines are the tokens at which the
-    loss is so much above that of unlimited data.
+    ``table`` has ``model, n_params_non_embedding, tokens``, a row for each model. A line is the number of tokens at
+    which training on repeated data ends so many per cent above the loss of unlimited data.
     """
     n = table.n_params_non_embedding.to_numpy("float64")
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         grid = np.geomspace(n.min() / 3, n.max() * 3, 50)
         marks: list[Artist] = []
         for penalty, dashes in zip(_PENALTIES, _DASHES, strict=False):
@@ -120,13 +117,13 @@ def overfitting_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
             marks.append(
                 Line2D([], [], label=f"loss {100 * penalty:g} % above that of unlimited data", **look)
             )
-        _draw_models(axes, table, "n_params_non_embedding", "tokens", models)
+        _draw_models(axes, table, models, x="n_params_non_embedding", y="tokens")
         _log_log(axes, LABELS["n_params_non_embedding"], "tokens of different text")
-        models.finish(figure, [axes], marks)
+        models.finish(figure, marks)
     return figure
 
 
-def critical_batch_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
+def critical_batch_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw critical batches by loss, measured and by the published law B_* / L^(1/α_B) (eq. 1.4, Fig. 10).
 
     ``table`` has ``model, loss, value, stderr``, the value in tokens.
@@ -134,33 +131,29 @@ def critical_batch_figure(table: pd.DataFrame, sizes: Sizes) -> Figure:
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         for model, look in models.looks.items():
             rows = table[table.model == model].sort_values("loss")
-            # A bar down to 0 has no place on a logarithmic axis.
+            # A logarithmic axis cannot show a bar down to 0.
             errors = np.stack([np.minimum(rows.stderr, 0.9 * rows.value), rows.stderr])
             axes.errorbar(rows.loss, rows.value, errors, elinewidth=0.8, linestyle="none", **look)
         grid = np.geomspace(table.loss.min() / 1.1, table.loss.max() * 1.1, 50)
         axes.plot(grid, kaplan.critical_batch(grid), color=GREY, **REFERENCE)
         _log_log(axes, "loss (nats per token)", "critical batch (tokens)")
         axes.invert_xaxis()
-        models.finish(
-            figure, [axes], [Line2D([], [], color=GREY, label="Kaplan et al. 2020, eq. 1.4", **REFERENCE)]
-        )
+        models.finish(figure, [Line2D([], [], color=GREY, label="Kaplan et al. 2020, eq. 1.4", **REFERENCE)])
     return figure
 
 
-def allocation_figure(table: pd.DataFrame, sizes: Sizes, own: Chinchilla | None = None) -> Figure:
-    """Draw each model's size and compute beside the sizes that laws advise for a compute (Fig. 14; Hoffmann, Fig. 1).
+def allocation_figure(table: pd.DataFrame, models: ModelLooks, own: Chinchilla | None = None) -> Figure:
+    """Draw each model's size and compute beside the best sizes by several laws (Fig. 14; Hoffmann et al. 2022, Fig. 1).
 
-    ``table`` has ``model, flops, n_params``, a row for each model; ``own`` is a law that was fitted to these. Kaplan's
-    line is of parameters without embeddings.
+    ``table`` has ``model, flops, n_params``, a row for each model. ``own`` is a law that was fitted to these models.
+    Kaplan's line is of parameters without embeddings.
     """
     laws = [HOFFMANN, BESIROGLU, *([] if own is None else [own])]
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         grid = np.geomspace(table.flops.min() / 3, table.flops.max() * 3, 50)
         advice = {"Kaplan et al. 2020 (no embeddings)": kaplan.compute_optimal(grid / kaplan.PF_DAY).n_opt}
         advice |= {law.name: np.array([law.n_opt(float(flops)) for flops in grid]) for law in laws}
@@ -169,17 +162,19 @@ def allocation_figure(table: pd.DataFrame, sizes: Sizes, own: Chinchilla | None 
             look = {"color": GREY, "linestyle": dashes}
             axes.plot(grid, n_opt, **look)
             marks.append(Line2D([], [], label=name, **look))
-        _draw_models(axes, table, "flops", "n_params", models)
+        _draw_models(axes, table, models, x="flops", y="n_params")
         _log_log(axes, LABELS["flops"], "parameters")
-        models.finish(figure, [axes], marks)
+        models.finish(figure, marks)
     return figure
 
 
 def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.ndarray | None = None) -> Figure:
     """Draw the W-error of the corpus' n-grams by dimension, and the width of models (Godey et al. 2024, Fig. 7).
 
-    ``table`` has ``dimension, value``; ``widths`` are the hidden sizes of the models; ``all_D``, if known, are the
-    W-errors of all dimensions from 1 on, which make the line.
+    Args:
+        table: ``dimension, value``.
+        widths: The hidden sizes of the models.
+        all_D: The W-errors of dimensions 1 to D, shape [D], for a finer line; None if they are not known.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
@@ -196,14 +191,16 @@ def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.nda
         axes.set_ylim(0, 1)
         for width in sorted(set(widths.values())):
             axes.axvline(width, color=GREY, **REFERENCE)
-        said = ", ".join(f"{width:,}" for width in sorted(set(widths.values()))[:6])
-        named = [Line2D([], [], color=GREY, label=f"width of models ({said})", **REFERENCE)] if widths else []
+        shown = ", ".join(f"{width:,}" for width in sorted(set(widths.values()))[:6])
+        marks = (
+            [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
+        )
         log_axis(axes, "x")
-        resize(figure, 1, legend_below(axes, [*line, *named]))
+        resize(figure, 1, legend_below(axes, [*line, *marks]))
     return figure
 
 
-def _draw_models(axes: Axes, table: pd.DataFrame, x: str, y: str, models: ModelLooks) -> None:
+def _draw_models(axes: Axes, table: pd.DataFrame, models: ModelLooks, *, x: str, y: str) -> None:
     for row in table.to_dict("records"):
         axes.plot([row[x]], [row[y]], **{**models.looks[row["model"]], "linestyle": "none"})
 

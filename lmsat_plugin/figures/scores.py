@@ -1,4 +1,4 @@
-"""Figures of downstream scores by training step. Imported only where one is wanted."""
+"""The figure of downstream scores by training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.style import BAND, GREY, REFERENCE, STYLE, wrapped
 from lmsat_plugin.figures.trajectories import draw_by_step
 
@@ -19,31 +18,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.artist import Artist
 
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
+    from lmsat_plugin.figures.model_looks import ModelLooks
 
 _COLUMNS = 3
 _LETTERS = 34
 
 
 def scores_figure(
-    by_task: Mapping[tuple[str, str], pd.DataFrame], chances: Mapping[str, float | None], sizes: Sizes
+    by_task: Mapping[tuple[str, str], pd.DataFrame], chances: Mapping[str, float | None], models: ModelLooks
 ) -> Figure:
-    """Draw scores by training step, a panel for each task and metric, with what guessing scores.
+    """Draw scores by training step, a panel for each task and metric, chance dashed.
 
     Args:
         by_task: ``model, step, value, stderr`` by task and metric.
-        chances: What guessing scores in each task; None where that is not known.
-        sizes: Of the models.
+        chances: The chance level of each task; None where it is not known.
+        models: The looks of the models.
     """
     columns = min(_COLUMNS, len(by_task))
     rows = -(-len(by_task) // columns)
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
-        models = ModelLooks(sizes)
-        panels = []
         for index, ((task, metric), table) in enumerate(by_task.items()):
             axes = figure.add_subplot(rows, columns, index + 1)
-            panels.append(axes)
             axes.set_title(wrapped(task, _LETTERS))
             axes.set_ylabel(metric)
             draw_by_step(axes, table, models)
@@ -52,8 +48,7 @@ def scores_figure(
         marks: list[Artist] = []
         if any(chance is not None for chance in chances.values()):
             marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
-        if any(axes.collections for axes in panels):
-            marks.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error"))
-        lowest = panels[(rows - 1) * columns :]
-        models.finish(figure, lowest, marks, rows, columns)
+        if any(axes.collections for axes in figure.axes):
+            marks.append(Patch(color=GREY, label="± standard error", **BAND))
+        models.finish(figure, marks, columns)
     return figure

@@ -53,27 +53,28 @@ PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#a
 """Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
 MARKERS = ("o", "s", "^", "D", "v", "X", "p")
 GREY = "#666666"
-BAND = 0.2
-"""The opacity of bands of one standard error."""
+BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
+"""The look of a band: one standard error, or an interval."""
 REFERENCE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.8}
 Looks = dict[str, dict[str, Any]]
 """What `looks_of` returns: arguments of matplotlib's ``plot``, by name."""
-# Files that show the same are the same: they have no date.
+# No file states its date, so that equal figures make equal files.
 _FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 LETTERS_WIDE = 38
-"""How many letters of a legend fit below a panel."""
+"""How many letters of a legend's line fit below a panel."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `LmsatError` for a name of a file that `write_figure` cannot write."""
+    """Raise `LmsatError` for a file name whose format `write_figure` does not know."""
     if path.suffix.lower() not in _FORMATS:
-        raise LmsatError(f"{path} is no name of a figure: give one that ends in {', '.join(_FORMATS)}")
+        raise LmsatError(f"{path} is not a figure's file name: give one that ends in {', '.join(_FORMATS)}")
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the file's name ends in, whole or not at all.
+    """Write a figure in the format that the file's name ends in. A failed write leaves no file.
 
-    Raises `LmsatError` for another format, and where the folder cannot be written.
+    Raises:
+        LmsatError: For an unknown format, and for a folder that cannot be written.
     """
     check_suffix(path)
     suffix = path.suffix.lower()
@@ -82,7 +83,11 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def looks_of(names: Iterable[str], among: Iterable[str] = ()) -> Looks:
-    """Return a colour and a marker for each name: those that it has ``among`` others, if these are few."""
+    """Return a colour and a marker for each name.
+
+    Names that figures show ``among`` the same others look alike in all these figures, if the others are no more than
+    the colours of `PALETTE`.
+    """
     names, others = list(names), list(among)
     order = dict.fromkeys([*(others if len(others) <= len(PALETTE) else ()), *names])
     looks = {
@@ -93,7 +98,7 @@ def looks_of(names: Iterable[str], among: Iterable[str] = ()) -> Looks:
 
 
 def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
-    """Put a legend below the x axis' label; return how many lines it has."""
+    """Put a legend below the label of the x axis. Return its number of lines."""
     labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
     below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
     place = {"bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
@@ -102,7 +107,7 @@ def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
 
 
 def resize(figure: Figure, panels: int, lines: int, rows: int = 1) -> None:
-    """Give a figure the size of so many panels in a row, with room below for legends of so many lines."""
+    """Set a figure's size for ``rows`` rows of ``panels`` panels, with room below for a legend of ``lines`` lines."""
     legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
     height = rows * PANEL[1] + legend
     figure.set_size_inches(PANEL[0] * panels, height)
@@ -110,12 +115,12 @@ def resize(figure: Figure, panels: int, lines: int, rows: int = 1) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Return a text in lines of at most so many letters."""
+    """Return a text broken into lines of at most ``width`` letters."""
     return "\n".join(textwrap.wrap(text, width))
 
 
 def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with labels such as 2e10 at few ticks, for what the axes hold."""
+    """Make an axis logarithmic, with few ticks and labels such as 2e10. Call it after the data are drawn."""
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axes.dataLim.intervalx if name == "x" else axes.dataLim.intervaly
     (axes.set_xscale if name == "x" else axes.set_yscale)("log")
@@ -126,5 +131,5 @@ def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
 
 
 def short_number(value: float) -> str:
-    """Return a number as few letters, such as 2e10."""
+    """Return a number in few letters, such as 2e10."""
     return f"{value:g}" if value < 1e4 else f"{value:.2g}".replace("e+", "e").replace("e0", "e")

@@ -1,7 +1,6 @@
-"""Figures of what becomes of models in training (Godey et al. 2024, Figs. 1 to 5). Imported only where one is wanted.
+"""The figures of losses and geometry in training (Godey et al. 2024, Figs. 1 to 5).
 
-Tables have a row for each checkpoint; those by step hold two steps or more of each model, above 0. Sizes are the
-parameters of each model that is drawn.
+Tables have a row for each checkpoint. Those by step hold at least two steps of each model, all above 0.
 
 Shapes: K checkpoints, L layers with the embeddings, S singular values.
 """
@@ -19,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-from lmsat_plugin.figures.model_looks import SEQUENTIAL, ModelLooks, colour_bar, shortened, size_words
+from lmsat_plugin.figures.model_looks import SEQUENTIAL, colour_bar, shortened, size_words
 from lmsat_plugin.figures.style import (
     BAND,
     GREY,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lmsat_plugin.analysis.checkpoint_values import Sizes
+    from lmsat_plugin.figures.model_looks import ModelLooks
 
 BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
 """How a best checkpoint is marked."""
@@ -52,7 +52,7 @@ _LEAST_GAP = 0.06
 
 
 def step_axis(axes: Axes, steps: np.ndarray) -> None:
-    """Make the x axis one of training steps: linear, as the papers', or logarithmic where most steps are early."""
+    """Make the x axis one of training steps: linear, as in the papers, or logarithmic where most steps are early."""
     axes.set_xlabel("training step")
     if np.median(steps) < steps.max() / 4:
         log_axis(axes, "x")
@@ -63,8 +63,9 @@ def step_axis(axes: Axes, steps: np.ndarray) -> None:
 
 def by_step_figure(
     table: pd.DataFrame,
-    sizes: Sizes,
+    models: ModelLooks,
     label: str,
+    *,
     best: Mapping[str, tuple[float, float]] | None = None,
     log: bool = False,
 ) -> Figure:
@@ -72,52 +73,50 @@ def by_step_figure(
 
     Args:
         table: ``model, step, value, stderr``.
-        sizes: Of the models.
-        label: Of the value.
+        models: The looks of the models.
+        label: Of the y axis.
         best: Step and value of the checkpoint to mark, by model.
         log: Whether the y axis is logarithmic.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         draw_by_step(axes, table, models)
         axes.set_ylabel(label)
         marks: list[Artist] = []
         for model, (step, value) in (best or {}).items():
-            if model in sizes:
+            if model in models.sizes:
                 axes.plot([step], [value], **{**models.looks[model], **BEST}, zorder=5)
                 marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
         if log:
             log_axis(axes, "y")
         if axes.collections:
-            marks.append(Patch(color=GREY, alpha=BAND, linewidth=0, label="± standard error"))
-        models.finish(figure, [axes], marks)
+            marks.append(Patch(color=GREY, label="± standard error", **BAND))
+        models.finish(figure, marks)
     return figure
 
 
 def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
-    """Draw values and, where they are known and models few, bands of a standard error by step."""
+    """Draw values by step and, where models are few, bands of the standard errors that are known."""
     for model in models.sizes:
         rows = table[table.model == model].sort_values("step")
         look = models.line(model, len(rows))
         axes.plot(rows.step, rows.value, label=model, **look)
         if not models.many and rows.stderr.notna().any():
             ends = rows.value - rows.stderr, rows.value + rows.stderr
-            axes.fill_between(rows.step, *ends, color=look["color"], alpha=BAND, linewidth=0)
+            axes.fill_between(rows.step, *ends, color=look["color"], **BAND)
     step_axis(axes, table.step.to_numpy())
 
 
-def extrapolation_figure(points: pd.DataFrame, sizes: Sizes) -> Figure:
-    """Draw best and final losses against compute beside the law that larger models set (Godey et al. 2024, Fig. 1b).
+def extrapolation_figure(points: pd.DataFrame, models: ModelLooks) -> Figure:
+    """Draw best and final losses against compute beside the law of the larger models (Godey et al. 2024, Fig. 1b).
 
-    ``points`` has ``model, kind`` (best or final), ``flops, observed, predicted``; a grey line joins each loss with
-    what the law says of its size and tokens.
+    ``points`` has ``model, kind`` (best or final), ``flops, observed, predicted``. A grey line joins each loss with the
+    one that the law predicts for its size and tokens.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         final = points[points.kind == "final"].sort_values("flops")
         axes.plot(final.flops, final.predicted, color=GREY, linestyle="--", linewidth=0.8)
         axes.vlines(points.flops, points.predicted, points.observed, color=GREY, linewidth=0.5)
@@ -136,40 +135,39 @@ def extrapolation_figure(points: pd.DataFrame, sizes: Sizes) -> Figure:
         if (points.kind == "best").any():
             marks.append(Line2D([], [], color=GREY, label="best checkpoint, where earlier", **BEST))
         marks.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the law"))
-        models.finish(figure, [axes], marks)
+        models.finish(figure, marks)
     return figure
 
 
-def anisotropy_figure(by_model: Mapping[str, np.ndarray], sizes: Sizes) -> Figure:
+def anisotropy_figure(by_model: Mapping[str, np.ndarray], models: ModelLooks) -> Figure:
     """Draw the mean cosine of representations by relative depth (Godey et al. 2024, Fig. 2).
 
-    ``by_model`` has the anisotropy of each layer, shape [L]: first the embeddings, last after the final norm.
+    ``by_model`` has the anisotropy of each layer, shape [L]: the first is that of the embeddings, the last that after
+    the final norm.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         for model, values_L in by_model.items():
             axes.plot(np.linspace(0, 1, len(values_L)), values_L, **models.line(model, len(values_L)))
         axes.set_xlabel("relative depth (0: embeddings, 1: last)")
         axes.set_ylabel("anisotropy (mean cosine)")
         axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
-        models.finish(figure, [axes])
+        models.finish(figure)
     return figure
 
 
-def loss_and_anisotropy_figure(table: pd.DataFrame, sizes: Sizes, label: str) -> Figure:
+def loss_and_anisotropy_figure(table: pd.DataFrame, models: ModelLooks, label: str) -> Figure:
     """Draw losses by step in the colour of the last layer's anisotropy (Godey et al. 2024, Fig. 3).
 
-    ``table`` has ``model, step, value, anisotropy``. More models than there are markers are named by their sizes.
+    ``table`` has ``model, step, value, anisotropy``. Where there are more models than markers, sizes name the models.
     """
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        models = ModelLooks(sizes)
         norm = Normalize(0, 1)
         last_values = {}
-        for model in sizes:
+        for model in models.sizes:
             rows = table[table.model == model].sort_values("step")
             last_values[model] = float(rows.value.iloc[-1])
             axes.plot(rows.step, rows.value, color="#bbbbbb", linewidth=0.6, zorder=1)
@@ -181,8 +179,8 @@ def loss_and_anisotropy_figure(table: pd.DataFrame, sizes: Sizes, label: str) ->
             log_axis(axes, "y")
         step_axis(axes, table.step.to_numpy())
         markers: list[Artist] = []
-        if len(sizes) > len(MARKERS):
-            _name_ends(axes, last_values, sizes)
+        if len(models.sizes) > len(MARKERS):
+            _name_ends(axes, last_values, models.sizes)
         else:
             for model, look in models.looks.items():
                 named = {"label": model, "marker": look["marker"]}
@@ -210,8 +208,8 @@ def singular_values_figure(
     """Draw singular values of the LM head over training, in units of the largest (Godey et al. 2024, Fig. 4).
 
     Args:
-        by_model: The steps [K], rising, and the singular values of each, shape [S], from large to small.
-        most: The index of the last to draw; the largest, which is 1 always, is left out.
+        by_model: The rising steps, shape [K], and each step's singular values, shape [S], from large to small.
+        most: The index of the last to draw. The largest is left out: it is always 1.
     """
     columns = min(_COLUMNS, len(by_model))
     rows = -(-len(by_model) // columns)
@@ -221,7 +219,7 @@ def singular_values_figure(
             model: np.array([values_S[1 : most + 1] / values_S[0] for values_S in spectra]).T
             for model, (_, spectra) in by_model.items()
         }
-        least = max(1e-4, min(float(one[one > 0].min()) for one in shares.values()))
+        least = max(1e-4, min(float(share[share > 0].min()) for share in shares.values()))
         norm = LogNorm(least, 1)
         for index, (model, shares_SK) in enumerate(shares.items()):
             axes = figure.add_subplot(rows, columns, index + 1)

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, with its figures and tables as files beside it."""
+"""The report: one HTML page that needs nothing else, with its figures and tables as files beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from lmsat_plugin.files import check_writable, write_atomically
-from lmsat_plugin.page.images import write_figures
+from lmsat_plugin.page.figure_files import write_figures
 from lmsat_plugin.page.tables import Table, tables_of
 from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.version import __version__
@@ -20,36 +20,37 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.analyses import Analyses
 
 ROWS = 50
-"""How many rows of a table are shown at once."""
+"""Rows of a table that are shown at once."""
 _ON_PAPER = 16
-"""How many columns of a table are printed."""
+"""Columns up to which a table is printed on paper."""
 _INLINE = 100_000
-"""Letters of a CSV up to which the page itself holds it."""
+"""Letters up to which the page itself holds a table's CSV."""
 _ANALYSES = {
     "saturation": (
         "Saturation",
-        "It takes lmsat_loss at 8 checkpoints of a model or more, and names that state the step, or --step-pattern RE. "
+        "It needs lmsat_loss at 8 or more checkpoints of a model, and names that state the step, or --step-pattern RE. "
         "By a score: lmsat saturation DIR --task T --metric M.",
     ),
     "emergence": (
         "Emergence",
-        "It takes lmsat_loss and scores at 12 checkpoints of 3 models or more, under the same names.",
+        "It needs lmsat_loss and scores at 12 or more checkpoints of 3 or more models, under the same names.",
     ),
     "law": (
         "Scaling law",
-        "It takes lmsat_loss of models of several sizes and numbers of tokens; --tokens-per-step N tells these "
-        "where names state steps alone.",
+        "It needs lmsat_loss of models of several sizes and numbers of tokens. Where names state steps alone, "
+        "give --tokens-per-step N.",
     ),
     "ranks": ("Rank of the LM head", ""),
     "context": ("Loss by position in the context", ""),
 }
-"""What an analysis is called, and what it takes where its own sentence is about something else."""
+"""Each analysis' title, and what it needs, where the reason why it is missing does not say it."""
 
 
 def write_report(analyses: Analyses, folder: Path) -> Path:
-    """Write ``index.html``, figures and CSV files into a folder; return the page's path.
+    """Write ``index.html``, figures and CSV files into a folder. Return the page's path.
 
-    Raises `LmsatError` where the folder cannot be written.
+    Raises:
+        LmsatError: If the folder cannot be written.
     """
     check_writable(folder)
     tables = tables_of(analyses, folder)
@@ -62,7 +63,7 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
         .get_template("page.html")
         .render(
             name=analyses.results.root.absolute().name,
-            facts=_facts(analyses),
+            summary=_summary(analyses),
             verdicts=verdicts,
             figures=figures,
             tables=tables,
@@ -86,11 +87,11 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _facts(analyses: Analyses) -> dict[str, str]:
-    """Return what the whole report is about, by what to call it."""
+def _summary(analyses: Analyses) -> dict[str, str]:
+    """Return the numbers of models, checkpoints and values, the corpus and the dates, each by its title."""
     table = analyses.table
     days = sorted({f"{date:%Y-%m-%d}" for date in table.date.dropna()})
-    facts = {
+    summary = {
         "Models": f"{table.model.nunique():,}",
         "Checkpoints": f"{len(table[['model', 'revision']].drop_duplicates()):,}",
         "Values": f"{len(table):,}",
@@ -98,16 +99,17 @@ def _facts(analyses: Analyses) -> dict[str, str]:
         "Measured": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
         "Report": f"lmsat {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-    return {name: text for name, text in facts.items() if text}
+    return {title: text for title, text in summary.items() if text}
 
 
 def _missing(analyses: Analyses) -> list[tuple[str, str, str]]:
-    """Return of each analysis that is empty its title, why, and how to get it."""
+    """Return each missing analysis: its title, the reason, and what it needs."""
+    # An analysis is made, or found to be missing, when it is first asked for.
     for name in _ANALYSES:
         getattr(analyses, name)
     root = analyses.results.root
     return [
-        # The page goes to others, who have no such folder.
+        # The page goes to other people, who do not have this folder.
         (title, analyses.missing[name].replace(str(root), root.absolute().name), how)
         for name, (title, how) in _ANALYSES.items()
         if name in analyses.missing
@@ -115,7 +117,7 @@ def _missing(analyses: Analyses) -> list[tuple[str, str, str]]:
 
 
 def _download(table: Table) -> dict[str, Any]:
-    """Return where a table's CSV is: in the page if it is small, so that it goes with it, else in the file beside."""
+    """Return the link to a table's CSV: the page itself holds a small one, a large one is in a file beside it."""
     file = f"{table.name}.csv"
     if len(table.csv) > _INLINE:
         return {"href": file, "file": file}

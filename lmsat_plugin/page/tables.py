@@ -1,9 +1,9 @@
-"""The tables of a report: verdicts, final values, values by checkpoint, and where each comes from."""
+"""The tables of a report: verdicts, final values, values by checkpoint, and the result file of each value."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.analyses import Analyses
 
 CELLS = 45_000
-"""How many cells of values by checkpoint a page holds: more would make it large."""
-_SHORT = 12
-"""Letters of a hash that are shown."""
+"""The most cells of the table of values by checkpoint: more would make the page large."""
+_HASH_LETTERS = 12
 _CHECKPOINT = ["model", "revision", "step", "tokens"]
 _MEASURED = ["task", "num_fewshot", "metric", "filter"]
 _SATURATION = {
@@ -76,30 +75,24 @@ class Table:
     about: str
     columns: list[str]
     numeric: list[int]
-    """Columns of numbers, counted from 1 as CSS does."""
+    """The columns of numbers, counted from 1 as CSS counts."""
     rows: list[list[str | Link]]
     csv: str
 
 
 def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
-    """Return the tables of a report in a folder, to which links to the result files are relative."""
+    """Return the tables of a report. Links to result files are relative to ``folder``, where the report is."""
     sources = _sources(analyses)
     numbers = dict(zip(sources.file, sources["#"], strict=True))
     values = analyses.table.assign(number=analyses.table.path.map(numbers))
     tables = []
-    for name, title, about, found, names in (
-        (
-            "saturation",
-            "Verdicts on saturation",
-            "Steps are training steps.",
-            analyses.saturation,
-            _SATURATION,
-        ),
-        ("emergence", "Verdicts on emergence", "Thresholds are losses.", analyses.emergence, _EMERGENCE),
+    for name, about, results, columns in (
+        ("saturation", "Steps are training steps.", analyses.saturation, _SATURATION),
+        ("emergence", "Thresholds are losses.", analyses.emergence, _EMERGENCE),
     ):
-        if found:
-            verdicts = pd.DataFrame([{key: one.to_dict()[key] for key in names} for one in found])
-            tables.append(_table(name, title, about, verdicts.rename(columns=names)))
+        if results:
+            verdicts = pd.DataFrame([result.to_dict() for result in results])[list(columns)]
+            tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
     return [
         *tables,
         _final(values),
@@ -113,16 +106,16 @@ def _final(values: pd.DataFrame) -> Table:
     last = order.drop_duplicates(["model", "corpus", *_MEASURED], keep="last").sort_index()
     alike = [name for name in ("num_fewshot", "filter") if last[name].nunique(dropna=False) == 1]
     return _table(
+        last[list(_FINAL)].drop(columns=alike).rename(columns=_FINAL),
         "final",
         "Final values",
         "Each value at its model's last checkpoint that has it, in the unit of its task; ± is one standard error, "
-        "file the number of the result file in the table of sources.",
-        last[list(_FINAL)].drop(columns=alike).rename(columns=_FINAL),
+        "file is the number of the result file in the table of sources.",
     )
 
 
 def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
-    """Return a row for each checkpoint and a column for each value, as many columns as a page can hold."""
+    """Return a row for each checkpoint and a column for each value, as many columns as the page has room for."""
     texts = values.value.map("{:.5g}".format)
     known = values.stderr.notna()
     texts[known] += " ± " + values.stderr[known].map("{:.2g}".format).astype(str)
@@ -132,12 +125,13 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
             headings += " " + values[column].astype(str) + suffix
     long = values[_CHECKPOINT].assign(heading=headings, text=texts)
     long["checkpoint"] = values.groupby(_CHECKPOINT, dropna=False, sort=False).ngroup()
-    # Results that differ in no column here, such as in their commit, are the same checkpoint's: the last stands.
+    # Results that agree in all these columns, but differ in their commit for instance, are one checkpoint's: the last
+    # of them is shown.
     wide = long.drop_duplicates(["checkpoint", "heading"], keep="last").pivot(
         index="checkpoint", columns="heading", values="text"
     )
     first = long.drop_duplicates("checkpoint").set_index("checkpoint")[_CHECKPOINT]
-    kept, left_out = _fair_share(values.assign(heading=headings), len(first))
+    kept, left_out = _columns_with_room(values.assign(heading=headings), len(first))
     files = values.groupby(long.checkpoint).number.agg(
         lambda column: ", ".join(map(str, sorted(set(column))))
     )
@@ -146,47 +140,42 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     if left_out:
         about += f" {left_out} of {left_out + len(kept)} columns are in the CSV file alone, for want of room."
     shown = pd.concat([first, wide[kept], files.rename("files")], axis=1).loc[order]
-    table = _table("values", "All values by checkpoint", about, shown, numeric=kept)
-    return Table(**{**vars(table), "csv": _csv(tidy)})
+    table = _table(shown, "values", "All values by checkpoint", about, numeric=kept)
+    return replace(table, csv=_csv(tidy))
 
 
-def _fair_share(values: pd.DataFrame, checkpoints: int) -> tuple[list[str], int]:
-    """Return the headings that there is room for, and how many there is none for.
+def _columns_with_room(values: pd.DataFrame, checkpoints: int) -> tuple[list[str], int]:
+    """Return the headings of the columns that the page has room for, and the number of columns left out.
 
-    The loss comes first, then every task's first metric before any task's second.
+    The loss has room first, then each task's first metric, then each task's second.
     """
     metrics = values.drop_duplicates("heading")
     metrics = metrics.assign(
-        place=metrics.groupby("task", sort=False).cumcount(),
+        position=metrics.groupby("task", sort=False).cumcount(),
         other=~metrics.task.str.startswith("lmsat_"),
         last=(metrics.task != LOSS[0]) | (metrics.metric != LOSS[1]),
     )
-    by_place = metrics.sort_values(["last", "place", "other"], kind="stable").heading
-    room = set(by_place[: max(1, CELLS // checkpoints)])
+    by_priority = metrics.sort_values(["last", "position", "other"], kind="stable").heading
+    kept = set(by_priority[: max(1, CELLS // checkpoints)])
     shown = metrics.sort_values(["other", "task"], kind="stable").heading
-    return [heading for heading in shown if heading in room], len(metrics) - len(room)
+    return [heading for heading in shown if heading in kept], len(metrics) - len(kept)
 
 
 def _sources(analyses: Analyses) -> pd.DataFrame:
-    """Return a row for each result file: the checkpoint, the text, the programs."""
+    """Return a row for each result file: its checkpoint, its corpus, and the versions of the programs."""
     rows: list[dict[str, Any]] = []
     columns = [*_CHECKPOINT[:3], "commit", "corpus", "date", "path"]
-    own = analyses.table[columns].sort_values("corpus", na_position="last", kind="stable")
-    for row in own.drop_duplicates("path").sort_index().to_dict("records"):
+    values = analyses.table[columns].sort_values("corpus", na_position="last", kind="stable")
+    for row in values.drop_duplicates("path").sort_index().to_dict("records"):
         file = analyses.results.files[row["path"]]
         parts = file.provenance or [{}]
         corpora = [as_dict(part.get("corpus")) for part in parts]
-        own_text = next((one for one in corpora if one.get("corpus") == row["corpus"]), {})
+        corpus = next((corpus for corpus in corpora if corpus.get("corpus") == row["corpus"]), {})
         rows.append(
             {
-                **{
-                    "#": len(rows) + 1,
-                    "model": row["model"],
-                    "revision": row["revision"],
-                    "step": row["step"],
-                },
-                **{"commit": row["commit"], "corpus": row["corpus"]},
-                "corpus sha256": as_text(own_text.get("sha256")),
+                "#": len(rows) + 1,
+                **{name: row[name] for name in ("model", "revision", "step", "commit", "corpus")},
+                "corpus sha256": as_text(corpus.get("sha256")),
                 "measured": None if pd.isna(row["date"]) else f"{row['date']:%Y-%m-%d %H:%M}",
                 "type": as_text(parts[0].get("dtype")),
                 "lmsat": as_text(parts[0].get("lmsat_version")),
@@ -205,29 +194,27 @@ def _provenance(sources: pd.DataFrame, folder: Path, analyses: Analyses) -> Tabl
 
     shown = sources.assign(file=sources.file.map(link))
     for name in ("commit", "corpus sha256"):
-        shown[name] = shown[name].str[:_SHORT]
+        shown[name] = shown[name].str[:_HASH_LETTERS]
     about = "Every value's result file; dates are UTC. The CSV file has the hashes in full."
-    table = _table("sources", "Where the values come from", about, shown)
-    return Table(**{**vars(table), "csv": _csv(sources)})
+    table = _table(shown, "sources", "Where the values come from", about)
+    return replace(table, csv=_csv(sources))
 
 
-def _table(name: str, title: str, about: str, frame: pd.DataFrame, numeric: Sequence[str] = ()) -> Table:
-    """Return a table of a frame's cells; ``numeric`` are columns of texts that begin with numbers."""
+def _table(frame: pd.DataFrame, name: str, title: str, about: str, *, numeric: Sequence[str] = ()) -> Table:
+    """Return the table of a frame, without empty columns. Texts in ``numeric`` columns begin with numbers."""
     shown = frame.loc[:, frame.notna().any()]
-    columns = [str(column) for column in shown.columns]
+    is_numeric = [
+        column in numeric or (pd.api.types.is_numeric_dtype(cells) and cells.dtype != bool)
+        for column, cells in shown.items()
+    ]
     return Table(
-        name,
-        title,
-        about,
-        columns,
-        [
-            place
-            for place, column in enumerate(shown.columns, 1)
-            if column in numeric
-            or (pd.api.types.is_numeric_dtype(shown[column]) and shown[column].dtype != bool)
-        ],
-        [list(row) for row in zip(*(_cells(shown[column]) for column in shown.columns), strict=True)],
-        _csv(frame),
+        name=name,
+        title=title,
+        about=about,
+        columns=[str(column) for column in shown.columns],
+        numeric=[place for place, numbers in enumerate(is_numeric, 1) if numbers],
+        rows=[list(row) for row in zip(*(_cells(cells) for _, cells in shown.items()), strict=True)],
+        csv=_csv(frame),
     )
 
 

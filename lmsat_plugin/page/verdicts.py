@@ -1,4 +1,4 @@
-"""The verdicts on a tree of results in words: what a report begins with."""
+"""The verdicts in words: what a report begins with, and what its command prints."""
 
 from __future__ import annotations
 
@@ -16,96 +16,105 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation import Saturation
     from lmsat_plugin.analysis.scaling_laws import FittedLaw
 
-_NAMED = 4
-"""How many tasks a sentence on several names."""
+_MOST_NAMED = 4
+"""Tasks that a sentence on several names."""
 _OF_SERIES = ("saturates", "plateaus", "improving", "unclear")
 _ANSWERS = {True: "emergent", False: "not emergent", None: "unclear"}
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What one analysis says."""
+    """The verdicts of one analysis."""
 
     title: str
     summary: str
     sentences: list[tuple[str, str]]
-    """What each is about, and what is said of it."""
+    """Each verdict's subject, and its sentence."""
 
     def __str__(self) -> str:
         """Return them as lines of text."""
-        said = (f"  {subject}: {sentence}" for subject, sentence in self.sentences)
-        return "\n".join([f"{self.title}: {self.summary}", *said])
+        lines = (f"  {subject}: {sentence}" for subject, sentence in self.sentences)
+        return "\n".join([f"{self.title}: {self.summary}", *lines])
 
 
 def verdicts_of(analyses: Analyses) -> list[Verdicts]:
-    """Return what saturation, emergence and the scaling law say; what is missing is left out."""
-    found = []
+    """Return the verdicts of saturation, emergence and the scaling law. An analysis that is missing is left out."""
+    verdicts = []
     if analyses.saturation:
-        found.append(_of_saturation(analyses.saturation))
+        verdicts.append(_of_saturation(analyses.saturation))
     if analyses.emergence:
-        found.append(_of_emergence(analyses.emergence))
+        verdicts.append(_of_emergence(analyses.emergence))
     if analyses.law is not None:
-        found.append(_of_law(analyses.law))
-    return found
+        verdicts.append(_of_law(analyses.law))
+    return verdicts
 
 
-def _of_saturation(found: Sequence[Saturation]) -> Verdicts:
-    """What saturates comes first."""
-    found = sorted(found, key=lambda one: _OF_SERIES.index(one.verdict))
-    counts = Counter(one.verdict for one in found)
-    metric = " ".join(filter(None, (found[0].task, found[0].metric)))
-    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-    sentences = [(_series(one, found), f"{one.verdict}: {one.reason}.") for one in found]
-    return Verdicts("Saturation", f"{len(found)} series of {metric}: {said}.", sentences)
+def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
+    """Return the verdicts on series, those that saturate first."""
+    results = sorted(results, key=lambda result: _OF_SERIES.index(result.verdict))
+    counts = Counter(result.verdict for result in results)
+    metric = " ".join(filter(None, (results[0].task, results[0].metric)))
+    counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return Verdicts(
+        title="Saturation",
+        summary=f"{len(results)} series of {metric}: {counted}.",
+        sentences=[(_series(result, results), f"{result.verdict}: {result.reason}.") for result in results],
+    )
 
 
-def _series(one: Saturation, found: Sequence[Saturation]) -> str:
-    """Return a series' name, with what tells it apart from others of its model."""
+def _series(result: Saturation, results: Sequence[Saturation]) -> str:
+    """Return a series' name, with what tells it apart from the other series."""
     parts = {
-        "num_fewshot": f"{one.num_fewshot}-shot",
-        "filter": f"filter {one.filter}",
-        "corpus": f"on {one.corpus}",
+        "num_fewshot": f"{result.num_fewshot}-shot",
+        "filter": f"filter {result.filter}",
+        "corpus": f"on {result.corpus}",
     }
-    differing = [text for name, text in parts.items() if len({getattr(other, name) for other in found}) > 1]
-    return ", ".join([one.label, *differing])
+    differing = [text for name, text in parts.items() if len({getattr(other, name) for other in results}) > 1]
+    return ", ".join([result.label, *differing])
 
 
-def _of_emergence(found: Sequence[Emergence]) -> Verdicts:
-    """Tasks of which the same is said share a sentence; what is emergent comes first."""
+def _of_emergence(results: Sequence[Emergence]) -> Verdicts:
+    """Return the verdicts on scores, emergent ones first. Scores with the same verdict share a sentence."""
     names = defaultdict(list)
-    for one in sorted(found, key=lambda one: list(_ANSWERS).index(one.emergent)):
-        names[_emergence_in_words(one)].append(label(f"{one.task} {one.metric}", one.variant))
-    counts = Counter(one.emergent for one in found)
-    said = ", ".join(f"{counts[answer]} {word}" for answer, word in _ANSWERS.items() if counts[answer])
-    summary = f"{len(found)} scores by lmsat_loss: {said}."
-    return Verdicts("Emergence", summary, [(_list(tasks), said) for said, tasks in names.items()])
+    for result in sorted(results, key=lambda result: list(_ANSWERS).index(result.emergent)):
+        score = label(f"{result.task} {result.metric}", result.variant)
+        names[_emergence_in_words(result)].append(score)
+    counts = Counter(result.emergent for result in results)
+    counted = ", ".join(f"{counts[answer]} {word}" for answer, word in _ANSWERS.items() if counts[answer])
+    return Verdicts(
+        title="Emergence",
+        summary=f"{len(results)} scores by lmsat_loss: {counted}.",
+        sentences=[(_list(scores), sentence) for sentence, scores in names.items()],
+    )
 
 
-def _emergence_in_words(one: Emergence) -> str:
-    if one.threshold is None:
-        return f"{_ANSWERS[one.emergent]}: {one.reason}."
-    ends = "" if one.low is None or one.high is None else f" (90 % interval {one.low:.3f} to {one.high:.3f})"
-    return f"{_ANSWERS[True]} below a loss of {one.threshold:.3f}{ends}: {one.reason}."
+def _emergence_in_words(result: Emergence) -> str:
+    if result.threshold is None:
+        return f"{_ANSWERS[result.emergent]}: {result.reason}."
+    known = result.low is not None and result.high is not None
+    interval = f" (90 % interval {result.low:.3f} to {result.high:.3f})" if known else ""
+    return f"{_ANSWERS[True]} below a loss of {result.threshold:.3f}{interval}: {result.reason}."
 
 
 def _list(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _of_law(law: FittedLaw) -> Verdicts:
     constants = []
-    for name, one in law.params.items():
-        if one.value is not None:
-            ends = "" if one.low is None or one.high is None else f" ({one.low:.4g} to {one.high:.4g})"
-            constants.append(f"{name} = {one.value:.4g}{' (given)' if one.given else ends}")
-    sentences = [
-        (law.law.formula, f"{', '.join(constants)}; in brackets 90 % intervals."),
-        *(("Note", f"{note}.") for note in law.notes),
-        *(("Warning", f"{warning}.") for warning in law.warnings),
-    ]
-    summary = (
-        f"Fitted to the final checkpoints of the {law.points.runs} models larger than all that saturate: the residuals "
-        f"are {law.residual_rms:.2g} (root mean square of the logarithm of the loss)."
+    for name, param in law.params.items():
+        if param.value is not None:
+            known = param.low is not None and param.high is not None
+            interval = f" ({param.low:.4g} to {param.high:.4g})" if known else ""
+            constants.append(f"{name} = {param.value:.4g}{' (given)' if param.given else interval}")
+    return Verdicts(
+        title="Scaling law",
+        summary=f"Fitted to the final checkpoints of the {law.points.runs} models larger than all that saturate: the "
+        f"residuals are {law.residual_rms:.2g} (root mean square of the logarithm of the loss).",
+        sentences=[
+            (law.law.formula, f"{', '.join(constants)}; in brackets 90 % intervals."),
+            *(("Note", f"{note}.") for note in law.notes),
+            *(("Warning", f"{warning}.") for warning in law.warnings),
+        ],
     )
-    return Verdicts("Scaling law", summary, sentences)

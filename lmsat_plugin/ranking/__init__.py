@@ -1,1 +1,1 @@
-"""Models ranked side by side."""
+"""Models ranked side by side: the leaderboard, its tests, its formats, and its data set on the Hub."""

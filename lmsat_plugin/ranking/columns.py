@@ -1,4 +1,4 @@
-"""The columns of a leaderboard."""
+"""The columns of a leaderboard: titles, units, and which direction is better."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ class Column:
     about: str
     unit: str = ""
     higher_is_better: bool | None = None
-    """None where neither is."""
+    """None where neither direction is better."""
+
+    @property
+    def title_with_unit(self) -> str:
+        """The title, and the unit in brackets."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 def _measured(name: str, title: str, about: str) -> Column:
-    """Return the column of a metric of lmsat's."""
-    known = metric(name)
-    unit = known.unit.replace(" per ", "/").replace("tokens", "token")
-    return Column(name=name, title=title, about=about, unit=unit, higher_is_better=known.higher_is_better)
+    """Return the column of one of lmsat's metrics."""
+    measured = metric(name)
+    unit = measured.unit.replace(" per ", "/").replace("tokens", "token")
+    return Column(name=name, title=title, about=about, unit=unit, higher_is_better=measured.higher_is_better)
 
 
 COLUMNS = (
@@ -42,7 +47,7 @@ COLUMNS = (
     Column(
         name="best_loss",
         title="best loss",
-        about="least loss of all checkpoints",
+        about="the least loss of all checkpoints",
         unit="nats/token",
         higher_is_better=False,
     ),
@@ -61,7 +66,7 @@ COLUMNS = (
     Column(
         name="downstream",
         title="downstream average",
-        about="mean score above chance: 0 at chance, 1 without a mistake",
+        about="mean score above chance: 0 at chance, 1 for a perfect score",
         higher_is_better=True,
     ),
     Column(

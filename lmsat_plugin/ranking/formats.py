@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def cells(board: Leaderboard, row: dict[str, Any]) -> Iterator[str]:
-    """Yield a row's cells for people: with their standard errors, empty for what is unknown."""
+    """Yield a row's cells for people: rounded, with their standard errors; empty where unknown."""
     for column in board.columns:
         value, stderr = row[column.name], row.get(f"{column.name}_stderr")
         yield _short(value) if stderr is None else _with_error(value, stderr)
@@ -34,21 +34,16 @@ def _short(value: Any) -> str:
 
 
 def _with_error(value: float, stderr: float) -> str:
-    """Return a number to the second digit of its error."""
+    """Return a number and its error, both to the error's second digit."""
     error = f"{stderr:.1e}"
     decimals = min(6, max(0, 1 - int(error.partition("e")[2]))) if stderr > 0 else 4
     return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
-def title(column: Column) -> str:
-    """Return a column's title with its unit."""
-    return f"{column.title} ({column.unit})" if column.unit else column.title
-
-
-def markdown(board: Leaderboard) -> str:
-    """Return a table in GitHub's Markdown, the notes below it."""
+def as_markdown(board: Leaderboard) -> str:
+    """Return a table in GitHub's Markdown, and the notes below it."""
     table = markdown_table(
-        [title(column) for column in board.columns],
+        [column.title_with_unit for column in board.columns],
         (cells(board, row) for row in board.rows),
         [index for index, column in enumerate(board.columns) if _is_numeric(board, column)],
     )
@@ -56,7 +51,7 @@ def markdown(board: Leaderboard) -> str:
 
 
 def as_csv(board: Leaderboard) -> str:
-    """Return the values as they are, one model a line, standard errors in columns of their own."""
+    """Return the unrounded values, one model a line, standard errors in columns of their own."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(board.rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -65,12 +60,12 @@ def as_csv(board: Leaderboard) -> str:
 
 
 def as_json(board: Leaderboard) -> str:
-    """Return all that is known, with null for what is not."""
+    """Return ``ranked_by, columns, rows, notes``, with null for unknown values."""
     return json.dumps(board.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def html(board: Leaderboard) -> str:
-    """Return a page that needs no other file and no network, for light and dark."""
+def as_html(board: Leaderboard) -> str:
+    """Return a page that needs no other file and no network, in light or dark as the reader's system is."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lmsat_plugin.ranking"),
         autoescape=True,
@@ -91,9 +86,9 @@ def _is_numeric(board: Leaderboard, column: Column) -> bool:
 
 
 FORMATS: dict[str, Callable[[Leaderboard], str]] = {
-    "md": markdown,
+    "md": as_markdown,
     "csv": as_csv,
-    "html": html,
+    "html": as_html,
     "json": as_json,
 }
-"""What writes each format."""
+"""The function that writes each format."""

@@ -1,4 +1,4 @@
-"""A leaderboard as a folder that is a data set of the Hub, and the files that the Hub's leaderboards read."""
+"""A leaderboard as a folder that is a data set of the Hub, with the files that the Hub's leaderboards read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable, replacing, safe_name, write_atomically
-from lmsat_plugin.ranking.formats import as_csv, markdown, title
+from lmsat_plugin.ranking.formats import as_csv, as_markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.analyses import Analyses
     from lmsat_plugin.ranking.leaderboard import Leaderboard
 
-# Task of lm-eval and its metric; data set and task of the Hub's benchmark, whose scores are in per cent.
 _BENCHMARKS = {
     ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
     ("mmlu_pro", "exact_match"): ("TIGER-Lab/MMLU-Pro", "mmlu_pro"),
 }
+"""By lm-eval's task and metric: data set and task of the Hub's benchmark, whose scores are in per cent."""
 
 
 class Api(Protocol):
-    """What `push` needs of huggingface_hub's ``HfApi``."""
+    """The methods of huggingface_hub's ``HfApi`` that `push` calls."""
 
     def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> object:
-        """Make a repository."""
+        """Create a repository."""
 
     def upload_folder(
         self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str
@@ -37,12 +37,12 @@ class Api(Protocol):
 
 
 def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> None:
-    """Write a data set's card, its tables, and what the Hub's leaderboards read of the ranked checkpoints.
+    """Write a data set's card, its tables, and the result files of the ranked checkpoints.
 
-    ``README.md`` has the leaderboard and names the data files: ``leaderboard.parquet`` (``.csv`` beside it) and
+    ``README.md`` has the leaderboard and names the data files: ``leaderboard.parquet``, with a ``.csv`` beside it, and
     ``results.parquet``, every value at the ranked checkpoints. ``results/ORG/MODEL/results_DATE.json`` are lm-eval's
-    own files, laid out as the Open LLM Leaderboard's results are. ``eval_results/ORG/MODEL/.eval_results/*.yaml`` are
-    for the repositories of models with a score of a benchmark that is registered on the Hub, see
+    own files, in the layout of the Open LLM Leaderboard's results. ``eval_results/ORG/MODEL/.eval_results/*.yaml`` are
+    for the repositories of models that have a score of a benchmark registered on the Hub, see
     https://huggingface.co/docs/hub/eval-results.
 
     Raises:
@@ -61,7 +61,7 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     write_atomically(folder / "results.parquet", results.to_parquet(index=False))
     for (model, path), _ in results.groupby(["model", "path"]):
         source = analyses.results.files[str(path)].path
-        with replacing(folder / "results" / _place(str(model)) / source.name) as temporary:
+        with replacing(folder / "results" / _model_folder(str(model)) / source.name) as temporary:
             shutil.copyfile(source, temporary)
     for name, entry in _eval_results(results).items():
         write_atomically(folder / "eval_results" / name, entry)
@@ -69,10 +69,10 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
 
 
 def push(folder: Path, repository: str, api: Api | None = None) -> None:
-    """Upload a folder to a data set of the Hub, which is made if need be.
+    """Upload a folder to a data set of the Hub, which is created if it does not exist.
 
     Raises:
-        LmsatError: If the Hub refuses it, or cannot be asked.
+        LmsatError: If the Hub refuses it, or cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -95,34 +95,36 @@ def push(folder: Path, repository: str, api: Api | None = None) -> None:
         ) from error
 
 
-def _place(model: str) -> str:
-    """Return a model's folder, ``ORG/MODEL``, from a name that may be anything."""
+def _model_folder(model: str) -> str:
+    """Return a model's folder, ``ORG/MODEL``. The name comes from outside and may hold anything."""
     return "/".join(safe_name(part) for part in model.split("/")[-2:])
 
 
 def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
-    """Return the files for models' repositories by name, one for each variant of a score."""
+    """Return the files for models' repositories by path, one for each variant of a score."""
     import pandas as pd
     import yaml
 
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     columns = ("model", "variant", "task", "metric", "filter", "num_fewshot", "value", "date")
     for values in zip(*(results[name] for name in columns), strict=True):
         row: dict[str, Any] = dict(zip(columns, values, strict=True))
-        known = _BENCHMARKS.get((row["task"], row["metric"]))
-        # Only ORG/MODEL names a repository, and not a variant of it.
-        if known is None or row["model"].count("/") != 1 or isinstance(row["variant"], str):
+        benchmark = _BENCHMARKS.get((row["task"], row["metric"]))
+        # Only ORG/MODEL without a variant names a repository.
+        if benchmark is None or row["model"].count("/") != 1 or isinstance(row["variant"], str):
             continue
         shots = "" if pd.isna(row["num_fewshot"]) else f"{row['num_fewshot']}-shot, "
         entry = {
-            "dataset": {"id": known[0], "task_id": known[1]},
+            "dataset": {"id": benchmark[0], "task_id": benchmark[1]},
             "value": round(100 * row["value"], 2),
             **({} if pd.isna(row["date"]) else {"date": str(row["date"].date())}),
             "notes": f"{shots}filter {row['filter']}, lm-eval",
         }
-        name = f"{_place(row['model'])}/.eval_results/{safe_name(row['task'] + '_' + row['filter'])}.yaml"
-        found[name] = yaml.safe_dump([entry], sort_keys=False).encode("utf-8")
-    return found
+        name = (
+            f"{_model_folder(row['model'])}/.eval_results/{safe_name(row['task'] + '_' + row['filter'])}.yaml"
+        )
+        files[name] = yaml.safe_dump([entry], sort_keys=False).encode("utf-8")
+    return files
 
 
 def _card(board: Leaderboard, n_results: int) -> str:
@@ -137,9 +139,11 @@ def _card(board: Leaderboard, n_results: int) -> str:
             for name, path in files.items()
         ],
     }
-    columns = "".join(f"- `{column.name}`: {title(column)}; {column.about}.\n" for column in board.columns)
+    columns = "".join(
+        f"- `{column.name}`: {column.title_with_unit}; {column.about}.\n" for column in board.columns
+    )
     return (
-        f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# Leaderboard\n\n{markdown(board)}\n"
+        f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# Leaderboard\n\n{as_markdown(board)}\n"
         f"## Columns\n\n{columns}\n"
         "A column `..._stderr` has the standard error of the one before it.\n\n## Files\n\n"
         "- `leaderboard.parquet`, `leaderboard.csv`: the table above, unrounded.\n"

@@ -1,4 +1,4 @@
-"""Models ranked by the loss at their last checkpoints.
+"""The leaderboard: models ranked by the loss at their last checkpoints.
 
 Shapes: M documents.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.downstream_average import downstream_average
-from lmsat_plugin.analysis.saturation.verdict import document_losses
+from lmsat_plugin.analysis.saturation.by_model import document_losses
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
 from lmsat_plugin.ranking.ranks import Scored, rank_models
@@ -45,7 +45,7 @@ class Leaderboard:
     columns: tuple[Column, ...]
     """Those of `COLUMNS` that have data."""
     rows: tuple[dict[str, Any], ...]
-    """Values by column, and ``name_stderr`` where one is known; None for what is unknown."""
+    """Values by column, and standard errors as ``name_stderr``; None where unknown."""
     notes: tuple[str, ...]
     """How to read it."""
 
@@ -55,20 +55,21 @@ class Leaderboard:
 
 
 def leaderboard_of(analyses: Analyses) -> Leaderboard:
-    """Return the leaderboard of a tree of results, its losses compared document by document where these are kept.
+    """Return the leaderboard of a tree of results. Losses by document, where they are kept, make its tests sharper.
 
-    Raises as `leaderboard`.
+    Raises:
+        LmsatError: As `make_leaderboard`.
     """
     table, results = analyses.table, analyses.results
     last = results.table[results.table.path.isin(last_losses(table).path)]
     documents = document_losses(replace(results, table=last))
-    board = leaderboard(table, analyses.saturation, analyses.law, documents)
+    board = make_leaderboard(table, analyses.saturation, analyses.law, documents)
     if analyses.law is None and board.ranked_by.name != "downstream" and len(board.rows) > 1:
         return replace(board, notes=(*board.notes, f"No gap to the law: {analyses.missing['law']}."))
     return board
 
 
-def leaderboard(
+def make_leaderboard(
     table: pd.DataFrame,
     saturation: Sequence[Saturation] = (),
     law: FittedLaw | None = None,
@@ -76,12 +77,12 @@ def leaderboard(
 ) -> Leaderboard:
     """Rank the models of a tidy table by the loss at their last checkpoints.
 
-    By bits per byte where tokens differ; by the downstream average where there is no lmsat_loss. `rank_models` has the
-    tests, `downstream_average` and `above_line` what these columns are.
+    Where tokens differ, models are ranked by bits per byte; without lmsat_loss, by the downstream average. The tests
+    are those of `rank_models`; `downstream_average` and `above_line` describe these columns.
 
     Args:
         table: Tidy, on one corpus; see `lmsat_plugin.load_results`.
-        saturation: Verdicts, of which those on the loss are shown.
+        saturation: Verdicts; those on the loss are shown.
         law: A law of lmsat_loss in ``n_params`` and ``tokens``.
         documents: Nats and tokens of the M documents, by the path of their result.
 
@@ -94,9 +95,9 @@ def leaderboard(
     average = downstream_average(finals)
     for model, (mean, stderr) in (average.scores if average else {}).items():
         rows[model] |= {"downstream": mean, "downstream_stderr": stderr if np.isfinite(stderr) else None}
-    for one in saturation:
-        if one.metric == "loss" and one.label in rows:
-            rows[one.label]["verdict"] = one.verdict
+    for result in saturation:
+        if result.metric == "loss" and result.label in rows:
+            rows[result.label]["verdict"] = result.verdict
     same = same_tokens(finals)
     ranked_by = _ranked_by(rows, same)
     ranked, notes = _ranked(rows, ranked_by, _documents(losses, documents or {}))
@@ -106,8 +107,8 @@ def leaderboard(
         notes.append(average.method)
     if ranked_by.name != "downstream" and (models := add_above_loss(rows, ranked_by.name)):
         notes.append(
-            f"Above its loss: the downstream average minus what the line of the {models - 1} other models against "
-            f"{ranked_by.title} says, ± the standard error of that prediction."
+            f"Above its loss: the downstream average minus the one that the line through the {models - 1} other models "
+            f"predicts from {ranked_by.title}, ± the standard error of that prediction."
         )
     if law is not None and same:
         add_law(rows, losses, law)
@@ -142,28 +143,46 @@ def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
 
 def _documents(losses: pd.DataFrame, documents: Documents) -> Documents:
     """Return the documents by model instead of by path."""
-    paths = zip(losses.model, losses.path, strict=True)
-    return {model: documents[path] for model, path in paths if path in documents}
+    return {
+        model: documents[path]
+        for model, path in zip(losses.model, losses.path, strict=True)
+        if path in documents
+    }
 
 
 def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows with their ranks, in order, and how these were found; rows without a value come last."""
+    """Return the rows in order, with their ranks, and how these were found. Rows without a value come last."""
     name = ranked_by.name
     known = [row for row in rows.values() if row.get(name) is not None]
     scored = []
     for row in known:
-        own = documents.get(row["model"]) if name != "downstream" else None
-        if own is not None:
-            own = own[0] * (row[name] / row["loss"]), own[1]
         stderr = row.get(f"{name}_stderr")
-        scored.append(Scored(value=row[name], stderr=np.nan if stderr is None else stderr, documents=own))
-    found = rank_models(scored, bool(ranked_by.higher_is_better))
-    for row, rank in zip(known, found.ranks, strict=True):
+        scored.append(
+            Scored(
+                value=row[name],
+                stderr=np.nan if stderr is None else stderr,
+                documents=_documents_in_unit(documents.get(row["model"]), row, name),
+            )
+        )
+    ranks = rank_models(scored, bool(ranked_by.higher_is_better))
+    for row, rank in zip(known, ranks.ranks, strict=True):
         row["rank"] = rank
     sign = -1 if ranked_by.higher_is_better else 1
     known.sort(key=lambda row: (row["rank"] or np.inf, sign * row[name]))
-    best = "higher" if ranked_by.higher_is_better else "lower"
-    notes = [f"Ranked by {ranked_by.title} at the last checkpoint, {best} is better."]
+    better = "higher" if ranked_by.higher_is_better else "lower"
+    notes = [f"Ranked by {ranked_by.title} at the last checkpoint, {better} is better."]
     if len(known) > 1:
-        notes.append(found.method if found.tested else "There are no standard errors, and so no ranks.")
+        notes.append(
+            ranks.method if ranks.tested else "No standard errors are known, so the models have no ranks."
+        )
     return [*known, *(row for row in rows.values() if row.get(name) is None)], notes
+
+
+def _documents_in_unit(
+    documents: tuple[np.ndarray, np.ndarray] | None, row: dict[str, Any], name: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the documents' sums, which are in nats, in the unit of the column that models are ranked by."""
+    if documents is None or name == "downstream":
+        return None
+    nats_M, tokens_M = documents
+    return nats_M * (row[name] / row["loss"]), tokens_M

@@ -1,4 +1,4 @@
-"""What results say of each model at its last checkpoint, one row a model."""
+"""The rows of a leaderboard: the values of each model at its last checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.checkpoint_values import furthest
 from lmsat_plugin.analysis.downstream_average import above_line
-from lmsat_plugin.analysis.tables import loss_of_results
+from lmsat_plugin.analysis.losses import loss_of_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.scaling_laws import FittedLaw
 
 Rows = dict[str, dict[str, Any]]
-"""By model: values by column, and standard errors as ``name_stderr``; what is unknown is absent, or None."""
+"""By model: values by column, and standard errors as ``name_stderr``; absent or None where unknown."""
 
 
 def last_losses(table: pd.DataFrame) -> pd.DataFrame:
-    """Return lmsat_loss at each model's last checkpoint, as `loss_of_results`; no row where there is none."""
+    """Return lmsat_loss at each model's last checkpoint, in the columns of `loss_of_results`; no row without any."""
     if not ((table.task == "lmsat_loss") & (table.metric == "loss")).any():
         return table[:0].assign(loss=np.nan)
     return furthest(loss_of_results(table))
 
 
 def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """Return all rows of each model's last checkpoint with lmsat_loss, else of its last with anything."""
+    """Return all values at each model's last checkpoint with lmsat_loss; without any, at its last checkpoint."""
     import pandas as pd
 
     others = furthest(table[~table.model.isin(losses.model)])
@@ -36,14 +36,14 @@ def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFra
 
 
 def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> Rows:
-    """Return what is measured of each model.
+    """Return each model's row: its description, losses, geometry, and the head's capacity.
 
     Args:
         table: Tidy, with all checkpoints.
-        losses: What `last_losses` returns.
-        finals: What `at_last_checkpoints` returns.
+        losses: As `last_losses` returns them.
+        finals: As `at_last_checkpoints` returns them.
     """
-    rows = {str(model): _description(own) for model, own in finals.groupby("model", sort=True)}
+    rows = {str(model): _description(values) for model, values in finals.groupby("model", sort=True)}
     _add_losses(rows, table, losses, finals)
     for task, metric in (("lmsat_anisotropy", "anisotropy_last"), ("lmsat_head", "singular_entropy")):
         for model, value in _values(finals, task, metric).items():
@@ -55,10 +55,10 @@ def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> 
     return rows
 
 
-def _description(own: pd.DataFrame) -> dict[str, Any]:
-    first = own.iloc[0]
-    counts = {name: own[name].dropna() for name in ("n_params", "tokens")}
-    known = {name: int(values.iloc[0]) for name, values in counts.items() if len(values)}
+def _description(values: pd.DataFrame) -> dict[str, Any]:
+    first = values.iloc[0]
+    counts = {name: values[name].dropna() for name in ("n_params", "tokens")}
+    known = {name: int(column.iloc[0]) for name, column in counts.items() if len(column)}
     return {"model": first.model, "checkpoint": first.revision, **known}
 
 
@@ -78,18 +78,18 @@ def _add_losses(rows: Rows, table: pd.DataFrame, losses: pd.DataFrame, finals: p
         loss, stderr = (rows[model].get(name) for name in ("loss", "loss_stderr"))
         rows[model]["bits_per_byte"] = bits
         if loss and stderr is not None:
-            # The text is given: bits per byte are a multiple of nats per token.
+            # On one text, bits per byte are a multiple of nats per token.
             rows[model]["bits_per_byte_stderr"] = stderr * bits / loss
 
 
 def _values(finals: pd.DataFrame, task: str, metric: str) -> dict[str, float]:
-    """Return a metric by model, where it is a finite number."""
-    found = finals[(finals.task == task) & (finals.metric == metric) & np.isfinite(finals.value)]
-    return dict(zip(found.model, found.value, strict=True))
+    """Return the finite values of a metric by model."""
+    rows = finals[(finals.task == task) & (finals.metric == metric) & np.isfinite(finals.value)]
+    return dict(zip(rows.model, rows.value, strict=True))
 
 
 def same_tokens(finals: pd.DataFrame) -> bool:
-    """Return whether lmsat_loss of all models, as far as they say it, is of as many tokens and bytes of text."""
+    """Return whether lmsat_loss of all models is on equally many tokens and bytes, as far as results state them."""
     tokens, sizes = (_values(finals, "lmsat_loss", name) for name in ("tokens", "bytes"))
     return len({(tokens[model], sizes[model]) for model in tokens.keys() & sizes.keys()}) < 2
 
@@ -104,14 +104,14 @@ def add_law(rows: Rows, losses: pd.DataFrame, law: FittedLaw) -> None:
 
 
 def add_above_loss(rows: Rows, loss: str) -> int:
-    """Add how far each model's downstream average lies above the others' line against a column of losses.
+    """Add how far each downstream average lies above the line of the other models' averages against a column of losses.
 
-    Returns how many models have both; 0 where these are too few for lines, see `above_line`.
+    Return the number of models that have both; 0 where they are too few for lines, see `above_line`.
     """
     both = [row for row in rows.values() if None not in (row.get(loss), row.get("downstream"))]
-    found = above_line(*(np.array([row[name] for row in both]) for name in (loss, "downstream")))
-    if found is None:
+    lines = above_line(*(np.array([row[name] for row in both]) for name in (loss, "downstream")))
+    if lines is None:
         return 0
-    for row, above, stderr in zip(both, *found, strict=True):
+    for row, above, stderr in zip(both, *lines, strict=True):
         row |= {"above_loss": float(above), "above_loss_stderr": float(stderr)}
     return len(both)

@@ -1,4 +1,4 @@
-"""The figures of a report: files beside the page, and what the page itself holds of them."""
+"""The figures' files beside the page, and the images of them that the page itself holds."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 FORMATS = (".svg", ".png", ".pdf")
 LARGE = 150_000
-"""Bytes of an SVG from which on the page holds a picture of points in its place."""
+"""Bytes above which the page shows a PNG in an SVG's place."""
 ALL = 2_000_000
-"""Bytes that all images in the page may have before the largest SVGs give way, too."""
+"""Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
 _WIDEST = 1600
 _COLOURS = 128
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFigure:
     """A figure in the page."""
 
     figure: ReportFigure
@@ -43,7 +43,7 @@ class Shown:
     size: tuple[int, int]
     """Width and height in CSS pixels, 96 to the inch."""
     files: list[str]
-    """Relative to the page."""
+    """Its files of all formats, relative to the page."""
 
     @property
     def is_wide(self) -> bool:
@@ -51,45 +51,51 @@ class Shown:
         return self.size[0] > 1.5 * 96 * PANEL[0]
 
 
-def write_figures(analyses: Analyses, folder: Path) -> list[Shown]:
-    """Draw what the results can fill, and write it into a folder ``figures`` beside the page.
+def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
+    """Draw the figures that the results can fill, and those of plugins, into a folder ``figures`` beside the page.
 
-    Raises `LmsatError` where the folder cannot be written.
+    Raises:
+        LmsatError: If the folder cannot be written.
     """
-    from lmsat_plugin.page.figures import figures_of
+    from lmsat_plugin.page.sections import all_figures
 
-    found: dict[str, ReportFigure] = {}
+    figures: dict[str, ReportFigure] = {}
     drawings: dict[str, Figure] = {}
-    for figure in (*figures_of(analyses), *plugins().figures(analyses.table)):
-        name = _free(safe_name(figure.name), found)
+    for figure in (*all_figures(analyses), *plugins().figures(analyses.table)):
+        name = _free(safe_name(figure.name), figures)
         try:
             drawings[name] = figure.draw()
         except LmsatError as error:
             logger.warning("Left out: %s", error)
         else:
-            found[name] = figure
+            figures[name] = figure
     sizes = {}
     for name, drawing in drawings.items():
         width, height = drawing.get_size_inches()
         sizes[name] = round(96 * width), round(96 * height)
         for suffix in FORMATS:
             write_figure(drawing, folder / "figures" / f"{name}{suffix}")
-            # One layout serves all formats: it takes as long as the drawing.
+            # One layout serves all formats: to find it takes as long as to draw the figure.
             drawing.set_layout_engine("none")
     return [
-        Shown(found[name], data, sizes[name], [f"figures/{name}{suffix}" for suffix in FORMATS])
-        for name, data in _images(list(found), folder / "figures").items()
+        ShownFigure(
+            figure=figures[name],
+            data=data,
+            size=sizes[name],
+            files=[f"figures/{name}{suffix}" for suffix in FORMATS],
+        )
+        for name, data in _images(list(figures), folder / "figures").items()
     ]
 
 
 def _free(name: str, taken: Container[str]) -> str:
-    """Return a name that no other figure has: two names from outside may be the same once they are safe."""
-    tries = (name, *(f"{name}-{number}" for number in range(2, 10_000)))
-    return next(free for free in tries if free not in taken)
+    """Return the name, numbered if it is taken: two names from outside may become one when they are made safe."""
+    candidates = (name, *(f"{name}-{number}" for number in range(2, 10_000)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _images(names: list[str], folder: Path) -> dict[str, str]:
-    """Return the image of each figure in the page: the SVG, unless it is large or all together are."""
+    """Return each figure's image as a ``data:`` URI: the SVG, or a PNG where it is large or all together are."""
     chosen = {name: ("svg+xml", (folder / f"{name}.svg").read_bytes()) for name in names}
     total = sum(len(data) for _, data in chosen.values())
     for name in sorted(names, key=lambda name: -len(chosen[name][1])):
@@ -105,7 +111,7 @@ def _images(names: list[str], folder: Path) -> dict[str, str]:
 
 
 def _small_png(file: Path) -> bytes:
-    """Return a PNG of fewer points and colours, for the screen."""
+    """Return a PNG with fewer pixels and colours, for the screen."""
     from PIL import Image
 
     with Image.open(file) as image:

@@ -1,4 +1,4 @@
-"""The one call that draws a result: `plot`."""
+"""`plot`, the one call that draws any result: which figure belongs to which kind of result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
 from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency
 from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.figures.context import context_figure, contexts_figure
-from lmsat_plugin.figures.efficiency import efficiency_figure, shape_figure
+from lmsat_plugin.figures.context import context_figure, context_gain_figure
+from lmsat_plugin.figures.efficiency import efficiency_figure
 from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.leaderboard import leaderboard_figure
-from lmsat_plugin.figures.rank import ranks_figure
+from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.saturation import saturation_figure
+from lmsat_plugin.figures.shape import shape_figure
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
@@ -28,13 +29,11 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from lmsat_plugin.analysis.scaling_laws import Predictions
-
-_OF_SEVERAL = {
+_FIGURES_OF_LISTS = {
     Saturation: saturation_figure,
     Emergence: emergence_figure,
-    CheckpointContext: contexts_figure,
-    CheckpointRanks: ranks_figure,
+    CheckpointContext: context_figure,
+    CheckpointRanks: rank_needed_figure,
 }
 
 
@@ -42,36 +41,30 @@ _OF_SEVERAL = {
 def plot(result: Any, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
-    Results of `find_saturation`, `find_emergence`, `find_context` and `find_rank_needed`, one or several; of `fit`, with
-    ``predictions=`` those of another table; of `context_gain`, `sample_efficiency`, `shape_dependence`, `leaderboard`.
+    Results are those of `find_saturation`, `find_emergence`, `find_context` and `find_rank_needed`, one or a list; of
+    `context_gain`, `sample_efficiency` and `shape_dependence`; of `fit`, with ``predictions=`` for another table; and
+    a `Leaderboard`.
 
-    Raises `LmsatError` for what has no figure.
+    Raises:
+        LmsatError: For anything else.
     """
-    if type(result) in _OF_SEVERAL:
+    if type(result) in _FIGURES_OF_LISTS:
         return plot([result], **options)
     raise LmsatError(f"there is no figure of {type(result).__name__}: give the result of an analysis")
 
 
 @plot.register(list)
 def _(result: Sequence[Any]) -> Figure:
-    kinds = {type(one) for one in result}
-    if len(kinds) != 1 or not kinds <= _OF_SEVERAL.keys():
+    kinds = {type(item) for item in result}
+    if len(kinds) != 1 or not kinds <= _FIGURES_OF_LISTS.keys():
         names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "no result"
         raise LmsatError(f"there is no figure of a list of {names}: give results of one analysis")
-    draw: Any = _OF_SEVERAL[kinds.pop()]
+    draw: Any = _FIGURES_OF_LISTS[kinds.pop()]
     return draw(result)
 
 
-@plot.register(FittedLaw)
-def _(result: FittedLaw, predictions: Predictions | None = None) -> Figure:
-    return fit_figure(result, predictions)
-
-
-@plot.register(ContextGain)
-def _(result: ContextGain) -> Figure:
-    return context_figure({"loss": [(None, result)]})
-
-
+plot.register(FittedLaw)(fit_figure)
+plot.register(ContextGain)(context_gain_figure)
 plot.register(Efficiency)(efficiency_figure)
 plot.register(ShapeDependence)(shape_figure)
 plot.register(Leaderboard)(leaderboard_figure)

@@ -1,0 +1,17 @@
+"""Which figures the results can fill, section by section, in the order in which the page shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.page.sections import cards, published_laws, scaling, scores, training
+
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.hookspecs import ReportFigure
+
+
+def all_figures(analyses: Analyses) -> list[ReportFigure]:
+    """Return the figures that the results can fill. Their names differ, and none is empty."""
+    sections = (cards, training, scaling, published_laws, scores)
+    return [figure for section in sections for figure in section.figures(analyses)]

@@ -1,0 +1,101 @@
+"""Which saturation cards the results can fill: one for each model."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lmsat_plugin.analysis.checkpoint_values import by_step, values_of
+from lmsat_plugin.analysis.downstream_average import downstream_average
+from lmsat_plugin.figures.card import Track, card_figure
+from lmsat_plugin.hookspecs import ReportFigure
+from lmsat_plugin.page.sections.alt_text import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.analysis.saturation import Saturation
+
+_LOSS_LABEL = "loss\n(nats per token)"
+_TRACKS = (
+    ("lmsat_loss", "loss", _LOSS_LABEL, False),
+    ("lmsat_anisotropy", "anisotropy_last", "anisotropy\n(last layer)", False),
+    ("lmsat_head", "singular_entropy", "singular\nentropy (nats)", True),
+)
+"""Task, metric, label, and whether the axis is logarithmic."""
+
+
+def figures(analyses: Analyses) -> Iterator[ReportFigure]:
+    """Yield a card for each model with several steps: first the models that saturate, then the others by size."""
+    verdicts = {
+        result.label: result
+        for result in analyses.saturation
+        if (result.task, result.metric) == ("lmsat_loss", "loss")
+    }
+    saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
+    names: set[str] = set()
+    for model in sorted(analyses.sizes, key=lambda model: model not in saturating):
+        tracks = _tracks(analyses, model)
+        if tracks:
+            verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
+            yield ReportFigure(
+                name=_file_stem(model, names),
+                title=f"{model}: {verdict.verdict}" if verdict else model,
+                source="",
+                alt=_alt(model, tracks, verdict),
+                draw=partial(card_figure, model, tracks, verdict),
+            )
+
+
+def _tracks(analyses: Analyses, model: str) -> list[Track]:
+    table = analyses.table[analyses.table.model == model]
+    tracks = []
+    for task, metric, label, log in _TRACKS:
+        rows = by_step(values_of(table, task, metric))
+        tracks.append(Track(label=label, table=rows, log=log and bool((rows.value > 0).all())))
+    tracks.append(_downstream(table))
+    return [track for track in tracks if len(track.table)]
+
+
+def _downstream(table: pd.DataFrame) -> Track:
+    """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have."""
+    import pandas as pd
+
+    rows = table[table.step.notna()]
+    # The average is over what several models share: here each checkpoint is a model.
+    average = downstream_average(rows.assign(model=rows.step.astype("int64").astype(str)))
+    scores, tasks = ({}, ()) if average is None else (average.scores, average.tasks)
+    values = pd.DataFrame(
+        [(int(step), *score) for step, score in scores.items()], columns=["step", "value", "stderr"]
+    )
+    mean = "one task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    table = by_step(values.sort_values("step").assign(model=""))
+    return Track(label=f"score above chance\n({mean})", table=table)
+
+
+def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
+    parts = []
+    for track in tracks:
+        first, last = track.table.value.iloc[0], track.table.value.iloc[-1]
+        parts.append(f"{track.label.replace(chr(10), ' ')} from {first:.3g} to {last:.3g}")
+    if verdict is not None:
+        parts.append(f"best loss {verdict.best:.4g} at step {verdict.best_step}")
+        if verdict.onset_step is not None:
+            interval = f"90 % interval {verdict.onset_low} to {verdict.onset_high}"
+            parts.append(f"onset of saturation at step {verdict.onset_step} ({interval})")
+    return f"{model} in training: {listed(parts)}."
+
+
+def _file_stem(model: str, taken: set[str]) -> str:
+    """Return a file's stem for a model's card, and add it to those that are taken."""
+    plain = f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100]
+    stem, number = plain, 1
+    while stem.lower() in taken:
+        number += 1
+        stem = f"{plain}-{number}"
+    taken.add(stem.lower())
+    return stem
