@@ -207,7 +207,7 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
     yield Scores(
         task=task,
         metric=name,
-        variant=variant,
+        variant=variant if isinstance(variant, str) else None,
         loss=loss,
         chance=chance,
         perfect=0.0 if sign < 0 else 1.0 if rows["score"].max() <= 1 else None,

@@ -31,7 +31,7 @@ def too_little(losses_P: np.ndarray, models: int) -> str | None:
         return f"{len(losses_P)} checkpoints are too few to tell: measure at least {_LEAST_POINTS}"
     if models < _LEAST_MODELS:
         return (
-            f"the runs of {models} model{'s' * (models > 1)} do not tell a model's own path from the path of all: "
+            f"the runs of {models} model{'s' * (models > 1)} cannot tell a model's own path from that of all: "
             f"measure at least {_LEAST_MODELS}"
         )
     ordered = np.sort(losses_P)
