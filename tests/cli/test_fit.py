@@ -134,18 +134,21 @@ def test_results_tree(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["gopher", "{runs}"], "'gopher' is no law: give one of chinchilla"),
-        (["chinchilla", "{runs}", "--given", "alpha"], "--given alpha is no constant with a number"),
+        (["gopher", "{runs}"], "'gopher' is not a law: give one of chinchilla"),
+        (
+            ["chinchilla", "{runs}", "--given", "alpha"],
+            "--given alpha does not name a constant and its number",
+        ),
         (
             ["chinchilla", "{runs}", "--given", "alpha=steep"],
-            "--given alpha=steep is no constant with a number",
+            "--given alpha=steep does not name a constant and its number",
         ),
         (["chinchilla", "{runs}", "--given", "gamma=1"], "no constant 'gamma'"),
-        (["chinchilla", "{runs}", "--given", "alpha=nan"], "alpha=nan is no number"),
+        (["chinchilla", "{runs}", "--given", "alpha=nan"], "alpha=nan is not a number"),
         (["kaplan-n", "{runs}", "--repetitions", "-1"], "repetitions=-1"),
         (["transfer", "{runs}"], "no column 'other_loss'"),
         (["chinchilla", "{saturated}"], "too few runs (2) to fit E, A, B, alpha, beta"),
-        (["chinchilla", "{runs}", "--figure", "fit.gif"], "fit.gif is no name of a figure"),
+        (["chinchilla", "{runs}", "--figure", "fit.gif"], "fit.gif is not a figure's file name"),
         (["chinchilla", "{runs}.csv"], "cannot be read as CSV"),
     ],
 )

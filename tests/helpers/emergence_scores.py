@@ -60,6 +60,22 @@ def table_of(seed, rise, metric="acc", *, models=None, questions=3000, sd=0.01, 
     )
 
 
+def three_tasks(seed: int = 0) -> pd.DataFrame:
+    """Return scores of a task that breaks at 2.2, of one that improves from the start, and of one at chance."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for index, final in enumerate(np.linspace(1.75, 2.65, 5)):
+        t = np.arange(1, 16) / 15
+        losses = final + 0.35 * (t**-0.4 - 1)
+        for step, loss in enumerate(losses, 1):
+            scores = {"mmlu": max(2.2 - loss, 0), "hellaswag": 0.3 * (3.1 - loss), "race": 0.0}
+            rows += [
+                (f"run-{index}", 10 * step, loss, task, "acc", 0.25 + gain + rng.normal(0, 0.008), 3000)
+                for task, gain in scores.items()
+            ]
+    return pd.DataFrame(rows, columns=["model", "step", "loss", "task", "metric", "score", "n_samples"])
+
+
 def verdict(table, **arguments):
     (found,) = find_emergence(table, **arguments)
     return found

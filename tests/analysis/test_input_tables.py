@@ -1,0 +1,33 @@
+"""Tables that analyses read: numbers, and CSV files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmsat_plugin.analysis.input_tables import numbers, read_csv
+from lmsat_plugin.errors import LmsatError
+
+
+def test_numbers():
+    table = pd.DataFrame({"a": ["1", "x", 3], "b": [1, 2, 0], "name": list("pqr")})
+    found = numbers(table, ["a"], optional=["b", "c"])
+    assert found.a.tolist() == [1.0, 3.0]
+    assert found.b.dtype == np.float64
+    with pytest.raises(LmsatError, match="row 3 has b=0, which must be above 0"):
+        numbers(table, ["a", "b"], positive=["b"])
+    with pytest.raises(LmsatError, match="no column 'c': it needs a, c, and has a, b, name"):
+        numbers(table, ["a", "c"])
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("model, loss \nm, 3.5\n", "utf-8")
+    assert read_csv(path).columns.tolist() == ["model", "loss"]
+    path.write_text("model,loss\n", "utf-8")
+    with pytest.raises(LmsatError, match="no rows"):
+        read_csv(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LmsatError, match="cannot be read as CSV"):
+        read_csv(path)
