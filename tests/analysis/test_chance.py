@@ -1,4 +1,4 @@
-"""What guessing scores, against the table of Du et al. 2024 and lm-eval's own tasks."""
+"""Values at chance, against the table of Du et al. 2024 and lm-eval's own tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lmsat_plugin.analysis.chance import chance_level, measured_chances
         ("lmsat-c3", "acc", 0.25),
         ("lmsat-ceval", "acc", 0.25),
         ("lmsat-arc-easy", "acc", 0.25),
-        ("arc_challenge (num_fewshot=5)", "acc", 0.25),
+        ("arc_challenge", "acc", 0.25),
         ("lmsat-triviaqa", "exact_match", 0.0),
         ("lmsat-gsm8k-zh", "exact_match", 0.0),
         ("lambada_openai", "acc", 0.0),
@@ -42,7 +42,7 @@ def test_chance(task, metric, level):
     ("task", "metric", "level"),
     [
         ("my_task", "acc_norm", 0.2),
-        ("my_task (num_fewshot=5)", "brier_score", 0.8),
+        ("my_task", "brier_score", 0.8),
         ("my_task", "logprob_margin", None),
         ("piqa", "acc", 0.5),
         ("other", "acc", None),
