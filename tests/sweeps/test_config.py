@@ -58,6 +58,18 @@ def test_a_wrong_configuration_is_named_with_its_line(tmp_path, text, says):
     assert says in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["[brackets].txt", "%percent.txt", "{brace.txt", "plain.txt"])
+def test_a_corpus_on_the_command_line_may_have_a_name_that_is_no_yaml(
+    configure, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("Some words to measure. " * 50)
+    arguments = ["sweep", str(configure()), f"corpus={name}", "tasks=lmsat_loss", "--only", "run@step0"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    [document] = files_of(tmp_path / "out").values()
+    assert document["config"]["lmsat"]["corpus"]["corpus"] == name
+
+
 def test_shipped_configurations_are_valid():
     sweeps = [path for path in SHIPPED.glob("*.yaml") if "lmsat sweep" in path.read_text()]
     assert {path.stem for path in sweeps} >= {"demo", "pythia", "folder", "slurm", "olmo"}

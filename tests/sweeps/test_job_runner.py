@@ -178,7 +178,7 @@ def test_head_alone_is_the_whole_models(checkpoint, name):
     """Tied and untied heads, under the names that each architecture stores them by."""
     from transformers import AutoModelForCausalLM
 
-    from lmsat_plugin.model.head_only import load_head
+    from lmsat_plugin.model.loading import load_head
 
     whole = AutoModelForCausalLM.from_pretrained(checkpoint(name)).get_output_embeddings().weight
     assert torch.equal(load_head(checkpoint(name)).get_output_embeddings().weight, whole)

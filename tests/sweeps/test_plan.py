@@ -13,9 +13,10 @@ import yaml
 from sweep_outputs import files_of
 
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.model.restricted_head import save_restricted_head
+from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
+from lmsat_plugin.sweeps.plan import Plan
 
 
 def test_nothing_is_measured_twice(configure, quiz, tmp_path):
@@ -86,6 +87,26 @@ def test_groups_tags_and_files_are_tasks(configure, quiz, tmp_path):
     config = configure(tasks=["sides"], include_path=str(folder), output=str(tmp_path / "tagged"))
     assert main(["sweep", str(config)]) == 0
     assert all(set(d["results"]) == {"left", "right"} for d in files_of(tmp_path / "tagged").values())
+
+
+def test_a_probe_under_a_tag_leaves_the_shots_of_the_other_tasks(configure, quiz):
+    folder = quiz()
+    text = (folder / "quiz.yaml").read_text()
+    (folder / "quiz.yaml").write_text(text.replace("task: quiz", "task: quiz\ntag: mixed"))
+    # In the order of their names the probe comes first.
+    (folder / "a_loss.yaml").write_text(
+        "task: a_loss\ntag: mixed\nclass: !function lmsat_plugin.harness.task.ProbeTask\nprobe: loss\n"
+    )
+    config = configure(
+        tasks=[{"task": "mixed", "num_fewshot": 1}, {"task": "lmsat_*", "num_fewshot": 5}],
+        include_path=str(folder),
+        num_fewshot=3,
+    )
+    batches = Plan(load_config(config)).batches
+    shots = {unit.task: (batch.num_fewshot, unit.num_fewshot) for batch in batches for unit in batch.units}
+    assert shots.pop("quiz") == (1, 1)
+    assert {"a_loss", "lmsat_loss", "lmsat_head"} <= shots.keys()
+    assert set(shots.values()) == {(3, None)}
 
 
 def test_changed_weights_are_measured_anew(configure, save, run_folder, tmp_path):

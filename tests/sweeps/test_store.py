@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
@@ -11,8 +10,8 @@ from sweep_outputs import files_of, strays, values_of
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import folder_name
 from lmsat_plugin.sweeps import store as store_module
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.store import Store
 
 
@@ -57,14 +56,6 @@ def test_names_from_outside_are_safe(configure, save, tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert {row["revision"] for row in rows} == set(names)
     assert {row["model"] for row in rows} == {"../../<i>x"}
-
-
-def test_folder_names_differ_where_names_do():
-    names = ["a/b", "a//b", "a b", "a_b", "..", ".", "A" * 300, "A" * 301, "ä", "step1", "x/../y"]
-    assert len({folder_name(name) for name in names}) == len(names)
-    assert all(name == Path(name).name and len(name) < 120 for name in map(folder_name, names))
-    assert folder_name("EleutherAI/pythia-14m") == "EleutherAI__pythia-14m"
-    assert folder_name("step1000") == "step1000"
 
 
 def test_clocks_that_go_back_lose_nothing(configure, tmp_path, monkeypatch):
@@ -115,11 +106,12 @@ def test_an_output_that_cannot_be_written(configure, tmp_path, capsys):
 def test_claims_are_exclusive_and_freed(tmp_path):
     store = Store(tmp_path)
     store.prepare()
-    claim = store.claim("m", "r")
+    one, other = (Checkpoint(model="m", pretrained="m", revision=name) for name in ("r", "other"))
+    claim = store.claim(one)
     assert claim is not None
-    assert store.claim("m", "r") is None
-    assert store.claim("m", "other") is not None
+    assert store.claim(one) is None
+    assert store.claim(other) is not None
     claim.release()
-    again = store.claim("m", "r")
+    again = store.claim(one)
     assert again is not None
     again.release()
