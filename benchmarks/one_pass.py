@@ -33,13 +33,15 @@ from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.cross_entropy import token_losses
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
-from lmsat_plugin.text.windows import PaddedBatch, make_batches, tokenize
+from lmsat_plugin.text.tokenization import tokenize
+from lmsat_plugin.text.windows import PaddedBatch, make_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lmsat_plugin.model.anatomy import Anatomy
-    from lmsat_plugin.text.windows import TokenizedCorpus, Window
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
+    from lmsat_plugin.text.windows import Window
 
 PROBES = ("loss", "anisotropy", "head")
 DEFAULT_TOKENS = 50_000

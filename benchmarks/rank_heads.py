@@ -53,7 +53,8 @@ from lmsat_plugin.synthetic import MarkovSource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmsat_plugin.model.anatomy import Anatomy, Head
+    from lmsat_plugin.model.anatomy import Anatomy
+    from lmsat_plugin.model.lm_head import Head
     from lmsat_plugin.text.windows import Window
 
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 576)

@@ -10,7 +10,8 @@ import torch
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
 from lmsat_plugin.measurement.forward import Processes
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, load_whole
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import parse_settings
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings

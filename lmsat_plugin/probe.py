@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 import torch
 import torchmetrics
 
-from lmsat_plugin.model.anatomy import head_weight
+from lmsat_plugin.model.lm_head import head_weight
 from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lmsat_plugin.model.anatomy import Head
-    from lmsat_plugin.text.windows import TokenizedCorpus, Window
+    from lmsat_plugin.model.lm_head import Head
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
+    from lmsat_plugin.text.windows import Window
 
 
 class Need(enum.Flag):

@@ -20,8 +20,8 @@ class SizeCommand(AnsweringCommand):
     """Count a model's parameters, and the floating-point operations for a token, by part.
 
     The model is built from its configuration, without weights: for a name on the Hub, only config.json is downloaded.
-    Operations are those of Kaplan et al. 2020 (Table 1, eq. 2.2), for the shapes of the model's own matrices. Training
-    costs three times a forward pass.
+    Operations are counted by PyTorch, in the parts of Kaplan et al. 2020 (Table 1); of a mixture of experts, those of
+    the experts that a token uses. Training costs three times a forward pass.
     """
 
     name = "size"
@@ -92,7 +92,8 @@ def _build(pretrained: str) -> PreTrainedModel:
 def _describe(model: PreTrainedModel, context: int | None, tokens: float | None) -> dict[str, Any]:
     from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
     from lmsat_plugin.model.anatomy import position_limit
-    from lmsat_plugin.model.size import count_parameters, forward_flops, has_tied_head, shape_of
+    from lmsat_plugin.model.flops import forward_flops
+    from lmsat_plugin.model.size import count_parameters, has_tied_head, shape_of
     from lmsat_plugin.text.windows import DEFAULT_WINDOW
 
     counts = count_parameters(model)
@@ -102,27 +103,29 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
         "non_embedding": counts.non_embedding,
         "non_embedding_pythia": counts.non_embedding_pythia,
     }
+    n_ctx = size["n_ctx"] = context or min(DEFAULT_WINDOW, position_limit(model) or DEFAULT_WINDOW)
     try:
         shape = shape_of(model)
     except LmsatError as error:
-        return {**size, "no_formula": str(error)}
-    n_ctx = context or min(DEFAULT_WINDOW, position_limit(model) or DEFAULT_WINDOW)
-    flops = forward_flops(model, n_ctx)
-    size |= {
-        "shape": asdict(shape),
-        "kaplan_parameters": shape.kaplan_parameters,
-        "kaplan_parameters_error": shape.kaplan_parameters / counts.non_embedding - 1,
-        "n_ctx": n_ctx,
-        "forward_flops": {**asdict(flops), "total": flops.total},
-        "kaplan_forward_flops": 2 * counts.non_embedding + flops.attention_mask,
-        "training_flops": 3 * flops.total,
-        "kaplan_training_flops": 6 * counts.non_embedding,
-    }
-    if tokens is not None:
-        run = {
-            "flops": tokens * size["training_flops"],
-            "kaplan_flops": tokens * size["kaplan_training_flops"],
+        size["no_formula"] = str(error)
+    else:
+        products_of_tokens = round(2 * shape.n_layer * n_ctx * shape.d_attn)
+        size |= {
+            "shape": asdict(shape),
+            "kaplan_parameters": shape.kaplan_parameters,
+            "kaplan_parameters_error": shape.kaplan_parameters / counts.non_embedding - 1,
+            "kaplan_forward_flops": 2 * counts.non_embedding + products_of_tokens,
+            "kaplan_training_flops": 6 * counts.non_embedding,
         }
+    try:
+        flops = forward_flops(model, n_ctx)
+    except LmsatError as error:
+        size["no_operations"] = str(error)
+    else:
+        size |= {"forward_flops": {**asdict(flops), "total": flops.total}, "training_flops": 3 * flops.total}
+    if tokens is not None:
+        costs = {"flops": size.get("training_flops"), "kaplan_flops": size.get("kaplan_training_flops")}
+        run = {key: tokens * cost for key, cost in costs.items() if cost is not None}
         pf_days = {f"{key.removesuffix('flops')}pf_days": value / PF_DAY for key, value in run.items()}
         size["training_run"] = {"tokens": tokens, **run, **pf_days}
     return size
@@ -143,33 +146,31 @@ def _parts(size: dict[str, Any]) -> Iterator[TextTable | str]:
         ("without embeddings and head (Kaplan et al.)", size["non_embedding"]),
         ("the same with learned positions (Pythia's table)", size["non_embedding_pythia"]),
     ]
-    if "no_formula" in size:
-        yield TextTable("Without embeddings", ("convention", "parameters"), rows)
-        yield f"No operations: {size['no_formula']}."
-        return
-    matrices = size["shape"]["mlp_matrices"]
-    formula = (
-        "2 d_model n_layer (2 d_attn + d_ff)"
-        if matrices == 2
-        else "d_model n_layer (4 d_attn + 3 d_ff), gated"
-    )
-    error = f"{size['kaplan_parameters_error']:+.2%}"
-    rows.append((f"Kaplan's N ≈ {formula}: {error}", round(size["kaplan_parameters"])))
+    if "shape" in size:
+        gated = size["shape"]["mlp_matrices"] == 3
+        formula = (
+            "d_model n_layer (4 d_attn + 3 d_ff), gated" if gated else "2 d_model n_layer (2 d_attn + d_ff)"
+        )
+        error = f"{size['kaplan_parameters_error']:+.2%}"
+        rows.append((f"Kaplan's N ≈ {formula}: {error}", round(size["kaplan_parameters"])))
     yield TextTable("Without embeddings", ("convention", "parameters"), rows)
-    yield table(
-        f"A token, forward, n_ctx = {size['n_ctx']:,}",
-        "FLOP",
-        size["forward_flops"],
-    )
-    rows = [
-        ("forward, 2N + 2 n_layer n_ctx d_attn (eq. 2.2)", size["kaplan_forward_flops"]),
-        ("training, three times all parts", size["training_flops"]),
-        ("training, 6N", size["kaplan_training_flops"]),
-    ]
-    yield TextTable("A token", ("what", "FLOP"), rows)
+    if "forward_flops" in size:
+        yield table(f"A token, forward, n_ctx = {size['n_ctx']:,}", "FLOP", size["forward_flops"])
+    names = {
+        "kaplan_forward_flops": "forward, 2N + 2 n_layer n_ctx d_attn (eq. 2.2)",
+        "training_flops": "training, three times all parts",
+        "kaplan_training_flops": "training, 6N",
+    }
+    if costs := [(name, size[key]) for key, name in names.items() if key in size]:
+        yield TextTable("A token", ("what", "FLOP"), costs)
     if run := size.get("training_run"):
-        costs = [
-            ("all parts", run["flops"], run["pf_days"]),
-            ("6ND", run["kaplan_flops"], run["kaplan_pf_days"]),
+        names = {"": "all parts", "kaplan_": "6ND"}
+        training = [
+            (name, run[f"{key}flops"], run[f"{key}pf_days"])
+            for key, name in names.items()
+            if f"{key}flops" in run
         ]
-        yield TextTable(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), costs)
+        yield TextTable(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), training)
+    for key, what in (("no_formula", "No numbers of Kaplan's"), ("no_operations", "No operations")):
+        if key in size:
+            yield f"{what}: {size[key]}."

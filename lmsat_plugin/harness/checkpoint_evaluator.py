@@ -16,7 +16,7 @@ from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
-from lmsat_plugin.model.head_only import load_head
+from lmsat_plugin.model.loading import load_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,10 +21,13 @@ from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.engine import cached
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
-from lmsat_plugin.model.anatomy import dissect, is_tied
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, load_whole
+from lmsat_plugin.model.anatomy import dissect
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
-from lmsat_plugin.text.windows import Window, check_tokenizer, rolling_windows
+from lmsat_plugin.text.tokenization import check_tokenizer
+from lmsat_plugin.text.windows import Window, rolling_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,16 +10,13 @@ import torch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
-from lmsat_plugin.model.anatomy import Anatomy, dissect, is_tied, position_limit, size_of, unwrap
+from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
+from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.size import size_of
 from lmsat_plugin.probe import CORPUS, FORWARD, Measurement, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
-from lmsat_plugin.text.windows import (
-    DEFAULT_WINDOW,
-    TokenizedCorpus,
-    check_tokenizer,
-    check_tokens,
-    tokenize,
-)
+from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
+from lmsat_plugin.text.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -194,7 +194,7 @@ class ForwardPass:
         head = self.anatomy.head
         with self._autocast():
             if head is None:
-                final = own_logits(self.anatomy, inputs_BT, None if on_layer is None else see_layer)
+                final = own_logits(self.anatomy.model, inputs_BT, None if on_layer is None else see_layer)
             else:
                 base, blocks = self.anatomy.base, self.anatomy.blocks
                 final = hidden_states(base, blocks, inputs_BT, None if on_layer is None else see_layer)

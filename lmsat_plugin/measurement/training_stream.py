@@ -14,7 +14,7 @@ import torch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.probe import FinalStates
 from lmsat_plugin.text.corpora import Corpus, load_corpus
-from lmsat_plugin.text.windows import tokenize
+from lmsat_plugin.text.tokenization import tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from lmsat_plugin.measurement.forward import ForwardPass, Processes
     from lmsat_plugin.probe import TokenBatch
     from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
-    from lmsat_plugin.text.windows import TokenizedCorpus, Window
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
+    from lmsat_plugin.text.windows import Window
 
 # Text is the same where so many tokens in a row are the same.
 _SAME = 50

@@ -1,11 +1,9 @@
-"""What can be said of a checkpoint before, and of its loading, in one sentence."""
+"""The files that make a checkpoint, and whether a folder has them whole."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,13 +15,13 @@ TOKENIZER_FILES = (
     *("special_tokens_map.json", "added_tokens.json"),
 )
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-"""Patterns of the files that a checkpoint consists of."""
+"""Patterns of the files of weights; those above are the configurations' and the tokenizers'."""
 
 
 def local_folder(pretrained: str) -> Path | None:
-    """Return the folder that ``pretrained`` names, or None for what could be a name of the Hub.
+    """Return the folder that ``pretrained`` names, or None if it may be a name on the Hub.
 
-    Raises `LmsatError` for a path where there is no folder.
+    Raises `LmsatError` for a path without a folder.
     """
     path = Path(pretrained)
     try:
@@ -43,9 +41,9 @@ def local_folder(pretrained: str) -> Path | None:
 
 
 def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str | None = None) -> None:
-    """Raise `LmsatError` for a missing folder, or one without a configuration, or with missing or cut weights.
+    """Raise `LmsatError` for a missing folder, a folder without a configuration, and missing or cut weights.
 
-    A name that is not a folder here and could be one of the Hub is left to the Hub.
+    A name that is not a local folder and may be one on the Hub passes.
     """
     path = local_folder(pretrained)
     if path is None:
@@ -69,32 +67,5 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
                 pass
         except (SafetensorError, OSError) as error:
             raise LmsatError(
-                f"{file} is cut short or no safetensors file ({first_sentence(error)}): copy or download it again"
+                f"{file} is cut short or not a safetensors file ({first_sentence(error)}): copy or download it again"
             ) from error
-
-
-def load_whole(loader: Any) -> Any:
-    """Return a stand-in for an Auto class whose ``from_pretrained`` refuses missing or misshapen weights.
-
-    transformers fills what a checkpoint lacks with random numbers and a warning: a measurement of these is
-    worse than none. Raises `LmsatError` naming the first such weight.
-    """
-
-    def from_pretrained(pretrained: str, **kwargs: Any) -> Any:
-        model, info = loader.from_pretrained(
-            pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
-        )
-        if info["mismatched_keys"] and not kwargs.get("ignore_mismatched_sizes"):
-            name, theirs, ours = sorted(info["mismatched_keys"])[0]
-            raise LmsatError(
-                f"{pretrained} has {name} of shape {tuple(theirs)} where its config.json says {tuple(ours)}: "
-                "the checkpoint is of another architecture or vocabulary; give one that is whole"
-            )
-        if missing := sorted(info["missing_keys"]):
-            raise LmsatError(
-                f"{pretrained} lacks {len(missing)} of the model's weights, {missing[0]} among them: "
-                "the checkpoint is incomplete or of another architecture; copy or download it again"
-            )
-        return model
-
-    return SimpleNamespace(from_pretrained=from_pretrained)

@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmsat_plugin.model.anatomy import Head
+    from lmsat_plugin.model.lm_head import Head
 
 # The tile of logits that exists at one time. On a CPU it should stay in the cache between the product and the
 # exponential; on a GPU it should fill the device.

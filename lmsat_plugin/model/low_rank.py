@@ -15,7 +15,7 @@ from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmsat_plugin.model.anatomy import Head
+    from lmsat_plugin.model.lm_head import Head
 
 # Directions of less than this share of the mean variance count as having it: the metric stays invertible, so that
 # the approximation of full rank is the head itself also for states unlike those the metric is made of.

@@ -1,21 +1,18 @@
-"""LM heads of lower rank, in the place of a model's own, and in files.
+"""Put an LM head of lower rank in the place of a model's own: truncated, or from a file.
 
 Shapes: V rows, D width, R rank.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import replacing
-from lmsat_plugin.model.anatomy import head_weight
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.head_files import RestrictedHead, describe_head, load_factors
+from lmsat_plugin.model.lm_head import head_weight
 from lmsat_plugin.model.low_rank import Truncation
 from lmsat_plugin.model.spectrum import triangle
 
@@ -24,9 +21,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-LEFT, RIGHT = "lm_head.left", "lm_head.right"
-"""The factors' names in a file: W = left · right, of shapes [V, R] and [R, D]."""
-
 
 @torch.no_grad()
 def truncate_head(model: PreTrainedModel, rank: int) -> None:
@@ -34,7 +28,7 @@ def truncate_head(model: PreTrainedModel, rank: int) -> None:
 
     See `Truncation`. A tied head is untied: the input embeddings stay as they are.
 
-    Raises `LmsatError` for a rank that is no whole number from 1 to the head's width.
+    Raises `LmsatError` for a rank that is not a whole number from 1 to the head's width.
     """
     weight_VD = head_weight(model)
     width = weight_VD.shape[1]
@@ -46,19 +40,13 @@ def truncate_head(model: PreTrainedModel, rank: int) -> None:
 
 
 @torch.no_grad()
-def load_restricted_head(model: PreTrainedModel, path: Path) -> None:
-    """Replace the LM head's weight by the product of the factors that a file holds; a tied head is untied.
+def load_restricted_head(model: PreTrainedModel, path: Path) -> RestrictedHead:
+    """Replace the LM head's weight by the product of a file's factors, and return what that head is.
 
-    Raises `LmsatError` for a file that is not there, holds no factors, or those of another width or vocabulary.
+    A tied head is untied. Raises `LmsatError` for a file that is missing, holds no factors, or was made for another
+    width or vocabulary.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            left_VR, right_RD = file.get_tensor(LEFT), file.get_tensor(RIGHT)
-    except (OSError, SafetensorError) as error:
-        raise LmsatError(
-            f"head={path} is no file with a head of lmsat's ({first_sentence(error)}): "
-            "give one that lmsat_rank_head saved with heads=FOLDER"
-        ) from error
+    left_VR, right_RD = load_factors(path)
     weight_VD = head_weight(model)
     if (len(left_VR), right_RD.shape[1]) != weight_VD.shape or left_VR.shape[1] != len(right_RD):
         raise LmsatError(
@@ -67,18 +55,7 @@ def load_restricted_head(model: PreTrainedModel, path: Path) -> None:
         )
     product_VD = left_VR.to(weight_VD.device) @ right_RD.to(weight_VD.device)
     _replace_head(model, product_VD.to(weight_VD.dtype))
-
-
-def save_restricted_head(
-    path: Path, left_VR: torch.Tensor, right_RD: torch.Tensor, facts: dict[str, Any]
-) -> None:
-    """Write a head's factors, in float32, with ``facts`` about it. Raises `LmsatError` where that cannot be."""
-    tensors = {
-        LEFT: left_VR.to("cpu", torch.float32).contiguous(),
-        RIGHT: right_RD.to("cpu", torch.float32).contiguous(),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"lmsat": json.dumps(facts)})
+    return describe_head(path)
 
 
 def _replace_head(model: PreTrainedModel, weight_VD: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.ngrams.dimension import check_dims, measure_documents
 from lmsat_plugin.text.corpora import load_corpus
-from lmsat_plugin.text.windows import check_tokenizer, whole_characters
+from lmsat_plugin.text.tokenization import check_tokenizer, whole_characters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

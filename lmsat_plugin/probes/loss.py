@@ -14,7 +14,7 @@ from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.tokenizer_invariant import bits_per_byte, unigram_nats, unigram_normalised_perplexity
 
 if TYPE_CHECKING:
-    from lmsat_plugin.text.windows import TokenizedCorpus
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 
 def stderr_of(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:

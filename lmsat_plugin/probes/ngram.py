@@ -8,7 +8,7 @@ from lmsat_plugin.ngrams.dimension import NgramSettings, check_dims, measure_doc
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 
 if TYPE_CHECKING:
-    from lmsat_plugin.text.windows import TokenizedCorpus
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 
 class NgramProbe(Probe[NgramSettings]):

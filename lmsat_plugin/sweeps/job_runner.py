@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
-from lmsat_plugin.model.head_only import HeadNotFoundError
+from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background

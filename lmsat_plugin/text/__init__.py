@@ -1,1 +1,1 @@
-"""From text to windows: corpora, tokens, windows, batches."""
+"""From text to batches: corpora, tokens, windows."""

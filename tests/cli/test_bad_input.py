@@ -220,7 +220,7 @@ def corpus_refused(lm, message: str, corpus, **metadata) -> None:
         ("blank.jsonl", b'{"text": ""}\n""\n', r"corpus=CORPUS has no text \(2 documents, all empty\)"),
         ("latin1.txt", b"caf\xe9", r"corpus file CORPUS is not UTF-8 text \(byte 3\): give a text file"),
         ("zero.bin", b"ab\0cd", r"corpus file CORPUS is binary \(a zero byte at 2\): give a text file"),
-        ("broken.jsonl", b'{"text": "a"}\n\n{"text": \n', r"line 3 of CORPUS is not JSON .*: mend or remove it"),
+        ("broken.jsonl", b'{"text": "a"}\n\n{"text": \n', r"line 3 of CORPUS is not JSON .*: correct or remove it"),
         ("list.jsonl", b"[1]\n", r"line 1 of CORPUS has no text field 'text' \(its text fields: none\): .*text_field="),
         (
             "two.jsonl", b'{"title": "a", "body": "b", "id": 3}\n',

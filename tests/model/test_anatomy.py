@@ -7,7 +7,9 @@ import torch
 import transformers
 from tiny_models import ROWS, WINDOW, make_model
 
-from lmsat_plugin.model.anatomy import Head, dissect, hidden_states, size_of
+from lmsat_plugin.model.anatomy import dissect, hidden_states
+from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.size import size_of
 
 
 @pytest.fixture

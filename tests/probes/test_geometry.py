@@ -18,7 +18,7 @@ from tiny_models import ROWS, VOCAB, WINDOW, make_model
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.model.anatomy import is_tied
+from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.restricted_head import truncate_head
 from lmsat_plugin.model.spectrum import singular_values, triangle
 from lmsat_plugin.probe import ProbeContext

@@ -23,8 +23,8 @@ from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.model import cross_entropy
-from lmsat_plugin.model.anatomy import Head
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
+from lmsat_plugin.model.lm_head import Head
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
 

@@ -18,8 +18,9 @@ from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.measurement.training_stream import shared_text, training_text
-from lmsat_plugin.model.anatomy import Head, dissect
+from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.cross_entropy import score_tokens
+from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.low_rank import Truncation, nested_losses
 from lmsat_plugin.probes.rank_head import training as head_training
 from lmsat_plugin.probes.rank_head import training_state
@@ -29,7 +30,7 @@ from lmsat_plugin.probes.rank_head.training_state import TrainingState
 from lmsat_plugin.settings import parse_settings
 from lmsat_plugin.synthetic import MarkovSource
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
-from lmsat_plugin.text.windows import tokenize
+from lmsat_plugin.text.tokenization import tokenize
 
 
 @pytest.fixture(autouse=True)
@@ -456,7 +457,7 @@ def test_rates_go_with_the_ranks_in_the_order_given(tokenizer, texts):
     ],
 )
 def test_head_files_that_do_not_fit(text, other, message, checkpoint, tmp_path):
-    from lmsat_plugin.model.restricted_head import save_restricted_head
+    from lmsat_plugin.model.head_files import save_restricted_head
 
     path = tmp_path / "head.safetensors"
     if text is not None:

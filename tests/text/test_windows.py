@@ -18,15 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
-from lmsat_plugin.text.windows import (
-    PaddedBatch,
-    Window,
-    check_tokenizer,
-    check_tokens,
-    make_batches,
-    rolling_windows,
-    tokenize,
-)
+from lmsat_plugin.text.tokenization import check_tokenizer, check_tokens, tokenize
+from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches, rolling_windows
 
 PREFIX = -1
 

@@ -24,7 +24,7 @@ from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
-    from lmsat_plugin.text.windows import TokenizedCorpus
+    from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import torch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name
 from lmsat_plugin.model.cross_entropy import score_tokens
+from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.model.low_rank import Truncation, nested_losses
-from lmsat_plugin.model.restricted_head import save_restricted_head
 from lmsat_plugin.model.spectrum import triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
 from lmsat_plugin.probes.loss import stderr_of

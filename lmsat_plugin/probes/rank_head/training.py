@@ -17,7 +17,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lmsat_plugin.model.anatomy import Head
+    from lmsat_plugin.model.lm_head import Head
     from lmsat_plugin.probe import TrainingStream
     from lmsat_plugin.probes.rank_head.training_state import TrainingState
     from lmsat_plugin.text.windows import Window

@@ -1,0 +1,83 @@
+"""Files with an LM head of lower rank: its two factors, its rank, and whether it was trained or truncated.
+
+Shapes: V rows, D width, R rank.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import torch
+
+LEFT, RIGHT = "lm_head.left", "lm_head.right"
+"""The factors' names in a file: W = left · right, of shapes [V, R] and [R, D]."""
+
+
+@dataclass(frozen=True)
+class RestrictedHead:
+    """What an LM head of lower rank is."""
+
+    rank: int
+    kind: str
+    """``trained``, or ``weighted``: truncated in the metric of the final states' second moment."""
+
+
+def save_restricted_head(
+    path: Path, left_VR: torch.Tensor, right_RD: torch.Tensor, details: dict[str, Any]
+) -> None:
+    """Write a head's factors in float32. ``details`` say its ``kind`` and how it was made.
+
+    Raises `LmsatError` for a file that cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    factors = {LEFT: left_VR, RIGHT: right_RD}
+    tensors = {name: factor.to("cpu").float().contiguous() for name, factor in factors.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"lmsat": json.dumps({"rank": left_VR.shape[1], **details})})
+
+
+def load_factors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a head's factors, [V, R] and [R, D]. Raises `LmsatError` for a file without them."""
+    with _opened(path, "pt") as file:
+        return file.get_tensor(LEFT), file.get_tensor(RIGHT)
+
+
+def describe_head(path: Path) -> RestrictedHead:
+    """Return what the head in a file is, whatever the file's name. torch is not imported.
+
+    Raises `LmsatError` for a file without a head.
+    """
+    with _opened(path, "np") as file:
+        rank = file.get_slice(LEFT).get_shape()[1]
+        details = json.loads((file.metadata() or {}).get("lmsat", "{}"))
+    if not isinstance(details, dict):
+        details = {}
+    # Earlier files do not say their kind, but those of trained heads say how the training began.
+    return RestrictedHead(
+        rank=rank, kind=details.get("kind") or ("trained" if "init" in details else "weighted")
+    )
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (OSError, SafetensorError, ValueError) as error:
+        raise LmsatError(
+            f"head={path} is not a file with a head of lmsat's ({first_sentence(error)}): "
+            "give one that lmsat_rank_head saved with heads=FOLDER"
+        ) from error

@@ -1,0 +1,105 @@
+"""The LM head: the map from final states to logits, read from a model.
+
+Shapes: N tokens, D width of the last hidden state, V rows of the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Head:
+    """The map from the last hidden state to logits: ``cap(scale · (h Wᵀ + b))``.
+
+    ``weight_VD`` may have any float type. Logits are float32, or float64 if an input is float64, and are never
+    rounded to a half type on the way.
+    """
+
+    weight_VD: torch.Tensor
+    bias_V: torch.Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+    tied: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the logits: float32 or float64."""
+        return torch.promote_types(self.weight_VD.dtype, torch.float32)
+
+    def prepare(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Move hidden states to the head's device, in the type in which `logits` multiplies them."""
+        hidden_ND = hidden_ND.to(self.weight_VD.device)
+        if self._multiplies_halves(hidden_ND):
+            return hidden_ND
+        return hidden_ND.to(torch.promote_types(hidden_ND.dtype, self.dtype))
+
+    def _multiplies_halves(self, hidden_ND: torch.Tensor) -> bool:
+        # A CUDA kernel multiplies half types exactly and adds in float32, at tensor-core speed.
+        return hidden_ND.is_cuda and hidden_ND.dtype == self.weight_VD.dtype and hidden_ND.dtype.itemsize == 2
+
+    def logits(self, hidden_ND: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Return the logits of rows ``start`` to ``stop`` for `prepare`\\ d states, shape [N, stop − start]."""
+        weight = self.weight_VD[start:stop]
+        if self._multiplies_halves(hidden_ND):
+            logits = torch.mm(hidden_ND, weight.T, out_dtype=torch.float32)
+        else:
+            logits = hidden_ND @ weight.to(hidden_ND.dtype).T
+        return self.finish(logits, None if self.bias_V is None else self.bias_V[start:stop])
+
+    def finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Turn products with the weight into logits, in place where possible: add the bias, scale, cap."""
+        if bias is not None:
+            logits += bias.to(logits.dtype)
+        if self.scale != 1.0:
+            logits *= self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def head_weight(model: PreTrainedModel) -> torch.Tensor:
+    """Return the weight of a model's LM head, shape [V, D]. Raises `LmsatError` for a model without one."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        raise LmsatError(
+            f"{type(model).__name__} has no LM head of ordinary weights: "
+            "load a causal language model whose head is not quantised"
+        )
+    # Under tensor parallelism each process holds a part.
+    return weight.full_tensor().detach() if hasattr(weight, "full_tensor") else weight.detach()
+
+
+def find_head(model: PreTrainedModel) -> Head | None:
+    """Return a model's LM head as its modules and configuration describe it; None without ordinary weights."""
+    try:
+        weight = head_weight(model)
+    except LmsatError:
+        return None
+    module, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale *= getattr(config, "lm_head_multiplier", None) or 1.0  # Falcon-H1
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    bias = getattr(module, "bias", None)
+    return Head(
+        weight_VD=weight,
+        bias_V=None if bias is None else bias.detach(),
+        scale=float(scale),
+        softcap=getattr(config, "final_logit_softcapping", None),  # Gemma
+        tied=is_tied(model),
+    )
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Return whether the LM head and the input embeddings are one tensor."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    pointers = {getattr(part, "weight", torch.empty(0)).data_ptr() for part in (inputs, outputs)}
+    return len(pointers) == 1 and 0 not in pointers

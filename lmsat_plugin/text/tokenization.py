@@ -1,0 +1,199 @@
+"""Documents to tokens: what is measured, what identifies it, and whether the tokenizer is the model's."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.text.windows import PREFIX_POLICY, Window, rolling_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lmsat_plugin.text.corpora import Corpus, CorpusSettings
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """A document's tokens, without special ones, and the bytes of UTF-8 that they spell."""
+
+    label: str
+    tokens: np.ndarray
+    """int32, shape [tokens]."""
+    n_bytes: int
+    source: int = 0
+    """Index in the corpus of the document whose beginning, or whole, this is."""
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """The tokens that are measured, with everything that identifies them."""
+
+    name: str
+    documents: list[TokenizedDocument]
+    window: int
+    """Greatest number of tokens the model sees at once."""
+    prefix: int
+    """The token before each document's first."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return sum(len(document.tokens) for document in self.documents)
+
+    @property
+    def n_bytes(self) -> int:
+        """Number of bytes of UTF-8."""
+        return sum(document.n_bytes for document in self.documents)
+
+    def document_bytes(self) -> np.ndarray:
+        """Return the bytes of each document."""
+        return np.array([document.n_bytes for document in self.documents])
+
+    @functools.cached_property
+    def windows(self) -> list[Window]:
+        """All windows, document by document."""
+        return [
+            window
+            for index, document in enumerate(self.documents)
+            for window in rolling_windows(index, document.tokens, self.prefix, self.window)
+        ]
+
+
+def tokenize(
+    corpus: Corpus,
+    settings: CorpusSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prefix: int,
+    window: int,
+    limit: int | None = None,
+) -> TokenizedCorpus:
+    """Return the tokens of documents, taken in the order of ``settings.seed``, up to ``max_tokens`` or ``limit``.
+
+    ``limit`` counts documents that have text. Empty documents are skipped and counted. The last document is cut at
+    ``max_tokens``. No special tokens are added: only tokens of the text are predicted.
+
+    Raises `LmsatError` if no document has a token.
+    """
+    order = list(range(len(corpus.documents)))
+    random.Random(settings.seed).shuffle(order)
+    left = float("inf") if settings.max_tokens is None else settings.max_tokens
+    documents: list[TokenizedDocument] = []
+    digest, empty = hashlib.sha256(), 0
+    for index in order:
+        if left <= 0 or (limit is not None and len(documents) >= limit):
+            break
+        text = whole_characters(corpus.documents[index])
+        tokens = _tokenize_document(text, tokenizer, left)
+        if tokens is None:
+            break
+        if not len(tokens[0]):
+            empty += 1
+            continue
+        label = f"{index} of {corpus.name}"
+        document = TokenizedDocument(label=label, tokens=tokens[0], n_bytes=tokens[1], source=index)
+        left -= len(document.tokens)
+        documents.append(document)
+        digest.update(f"{document.n_bytes}:".encode() + text.encode()[: document.n_bytes])
+    if not documents:
+        raise LmsatError(
+            f"corpus={corpus.name} has no text ({len(corpus.documents)} documents, all empty): give one with text"
+        )
+    tokenized = TokenizedCorpus(name=corpus.name, documents=documents, window=window, prefix=prefix)
+    tokenized.provenance.update(
+        settings.model_dump(),
+        limit=limit,
+        sha256=digest.hexdigest(),
+        documents=len(documents),
+        documents_available=len(corpus.documents),
+        documents_empty=empty,
+        tokens=tokenized.n_tokens,
+        bytes=tokenized.n_bytes,
+        tokenizer_sha256=tokenizer_hash(tokenizer),
+        window=window,
+        prefix_token=prefix,
+        prefix_policy=PREFIX_POLICY,
+    )
+    return tokenized
+
+
+def _tokenize_document(
+    text: str, tokenizer: PreTrainedTokenizerBase, most: float
+) -> tuple[np.ndarray, int] | None:
+    """Return a document's tokens, at most ``most`` and a whole character, and their bytes; None if none fits."""
+    # Of a long document only the beginning is tokenized, unless its tokens spell more than 64 characters each.
+    for part in (text[: int(min(64 * most + 1024, len(text)))], text):
+        encoding = tokenizer(
+            part, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
+        )
+        tokens = np.asarray(encoding["input_ids"], dtype=np.int32)
+        if len(tokens) > most or len(part) == len(text):
+            break
+    if len(tokens) <= most:
+        return tokens, _count_bytes(text)
+    stop = int(most)
+    if not tokenizer.is_fast:
+        return tokens[:stop], _count_bytes(tokenizer.decode(tokens[:stop]))
+    offsets = encoding["offset_mapping"]
+    # A token may end inside a character of several bytes: the document ends before that character.
+    while stop and offsets[stop][0] < offsets[stop - 1][1]:
+        stop -= 1
+    return (tokens[:stop], _count_bytes(text[: offsets[stop - 1][1]])) if stop else None
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def whole_characters(text: str) -> str:
+    """Replace each unpaired surrogate by U+FFFD: JSON can hold one, and no tokenizer takes it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of a fast tokenizer's whole pipeline, or of a slow one's vocabulary."""
+    if tokenizer.is_fast:
+        text = tokenizer.backend_tokenizer.to_str()
+    else:
+        text = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source: str) -> None:
+    """Raise `LmsatError` for a tokenizer that encodes nothing, or whose vocabulary is not the model's.
+
+    transformers 5 silently returns an empty tokenizer for a folder that has none.
+    """
+    text = "The quick brown fox jumps over 13 lazy dogs."
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    if not tokens or (tokenizer.unk_token_id is not None and set(tokens) == {tokenizer.unk_token_id}):
+        raise LmsatError(f"no working tokenizer in {source}: name one with tokenizer=FOLDER_OR_NAME")
+    # A head is padded to a round number of rows, by far less than half.
+    if max(tokens) >= vocab_rows or not vocab_rows // 2 <= len(tokenizer):
+        raise LmsatError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {vocab_rows} rows: "
+            "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
+        )
+
+
+def check_tokens(corpus: TokenizedCorpus, vocab_rows: int) -> None:
+    """Raise `LmsatError` if the corpus holds a token that the model's embedding has no row for."""
+    largest = max(int(document.tokens.max()) for document in corpus.documents)
+    if largest >= vocab_rows:
+        raise LmsatError(
+            f"the tokenizer gives token {largest} but the model has only {vocab_rows} rows: "
+            "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
+        )
+    if not 0 <= corpus.prefix < vocab_rows:
+        raise LmsatError(
+            f"prefix_token_id={corpus.prefix} is not a token of the model, which has {vocab_rows} rows: name another"
+        )
