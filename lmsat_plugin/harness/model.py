@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from lmsat_plugin.measurement.engine import Outcome
+    from lmsat_plugin.model.head_files import RestrictedHead
     from lmsat_plugin.probe import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class SaturationLM(HFLM):
         self._arguments = {"pretrained", "head_rank", "head", "arrays", *kwargs}
         self.arrays = arrays
         self.head_rank, self.head = head_rank, head
+        self.restricted_head: RestrictedHead | None = None
         self.lmsat_outcomes: list[Outcome] = []
         self.lmsat_cache: dict[Any, Any] | None = None
         self._fitting: dict[Any, int] = {}
@@ -123,9 +125,11 @@ class SaturationLM(HFLM):
 
     def _restrict_head(self) -> None:
         if self.head is not None:
-            load_restricted_head(self.model, Path(self.head).expanduser())
+            self.restricted_head = load_restricted_head(self.model, Path(self.head).expanduser())
         if self.head_rank is not None:
             truncate_head(self.model, self.head_rank)
+            # What was loaded is not the model's head any more.
+            self.restricted_head = None
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them."""
@@ -189,7 +193,9 @@ class SaturationLM(HFLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         encode = super()._encode_pair
-        return cached(self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation))
+        return cached(
+            self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation)
+        )
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""

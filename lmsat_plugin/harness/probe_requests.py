@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
+    from lmsat_plugin.model.head_files import RestrictedHead
     from lmsat_plugin.probe import Probe, Settings
 
 logger = logging.getLogger(__name__)
@@ -158,12 +159,17 @@ def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Pa
 
 
 def provenance_of(lm: Any) -> dict[str, Any]:
-    """Return ``{"lmsat": ...}`` for the result file's config: a list for several corpora; nothing without probes."""
-    outcomes: list[Outcome] = getattr(lm, "lmsat_outcomes", [])
-    if not outcomes:
-        return {}
-    provenance = [outcome.provenance for outcome in outcomes]
-    return {"lmsat": provenance[0] if len(provenance) == 1 else provenance}
+    """Return what lmsat adds to the result file's config.
+
+    ``lmsat`` is the provenance of the measurements, a list for several corpora, absent without probes; ``lmsat_head``
+    the rank and the kind of a head that ``head=FILE`` put in.
+    """
+    head: RestrictedHead | None = getattr(lm, "restricted_head", None)
+    added: dict[str, Any] = {} if head is None else {"lmsat_head": asdict(head)}
+    provenance = [outcome.provenance for outcome in getattr(lm, "lmsat_outcomes", [])]
+    if provenance:
+        added["lmsat"] = provenance[0] if len(provenance) == 1 else provenance
+    return added
 
 
 def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:

@@ -6,10 +6,12 @@ import logging
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def _read_run(file: ResultFile) -> HeadRun:
     config = {**file.header["config"], "model_revision": None}
     origin = read_origin({**file.header, "config": config}, [], file.path, file.path.name, naming=Naming())
     settings = {key: value for key, value in origin.settings.items() if key != "folder"}
-    curve, rank = _head(settings.pop("head", None), settings.pop("head_rank", None))
+    curve, rank = _head(settings.pop("head", None), settings.pop("head_rank", None), config.get("lmsat_head"))
     return HeadRun(
         checkpoint=(origin.model, origin.revision),
         curve=curve,
@@ -89,21 +91,48 @@ def _read_run(file: ResultFile) -> HeadRun:
     )
 
 
-def _head(file: str | None, rank: str | None) -> tuple[str | None, int | None]:
-    """Return the kind and the rank of the head that the model arguments ``head`` and ``head_rank`` name."""
+def _head(file: str | None, rank: str | None, recorded: Any) -> tuple[str | None, int | None]:
+    """Return the kind and the rank of the head of the model arguments ``head`` and ``head_rank``.
+
+    ``recorded`` is what the result file says of the head, if it does.
+    """
     if file is None and rank is None:
         return None, None
     if file is None and rank is not None and _RANK.fullmatch(rank):
         return "truncated", int(rank)
-    if file is not None and rank is None and (found := _FILE.search(file)):
-        return "weighted" if found[1] else "trained", int(found[2])
+    if (
+        file is not None
+        and rank is None
+        and (head := _recorded(recorded) or _described(file) or _named(file))
+    ):
+        return head.kind, head.rank
     given = " and ".join(
         f"{key}={value}" for key, value in (("head", file), ("head_rank", rank)) if value is not None
     )
     raise LmsatError(
-        f"{given} does not say a rank: run with head_rank=R, or with head=FILE under the name that "
-        "lmsat_rank_head gave it, ..._rank_R.safetensors"
+        f"{given} does not say a rank: run with head_rank=R, or with head=FILE alone, a file that lmsat_rank_head saved"
     )
+
+
+def _recorded(recorded: Any) -> RestrictedHead | None:
+    match recorded:
+        case {"rank": int(rank), "kind": "trained" | "weighted" as kind}:
+            return RestrictedHead(rank=rank, kind=kind)
+    return None
+
+
+def _described(file: str) -> RestrictedHead | None:
+    """Return what the head in a file is, if the file is still there."""
+    try:
+        return describe_head(Path(file).expanduser())
+    except (LmsatError, RuntimeError):
+        return None
+
+
+def _named(file: str) -> RestrictedHead | None:
+    """Return what a file's name says of its head: earlier results do not record it."""
+    name = _FILE.search(file)
+    return RestrictedHead(rank=int(name[2]), kind="weighted" if name[1] else "trained") if name else None
 
 
 def hidden_sizes(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, int]:

@@ -203,14 +203,16 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             if not low.diverged:
                 right_RD = low.right_RD.double() @ self.into_DD.T.double()
                 path = start.with_name(f"{start.name}__rank_{low.rank}.safetensors")
-                save_restricted_head(path, low.left_VR, right_RD, {"rank": low.rank, **trained})
+                save_restricted_head(path, low.left_VR, right_RD, {"kind": "trained", **trained})
         expanded_VD, reduce_DD = (
             self.expanded["weighted_truncated"],
             self.truncations["weighted_truncated"].reduce_DD,
         )
         for rank in self.ranks:
             path = start.with_name(f"{start.name}__truncated_rank_{rank}.safetensors")
-            save_restricted_head(path, expanded_VD[:, :rank], reduce_DD[:rank], {"rank": rank, **details})
+            save_restricted_head(
+                path, expanded_VD[:, :rank], reduce_DD[:rank], {"kind": "weighted", **details}
+            )
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""

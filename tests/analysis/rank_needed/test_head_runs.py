@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
+import torch
 from rank_results import scores_of, values_of, write_rank_result, write_scores
+
+from lmsat_plugin.model.head_files import save_restricted_head
 
 
 def test_accuracies_of_a_sweep_over_ranks(tmp_path):
@@ -64,6 +68,37 @@ def test_accuracies_of_plain_lm_eval(tmp_path, caplog):
     assert caplog.text.count("Left out") == 3
     assert "results_4.json: head=mine.safetensors does not say a rank" in caplog.text
     assert "head=x__rank_16.safetensors and head_rank=8 does not" in caplog.text
+
+
+def test_ranks_of_heads_whose_files_have_other_names(tmp_path):
+    """From the result file itself; else from the head's file, if that is there, of this version or an earlier one."""
+    for name, details in {
+        "trained": {"kind": "trained"},
+        "weighted": {"kind": "weighted"},
+        "old_trained_rank_9": {"init": "svd"},
+        "old_truncated_rank_9": {},
+    }.items():
+        rank = 3 + len(name)
+        save_restricted_head(
+            tmp_path / f"{name}.safetensors", torch.zeros(9, rank), torch.zeros(rank, 24), details
+        )
+    heads = {
+        "gone.safetensors": ({"rank": 5, "kind": "trained"}, ("trained", 5)),
+        "gone_truncated_rank_7.safetensors": ({"rank": 6, "kind": "weighted"}, ("weighted", 6)),
+        "gone__truncated_rank_8.safetensors": ({"rank": "many", "kind": "trained"}, ("weighted", 8)),
+        "trained.safetensors": (None, ("trained", 10)),
+        "weighted.safetensors": (None, ("weighted", 11)),
+        "old_trained_rank_9.safetensors": (None, ("trained", 21)),
+        "old_truncated_rank_9.safetensors": (None, ("weighted", 23)),
+    }
+    for number, (name, (recorded, _)) in enumerate(heads.items()):
+        file = tmp_path / f"out/results_{number}.json"
+        write_scores(file, {"pretrained": "a/b", "head": str(tmp_path / name)}, {"piqa": {"acc,none": 0.1}})
+        content = json.loads(file.read_text())
+        content["config"]["lmsat_head"] = recorded
+        file.write_text(json.dumps(content))
+    [checkpoint] = values_of(tmp_path / "out")
+    assert {key[-2:] for key in scores_of(checkpoint)} == {expected for _, expected in heads.values()}
 
 
 def test_which_accuracy_of_a_task(tmp_path):
