@@ -21,6 +21,7 @@ from lmsat_plugin.results.json_values import as_text
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
@@ -91,13 +92,14 @@ def _named(results: Results) -> pd.DataFrame:
 
 def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
     """Return the record of one result file, whose rows of a tidy table, of one model, are ``rows``."""
-    first, now = rows.iloc[0], str(int(time.time()))
-    evaluated = None if rows.date.isna().all() else str(int(first.date.timestamp()))
+    values = rows.to_dict("records")
+    first, now = values[0], str(int(time.time()))
+    evaluated = None if rows.date.isna().all() else str(int(first["date"].timestamp()))
     details = {name: str(first[name]) for name in _MODEL_COLUMNS if not _unknown(first[name])}
     kind = as_text(file.header["config"].get("model"))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "evaluation_id": f"{COLLECTION}/{first.model}/{first.revision}/{evaluated or 'unknown'}/{now}",
+        "evaluation_id": f"{COLLECTION}/{first['model']}/{first['revision']}/{evaluated or 'unknown'}/{now}",
         "evaluation_timestamp": evaluated,
         "retrieved_timestamp": now,
         "source_metadata": {
@@ -105,56 +107,56 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
             "source_type": "evaluation_run",
             "source_organization_name": "unknown",
             "evaluator_relationship": "other",
-            "additional_details": {"file": first.path},
+            "additional_details": {"file": first["path"]},
         },
         "eval_library": {"name": "lm_eval", "version": file.text("lm_eval_version") or "unknown"},
         "model_info": {
-            "name": first.model,
-            "id": first.model,
-            "developer": _developer(first.model),
+            "name": first["model"],
+            "id": first["model"],
+            "developer": _developer(first["model"]),
             "additional_details": {
                 "deployment_type": "self_deployed" if kind in _RUN_HERE else "unknown",
                 "model_availability": "unknown",
                 **details,
             },
         },
-        "evaluation_results": [_result(row, file) for _, row in rows.iterrows()],
+        "evaluation_results": [_result(row, file) for row in values],
     }
     return {key: value for key, value in content.items() if value is not None}
 
 
-def _result(row: pd.Series, file: ResultFile) -> dict[str, Any]:
+def _result(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
     filtered = "" if row["filter"] == "none" else f":{row['filter']}"
-    shots = {} if _unknown(row.num_fewshot) else {"num_fewshot": int(row.num_fewshot)}
+    shots = {} if _unknown(row["num_fewshot"]) else {"num_fewshot": int(row["num_fewshot"])}
     uncertainty: dict[str, Any] = {}
-    if np.isfinite(row.stderr):
-        uncertainty["standard_error"] = {"value": row.stderr}
-    if not _unknown(row.n_samples):
-        uncertainty["num_samples"] = int(row.n_samples)
+    if np.isfinite(row["stderr"]):
+        uncertainty["standard_error"] = {"value": row["stderr"]}
+    if not _unknown(row["n_samples"]):
+        uncertainty["num_samples"] = int(row["n_samples"])
     return {
-        "evaluation_result_id": f"{row.task}:{row.metric}{filtered}",
-        "evaluation_name": row.task,
+        "evaluation_result_id": f"{row['task']}:{row['metric']}{filtered}",
+        "evaluation_name": row["task"],
         "source_data": _source(row, file),
         "metric_config": _metric(row, shots),
-        "score_details": {"score": row.value, **({"uncertainty": uncertainty} if uncertainty else {})},
+        "score_details": {"score": row["value"], **({"uncertainty": uncertainty} if uncertainty else {})},
     }
 
 
-def _source(row: pd.Series, file: ResultFile) -> dict[str, Any]:
+def _source(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
     """Return where the text or the questions come from."""
-    dataset, split = file.datasets.get(row.task, (None, None))
-    if not _unknown(row.corpus):
-        return {"dataset_name": row.corpus, "source_type": "other"}
+    dataset, split = file.datasets.get(row["task"], (None, None))
+    if not _unknown(row["corpus"]):
+        return {"dataset_name": row["corpus"], "source_type": "other"}
     if dataset is None or dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
-        return {"dataset_name": row.task, "source_type": "other"}
-    source = {"dataset_name": row.task, "source_type": "hf_dataset", "hf_repo": dataset}
+        return {"dataset_name": row["task"], "source_type": "other"}
+    source = {"dataset_name": row["task"], "source_type": "hf_dataset", "hf_repo": dataset}
     return {**source, "hf_split": split} if split else source
 
 
-def _metric(row: pd.Series, shots: dict[str, int]) -> dict[str, Any]:
+def _metric(row: Mapping[str, Any], shots: dict[str, int]) -> dict[str, Any]:
     """Return the metric's unit, direction and range; what is unknown is marked as the project's converters mark it."""
-    own, kind = row.task.startswith("lmsat_"), metric(row.metric)
-    directed = not _unknown(row.higher_is_better)
+    own, kind = row["task"].startswith("lmsat_"), metric(row["metric"])
+    directed = not _unknown(row["higher_is_better"])
     marks = {} if directed else {"polarity": "not_applicable" if own else "unknown"}
     scale: dict[str, Any] = {}
     if kind.low is None or kind.high is None:
@@ -163,12 +165,12 @@ def _metric(row: pd.Series, shots: dict[str, int]) -> dict[str, Any]:
         most = kind.high if math.isfinite(kind.high) else "Infinity"
         scale = {"score_type": "continuous", "min_score": kind.low, "max_score": most}
     return {
-        "metric_id": _CANONICAL.get(row.metric, f"{'lmsat' if own else 'lm_eval'}.{row.metric}"),
-        "metric_name": row.metric,
+        "metric_id": _CANONICAL.get(row["metric"], f"{'lmsat' if own else 'lm_eval'}.{row['metric']}"),
+        "metric_name": row["metric"],
         **({"metric_unit": kind.unit} if kind.unit else {}),
         "metric_parameters": {"filter": row["filter"], **shots},
         # The schema requires a direction of every metric.
-        "lower_is_better": directed and not row.higher_is_better,
+        "lower_is_better": directed and not row["higher_is_better"],
         **scale,
         **({"additional_details": marks} if marks else {}),
     }

@@ -157,8 +157,8 @@ def add_arrays(
         }
         if documents and "lmsat_loss" in data["results"]:
             loss = data["results"]["lmsat_loss"]["loss,none"]
-            mean_M = loss + unlike_M - np.average(unlike_M, weights=tokens_M)
-            mean_M += 0.005 * rng.standard_normal(documents)
+            mean_M = unlike_M + 0.005 * rng.standard_normal(documents)
+            mean_M += loss - np.average(mean_M, weights=tokens_M)
             context = np.arange(1, window + 1)
             arrays |= {
                 "loss/by_document": mean_M * tokens_M,
