@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lmsat_plugin.analysis.input_tables import numbers, read_csv
+from lmsat_plugin.analysis.input_tables import numbers, of_corpora, of_variant, read_csv
 from lmsat_plugin.errors import LmsatError
 
 
@@ -31,3 +33,21 @@ def test_csv(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LmsatError, match="cannot be read as CSV"):
         read_csv(path)
+
+
+def test_corpora_and_variants_of_a_table():
+    table = pd.DataFrame(
+        {"corpus": ["a", "b", None, "a"], "variant": ["x=1", None, "x=1", None], "loss": range(4)}
+    )
+    source = Path("t.csv")
+    assert of_corpora(table, ["b", "a"], source).loss.tolist() == [1, 0, 3, 2]
+    assert of_corpora(table, ["a"], source).loss.tolist() == [0, 2, 3]
+    assert of_variant(table, "x=1", source).loss.tolist() == [0, 2]
+    for choose, name, said in (
+        (of_corpora, ["c"], "nothing in t.csv was measured on --corpus c: give some of a, b"),
+        (of_variant, "x=2", "no row of t.csv has the variant 'x=2'"),
+    ):
+        with pytest.raises(LmsatError, match=said):
+            choose(table, name, source)
+    with pytest.raises(LmsatError, match=r"t\.csv has no column corpus: leave out --corpus"):
+        of_corpora(table[["loss"]], ["a"], source)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from result_files import ours, write
+from result_trees import write_result
 
+from lmsat_plugin.analysis import fit
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results import Results
 
 
 def test_rows_of_other_tasks_stay_with_a_corpus():
@@ -48,3 +52,43 @@ def test_losses_in_nats_pass():
         pd.DataFrame({"loss": [3.0], "perplexity": [np.exp(3)], "vocab_size": [50257], "bits_per_byte": 1.1})
     )
     check_nats(pd.DataFrame({"loss": [3.0], "vocab_size": pd.array([pd.NA], dtype="Int64")}))
+
+
+@pytest.fixture
+def two_corpora(tmp_path) -> Results:
+    """Losses on ``theirs`` are 0.7 nats more than on ``ours``, which comes later in the alphabet."""
+    for model in "abcdef":
+        for step in (100, 200):
+            loss = 3.0 + ord(model) / 100 - step / 1000
+            for corpus, more in (("ours", 0.0), ("but theirs", 0.7)):
+                write_result(tmp_path, model, step, {"lmsat_loss": {"loss": loss + more}}, corpus=corpus)
+    return Results.read(tmp_path, tokens_per_step=1000)
+
+
+def test_two_corpora_need_an_order(two_corpora):
+    with pytest.raises(
+        LmsatError, match="trained on but theirs or on ours: name that one first, with --corpus"
+    ):
+        losses_of_two_corpora(two_corpora)
+    for first, other, more in (("ours", "but theirs", 0.7), ("but theirs", "ours", -0.7)):
+        losses, note = losses_of_two_corpora(two_corpora.select([first, other]))
+        assert len(losses) == 12
+        np.testing.assert_allclose(losses.other_loss - losses.loss, more)
+        assert note == f"loss is that on {first}, the corpus trained on, and other_loss that on {other}"
+        law = fit("transfer", two_corpora.select([first, other]), repetitions=0)
+        assert law.derived["offset_at_slope_1"].value == pytest.approx(more)
+        assert note in law.notes
+
+
+def test_two_corpora_are_two_texts(two_corpora, tmp_path):
+    with pytest.raises(
+        LmsatError, match="transfer needs lmsat_loss on two corpora, and the results have ours"
+    ):
+        losses_of_two_corpora(two_corpora.select(["ours"]))
+    for number, tokens in enumerate((100, 200)):
+        text = {"corpus": "ours", "max_tokens": tokens, "sha256": "ab" * 32, "documents": 40, "window": None}
+        content = ours(3.0, args={"pretrained": "a", "revision": "step300"}, corpus=text)
+        write(tmp_path / f"{number}" / "results_1.json", content)
+    results = Results.read(tmp_path).select(["ours", "but theirs"])
+    with pytest.raises(LmsatError, match=r"the results have but theirs, ours.*ours \(max_tokens=100"):
+        losses_of_two_corpora(results)
