@@ -28,7 +28,7 @@ import transformers
 from loss_memory_speed import fastest_batch_size
 
 import lmsat_plugin
-from lmsat_plugin.measurement.forward import batch_token_budget
+from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.cross_entropy import token_losses
 from lmsat_plugin.plugins import plugins
@@ -55,8 +55,8 @@ def default_corpus(tokenizer: Any, tokens: int) -> TokenizedCorpus:
 
 
 def default_batches(corpus: TokenizedCorpus, device: torch.device) -> list[list[Window]]:
-    windows = corpus.windows
-    return make_batches(windows, batch_token_budget("auto", 64, windows, corpus.window, device))
+    execution = Execution(device=device, batch_size="auto")
+    return make_batches(corpus.windows, execution.batch_tokens(corpus.windows, corpus.window))
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ from loss_memory_speed import _kibibytes
 from one_pass import default_corpus, product_seconds
 
 import lmsat_plugin
-from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
+from lmsat_plugin.measurement.execution import Execution, Processes
+from lmsat_plugin.measurement.forward import ForwardPass
 from lmsat_plugin.measurement.training_stream import FinalStateStream
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
@@ -90,10 +91,10 @@ def together_row(anatomy: Anatomy, tokenizer: Any, tokens: int, rounds: int) -> 
     corpus, device = default_corpus(tokenizer, tokens), anatomy.model.device
 
     def forward(windows: Sequence[Window]) -> ForwardPass:
-        budget = batch_token_budget("auto", 64, windows, corpus.window, device)
-        return ForwardPass.over(anatomy, windows, budget, Processes(), device, show_progress=False)
+        execution = Execution(device=device, batch_size="auto")
+        return ForwardPass.over(anatomy, windows, corpus.window, execution, show_progress=False)
 
-    stream = FinalStateStream(corpus, Processes(), forward)
+    stream = FinalStateStream(corpus=corpus, processes=Processes(), forward=forward)
 
     def train(ranks: Sequence[int]) -> None:
         with contextlib.redirect_stderr(io.StringIO()):

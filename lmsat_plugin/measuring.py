@@ -1,4 +1,4 @@
-"""Measure one checkpoint from Python."""
+"""The public function `measure`: measure one checkpoint from Python."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
-from lmsat_plugin.measurement.forward import Processes
+from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
+from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.plugins import plugins
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lmsat_plugin.measurement.outcome import Outcome
     from lmsat_plugin.probe import Probe
 
 
@@ -41,22 +42,22 @@ def measure(
     device: str | None = None,
     **settings: Any,
 ) -> Outcome:
-    """Measure a causal language model from Python.
+    """Measure a causal language model.
 
     Args:
         model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``).
         probes: Names of probes, or instances.
         corpus: ``sample``, a path, a named corpus, or the documents themselves.
-        tokenizer: A tokenizer or where it is; by default beside the model.
+        tokenizer: A tokenizer, its folder or its name; by default the one beside the model.
         max_tokens: Tokens to measure; None takes the whole corpus.
         seed: Which documents come first.
         text_field: The column of the text in .jsonl and .parquet files.
-        max_length: Window in tokens; 2,048 or the model's limit by default.
+        max_length: Window in tokens; by default 2,048, or the model's limit if that is less.
         batch_size: Windows a batch, or ``auto``.
         prefix_token_id: Token before each document; BOS, else EOS, by default.
         revision: The Hub revision.
         dtype: The type to load weights in.
-        device: Where to load a model that is not loaded; a GPU if there is one.
+        device: The device for a model that is not loaded yet; by default a GPU if there is one.
         settings: Settings of the probes.
 
     Returns:
@@ -65,79 +66,83 @@ def measure(
     Raises:
         LmsatError: For bad input; the message is one sentence that says what to do.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     loaded: Any = model
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
     if isinstance(model, str | Path):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        check_checkpoint_folder(source)
-        try:
-            loaded = (
-                load_whole(AutoModelForCausalLM)
-                .from_pretrained(source, revision=revision, dtype=dtype)
-                .to(place)
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise LmsatError(
-                f"cannot load the model {source} ({first_sentence(error)}): correct the name"
-            ) from error
+        loaded = _load_model(source, revision, dtype, place)
     if tokenizer is None or isinstance(tokenizer, str):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer or source, revision=revision)
-        except (OSError, ValueError) as error:
-            raise LmsatError(
-                f"no tokenizer at {tokenizer or source or 'the model'} ({first_sentence(error)}): pass tokenizer="
-            ) from error
-    given = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field}
-    if isinstance(corpus, str):
-        corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **given})
-        documents = None
-    else:
-        corpus_settings = parse_settings(CorpusSettings, {"corpus": "documents", **given})
-        documents = Corpus("documents", tuple(corpus))
-    made = make_probes(probes, settings)
+        tokenizer = _load_tokenizer(tokenizer or source, revision)
+    text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field}
+    documents = None
+    if not isinstance(corpus, str):
+        corpus, documents = "documents", Corpus("documents", tuple(corpus))
+    corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **text})
+    probes_by_name = make_probes(probes, settings)
+    execution = Execution(
+        device=loaded.device,
+        batch_size=batch_size,
+        max_length=max_length,
+        prefix_token_id=prefix_token_id,
+        processes=Processes.current(),
+        corpora=plugins().corpora,
+        origins=plugins().origins,
+    )
     training = loaded.training
     loaded.eval()
     try:
         return measure_probes(
-            loaded,
-            tokenizer,
-            made,
+            LoadedModel(model=loaded, tokenizer=tokenizer, name=f"{source or 'model'} {revision}"),
+            probes_by_name,
             corpus_settings,
-            Execution(
-                device=loaded.device,
-                batch_size=batch_size,
-                max_length=max_length,
-                prefix_token_id=prefix_token_id,
-                processes=Processes.current(),
-                corpora=plugins().corpora,
-                origins=plugins().origins,
-                name=f"{source or 'model'} {revision}",
-            ),
+            execution,
             documents=documents,
         )
     finally:
         loaded.train(training)
 
 
+def _load_model(source: str, revision: str, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    check_checkpoint_folder(source)
+    try:
+        model = load_whole(AutoModelForCausalLM).from_pretrained(source, revision=revision, dtype=dtype)
+        return model.to(device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LmsatError(
+            f"cannot load the model {source} ({first_sentence(error)}): correct the name"
+        ) from error
+
+
+def _load_tokenizer(source: str, revision: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise LmsatError(
+            f"no tokenizer at {source or 'the model'} ({first_sentence(error)}): pass tokenizer="
+        ) from error
+
+
 def make_probes(probes: Sequence[str | Probe], settings: dict[str, Any]) -> dict[str, Probe]:
-    """Return probes by name, each with those of ``settings`` that are its own.
+    """Return probes by name, each with those of ``settings`` that it has.
 
     Raises `LmsatError` for an unknown probe, an unknown setting, or a wrong value.
     """
-    made: dict[str, Probe] = {}
+    by_name: dict[str, Probe] = {}
     used: set[str] = set()
     for probe in probes:
         if isinstance(probe, str):
             kind = plugins().probe(probe)
             own = {key: value for key, value in settings.items() if key in kind.settings_type.model_fields}
             used.update(own)
-            made[probe] = kind(parse_settings(kind.settings_type, own))
+            by_name[probe] = kind(parse_settings(kind.settings_type, own))
         else:
-            made[probe.name] = probe
+            by_name[probe.name] = probe
     if unknown := settings.keys() - used:
         raise LmsatError(
-            f"no probe of {', '.join(made)} has a setting '{min(unknown)}': correct or remove it"
+            f"no probe of {', '.join(by_name)} has a setting '{min(unknown)}': correct or remove it"
         )
-    return made
+    return by_name

@@ -19,8 +19,8 @@ from lm_eval.models.utils_hf import get_dtype
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
-from lmsat_plugin.measurement.engine import cached
-from lmsat_plugin.measurement.forward import ForwardPass, Processes, batch_token_budget
+from lmsat_plugin.measurement.execution import Execution, cached
+from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.lm_head import is_tied
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
-    from lmsat_plugin.measurement.engine import Outcome
+    from lmsat_plugin.measurement.outcome import Outcome
     from lmsat_plugin.model.head_files import RestrictedHead
     from lmsat_plugin.probe import TokenBatch
 
@@ -246,12 +246,13 @@ class SaturationLM(HFLM):
         def add(losses_N: torch.Tensor, batch: TokenBatch) -> None:
             sums.index_add_(0, batch.documents_N.cpu(), losses_N.cpu())
 
-        budget = batch_token_budget(
-            self.batch_size, self.max_batch_size or 64, windows, self.max_length, self.device
-        )
         anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1]))
         # lm-eval has dealt the documents out already: each process runs all its own windows.
-        forward = ForwardPass.over(
-            anatomy, windows, budget, Processes(), self.device, self.mixed_precision_dtype, show_progress
+        execution = Execution(
+            device=self.device,
+            batch_size=self.batch_size,
+            max_batch_size=self.max_batch_size or 64,
+            autocast=self.mixed_precision_dtype,
         )
-        forward.run(start, on_losses=add)
+        forward = ForwardPass.over(anatomy, windows, self.max_length, execution, show_progress=show_progress)
+        forward.run(PassCallbacks(start=start, on_losses=add))

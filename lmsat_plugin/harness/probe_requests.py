@@ -17,8 +17,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name, write_atomically
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.hookspecs import CheckpointMeasured
-from lmsat_plugin.measurement.engine import Execution, Outcome, measure_probes
-from lmsat_plugin.measurement.forward import Processes
+from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
+from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS
 from lmsat_plugin.settings import closest, unknown_setting
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
+    from lmsat_plugin.measurement.outcome import Outcome
     from lmsat_plugin.model.head_files import RestrictedHead
     from lmsat_plugin.probe import Probe, Settings
 
@@ -90,10 +91,11 @@ def run_probe_requests(
         corpora=plugins().corpora,
         origins=plugins().origins,
         cache=getattr(lm, "lmsat_cache", None),
-        name=f"{_name_of(lm)} {_revision_of(lm)}",
     )
+    name = f"{_name_of(lm)} {_revision_of(lm)}"
+    loaded = LoadedModel(model=lm.model, tokenizer=lm.tokenizer, name=name)
     outcomes = {
-        text: measure_probes(lm.model, lm.tokenizer, probes, text[0], execution, limit=text[1])
+        text: measure_probes(loaded, probes, text[0], execution, limit=text[1])
         for text, probes in passes.items()
     }
     for request, of_task, text in zip(requests, asked, own_pass, strict=True):

@@ -1,1 +1,1 @@
-"""Documents become windows, windows become batches, batches feed the probes."""
+"""One forward pass over a corpus feeds all probes, and text apart from it trains those that learn."""

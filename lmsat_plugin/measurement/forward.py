@@ -1,4 +1,4 @@
-"""One forward pass over a corpus, for all that want to see it.
+"""One forward pass over a corpus, batch by batch, whose states and losses go to callbacks.
 
 Shapes: B windows, T tokens, N scored tokens of a batch, D width of a layer, V rows of the head.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed
 from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
@@ -25,45 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from lmsat_plugin.measurement.execution import Execution
+
     LayerCallback = Callable[[int, torch.Tensor, TokenBatch], None]
     BatchCallback = Callable[[torch.Tensor, TokenBatch], None]
 
 logger = logging.getLogger(__name__)
-
-# On a CPU a batch beyond this gains nothing and may call the out-of-memory killer, which no program survives.
-_CPU_BATCH_TOKENS = 8192
-_AUTO_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that share a corpus: this one's rank and their number."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def current(cls) -> Processes:
-        """Return torch.distributed's processes, over all machines, or this one alone."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
-        return cls()
-
-
-def batch_token_budget(
-    batch_size: int | str, max_batch_size: int, windows: Sequence[Window], length: int, device: torch.device
-) -> int:
-    """Return how many padded tokens a batch may hold: ``batch_size`` windows of ``length``.
-
-    ``auto`` aims at eight batches, so that processes have something to share, within ``max_batch_size``; what
-    does not fit in memory is halved on the way. The result does not depend on the number of processes.
-    """
-    if not str(batch_size).startswith("auto"):
-        return int(batch_size) * length
-    most = max_batch_size * length
-    if device.type == "cpu":
-        most = min(most, max(_CPU_BATCH_TOKENS, length))
-    return max(length, min(most, -(-sum(map(len, windows)) // _AUTO_BATCHES)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -75,15 +41,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PassCallbacks:
+    """The functions that a forward pass calls; what nobody asks for is not computed."""
+
+    start: Callable[[], None]
+    """Called before the pass, and again if it has to restart: it discards what the others have gathered."""
+    on_layer: LayerCallback | None = None
+    on_final: BatchCallback | None = None
+    on_losses: BatchCallback | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForwardPass:
     """The forward pass of one model over windows, in batches, of which each process takes its share."""
 
     anatomy: Anatomy
     batches: list[list[Window]]
-    processes: Processes
-    device: torch.device
-    autocast: torch.dtype | None = None
+    execution: Execution
     show_progress: bool = True
 
     @classmethod
@@ -91,70 +66,56 @@ class ForwardPass:
         cls,
         anatomy: Anatomy,
         windows: Sequence[Window],
-        batch_tokens: int,
-        processes: Processes,
-        device: torch.device,
-        autocast: torch.dtype | None = None,
+        length: int,
+        execution: Execution,
+        *,
         show_progress: bool = True,
     ) -> ForwardPass:
-        """Make the batches, the same whatever the number of processes."""
-        return cls(anatomy, make_batches(windows, batch_tokens), processes, device, autocast, show_progress)
+        """Make the batches of windows of at most ``length``, the same for any number of processes."""
+        batches = make_batches(windows, execution.batch_tokens(windows, length))
+        return cls(anatomy=anatomy, batches=batches, execution=execution, show_progress=show_progress)
 
-    def run(
-        self,
-        start: Callable[[], None],
-        on_layer: LayerCallback | None = None,
-        on_final: BatchCallback | None = None,
-        on_losses: BatchCallback | None = None,
-    ) -> None:
-        """Run this process' share. Where memory runs out, begin again with each batch in two halves.
+    def run(self, callbacks: PassCallbacks) -> None:
+        """Run this process' share. Where memory runs out, restart with each batch in two halves.
 
-        ``start`` is called before the pass begins, and whenever it begins again: it empties what the callbacks
-        have gathered. Raises `LmsatError` if memory does not suffice for a single window.
+        Raises `LmsatError` if memory does not suffice for a single window, and for windows beyond the model's limit.
         """
-        share = self.batches[self.processes.rank :: self.processes.size]
+        processes = self.execution.processes
+        share = self.batches[processes.rank :: processes.size]
+        longest = max((len(window) for windows in share for window in windows), default=0)
         pieces = 1
         while True:
-            start()
+            callbacks.start()
             try:
-                self._run_share(share, pieces, on_layer, on_final, on_losses)
+                self._run_share(share, pieces, callbacks)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if pieces >= max(map(len, share)):
                     raise LmsatError(
-                        f"memory does not suffice for one window of {max(map(len, (w for b in share for w in b)))} "
-                        "tokens: set max_length lower, load with dtype=bfloat16, or use a larger device"
+                        f"memory does not suffice for one window of {longest} tokens: "
+                        "set max_length lower, load with dtype=bfloat16, or use a larger device"
                     ) from error
             except IndexError as error:
-                longest = max(map(len, (window for windows in share for window in windows)))
                 limit = position_limit(self.anatomy.model)
                 if limit is None or longest <= limit:
                     raise
                 raise LmsatError(
                     f"max_length={longest} is beyond the {limit} positions that the model has: set it lower"
                 ) from error
-            # Outside the except clause: the traceback holds the tensors that have to go.
+            # Outside the except clause, whose traceback holds the tensors that have to go.
             pieces *= 2
             logger.warning("Out of memory: the pass begins again with batches split in %d", pieces)
             gc.collect()
-            if self.device.type == "cuda":
+            if self.execution.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _run_share(
-        self,
-        share: list[list[Window]],
-        pieces: int,
-        on_layer: LayerCallback | None,
-        on_final: BatchCallback | None,
-        on_losses: BatchCallback | None,
-    ) -> None:
-        total = sum(len(window) for windows in share for window in windows)
-        shown = self.show_progress and self.processes.rank == 0
-        # Only a pass that takes a while shows a bar.
+    def _run_share(self, share: list[list[Window]], pieces: int, callbacks: PassCallbacks) -> None:
+        shown = self.show_progress and self.execution.processes.rank == 0
+        # A pass of less than five seconds shows no bar.
         with tqdm(
-            total=total,
+            total=sum(len(window) for windows in share for window in windows),
             desc="lmsat pass",
             unit="token",
             unit_scale=True,
@@ -166,21 +127,18 @@ class ForwardPass:
                 size = -(-len(windows) // pieces)
                 for first in range(0, len(windows), size):
                     part = windows[first : first + size]
-                    self._run_batch(part, on_layer, on_final, on_losses)
+                    self._run_batch(part, callbacks)
                     bar.update(sum(map(len, part)))
 
     @torch.no_grad()
-    def _run_batch(
-        self,
-        windows: Sequence[Window],
-        on_layer: LayerCallback | None,
-        on_final: BatchCallback | None,
-        on_losses: BatchCallback | None,
-    ) -> None:
-        padded = PaddedBatch.of(windows)
-        columns = (padded.targets_N, padded.documents_N, padded.positions_N)
-        batch = TokenBatch(*(column.to(self.device) for column in columns))
-        inputs_BT, scored_N = padded.inputs_BT.to(self.device), padded.scored_N.to(self.device)
+    def _run_batch(self, windows: Sequence[Window], callbacks: PassCallbacks) -> None:
+        padded, device = PaddedBatch.of(windows), self.execution.device
+        batch = TokenBatch(
+            targets_N=padded.targets_N.to(device),
+            documents_N=padded.documents_N.to(device),
+            positions_N=padded.positions_N.to(device),
+        )
+        inputs_BT, scored_N = padded.inputs_BT.to(device), padded.scored_N.to(device)
         complete = len(scored_N) == inputs_BT.numel()
 
         def scored(states_BTX: torch.Tensor) -> torch.Tensor:
@@ -188,28 +146,27 @@ class ForwardPass:
             return flat if complete else flat[scored_N.to(flat.device)]
 
         def see_layer(layer: int, states_BTD: torch.Tensor) -> None:
-            assert on_layer is not None
-            on_layer(layer, scored(states_BTD), batch)
+            assert callbacks.on_layer is not None
+            callbacks.on_layer(layer, scored(states_BTD), batch)
 
-        head = self.anatomy.head
+        anatomy, on_states = self.anatomy, None if callbacks.on_layer is None else see_layer
         with self._autocast():
-            if head is None:
-                final = own_logits(self.anatomy.model, inputs_BT, None if on_layer is None else see_layer)
+            if anatomy.head is None:
+                final = own_logits(anatomy.model, inputs_BT, on_states)
             else:
-                base, blocks = self.anatomy.base, self.anatomy.blocks
-                final = hidden_states(base, blocks, inputs_BT, None if on_layer is None else see_layer)
+                final = hidden_states(anatomy.base, anatomy.blocks, inputs_BT, on_states)
         final = scored(final)
-        if on_final is not None:
-            on_final(final, batch)
-        if on_losses is None:
+        if callbacks.on_final is not None:
+            callbacks.on_final(final, batch)
+        if callbacks.on_losses is None:
             return
-        if head is None:
+        if anatomy.head is None:
             losses_N = losses_of_logits(final, batch.targets_N)
         else:
-            losses_N = token_losses(final, batch.targets_N, head)
-        on_losses(losses_N.to(self.device), batch)
+            losses_N = token_losses(final, batch.targets_N, anatomy.head)
+        callbacks.on_losses(losses_N.to(device), batch)
 
     def _autocast(self) -> AbstractContextManager:
-        if self.autocast is None:
+        if self.execution.autocast is None:
             return nullcontext()
-        return torch.autocast(device_type=self.device.type, dtype=self.autocast)
+        return torch.autocast(device_type=self.execution.device.type, dtype=self.execution.autocast)

@@ -1,4 +1,4 @@
-"""Text to train on, apart from the text that is measured, as a stream of final states.
+"""Text to train on that shares nothing with the measured text, as a stream of final states.
 
 Shapes: N tokens, D width of the final states.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.measurement.forward import PassCallbacks
 from lmsat_plugin.probe import FinalStates
 from lmsat_plugin.text.corpora import Corpus, load_corpus
 from lmsat_plugin.text.tokenization import tokenize
@@ -21,21 +22,22 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from lmsat_plugin.measurement.forward import ForwardPass, Processes
+    from lmsat_plugin.measurement.execution import Processes
+    from lmsat_plugin.measurement.forward import ForwardPass
     from lmsat_plugin.probe import TokenBatch
     from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
     from lmsat_plugin.text.tokenization import TokenizedCorpus
     from lmsat_plugin.text.windows import Window
 
-# Text is the same where so many tokens in a row are the same.
-_SAME = 50
+# So many equal tokens in a row count as shared text.
+_STRETCH = 50
 # Licences and headings recur in any text.
 _MOST_OVERLAP = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinalStateStream:
-    """The text to train on, and the forward pass that makes states of it. No gradient goes into the model."""
+    """Text to train on, and the forward pass that computes its final states. No gradient goes into the model."""
 
     corpus: TokenizedCorpus
     processes: Processes
@@ -47,7 +49,7 @@ class FinalStateStream:
         return self.processes.rank
 
     def rounds(self, tokens: int, seed: int) -> list[list[Window]]:
-        """Deal the windows out, in a random order, to rounds of about ``tokens`` tokens, as far as they go."""
+        """Return all windows in a random order, in rounds of about ``tokens`` tokens."""
         windows = self.corpus.windows
         order = np.random.default_rng(seed).permutation(len(windows))
         ends = np.cumsum([windows[index].scored for index in order])
@@ -56,9 +58,9 @@ class FinalStateStream:
         return [[windows[index] for index in part] for part in np.split(order, cuts) if len(part)]
 
     def states(self, windows: Sequence[Window]) -> FinalStates:
-        """Return the final states from which the windows' tokens are predicted: this process' share of them."""
+        """Return this process' share of the final states from which the windows' tokens are predicted."""
         ends = np.cumsum([window.scored for window in windows])
-        # Where the token of position 0 would stand: a window's last tokens are the ones that are predicted.
+        # The place of each window's position 0, scored or not: only a window's last tokens are predicted.
         origins_W = torch.from_numpy(ends - [len(window) for window in windows])
         seen: list[tuple[torch.Tensor, ...]] = []
 
@@ -67,64 +69,66 @@ class FinalStateStream:
             seen.append((states_ND.clone(), batch.targets_N, places_N))
 
         numbered = [replace(window, document=index) for index, window in enumerate(windows)]
-        self.forward(numbered).run(seen.clear, on_final=keep)
+        self.forward(numbered).run(PassCallbacks(start=seen.clear, on_final=keep))
         if not seen:
-            return FinalStates(torch.zeros(0, 0), *(torch.zeros(0, dtype=torch.long) for _ in range(2)))
-        return FinalStates(*(torch.cat(column) for column in zip(*seen, strict=True)))
+            none_N = torch.zeros(0, dtype=torch.long)
+            return FinalStates(states_ND=torch.zeros(0, 0), targets_N=none_N, places_N=none_N)
+        states_ND, targets_N, places_N = (torch.cat(column) for column in zip(*seen, strict=True))
+        return FinalStates(states_ND=states_ND, targets_N=targets_N, places_N=places_N)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredText:
-    """The text that is measured, from which a training keeps apart."""
+    """The text that is measured, which a training must not see."""
 
     tokenized: TokenizedCorpus
     read: Callable[[], Corpus]
-    """Returns the documents that ``tokenized`` was taken from."""
+    """Returns the documents of which ``tokenized`` is a part."""
     settings: CorpusSettings
     tokenizer: PreTrainedTokenizerBase
     sources: Mapping[str, CorpusSource]
     """The registered named corpora."""
 
     def load(self, settings: CorpusSettings) -> Corpus:
-        """Return the documents that other settings name. Raises as `load_corpus`."""
+        """Return the documents of another corpus. Raises as `load_corpus`."""
         return load_corpus(settings, self.sources)
 
 
 def training_text(measured: MeasuredText, tokens: int, name: str | None, least: int) -> TokenizedCorpus:
-    """Return ``tokens`` tokens of the corpus ``name``, or of what the measured corpus holds besides.
+    """Return ``tokens`` tokens of the corpus ``name``, or for None of the measured corpus' other text.
 
     Raises:
-        LmsatError: If there are fewer than ``least`` tokens, or the two share text.
+        LmsatError: If there are fewer than ``least`` tokens, or the corpora share text.
     """
     settings, tokenized = measured.settings, measured.tokenized
-    given = name is not None and name != settings.corpus
-    wanted = settings.model_copy(update={"max_tokens": tokens, **({"corpus": name} if given else {})})
-    source = measured.load(wanted) if given else _rest(measured, tokens)
+    other = name is not None and name != settings.corpus
+    wanted = settings.model_copy(update={"max_tokens": tokens, **({"corpus": name} if other else {})})
+    source = measured.load(wanted) if other else _rest(measured, tokens)
     n_tokens = 0
     if any(source.documents):
-        found = tokenize(source, wanted, measured.tokenizer, prefix=tokenized.prefix, window=tokenized.window)
-        n_tokens = found.n_tokens
+        text = tokenize(source, wanted, measured.tokenizer, prefix=tokenized.prefix, window=tokenized.window)
+        n_tokens = text.n_tokens
     # The last document is cut before a character that does not fit as a whole.
     if n_tokens < least - 16:
-        where = f"train_corpus={name}" if given else f"corpus={settings.corpus}, beside the text measured,"
+        where = f"train_corpus={name}" if other else f"corpus={settings.corpus}, beside the text measured,"
         raise LmsatError(
             f"the training wants {least:,} tokens, more than the {n_tokens:,} tokens that {where} has: "
-            f"set {'train_tokens' if given else 'train_tokens or max_tokens'} lower, or name a larger train_corpus"
+            f"set {'train_tokens' if other else 'train_tokens or max_tokens'} lower, or name a larger train_corpus"
         )
-    if given and (share := shared_text(tokenized, found)) > _MOST_OVERLAP:
+    if other and (share := shared_text(tokenized, text)) > _MOST_OVERLAP:
         raise LmsatError(
             f"{share:.0%} of the text measured is in train_corpus={name} too: name a train_corpus apart from it, "
             "or none, for the rest of the corpus"
         )
-    return found
+    return text
 
 
 def _rest(measured: MeasuredText, tokens: int) -> Corpus:
-    """Return the documents that are not measured, and what was cut off the last one."""
+    """Return the documents that are not measured, and the part that was cut off the last measured one."""
     settings, corpus = measured.settings, measured.read()
     everything = corpus
     if settings.corpus in measured.sources:
-        # It may give no more text than is asked for.
+        # A named corpus may stop where enough text is read.
         most = None if settings.max_tokens is None else settings.max_tokens + tokens
         everything = measured.load(settings.model_copy(update={"max_tokens": most}))
     taken = {corpus.documents[document.source] for document in measured.tokenized.documents}
@@ -134,23 +138,23 @@ def _rest(measured: MeasuredText, tokens: int) -> Corpus:
     return Corpus(settings.corpus, (*rest, cut.decode("utf-8", "replace")))
 
 
-def shared_text(one: TokenizedCorpus, other: TokenizedCorpus) -> float:
-    """Return which share of the stretches of 50 tokens of one corpus the other holds, wherever they begin."""
-    mine = np.concatenate([_rolling_hashes(document.tokens)[::_SAME] for document in one.documents])
-    found = np.zeros(len(mine), bool)
+def shared_text(corpus: TokenizedCorpus, other: TokenizedCorpus) -> float:
+    """Return the share of a corpus' stretches of 50 tokens that occur in another, at any place."""
+    hashes = np.concatenate([_rolling_hashes(document.tokens)[::_STRETCH] for document in corpus.documents])
+    shared = np.zeros(len(hashes), bool)
     for document in other.documents:
-        found |= np.isin(mine, _rolling_hashes(document.tokens))
-    return float(found.mean()) if len(mine) else 0.0
+        shared |= np.isin(hashes, _rolling_hashes(document.tokens))
+    return float(shared.mean()) if len(hashes) else 0.0
 
 
 def _rolling_hashes(tokens: np.ndarray) -> np.ndarray:
     """Return a polynomial hash modulo 2⁶⁴ of each stretch of 50 tokens, shape [tokens − 49]."""
-    if len(tokens) < _SAME:
+    if len(tokens) < _STRETCH:
         return np.empty(0, np.uint64)
     base = np.uint64(0x9E3779B97F4A7C15)
     mixed = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)
-    hashes = np.zeros(len(tokens) - _SAME + 1, np.uint64)
-    for offset in range(_SAME):
+    hashes = np.zeros(len(tokens) - _STRETCH + 1, np.uint64)
+    for offset in range(_STRETCH):
         hashes = hashes * base + mixed[offset : offset + len(hashes)]
     return hashes

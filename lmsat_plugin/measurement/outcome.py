@@ -1,0 +1,90 @@
+"""What a measurement returns: metrics and arrays by probe, and the provenance that says how they were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.size import size_of
+from lmsat_plugin.probe import CORPUS
+from lmsat_plugin.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from lmsat_plugin.measurement.execution import Execution
+    from lmsat_plugin.model.anatomy import Anatomy
+    from lmsat_plugin.probe import Measurement, Probe, ProbeContext
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The measurements of one checkpoint by probe, and their provenance."""
+
+    measurements: dict[str, Measurement]
+    provenance: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All scalars, named ``probe/metric``."""
+        return {
+            f"{name}/{key}": value
+            for name, measurement in self.measurements.items()
+            for key, value in measurement.metrics.items()
+        }
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All arrays, named ``probe/array``."""
+        return {
+            f"{name}/{key}": value
+            for name, measurement in self.measurements.items()
+            for key, value in measurement.arrays.items()
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the scalars as a table with the columns probe, metric, value."""
+        import pandas as pd
+
+        rows = [(*name.split("/", 1), value) for name, value in self.metrics.items()]
+        return pd.DataFrame(rows, columns=["probe", "metric", "value"])
+
+
+def describe_run(
+    context: ProbeContext, probes: Mapping[str, Probe], anatomy: Anatomy | None, execution: Execution
+) -> dict[str, Any]:
+    """Return the provenance of a measurement: versions, settings, text, model, and how its parts were found."""
+    model = context.model
+    provenance: dict[str, Any] = {
+        "lmsat_version": __version__,
+        "commit": getattr(model.config, "_commit_hash", None),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tied_head": is_tied(model),
+        "vocab_rows": context.vocab_rows,
+        "vocab_rows_padded": model.get_input_embeddings().weight.shape[0],
+        "probes": {
+            name: {
+                "version": probe.version,
+                "settings": probe.settings.model_dump(),
+                "reads_corpus": bool(probe.needs & CORPUS),
+                "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
+            }
+            for name, probe in probes.items()
+        },
+        "processes": execution.processes.size,
+        "model": size_of(model),
+    }
+    if context.corpus is not None:
+        provenance["corpus"] = context.corpus.provenance
+    if anatomy is not None:
+        provenance["head_form"] = (
+            "verified against the model's logits" if anatomy.head else "unknown: the model's own logits"
+        )
+        provenance["layer_states"] = "inputs of the blocks" if anatomy.blocks else "output_hidden_states"
+        provenance["loss_dtype"] = "float64" if model.dtype == torch.float64 else "float32"
+    return provenance
