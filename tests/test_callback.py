@@ -12,50 +12,9 @@ import transformers
 from places import HELPERS
 from tiny_models import WINDOW, make_model
 from torchrun import launch
+from training import LOSS, STEPS, train
 
 from lmsat_plugin import LmsatError, Measurement, Need, Probe, SaturationCallback, measure
-
-STEPS = 5
-LOSS = "lmsat_loss/loss"
-
-
-def train(
-    tokenizer,
-    documents,
-    folder,
-    *callbacks,
-    steps=STEPS,
-    model=None,
-    trainer_type=transformers.Trainer,
-    **options,
-) -> transformers.Trainer:
-    """Train a tiny model, with dropout and accumulated gradients; the same at each call."""
-    transformers.set_seed(0)
-    arguments = {
-        "max_steps": steps,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "learning_rate": 1e-2,
-        "logging_steps": 2,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        **options,
-    }
-    tokens = tokenizer.encode(" ".join(documents))
-    rows = [tokens[start : start + WINDOW] for start in range(0, 20 * WINDOW, WINDOW)]
-    dataset = [{"input_ids": row, "labels": row} for row in rows]
-    trainer = trainer_type(
-        model=model or make_model("gpt2", spread=1.0),
-        args=transformers.TrainingArguments(str(folder), **arguments),
-        train_dataset=dataset,
-        eval_dataset=dataset[:2],
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
-    )
-    trainer.train()
-    return trainer
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -292,7 +251,7 @@ sys.path.insert(0, TESTS)
 import torch, transformers
 from pathlib import Path
 from tiny_models import make_model
-from test_callback import LOSS, train
+from training import LOSS, train
 from lmsat_plugin import SaturationCallback
 
 folder, documents = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())

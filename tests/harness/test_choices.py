@@ -6,10 +6,11 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-import lm_eval
 import numpy as np
 import pytest
 import yaml
+from downstream_data import HIGHER_IS_BETTER
+from evaluation import simple_evaluate
 from lm_eval.api.metrics import brier_score
 from lm_eval.tasks import TaskManager
 from quiz import write_quiz
@@ -18,7 +19,7 @@ from lmsat_plugin import load_results
 from lmsat_plugin.analysis.chance import measured_chances
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.harness import shared_tasks as tasks_module
-from lmsat_plugin.harness.choices import HIGHER_IS_BETTER, choice_metrics
+from lmsat_plugin.harness.choices import choice_metrics
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 
@@ -47,7 +48,7 @@ def write_task(folder: Path, text: str, rows: list[dict], name: str = "mine") ->
 
 
 def evaluate(lm, manager: TaskManager, *names: str) -> dict:
-    return lm_eval.simple_evaluate(
+    return simple_evaluate(
         model=lm, tasks=list(names), task_manager=manager, log_samples=True, bootstrap_iters=100
     )
 
@@ -57,8 +58,8 @@ def plain(folder: Path) -> TaskManager:
 
 
 def brute_force(logprobs: list[float], right: set[int]) -> tuple[float, float, float]:
-    total = math.fsum(math.exp(one) for one in logprobs)
-    p = [math.exp(one) / total for one in logprobs]
+    total = math.fsum(math.exp(logprob) for logprob in logprobs)
+    p = [math.exp(logprob) / total for logprob in logprobs]
     hit = sum(p[i] for i in right)
     wrong = [i for i in range(len(p)) if i not in right]
     brier = (1 - hit) ** 2 + sum(p[i] ** 2 for i in wrong)

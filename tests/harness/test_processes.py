@@ -7,7 +7,7 @@ import json
 import pytest
 from evaluation import TASKS, evaluate, numbers
 from places import HELPERS
-from torchrun import launch
+from torchrun import launch, torchrun
 
 BATCH_SIZE = 3
 
@@ -91,9 +91,9 @@ def test_command_under_torchrun(runs, expected, tmp_path):
     arguments = runs["many"]
     arrays = tmp_path / "arrays"
     model_args = f"pretrained={arguments['model_args']['pretrained']},dtype=float32,arrays={arrays}"
-    launch(
+    torchrun(
         2,
-        *("-m", "lm_eval", "run", "--model", "lmsat", "--model_args", model_args, "--device", "cpu"),
+        *("lm_eval", "run", "--model", "lmsat", "--model_args", model_args, "--device", "cpu"),
         *("--tasks", "lmsat_*", "--batch_size", str(BATCH_SIZE), "--output_path", str(tmp_path / "results")),
         *("--metadata", f"corpus={arguments['corpus']}", "max_tokens=100000", "--log_samples"),
     )

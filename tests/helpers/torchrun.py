@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from warm_lmsat import shared
 
-# Starting takes a process some fifteen seconds; a hang would take for ever.
+# A hang would take for ever.
 TIMEOUT = 240
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def launch(processes: int, *command: str) -> None:
-    """Run a command under torchrun on CPUs; stop all its processes after a time."""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def torchrun(processes: int, module: str, *arguments: str) -> None:
+    """Run a module under torchrun on CPUs; stop all its processes after a time."""
     port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *port, "--nproc_per_node", str(processes)]
+    command = [sys.executable, "-m", "torch.distributed.run", *port, "--nproc_per_node", str(processes)]
     with subprocess.Popen(
-        [*torchrun, *command],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [*command, "-m", module, *arguments],
+        env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     ) as process:  # fmt: skip
         try:
             _, err = process.communicate(timeout=TIMEOUT)
@@ -29,3 +33,25 @@ def launch(processes: int, *command: str) -> None:
             _, err = process.communicate()
             pytest.fail(f"{processes} processes hang:\n{err[-3000:]}")
     assert process.returncode == 0, err[-10_000:]
+
+
+def launch(processes: int, script: str, *arguments: str) -> None:
+    """Run a script as torchrun does, on processes that need not import torch and lm-eval; stop them after a time."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    running = [
+        shared().start(
+            script, *arguments,
+            **ENVIRONMENT, **place, WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+            RANK=str(rank), LOCAL_RANK=str(rank),
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    deadline = time.monotonic() + TIMEOUT
+    # One that fails leaves the others waiting.
+    while (codes := [process.returncode for process in running]) != [0] * processes:
+        if any(codes) or time.monotonic() > deadline:
+            for process in running:
+                process.send(signal.SIGKILL)
+            pytest.fail(f"exit codes {codes}:\n" + "\n".join(process.output[-5000:] for process in running))
+        time.sleep(0.05)

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -78,15 +81,17 @@ class WarmLmsat:
             env=environment,
         )
 
-    def start(self, *arguments: str) -> Running:
-        """Start a command."""
+    def start(self, *arguments: str, **environment: str) -> Running:
+        """Start a command, with something more in its environment."""
         names = (f"{len(self._started)}.{kind}" for kind in ("stdout", "stderr", "code"))
         stdout, stderr, code = (self._folder / name for name in names)
         stdout.touch()
         stderr.touch()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([arguments, str(stdout), str(stderr), str(code)]) + "\n")
+        self._process.stdin.write(
+            json.dumps([arguments, environment, *map(str, (stdout, stderr, code))]) + "\n"
+        )
         self._process.stdin.flush()
         running = Running(int(self._process.stdout.readline()), stdout, stderr, code)
         self._started.append(running)
@@ -108,14 +113,25 @@ class WarmLmsat:
         self._process.communicate()
 
 
+@functools.cache
+def shared() -> WarmLmsat:
+    """Return the one that the tests of a session share."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    warm = WarmLmsat(Path(folder.name))
+    atexit.register(warm.close)
+    return warm
+
+
 def _serve() -> None:
     import lmsat_plugin.sweeps.local  # noqa: F401
     from lmsat_plugin.cli.main import main
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        arguments, stdout, stderr, code = json.loads(line)
+        arguments, environment, stdout, stderr, code = json.loads(line)
         if os.fork() == 0:
+            os.environ.update(environment)
             _supervise(main, arguments, [stdout, stderr], Path(code))
 
 

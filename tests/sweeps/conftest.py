@@ -9,7 +9,7 @@ import pytest
 import yaml
 from quiz import write_quiz
 from tiny_models import make_model
-from warm_lmsat import WarmLmsat
+from warm_lmsat import shared
 
 from lmsat_plugin.harness.quiet import quiet
 
@@ -88,21 +88,13 @@ def configure(tmp_path, run_folder, corpus_file):
     return write
 
 
-@pytest.fixture(scope="session")
-def warm(tmp_path_factory):
-    """Return what runs commands in processes of their own, which do not outlive the tests."""
-    warm = WarmLmsat(tmp_path_factory.mktemp("commands"))
-    yield warm
-    warm.close()
-
-
 @pytest.fixture
-def start(warm):
+def start():
     """Return a function that starts a sweep in a process of its own, which does not outlive the test."""
     started = []
 
     def start(config: Path, *arguments: str):
-        started.append(warm.start("sweep", str(config), *arguments))
+        started.append(shared().start("sweep", str(config), *arguments))
         return started[-1]
 
     yield start

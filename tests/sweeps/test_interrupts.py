@@ -11,6 +11,7 @@ import pytest
 import yaml
 from places import HELPERS
 from sweep_outputs import files_of, strays, values_of
+from warm_lmsat import shared
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.sweeps.interrupts import Interrupts
@@ -43,12 +44,12 @@ def unkilled(seven, tmp_path_factory) -> dict[tuple, float]:
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_killed_at_any_instant_and_started_again(warm, seven, unkilled, tmp_path, at_once):
+def test_killed_at_any_instant_and_started_again(seven, unkilled, tmp_path, at_once):
     """The results are those of a sweep that nobody killed. LMSAT_TEST_KILLS says how often (50, to be sure)."""
     config = tmp_path / "sweep.yaml"
     config.write_text(yaml.safe_dump({**seven, "output": str(tmp_path / "out")}))
     kills = os.environ.get("LMSAT_TEST_KILLS", "6")
-    killing = warm.start(str(HELPERS / "kill_sweep.py"), str(config), kills, str(at_once))
+    killing = shared().start(str(HELPERS / "kill_sweep.py"), str(config), kills, str(at_once))
     assert killing.wait(timeout=560) == 0, killing.output
     assert values_of(tmp_path / "out") == unkilled
     assert not strays(tmp_path / "out")

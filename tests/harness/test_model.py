@@ -1,0 +1,52 @@
+"""``--model lmsat``: the numbers of ``hf``, and those of Python."""
+
+from __future__ import annotations
+
+import pytest
+from evaluation import evaluate, numbers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from lmsat_plugin import measure
+from lmsat_plugin.harness.model import SaturationLM
+
+
+def test_numbers_of_hf_and_of_python_are_the_same(model_args, corpus_file):
+    metadata = {"corpus": str(corpus_file), "max_tokens": 1500, "seed": 3}
+    results = evaluate("lmsat", model_args=model_args, **metadata)
+    hf = evaluate("hf", model_args=model_args, **metadata)
+    assert numbers(hf) == pytest.approx(numbers(results), rel=1e-12)
+    assert hf["config"]["lmsat"] == results["config"]["lmsat"]
+    outcome = measure(model_args["pretrained"], dtype="float32", device="cpu", **metadata)
+    # Other batches: rounding in float32.
+    for (task, key), value in numbers(results).items():
+        name = f"{task.removeprefix('lmsat_')}/{key.removesuffix(',none')}"
+        assert outcome.metrics[name] == pytest.approx(value, rel=1e-5)
+    assert outcome.provenance["corpus"] == results["config"]["lmsat"]["corpus"]
+
+
+def test_measure_of_a_loaded_model(model_args, lm, documents, corpus_file):
+    lm.model.train()
+    outcome = measure(lm.model, corpus=documents, tokenizer=lm.tokenizer, batch_size=2, device="cpu")
+    assert lm.model.training, "the mode is given back"
+    lm.model.eval()
+    for (task, key), value in numbers(evaluate(lm, corpus=str(corpus_file))).items():
+        name = f"{task.removeprefix('lmsat_')}/{key.removesuffix(',none')}"
+        assert outcome.metrics[name] == pytest.approx(value, rel=1e-12)
+
+
+CHOICES = [
+    ("The sky is", " blue"),
+    ("The sky is", " a kind of fish"),
+    ("", "no context"),
+    ("long " * 100, "context, cut on the left"),
+]
+
+
+def test_loglikelihood_of_choices_is_that_of_hf(model_args, documents):
+    requests = [
+        Instance(request_type="loglikelihood", doc={}, arguments=arguments, idx=index)
+        for index, arguments in enumerate(CHOICES)
+    ]
+    ours, theirs = (kind(**model_args, batch_size=2).loglikelihood(requests) for kind in (SaturationLM, HFLM))
+    assert ours == theirs
