@@ -75,8 +75,8 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
         sizes[name] = round(96 * width), round(96 * height)
         for suffix in FORMATS:
             write_figure(drawing, folder / "figures" / f"{name}{suffix}")
-            # One layout serves all formats: to find it takes as long as to draw the figure.
-            drawing.set_layout_engine("none")
+            # The layout of the first format serves the others: to find it takes as long as to draw.
+            drawing.set_layout_engine(None)
     return [
         ShownFigure(
             figure=figures[name],

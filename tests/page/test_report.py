@@ -8,17 +8,13 @@ import io
 import json
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 from chromium import BROWSER, run_in_page
 from html_page import Page
-from PIL import Image
+from report_trees import read_analyses
 from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, Made, write_result, write_tree
 
-from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.page import images as page_figures
-from lmsat_plugin.page import tables as page_tables
 from lmsat_plugin.page.report import write_report
 
 HOSTILE = """<script>alert("x")</script>&'"""
@@ -145,7 +141,7 @@ def test_verdicts_come_first_and_are_printed(tree, page, run):
     )
     assert verdicts[HOSTILE] == "saturates"
     assert verdicts["plain"] == "improving"
-    found = Analyses.of(tree, tokens_per_step=TOKENS_PER_STEP)
+    found = read_analyses(tree)
     threshold = next(one.threshold for one in found.emergence if one.metric == "acc")
     assert abs(threshold - TASKS["arc_easy"][1]) < 0.2
     said = [f"{one.model}: {one.verdict}: {one.reason}." for one in found.saturation]
@@ -195,45 +191,13 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, said):
     assert output.out == ""
 
 
-def test_columns_that_have_no_room_are_told(tree, report, monkeypatch):
-    collected = Analyses.of(tree)
-    monkeypatch.setattr(page_tables, "CELLS", 5 * len(MODELS) * len(STEPS))
-    values = next(one for one in page_tables.tables_of(collected, report) if one.name == "values")
-    kept = values.columns[3:-1]
-    assert len(kept) == 5
-    assert {heading.split(" ")[0] for heading in kept} == {*collected.table.task}
-    assert kept[0].startswith("lmsat_")
-    assert "lmsat_loss loss" in kept
-    assert "5 of 10 columns are in the CSV file alone" in values.about
-    assert len(values.csv.splitlines()) == 1 + len(collected.table)
-
-
 def test_tables_too_broad_for_paper_are_left_out_there(tree, tmp_path, monkeypatch):
     monkeypatch.setattr("lmsat_plugin.page.report._ON_PAPER", 8)
     monkeypatch.setattr("lmsat_plugin.page.report.write_figures", lambda *_: [])
-    found = Page(write_report(Analyses.of(tree), tmp_path).read_text("utf-8"))
+    found = Page(write_report(read_analyses(tree, tokens_per_step=None), tmp_path).read_text("utf-8"))
     broad = {one["id"] for one in found.named("section") if one.get("class") == "table broad"}
     assert broad == {name for name, rows in found.tables.items() if len(rows[0]) > 8} != set()
     assert found.text.count("have no room on paper") == len(broad) < len(found.tables)
-
-
-def test_large_figures_are_shown_as_pictures(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (300, 2000, 3), dtype=np.uint8)
-    for name, size in (("small", 1000), ("large", page_figures.LARGE + 300_000)):
-        (tmp_path / f"{name}.svg").write_bytes(b"x" * size)
-        Image.fromarray(noise if name == "large" else noise[:9, :9]).save(tmp_path / f"{name}.png")
-    images = page_figures._images(["small", "large"], tmp_path)
-    assert images["small"].startswith("data:image/svg+xml;base64,")
-    assert images["large"].startswith("data:image/png;base64,")
-    assert list(images) == ["small", "large"]
-    # Far too much in all: what is not smaller as a picture stays.
-    monkeypatch.setattr(page_figures, "ALL", 10)
-    assert page_figures._images(["small"], tmp_path)["small"].startswith("data:image/png")
-
-
-def test_figures_of_one_name_have_files_of_their_own():
-    assert page_figures._free("a", {"b"}) == "a"
-    assert page_figures._free("a", {"a", "a-2"}) == "a-3"
 
 
 needs_chromium = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
@@ -312,5 +276,5 @@ def test_results_that_say_no_more_than_a_loss(tmp_path):
             place = tmp_path / ("m" * size) / f"step{step}"
             place.mkdir(parents=True)
             (place / "results_1.json").write_text(json.dumps(result), "utf-8")
-    page = write_report(Analyses.of(tmp_path), tmp_path / "report")
+    page = write_report(read_analyses(tmp_path, tokens_per_step=None), tmp_path / "report")
     assert "loss-by-step.svg" in page.read_text("utf-8")

@@ -71,3 +71,24 @@ def test_missing_metrics_and_steps(tmp_path):
         check_figure(one.draw())
     panels = named(figures, "loss-by-tokens").draw().axes
     assert [axes.get_xlabel() for axes in panels] == ["tokens"]
+
+
+@pytest.mark.parametrize("count", [4, 12])
+def test_a_model_looks_alike_in_all_figures(tmp_path, count):
+    """Also where a smaller model lacks a measurement, whether models have colours of their own or of their sizes."""
+    models = models_of(count)
+    for model in models:
+        for step in STEPS:
+            values = {"lmsat_loss": {"loss": 3 + 1 / step}, "lmsat_anisotropy": {"anisotropy_last": 0.5}}
+            if model is models[1]:
+                del values["lmsat_anisotropy"]
+            write_result(tmp_path, model.name, step, values, model.n_params)
+    figures = all_figures(read_analyses(tmp_path))
+    looks = {}
+    for name in ("loss-by-step", "anisotropy-by-step"):
+        lines = named(figures, name).draw().axes[0].get_lines()
+        looks[name] = {line.get_label(): (line.get_color(), line.get_marker()) for line in lines}
+    without = looks["anisotropy-by-step"]
+    assert without.keys() == {model.name for model in models} - {models[1].name}
+    assert without == {name: looks["loss-by-step"][name] for name in without}
+    assert len(set(looks["loss-by-step"].values())) >= count

@@ -69,3 +69,8 @@ def test_gaps_of_the_paper(tmp_path):
     for name, gap in {"14m": 8.48, "31m": 9.39, "70m": 8.77, "160m": 4.88, "410m": -0.5, "1b": 0.26}.items():
         assert gaps[f"pythia-{name}"] == pytest.approx(gap, abs=1.0), name
     check_figure(extrapolation.draw())
+
+
+def test_the_axis_of_singular_entropy_names_its_divergence(full_tree):
+    figure = named(full_tree, "singular-entropy")
+    assert figure.draw().axes[0].get_ylabel() == "KL(p‖u) (nats)"

@@ -1,0 +1,26 @@
+"""The tables of a report: which columns a page has room for."""
+
+from __future__ import annotations
+
+from report_trees import read_analyses
+from result_trees import STEPS, Made, write_tree
+
+from lmsat_plugin.page import tables
+
+MODELS = (Made("a", 10**7), Made("b", 10**8), Made("c", 10**9))
+
+
+def test_columns_that_have_no_room_are_told(tmp_path, monkeypatch):
+    write_tree(tmp_path, MODELS, tasks={"arc_easy": (0.25, 3.4, 0.010)})
+    analyses = read_analyses(tmp_path, tokens_per_step=None)
+    monkeypatch.setattr(tables, "CELLS", 5 * len(MODELS) * len(STEPS))
+    values = next(
+        table for table in tables.tables_of(analyses, tmp_path / "report") if table.name == "values"
+    )
+    kept = values.columns[3:-1]
+    assert len(kept) == 5
+    assert {heading.split(" ")[0] for heading in kept} == {*analyses.table.task}
+    assert kept[0].startswith("lmsat_")
+    assert "lmsat_loss loss" in kept
+    assert "5 of 10 columns are in the CSV file alone" in values.about
+    assert len(values.csv.splitlines()) == 1 + len(analyses.table)
