@@ -29,7 +29,7 @@ from loss_memory_speed import _kibibytes
 from scipy.sparse.linalg import svds
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lmsat_plugin.analysis.rank_needed.rank_curve import w_error
+from lmsat_plugin.analysis.rank_needed import w_error
 from lmsat_plugin.ngrams import counting, spectrum
 from lmsat_plugin.ngrams.counting import NgramCounts, count_ngrams
 from lmsat_plugin.ngrams.spectrum import ngram_spectrum

@@ -1,8 +1,8 @@
 """The bootstrap: how often each unit is drawn, and intervals of percentiles.
 
 Samples are counts of how often each unit is drawn. Sums over units are then a matrix product, and a fit is repeated
-with weights. `scipy.stats.bootstrap` gathers the units of each sample instead, which takes @@RATIO@@ as long for a ratio over
-1,000 documents with 1,000 repetitions (benchmarks/fits.py).
+with weights. `scipy.stats.bootstrap` gathers the units of each sample instead. With 1,000 documents and 1,000
+repetitions that takes 1.2 times as long for one ratio and 3.6 times as long for 12 sums (benchmarks/fits.py).
 
 Shapes: G units, R repetitions, X sums.
 """
@@ -52,7 +52,11 @@ def resampled_sums(values_GX: np.ndarray, repetitions: int, seed: int) -> np.nda
     sums = []
     for start in range(0, repetitions, at_once):
         size = min(at_once, repetitions - start)
-        sums.append(rng.multinomial(units, np.full(units, 1 / units), size=size) @ values_GX)
+        # Of many units, drawing and counting them is four times as fast as multinomial counts.
+        drawn_RG = rng.integers(0, units, (size, units), dtype=np.int32)
+        drawn_RG += np.arange(0, size * units, units, dtype=np.int32)[:, None]
+        counts_RG = np.bincount(drawn_RG.ravel(), minlength=size * units).reshape(size, units)
+        sums.append(counts_RG.astype(np.float64) @ values_GX)
     return np.concatenate(sums)
 
 

@@ -55,10 +55,13 @@ def test_the_interval_is_scipys_within_the_error_of_simulation(documents, method
 
 
 def test_sums_are_those_of_the_counts(monkeypatch, documents):
-    """Whatever number of samples is held at once."""
+    """Whatever number of samples is held at once; the sums of ones are the units, of one unit its counts."""
     values = np.column_stack(documents)
     whole = resampled_sums(values, 50, seed=3)
-    np.testing.assert_allclose(whole, resample(DOCUMENTS, 50, seed=3) @ values)
+    counts = resampled_sums(np.eye(DOCUMENTS), 50, seed=3)
+    np.testing.assert_allclose(whole, counts @ values)
+    assert (counts.sum(1) == DOCUMENTS).all()
+    assert (counts == counts.round()).all()
     monkeypatch.setattr("lmsat_plugin.analysis.stats.bootstrap._COUNTS_AT_ONCE", 7 * DOCUMENTS)
     np.testing.assert_allclose(resampled_sums(values, 50, seed=3), whole, rtol=1e-14)
 
