@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 
 import numpy as np
@@ -85,6 +86,84 @@ def test_values_reach_the_integrations_once(tokenizer, documents, tmp_path, monk
     found = [(event.step, event.value) for event in events.Scalars(f"train/{LOSS}")]
     assert found == [(step, pytest.approx(value)) for step, value in logged(trainer)]
     assert [step for step, _ in found] == [0, 2, 4, STEPS]
+
+
+class Recorder(transformers.TrainerCallback):
+    """Sees logs as an integration that ``report_to`` names does: it comes before the callback."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        self.seen += [(state.global_step, logs[LOSS])] if LOSS in logs else []
+
+
+def test_each_trainer_logs_to_its_own_integrations(tokenizer, documents, tmp_path):
+    """Also where one callback is that of several, and where it is added after the Trainer was made."""
+    callback = SaturationCallback(["loss"], every=3, corpus=documents, max_tokens=200)
+    recorders = Recorder(), Recorder()
+    # The first Trainer is alive while the second trains.
+    trainers = [
+        train(tokenizer, documents, tmp_path, recorder, callback, steps=steps)
+        for recorder, steps in zip(recorders, (1, 2), strict=True)
+    ]
+    assert [[step for step, _ in recorder.seen] for recorder in recorders] == [[0, 1], [0, 2]]
+    assert [recorder.seen for recorder in recorders] == [logged(trainer) for trainer in trainers]
+
+    recorder = Recorder()
+    trainer = train(tokenizer, documents, tmp_path, recorder, steps=1)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert recorder.seen == logged(trainer)
+    assert [step for step, _ in recorder.seen] == [0, 1]
+
+
+def test_the_log_of_a_trainer_that_keeps_books_is_left_alone(tokenizer, documents, tmp_path):
+    """As TRL's Trainers do, which log what they have gathered since they logged last."""
+
+    class Gathering(transformers.Trainer):
+        gathered = 0
+
+        def training_step(self, *args, **kwargs):
+            self.gathered += 1
+            return super().training_step(*args, **kwargs)
+
+        def log(self, logs, *args, **kwargs):
+            gathered, self.gathered = self.gathered, 0
+            super().log({**logs, "gathered": gathered}, *args, **kwargs)
+
+    callback = SaturationCallback(["loss"], every=1, corpus=documents, max_tokens=200)
+    books = []
+    for callbacks in ([], [callback]):
+        trainer = train(tokenizer, documents, tmp_path, *callbacks, trainer_type=Gathering)
+        history = trainer.state.log_history
+        books.append([(entry["step"], entry["gathered"]) for entry in history if "gathered" in entry])
+    assert books[0] == books[1]
+    assert [entry["step"] for entry in callback.history] == list(range(STEPS + 1))
+
+
+def test_a_callback_that_no_trainer_was_given_logs_to_the_history_alone(
+    tokenizer, documents, tmp_path, caplog
+):
+    class Slipped(transformers.Trainer):
+        def __init__(self, *args, callbacks, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.callback_handler.callbacks += callbacks
+
+    callback = SaturationCallback(["loss"], every=2, corpus=documents, max_tokens=200)
+    trainer = train(tokenizer, documents, tmp_path, callback, trainer_type=Slipped)
+    assert [step for step, _ in logged(trainer)] == [0, 2, 4, STEPS]
+    warnings = [r.getMessage() for r in caplog.records if r.name == "lmsat_plugin.callback"]
+    assert len(warnings) == 1
+    assert "log_history only" in warnings[0]
+
+
+def test_a_callback_is_pickled_without_its_trainer(tokenizer, documents, tmp_path):
+    callback = SaturationCallback(["loss"], every=2, corpus=documents, max_tokens=200)
+    train(tokenizer, documents, tmp_path, callback, steps=1)
+    data = pickle.dumps(callback)
+    assert pickle.loads(data).history == callback.history
+    assert len(data) < 100_000
 
 
 def test_only_what_is_asked_for(tokenizer, documents, tmp_path):

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from evaluation import evaluate
 from places import ROOT
 from tiny_models import WINDOW
 
@@ -152,8 +153,6 @@ def test_lmsat_register_corpora_adds_a_corpus_that_sees_the_settings():
 
 
 def test_lmsat_checkpoint_measured_gets_what_lm_eval_reports(checkpoint, request):
-    from lm_eval import simple_evaluate
-
     events = []
 
     def lmsat_checkpoint_measured(event):
@@ -163,7 +162,7 @@ def test_lmsat_checkpoint_measured_gets_what_lm_eval_reports(checkpoint, request
     plugins().manager.register(listener)
     request.addfinalizer(lambda: plugins().manager.unregister(listener))
     folder = str(checkpoint("gpt_neox"))
-    results = simple_evaluate(model="lmsat", model_args={"pretrained": folder}, tasks=["lmsat_head"])
+    results = evaluate("lmsat", ["lmsat_head"], model_args={"pretrained": folder})
     [event] = events
     assert (event.model, event.revision, list(event.measurements)) == (folder, "main", ["head"])
     reported = results["results"]["lmsat_head"]["stable_rank,none"]
@@ -210,6 +209,50 @@ def test_bad_plugin_is_named_and_skipped_as_a_whole(hooks, reason):
     found.register(plugin(lmsat_register_probes, lmsat_register_corpora), "good", "good 1.0")
     assert "good" not in found.failures
     assert found.probe("rows") is RowsProbe
+
+
+LAZY = """
+import sys
+import pandas as pd
+from lmsat_plugin import hookimpl
+from lmsat_plugin.hookspecs import SweepFinished
+from lmsat_plugin.plugins import load
+
+asked = []
+
+class Plugin:
+    @hookimpl
+    def lmsat_register_probes(self, registry):
+        asked.append("probes")
+        raise RuntimeError("out of order")
+
+    @hookimpl
+    def lmsat_register_corpora(self, registry):
+        asked.append("corpora")
+
+    @hookimpl
+    def lmsat_register_figures(self, registry):
+        asked.append("figures")
+
+found = load()
+found.register(Plugin(), "mine", "mine 1.0")
+found.figures(pd.DataFrame())
+found.tell(SweepFinished(output="out", trackers={}))
+found.check_trackers({})
+assert asked == ["figures"], asked
+assert not {"torch", "datasets", "transformers"} & sys.modules.keys()
+assert found.failures == {"mine": "out of order"}, "asking for what failed asks the plugins"
+assert asked == ["figures", "probes"]
+assert "loss" in found.probes and "sample" in found.corpora and "torch" in sys.modules
+found.figures(pd.DataFrame())
+assert asked == ["figures", "probes"], "a plugin that failed is left out altogether"
+"""
+
+
+def test_probes_and_corpora_are_registered_when_they_are_asked_for():
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("plugin 'mine' is not used: out of order") == 1
 
 
 def install_broken(folder: Path) -> Path:

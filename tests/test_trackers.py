@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -50,7 +51,7 @@ for model, step, tokens in checkpoints:
             metrics=metrics, path=path, output=output, trackers=trackers,
         )
     )
-found.tell(SweepFinished(output, trackers))
+found.tell(SweepFinished(output=output, trackers=trackers))
 """
 
 
@@ -104,6 +105,18 @@ def test_tensorboard_writes_where_it_is_told(tmp_path):
     found.tell(SweepFinished(tmp_path / "sweep", trackers))
     assert len(list((tmp_path / "logs" / "lab__one").iterdir())) == 1
     assert not (tmp_path / "sweep").exists()
+
+
+def test_each_model_has_a_tensorboard_folder_of_its_own(tmp_path):
+    pytest.importorskip("tensorboard")
+    found, trackers = load(), {"tensorboard": {}}
+    names = ["a/b", "a__b", "a//b", "a b"]
+    for name in names:
+        found.tell(dataclasses.replace(evaluated(tmp_path, trackers, {"loss": 2.0}), model=name))
+    found.tell(SweepFinished(tmp_path, trackers))
+    folders = sorted((tmp_path / "tensorboard").iterdir())
+    assert [len(list(folder.iterdir())) for folder in folders] == [1] * len(names)
+    assert "a__b" in [folder.name for folder in folders]
 
 
 def test_trackio_continues_a_run_per_model(tmp_path):
