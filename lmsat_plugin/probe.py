@@ -1,4 +1,4 @@
-"""What a probe is: it declares what it needs, sees it go by, and yields a measurement.
+"""What a probe is: it declares what it needs, receives it batch by batch, and returns a measurement.
 
 Shapes: N tokens of one batch that are scored, D width of a layer.
 """
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lmsat_plugin.model.lm_head import Head
+    from lmsat_plugin.text.corpora import CorpusSettings
     from lmsat_plugin.text.tokenization import TokenizedCorpus
     from lmsat_plugin.text.windows import Window
 
 
 class Need(enum.Flag):
-    """What a probe needs. The engine provides it, once for all probes that need it."""
+    """What a probe needs. The engine provides it once for all probes."""
 
     WEIGHTS = enum.auto()
     """The model's weights, in `ProbeContext.model`."""
@@ -42,29 +43,29 @@ class Need(enum.Flag):
     GRADIENTS = enum.auto()
     """The probe runs backward passes of its own over `ProbeContext.corpus` in `Probe.finish`."""
     TRAINING_STREAM = enum.auto()
-    """Text to train on besides the corpus to measure, by `ProbeContext.open_training`."""
+    """Text to train on besides the measured corpus, by `ProbeContext.open_training`."""
     FINAL_STATES = enum.auto()
-    """`Probe.update_final` for every batch, and `ProbeContext.head`, which makes logits of these states."""
+    """`Probe.update_final` for every batch, and `ProbeContext.head`, which maps these states to logits."""
     HEAD = enum.auto()
-    """The LM head's weight, in `ProbeContext.head_weight_VD`. If nothing needs more, nothing more is loaded."""
+    """The LM head's weight, in `ProbeContext.head_weight_VD`. If no probe needs more, nothing else is loaded."""
 
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
 CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS | Need.TRAINING_STREAM
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinalStates:
-    """Final states of a stretch of text, as far as this process has them."""
+    """This process' share of the final states of a stretch of text."""
 
     states_ND: torch.Tensor
     targets_N: torch.Tensor
     places_N: torch.Tensor
-    """Where each token stands in the stretch: the same whatever the number of processes."""
+    """Each token's place in the stretch, which does not depend on the number of processes."""
 
 
 class TrainingStream(Protocol):
-    """Text to train on, apart from the text that is measured, as a stream of final states."""
+    """Text to train on, which shares nothing with the measured text, as a stream of final states."""
 
     @property
     def corpus(self) -> TokenizedCorpus:
@@ -72,26 +73,26 @@ class TrainingStream(Protocol):
 
     @property
     def rank(self) -> int:
-        """Which of the processes that share the stream this one is, from 0."""
+        """This process' number among those that share the stream, from 0."""
 
     def rounds(self, tokens: int, seed: int) -> list[list[Window]]:
-        """Deal the windows out, in a random order, to rounds of about ``tokens`` tokens, as far as they go."""
+        """Return all windows in a random order, in rounds of about ``tokens`` tokens."""
 
     def states(self, windows: Sequence[Window]) -> FinalStates:
-        """Return the final states from which the windows' tokens are predicted: this process' share of them."""
+        """Return this process' share of the final states from which the windows' tokens are predicted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeContext:
-    """What is measured: one checkpoint on one corpus."""
+    """What a probe measures: one checkpoint on one corpus."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     vocab_rows: int
-    """Rows of the head that belong to a token of the tokenizer; the rest is padding."""
+    """Rows of the head that belong to a token of the tokenizer; the others are padding."""
     device: torch.device
     synchronise: bool
-    """Whether several processes share the corpus, so that sums have to be added across them."""
+    """Whether several processes share the corpus, so that sums have to be added across processes."""
     layer_widths: tuple[int, ...] = ()
     """Width of each layer's states, embeddings first; empty if no probe of this run needs a forward pass."""
     corpus: TokenizedCorpus | None = None
@@ -99,8 +100,8 @@ class ProbeContext:
     head: Head | None = None
     """The map from final states to logits; None if no probe of this run needs final states."""
     open_training: Callable[[int, str | None, int], TrainingStream] | None = None
-    """``open_training(tokens, name, least)``: text to train on, of the corpus of this name or, for None, of the rest
-    of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
+    """``open_training(tokens, name, least)`` returns text to train on: of the corpus of this name or, for None, of the
+    rest of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
 
@@ -115,21 +116,21 @@ class TokenBatch:
     """The scored tokens of one batch, in a fixed order. All tensors are on one device, of length N."""
 
     targets_N: torch.Tensor
-    """Token ids that are predicted."""
+    """Ids of the predicted tokens."""
     documents_N: torch.Tensor
     """Index of each token's document in `ProbeContext.corpus`."""
     positions_N: torch.Tensor
-    """Number of tokens of the window before the one that predicts: 0 sees only the first."""
+    """Number of tokens in the window before the predicting one: at 0, only the first token is seen."""
 
 
 @dataclass
 class Measurement:
-    """What a probe found: scalars by name, and arrays by name."""
+    """The result of a probe: scalars by name, and arrays by name."""
 
     metrics: dict[str, float]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    """How it was made, beyond the settings: goes into the provenance."""
+    """How it was made, beyond the settings, for the provenance."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -138,42 +139,51 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class Probe(ABC, Generic[SettingsT]):
     """One measurement of a checkpoint.
 
-    The engine makes an instance per checkpoint and corpus, and calls `prepare`, then `start`, then `update_hidden`,
-    `update_final` and `update_losses` as often as there is something new (see `Need`), then `finish`. A pass that
-    runs out of memory is begun again with `start`.
+    The engine makes an instance for each checkpoint and corpus. It calls `prepare`, then `start`, then for each batch
+    those of `update_hidden`, `update_final` and `update_losses` that the probe needs, then `finish`. A pass that runs
+    out of memory begins again with `start`.
     """
 
     name: ClassVar[str]
     """The probe's name; its lm-eval task is ``lmsat_<name>``."""
     version: ClassVar[int] = 1
-    """Raised when the numbers change for the same checkpoint and settings."""
+    """Raise it when the numbers change for the same checkpoint and settings."""
     needs: ClassVar[Need]
     settings_type: ClassVar[type[Settings]] = Settings
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
-    """For metrics that have a better direction. Geometry has none."""
+    """The direction of metrics that have a better one. Geometry has none."""
 
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
 
+    @classmethod
+    def other_corpora(cls, settings: SettingsT, corpus: CorpusSettings) -> Mapping[str, CorpusSettings]:
+        """Return the texts besides ``corpus`` that the results depend on, by name.
+
+        A sweep measures a checkpoint again when one of these texts changes: a result's identity holds the SHA-256 of
+        each, as ``NAME_sha256``.
+        """
+        return {}
+
     def prepare(self, context: ProbeContext) -> None:
-        """Do what comes before the pass over the corpus, such as training. Called once."""
+        """Prepare the pass over the corpus, for example by training. Called once."""
 
     @abstractmethod
     def start(self, context: ProbeContext) -> None:
-        """Make the state empty, for this checkpoint and corpus."""
+        """Reset the state for this checkpoint and corpus."""
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """See a layer's states of a batch: 0 is the embeddings, the last is after the final norm.
+        """Receive a layer's states of a batch: 0 is the embeddings, the last is after the final norm.
 
         Each row is the state from which the target in ``batch`` is predicted. The tensor belongs to the
-        model: copy what is to be kept.
+        model: copy what you keep.
         """
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """See the last layer's states of a batch, after the final norm: what `ProbeContext.head` takes."""
+        """Receive the last layer's states of a batch, after the final norm: the input of `ProbeContext.head`."""
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
-        """See the losses of a batch's tokens, in nats, float64."""
+        """Receive the losses of a batch's tokens, in nats, float64."""
 
     @abstractmethod
     def finish(self) -> Measurement:
@@ -186,7 +196,7 @@ class Probe(ABC, Generic[SettingsT]):
 class Sums(torchmetrics.Metric):
     """Named float64 sums that add up across batches and, when computed, across processes.
 
-    ``Sums(context, total=(), by_layer=(n,))`` makes zeros of those shapes; `update` adds to them.
+    ``Sums(context, total=(), by_layer=(n,))`` makes zeros of these shapes; `update` adds to them.
     """
 
     full_state_update = False
@@ -200,19 +210,19 @@ class Sums(torchmetrics.Metric):
         self.to("cpu" if context.device.type == "mps" else context.device)
 
     def update(self, **increments: torch.Tensor) -> None:
-        """Add tensors to the sums of these names."""
+        """Add each tensor to the sum of its name."""
         for name, increment in increments.items():
             total = getattr(self, name)
             total += increment.to(total.device, total.dtype)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Return all sums, added up over the processes, on the CPU."""
+        """Return all sums over all processes, on the CPU."""
         return {name: getattr(self, name).cpu() for name in self.names}
 
     def totals(self) -> dict[str, torch.Tensor]:
-        """Return `compute` in the shapes the sums were made with.
+        """Return `compute` in the shapes that the sums were made with.
 
-        torchmetrics makes scalars of single values, and warns of a process that got no batch.
+        torchmetrics turns single values into scalars, and warns of a process that got no batch.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")

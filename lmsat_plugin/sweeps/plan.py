@@ -84,14 +84,12 @@ class Plan:
                 gen_kwargs=config.gen_kwargs,
             )
         else:
-            settings = identity["settings"] = probe_settings(unit.probe, config.metadata)
+            settings = probe_settings(unit.probe, config.metadata)
+            identity["settings"] = settings.model_dump(mode="json")
             if unit.reads_corpus:
                 identity.update(corpus=self._corpora[batch.corpus], limit=config.limit)
-            if (name := settings.get("train_corpus")) is not None:
-                text = batch.corpus.model_copy(
-                    update={"corpus": name, "max_tokens": settings["train_tokens"]}
-                )
-                identity["train_corpus_sha256"] = _digest(text)
+            others = plugins().probe(unit.probe).other_corpora(settings, batch.corpus)
+            identity.update({f"{name}_sha256": _digest(corpus) for name, corpus in others.items()})
         return identity
 
     def work(self, job: Job, weights: str | None) -> list[PlannedResult]:

@@ -13,6 +13,7 @@ from lmsat_plugin.settings import parse_own
 from lmsat_plugin.sweeps.jobs import model_args
 
 if TYPE_CHECKING:
+    from lmsat_plugin.settings import Settings
     from lmsat_plugin.sweeps.config import SweepConfig
     from lmsat_plugin.text.corpora import CorpusSettings
 
@@ -77,6 +78,6 @@ def find_batches(config: SweepConfig) -> list[Batch]:
     ]
 
 
-def probe_settings(probe: str, metadata: dict[str, Any]) -> dict[str, Any]:
+def probe_settings(probe: str, metadata: dict[str, Any]) -> Settings:
     """Return a probe's settings, those in ``metadata`` checked. Raises `LmsatError` for a wrong value."""
-    return parse_own(plugins().probe(probe).settings_type, metadata).model_dump(mode="json")
+    return parse_own(plugins().probe(probe).settings_type, metadata)

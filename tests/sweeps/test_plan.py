@@ -12,11 +12,14 @@ import torch
 import yaml
 from sweep_outputs import files_of
 
+from lmsat_plugin import Measurement, Need, Probe, Settings
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.model.head_files import save_restricted_head
+from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
 from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.text.corpora import CorpusSettings
 
 
 def test_nothing_is_measured_twice(configure, quiz, tmp_path):
@@ -152,6 +155,49 @@ def test_a_head_or_a_text_to_train_on_that_was_replaced_is_measured_anew(
     assert measured()[1:] == [{"lmsat_rank_head"}]
     save_restricted_head(head, torch.ones(576, 2), torch.ones(2, 48), {})
     assert measured()[2:] == [{"lmsat_loss", "lmsat_rank_head"}]
+
+
+class ReferenceSettings(Settings):
+    reference: str | None = None
+
+
+class ReferenceProbe(Probe[ReferenceSettings]):
+    """A third party's probe whose results depend on a second text."""
+
+    name = "reference"
+    needs = Need.WEIGHTS
+    settings_type = ReferenceSettings
+
+    @classmethod
+    def other_corpora(cls, settings, corpus):
+        return {"reference": CorpusSettings(corpus=settings.reference)} if settings.reference else {}
+
+    def start(self, context):
+        pass
+
+    def finish(self):
+        return Measurement({"size": 1.0})
+
+
+def test_a_third_party_probe_says_which_other_texts_its_results_depend_on(configure, monkeypatch, tmp_path):
+    monkeypatch.setitem(plugins().probes, "reference", ReferenceProbe)
+    start = "class: !function lmsat_plugin.harness.task.ProbeTask\n"
+    (tmp_path / "lmsat_reference.yaml").write_text(f"task: lmsat_reference\nprobe: reference\n{start}")
+    text = tmp_path / "reference.txt"
+    text.write_text("to compare with")
+    options = {"tasks": ["lmsat_reference"], "include_path": str(tmp_path)}
+
+    def identity(**metadata):
+        plan = Plan(load_config(configure(**options, metadata=metadata)))
+        [result] = plan.work(plan.jobs[0], "weights")
+        return result.identity
+
+    plain, before = identity(), identity(reference=str(text))
+    assert "reference_sha256" not in plain
+    text.write_text("another text")
+    after = identity(reference=str(text))
+    assert len(before["reference_sha256"]) == 64
+    assert {key for key in after if after[key] != before[key]} == {"reference_sha256"}
 
 
 def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path, capsys):

@@ -29,7 +29,9 @@ from lmsat_plugin.probes.rank_head.training import HeadTrainer, LowRankHead
 from lmsat_plugin.probes.rank_head.training_state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from lmsat_plugin.text.corpora import CorpusSettings
 
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,16 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     name = "rank_head"
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES | Need.TRAINING_STREAM
     settings_type = RankHeadSettings
+
+    @classmethod
+    def other_corpora(
+        cls, settings: RankHeadSettings, corpus: CorpusSettings
+    ) -> Mapping[str, CorpusSettings]:
+        """Return the corpus to train on, if the settings name one."""
+        if settings.train_corpus is None:
+            return {}
+        text = {"corpus": settings.train_corpus, "max_tokens": settings.train_tokens}
+        return {"train_corpus": corpus.model_copy(update=text)}
 
     @torch.no_grad()
     def prepare(self, context: ProbeContext) -> None:
