@@ -78,6 +78,13 @@ def test_markdown_and_latex_escape(tree, capsys):
     assert {line.replace("\\&", "").count("&") for line in body} == {body[0].count("&")}
 
 
+def test_latex_is_whole_however_long(tree, capsys):
+    latex = printed(capsys, tree, "--format", "latex")
+    with pd.option_context("styler.render.max_elements", 4):
+        assert printed(capsys, tree, "--format", "latex") == latex
+    assert "..." not in latex
+
+
 def test_parquet_reads_back(tree, tmp_path, capsys):
     printed(capsys, tree, "--format", "parquet", "--output", tmp_path / "x" / "t.parquet")
     back, table = pd.read_parquet(tmp_path / "x" / "t.parquet"), load_results(tree)
