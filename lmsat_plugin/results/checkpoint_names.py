@@ -43,10 +43,8 @@ def parse_progress(
 ) -> TrainingProgress:
     """Return the step and the tokens that the name of a revision or a folder states.
 
-    Args:
-        name: Such as ``stage1-step5000-tokens21B``, ``checkpoint-500``, ``iter_0001000``.
-        pattern: For other names: its groups ``step`` and ``tokens`` find the numbers.
-        tokens_per_step: Gives the tokens where the name states the step alone. An epoch has no tokens.
+    ``pattern`` finds them in other names, by its groups ``step`` and ``tokens``. ``tokens_per_step`` gives the tokens
+    where the name states the step alone; an epoch has no tokens.
     """
     if pattern is not None:
         match = pattern.search(name)

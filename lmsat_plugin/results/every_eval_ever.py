@@ -80,19 +80,17 @@ def _named(results: Results) -> pd.DataFrame:
     """Return the table with the variants in the names of the models and of the corpora that they belong to."""
     table = results.table
     variants = [results.variants.get(name or "") for name in table.variant]
-    names = {
-        "model": [label(name, own and own.model) for name, own in zip(table.model, variants, strict=True)],
-        "corpus": [
-            name if _unknown(name) else label(name, own and own.text)
-            for name, own in zip(table.corpus, variants, strict=True)
-        ],
-    }
-    return table.assign(**names)
+    models = [label(name, own and own.model) for name, own in zip(table.model, variants, strict=True)]
+    corpora = [
+        name if _unknown(name) else label(name, own and own.text)
+        for name, own in zip(table.corpus, variants, strict=True)
+    ]
+    return table.assign(model=models, corpus=corpora)
 
 
 def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
     """Return the record of one result file, whose rows of a tidy table, of one model, are ``rows``."""
-    values = rows.to_dict("records")
+    values: list[dict[Any, Any]] = rows.to_dict("records")
     first, now = values[0], str(int(time.time()))
     evaluated = None if rows.date.isna().all() else str(int(first["date"].timestamp()))
     details = {name: str(first[name]) for name in _MODEL_COLUMNS if not _unknown(first[name])}

@@ -63,14 +63,9 @@ class Origin:
 def read_origin(
     data: dict[str, Any], provenance: list[dict[str, Any]], path: Path, name: str, naming: Naming
 ) -> Origin:
-    """Return the checkpoint of a result file.
+    """Return the checkpoint of a result file, which its content, lmsat's notes in it and names of its path state.
 
-    Args:
-        data: The file's content.
-        provenance: What lmsat noted in it, one dict for each corpus.
-        path: The file; names of folders and files may state the step.
-        name: The path that the table shows.
-        naming: How names of checkpoints are read.
+    ``name`` is the path that the table shows.
     """
     config, notes = as_dict(data.get("config")), provenance[0] if provenance else {}
     args = _model_args(config.get("model_args"))

@@ -89,11 +89,10 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
     if data is None:
         return None
     provenance = _provenance_parts(data)
-    origin = read_origin(data, provenance, path, clean(name), naming)
-    results = {**as_dict(data.get("groups")), **data["results"]}
-    source = _Source(data, provenance, origin)
-    tasks = [source.task(task, as_dict(entry)) for task, entry in results.items()]
-    texts = [value for entry in results.values() for value in _texts(as_dict(entry))]
+    origin = read_origin(data, provenance, path, name=clean(name), naming=naming)
+    data["results"] = {**as_dict(data.get("groups")), **data["results"]}
+    tasks = [_task(data, provenance, origin, task) for task in data["results"]]
+    texts = [value for entry in data["results"].values() for value in _texts(as_dict(entry))]
     if texts:
         logger.warning(
             "%s has the value '%.40s' where a number belongs, which is left out: restore or remove the file",
@@ -141,52 +140,42 @@ def _parse(path: Path) -> dict[str, Any] | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What the tasks of one file have in common."""
+def _task(data: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin, name: str) -> TaskResult:
+    def stated(section: str, key: str = name) -> Any:
+        return as_dict(data.get(section)).get(key)
 
-    data: dict[str, Any]
-    provenance: list[dict[str, Any]]
-    origin: Origin
-
-    def task(self, name: str, entry: dict[str, Any]) -> TaskResult:
-        """Return the results of a task, whose values are ``entry``."""
-        config = as_dict(self._of("configs", name))
-        shots = self._of("n-shot", name), config.get("num_fewshot"), self._of("config", "num_fewshot")
-        n_samples = as_dict(self._of("n-samples", name)).get("effective", entry.get("sample_len"))
-        part, probe = _own_part(self.provenance, name, as_dict(config.get("metadata")))
-        text: dict[str, Any] = {}
-        settings: dict[str, str] = {}
-        model_settings = self.origin.settings
-        if part is not None:
-            notes = self.provenance[part]
-            noted = as_dict(as_dict(notes.get("probes")).get(probe))
-            # A probe of the weights alone is measured along with a corpus, but does not read it.
-            text = as_dict(notes.get("corpus")) if noted.get("reads_corpus") is not False else {}
-            n_samples = text.get("documents")
-            settings = read_settings(
-                {**{key: text.get(key) for key in _CORPUS_SETTINGS}, **as_dict(noted.get("settings"))}
-            )
-        corpus = as_text(text.get("corpus"))
-        if corpus is None:
-            model_settings, settings = {**model_settings, **settings}, {}
-        else:
-            # The settings of the corpus state these.
-            model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
-        return TaskResult(
-            origin=self.origin,
-            task=clean(name),
-            corpus=corpus,
-            num_fewshot=first(*map(as_integer, shots)),
-            n_samples=as_integer(n_samples),
-            model_settings=model_settings,
-            corpus_settings=settings,
-            metrics=list(_metrics(entry, as_dict(self._of("higher_is_better", name)))),
-            part=part,
-        )
-
-    def _of(self, section: str, key: str) -> Any:
-        return as_dict(self.data.get(section)).get(key)
+    entry, config = as_dict(stated("results")), as_dict(stated("configs"))
+    shots = stated("n-shot"), config.get("num_fewshot"), stated("config", "num_fewshot")
+    n_samples = as_dict(stated("n-samples")).get("effective", entry.get("sample_len"))
+    part, probe = _own_part(provenance, name, as_dict(config.get("metadata")))
+    text: dict[str, Any] = {}
+    settings: dict[str, str] = {}
+    model_settings = origin.settings
+    if part is not None:
+        notes = provenance[part]
+        noted = as_dict(as_dict(notes.get("probes")).get(probe))
+        # A probe of the weights alone is measured along with a corpus, but does not read it.
+        text = as_dict(notes.get("corpus")) if noted.get("reads_corpus") is not False else {}
+        n_samples = text.get("documents")
+        of_text = {key: text.get(key) for key in _CORPUS_SETTINGS}
+        settings = read_settings({**of_text, **as_dict(noted.get("settings"))})
+    corpus = as_text(text.get("corpus"))
+    if corpus is None:
+        model_settings, settings = {**model_settings, **settings}, {}
+    else:
+        # The settings of the corpus state these.
+        model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
+    return TaskResult(
+        origin=origin,
+        task=clean(name),
+        corpus=corpus,
+        num_fewshot=first(*map(as_integer, shots)),
+        n_samples=as_integer(n_samples),
+        model_settings=model_settings,
+        corpus_settings=settings,
+        metrics=list(_metrics(entry, as_dict(stated("higher_is_better")))),
+        part=part,
+    )
 
 
 def _own_part(

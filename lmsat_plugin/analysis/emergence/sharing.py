@@ -23,20 +23,20 @@ _SMALL = 0.1
 """A departure from the common curve is negligible below this share of the curve's rise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sharing:
     """How far the levels of a factor depart from one curve (Du et al. 2024, Sec. 3: sizes share one curve)."""
 
     factor: str
-    shared: bool | None
+    shared: bool | None = None
     """None where it cannot be told."""
-    effect: float | None
+    effect: float | None = None
     """Root mean square of the levels' departures from the common curve, without the noise's share, in scores."""
-    relative_effect: float | None
+    relative_effect: float | None = None
     """The effect over the rise of the common curve."""
-    statistic: float | None
+    statistic: float | None = None
     """F: the mean square that the levels explain over the mean square that they leave."""
-    p_value: float | None
+    p_value: float | None = None
     reason: str
 
 
@@ -45,33 +45,15 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
 
     The common curve consists of broken lines; the curve of a level is shifted and tilted. The statistic is compared
     with that of permutations: of the levels among whole runs, or, where no two runs share a level, of the scores among
-    checkpoints with neighbouring losses.
-
-    Args:
-        factor: A column of the scores' table.
-        scores: Of one task and metric.
-        repetitions: Permutations.
-        seed: Of the permutations.
+    checkpoints with neighbouring losses. ``factor`` is a column of the scores' table.
     """
-
-    def unknown(reason: str) -> Sharing:
-        return Sharing(
-            factor=factor,
-            shared=None,
-            effect=None,
-            relative_effect=None,
-            statistic=None,
-            p_value=None,
-            reason=reason,
-        )
 
     losses_P, scores_P = scores.losses_P, scores.table["score"].to_numpy()
     levels_P = scores.table[factor].astype(str).to_numpy()
     common_P = _in_common(losses_P, levels_P)
     if common_P.sum() < _LEAST_IN_COMMON or len(np.unique(levels_P[common_P])) < 2:
-        return unknown(
-            f"fewer than {_LEAST_IN_COMMON} checkpoints lie where two levels of {factor} have losses"
-        )
+        reason = f"fewer than {_LEAST_IN_COMMON} checkpoints lie where two levels of {factor} have losses"
+        return Sharing(factor=factor, reason=reason)
     losses_P, scores_P, levels_P = losses_P[common_P], scores_P[common_P], levels_P[common_P]
     kept = np.cumsum(common_P) - 1
     runs = [kept[run[common_P[run]]] for run in scores.runs if common_P[run].any()]
@@ -79,12 +61,12 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
     curve_P = fitted(design_PK, scores_P)
     levels = _Levels(design_PK, losses_P, levels_P)
     if levels.left < 1 or levels.gained < 1:
-        return unknown(
-            f"{len(losses_P)} checkpoints are too few for {len(np.unique(levels_P))} levels of {factor}"
-        )
+        reason = f"{len(losses_P)} checkpoints are too few for {len(np.unique(levels_P))} levels of {factor}"
+        return Sharing(factor=factor, reason=reason)
     (less,), (more,) = levels.left_by(scores_P[None])
     if ((curve_P - curve_P.mean()) ** 2).sum() < more:
-        return unknown(f"the scores hardly change where levels of {factor} have losses in common")
+        reason = f"the scores hardly change where levels of {factor} have losses in common"
+        return Sharing(factor=factor, reason=reason)
     statistic = levels.f(less, more)
     of_runs = np.array([levels_P[run[0]] for run in runs])
     whole = all(len(set(levels_P[run])) == 1 for run in runs) and len(set(of_runs)) < len(of_runs)
@@ -101,7 +83,8 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
         order_RP = _neighbours(losses_P, repetitions, rng)
         statistics_R = levels.f(*levels.left_by(curve_P + (scores_P - curve_P)[order_RP]))
     if len(np.unique(statistics_R.round(9))) < _LEAST_PERMUTATIONS:
-        return unknown(f"{len(of_runs)} runs are too few to tell levels of {factor} from runs")
+        reason = f"{len(of_runs)} runs are too few to tell levels of {factor} from runs"
+        return Sharing(factor=factor, reason=reason)
     p = p_value(int((statistics_R >= statistic * (1 - 1e-9)).sum()), repetitions)
     noise = levels.gained * more / levels.left
     effect = float(np.sqrt(max(0.0, less - more - noise) / len(losses_P)))

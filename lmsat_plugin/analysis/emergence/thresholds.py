@@ -61,14 +61,7 @@ def fit_break(
     The threshold is that of the break with the least information criterion. Its interval is by inversion of a
     likelihood-ratio test: it holds the thresholds whose best break leaves a sum of squares, relative to the least, that
     the true threshold exceeds in one of ten tables drawn from the best break. The ratio is widened by Student's factor
-    for the number of runs that the noise is known from.
-
-    Args:
-        losses_P: The losses.
-        scores_P: The scores, from chance, higher is better.
-        noise: Of the scores.
-        repetitions: Simulated tables.
-        seed: Of the simulation.
+    for the number of runs that the noise is known from. Scores count from chance; higher is better.
     """
     deviations_RP = np.random.default_rng(seed).standard_normal((repetitions, len(scores_P)))
     curves = _Curves(losses_P, scores_P, noise, deviations_RP)

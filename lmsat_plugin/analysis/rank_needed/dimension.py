@@ -45,10 +45,7 @@ class Capacity:
 def capacity(w_error_of_corpus: np.ndarray, hidden_size: int, negligible: float = 0.01) -> Capacity:
     """Compare a model's width with the W-error of a corpus' n-gram model (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
-    Args:
-        w_error_of_corpus: The W-error of dimension d in entry d − 1, shape [S]; it may end before it reaches 0.
-        hidden_size: The model's width.
-        negligible: The W-error that counts as none.
+    ``w_error_of_corpus`` has the W-error of dimension d in entry d − 1; it may end before it reaches 0.
     """
     enough = np.flatnonzero(w_error_of_corpus <= negligible)
     dimension = int(enough[0]) + 1 if len(enough) else None

@@ -50,13 +50,6 @@ def rank_needed(
     linear in ln r. The interval is of percentiles over samples of documents drawn with replacement, each compared with
     its own full loss.
 
-    Args:
-        curve: The losses by rank.
-        within: How far above the full loss is close to it, as a share.
-        confidence: Of the interval.
-        repetitions: Samples of the bootstrap.
-        seed: Of the bootstrap.
-
     Raises:
         LmsatError: For a share below 0 or a confidence that is not between 0 and 1.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import is_tidy, table_of
 from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
-from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, series_of
+from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, SeriesKey, series_of
 from lmsat_plugin.analysis.saturation.onset import onset_of
 from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, rise_of
 from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
@@ -23,7 +23,6 @@ from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import Simulation
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,18 +46,10 @@ class Contrast:
     """From the checkpoint-to-checkpoint noise."""
 
 
-@dataclass(frozen=True)
-class Saturation:
+@dataclass(frozen=True, kw_only=True)
+class Saturation(SeriesKey):
     """Whether one model saturates by one metric (Godey et al. 2024, Sec. 3)."""
 
-    model: str
-    variant: str | None
-    """What distinguishes these results from others of the model; None where nothing does."""
-    task: str | None
-    metric: str
-    corpus: str | None
-    num_fewshot: int | None
-    filter: str | None
     verdict: Verdict
     reason: str
     best_step: int
@@ -70,11 +61,11 @@ class Saturation:
     final: float
     drop_p_value: float | None
     """Of the final checkpoint alone against the best one before it; None without documents or standard errors."""
-    onset_step: int | None
+    onset_step: int | None = None
     """The first risen checkpoint; None unless the verdict is ``saturates``."""
-    onset_tokens: float | None
-    onset_low: int | None
-    onset_high: int | None
+    onset_tokens: float | None = None
+    onset_low: int | None = None
+    onset_high: int | None = None
     """``onset_low`` and ``onset_high`` are the ends of the 90 % interval."""
     p_value: float | None
     """Of the last stretch against the best one before it: the larger of the p-values against checkpoint-to-checkpoint
@@ -94,11 +85,6 @@ class Saturation:
     geometry: Geometry | None
     series: MetricSeries = field(repr=False, compare=False)
     """From ``min_step`` on."""
-
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat saturation --json`` prints it: all but the series."""
@@ -203,7 +189,8 @@ def _saturation(
 ) -> Saturation:
     best = int(series.losses_K.argmin())
     steps, size = series.steps_K, len(series.steps_K)
-    rise = onset = p_value = drop_p_value = None
+    rise = p_value = drop_p_value = None
+    onset: dict[str, Any] = {}
     filtered_K = without_outliers(series.losses_K[None])[0]
     sampling: Literal["documents", "standard errors"] | None = None
     if size >= LEAST_CHECKPOINTS:
@@ -216,21 +203,17 @@ def _saturation(
     verdict, reason = judge(series, filtered_K, rise, p_value)
     if verdict == "saturates":
         assert rise is not None
-        onset = onset_of(
-            np.log(steps), series.losses_K, rise, replace(simulation, repetitions=_SIMULATED_ONSETS)
-        )
-        reason += f"; it left that level between steps {steps[onset.low]:,} and {steps[onset.high]:,}"
+        simulation = replace(simulation, repetitions=_SIMULATED_ONSETS)
+        found = onset_of(np.log(steps), series.losses_K, rise, simulation)
+        low, first, high = (int(steps[index]) for index in (found.low, found.first, found.high))
+        reason += f"; it left that level between steps {low:,} and {high:,}"
+        onset = {"onset_step": first, "onset_low": low, "onset_high": high}
+        onset["onset_tokens"] = series.tokens_at(found.first)
     geometry = None
     if rows is not None:
         geometry = geometry_of(rows, steps, series.losses_K, int(steps[best]))
     return Saturation(
-        model=series.model,
-        variant=series.variant,
-        task=series.task,
-        metric=series.metric,
-        corpus=series.corpus,
-        num_fewshot=series.num_fewshot,
-        filter=series.filter,
+        **{item.name: getattr(series, item.name) for item in fields(SeriesKey)},
         verdict=verdict,
         reason=reason,
         best_step=int(steps[best]),
@@ -240,10 +223,7 @@ def _saturation(
         final_tokens=series.tokens_at(-1),
         final=float(series.values_K[-1]),
         drop_p_value=drop_p_value,
-        onset_step=None if onset is None else int(steps[onset.first]),
-        onset_tokens=None if onset is None else series.tokens_at(onset.first),
-        onset_low=None if onset is None else int(steps[onset.low]),
-        onset_high=None if onset is None else int(steps[onset.high]),
+        **onset,
         p_value=p_value,
         sampling=sampling,
         late_minus_middle=None if rise is None else _late_minus_middle(filtered_K, rise),

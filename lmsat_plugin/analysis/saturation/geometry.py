@@ -42,13 +42,9 @@ class Geometry:
 
 
 def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, best_step: int) -> Geometry:
-    """Return when a model's geometry turned, beside its losses.
+    """Return when a model's geometry turned, beside its losses at some steps, the lowest of them at ``best_step``.
 
-    Args:
-        results: Rows of a tidy table, of one model. Fewer than four checkpoints of a metric are ignored.
-        steps: Of the losses.
-        values: The losses.
-        best_step: The step of the lowest loss.
+    ``results`` are rows of a tidy table, of one model. Fewer than four checkpoints of a metric are ignored.
     """
     anisotropy, entropy = (_series(results, *name) for name in (_ANISOTROPY, _ENTROPY))
     found: dict[str, int | None] = {}

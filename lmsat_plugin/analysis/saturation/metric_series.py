@@ -30,9 +30,9 @@ _BEGINNING = 0.01
 """The share of a run's steps that is its beginning, where scores are at chance and losses fall steeply."""
 
 
-@dataclass(frozen=True, eq=False)
-class MetricSeries:
-    """One metric of one model at K checkpoints, in the order of their steps."""
+@dataclass(frozen=True, kw_only=True)
+class SeriesKey:
+    """What tells one series from others."""
 
     model: str
     variant: str | None
@@ -42,6 +42,17 @@ class MetricSeries:
     corpus: str | None
     num_fewshot: int | None
     filter: str | None
+
+    @property
+    def label(self) -> str:
+        """The model's name for people."""
+        return label(self.model, self.variant)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MetricSeries(SeriesKey):
+    """One metric of one model at K checkpoints, in the order of their steps."""
+
     steps_K: np.ndarray
     """int64."""
     tokens_K: np.ndarray | None
@@ -55,11 +66,6 @@ class MetricSeries:
     """The result file of each checkpoint, as the table names it; empty for a table without files."""
     chance: float | None = None
     """The value at chance, where it is known."""
-
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
 
     @property
     def is_ratio(self) -> bool:

@@ -124,12 +124,8 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
 
     Kaplan's are the fits of Table 6 with the compute as C_min, that is with a batch far below the critical one.
 
-    Args:
-        flops: The compute, in floating-point operations.
-        n_params: The size.
-
     Raises:
-        LmsatError: Unless exactly one of them is given, from 1 to 10⁴⁰.
+        LmsatError: Unless exactly one of both is given, from 1 to 10⁴⁰.
     """
     if (flops is None) == (n_params is None):
         raise LmsatError("give either a compute or a number of parameters, not both or neither")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FEWEST_POSITIONS = 32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ContextGain:
     """L(T) = a + b T^−c, in nats per token after T tokens of context (Kaplan et al. 2020, Sec. 3.2.1, App. D.5)."""
 
@@ -32,17 +32,17 @@ class ContextGain:
     """The longest context, in tokens."""
     improves: bool
     """Whether the loss falls with the context by more than noise explains; if not, there is no exponent."""
-    a: float | None
-    b: float | None
-    exponent: float | None
+    a: float | None = None
+    b: float | None = None
+    exponent: float | None = None
     """c."""
-    exponent_low: float | None
-    exponent_high: float | None
-    stops_at: float | None
+    exponent_low: float | None = None
+    exponent_high: float | None = None
+    stops_at: float | None = None
     """The T from which on a doubling of the context gains less than ``share``; None if the last doubling within the
     window still gains more, and where nothing improves."""
-    stops_low: float | None
-    stops_high: float | None
+    stops_low: float | None = None
+    stops_high: float | None = None
     """``stops_low`` and ``stops_high`` are None where the interval's end lies beyond the last doubling."""
     share: float
     confidence: float
@@ -100,9 +100,7 @@ def context_gain(
     by_chance_R = fit_power_decay(contexts_K, np.average(losses_K, weights=tokens_K) + noise_RK, tokens_K)[3]
     improves = bool(gain > np.quantile(by_chance_R, confidence))
     window = int(contexts_P[-1])
-    law: dict[str, float | None] = dict.fromkeys(
-        ("a", "b", "exponent", "exponent_low", "exponent_high", "stops_at", "stops_low", "stops_high")
-    )
+    law: dict[str, float | None] = {}
     if improves:
         a_R, b_R, c_R, _ = fit_power_decay(contexts_K, a + b * contexts_K**-c + noise_RK, tokens_K)
         exponents = interval(c_R, confidence=confidence)
@@ -110,14 +108,10 @@ def context_gain(
         assert exponents is not None
         assert stops is not None
         (stop,) = _stops(a[None], b[None], c[None], share)
-        law = {
-            **{"a": float(a), "b": float(b), "exponent": float(c)},
-            **dict(zip(("exponent_low", "exponent_high"), exponents, strict=True)),
-            **{
-                name: float(value) if value <= window / 2 else None
-                for name, value in zip(("stops_at", "stops_low", "stops_high"), (stop, *stops), strict=True)
-            },
-        }
+        law = {"a": float(a), "b": float(b), "exponent": float(c)}
+        law["exponent_low"], law["exponent_high"] = exponents
+        for name, value in zip(("stops_at", "stops_low", "stops_high"), (stop, *stops), strict=True):
+            law[name] = float(value) if value <= window / 2 else None
     return ContextGain(
         positions_K=contexts_K,
         losses_K=losses_K,

@@ -12,8 +12,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.scaling_laws.huber_regression import DELTA
 from lmsat_plugin.analysis.scaling_laws.laws import rows_of
-from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
-from lmsat_plugin.analysis.stats.estimate import Estimate
+from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
+from lmsat_plugin.analysis.scaling_laws import resampling
 from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
 from lmsat_plugin.analysis.scaling_laws.fitted_law import (
     Constant,
@@ -20,19 +22,11 @@ from lmsat_plugin.analysis.scaling_laws.fitted_law import (
     interval_of_fit,
 )
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum
-from lmsat_plugin.analysis.scaling_laws.huber_regression import (
-    Problem,
-    condition_numbers,
-    minimise,
-    search,
-    valley,
-)
 from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
 from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, counts_of, rows_of
 from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
-from lmsat_plugin.analysis.scaling_laws.resampling import RUNS_BEYOND, draw_runs, largest
 from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
-from lmsat_plugin.analysis.stats.estimate import Estimate
+from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
@@ -41,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.forms import Variables
-    from lmsat_plugin.analysis.scaling_laws.huber_regression import SearchResult
     from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
     from lmsat_plugin.results.tree import Results
 
@@ -117,23 +110,23 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     free = [name for name in form.names if name not in given]
     if lacking := _lacking(law, points.variables, points.runs, free):
         raise LmsatError(f"{model + ': ' if model else ''}{lacking}, or fix constants with --given")
-    problem = Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
-    result = search(problem, given_Q)
+    problem = huber.Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
+    result = huber.search(problem, given_Q)
     warnings = [*points.warnings, *_warnings(law, points, count, result.theta_Q, free=free)]
     theta_RQ, counts_RG = result.theta_Q[None], np.ones((1, points.runs))
-    least = len(free) + RUNS_BEYOND
+    least = len(free) + resampling.RUNS_BEYOND
     if free and request.repetitions and points.runs < least:
         warnings.append(
             f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
         )
     elif free and request.repetitions:
-        draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
+        draws_RG = resampling.draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
         starts_RQ = np.repeat(theta_RQ, request.repetitions, axis=0)
-        samples_RQ, _ = minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
+        samples_RQ, _ = huber.minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
         theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
     constants = form.external(theta_RQ)
     residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - problem.targets_P
-    condition = condition_numbers(problem, result.theta_Q, free_Q)
+    condition = huber.condition_numbers(problem, result.theta_Q, free_Q)
     held_out = _held_out(law, points, given_Q, free)
     if held_out is None and free:
         warnings.append("no held-out error: without the largest too little is left to fit")
@@ -183,7 +176,7 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
         kind = "positions" if law.by_model else "runs"
         return (
             f"too few {kind} ({runs}) to fit {', '.join(free)}: give {len(free) + 1} or more "
-            f"({len(free) + RUNS_BEYOND} for intervals)"
+            f"({len(free) + resampling.RUNS_BEYOND} for intervals)"
         )
     if not isinstance(law.form, PowerSum):
         return None
@@ -238,9 +231,9 @@ def _estimate(values_R: np.ndarray, points: Points) -> tuple[float | None, float
     return value if math.isfinite(value) else None, low, high
 
 
-def _spread(problem: Problem, result: SearchResult, free_Q: np.ndarray) -> Spread:
+def _spread(problem: huber.Problem, result: huber.SearchResult, free_Q: np.ndarray) -> Spread:
     form = problem.form
-    seen_GQ, seen_G = valley(problem, result.theta_Q, free_Q)
+    seen_GQ, seen_G = huber.valley(problem, result.theta_Q, free_Q)
     seen_GQ, seen_G = np.concatenate([result.ends_GQ, seen_GQ]), np.concatenate([result.ends_G, seen_G])
     values = form.external(seen_GQ[seen_G <= (1 + _TOLERANCE) * result.objective])
     ranges = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
@@ -253,12 +246,12 @@ def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) ->
     """Return the gaps of the largest points to the law fitted to the others; None if too few are left."""
     sizes_P = points.values[law.size]
     # The largest models are those with the least loss.
-    out_P = largest(1 / sizes_P if law.size == "loss" else sizes_P)
+    out_P = resampling.largest(1 / sizes_P if law.size == "loss" else sizes_P)
     rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
     if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
         return None
-    others = Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
-    theta_Q = search(others, given_Q).theta_Q
+    others = huber.Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
+    theta_Q = huber.search(others, given_Q).theta_Q
     left_out = {name: value_P[out_P] for name, value_P in points.variables.items()}
     gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], left_out)[0][0]) - 1
     models = map(str, points.table["model"].to_numpy()[out_P] if "model" in points.table else ())

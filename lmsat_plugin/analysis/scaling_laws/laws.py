@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
-    from lmsat_plugin.analysis.stats.estimate import Estimate
+    from lmsat_plugin.analysis.stats.bootstrap import Estimate
     from lmsat_plugin.results.tree import Results
 
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
@@ -95,12 +95,7 @@ class Law:
     """From constants to sentences on them."""
 
     def read(self, table: pd.DataFrame, count: str | None, *, observed: bool = True) -> Points:
-        """Return the points of a table.
-
-        Args:
-            table: A row for each point.
-            count: The column that is N; None for the law's own.
-            observed: Whether losses have to be there.
+        """Return the points of a table, with N in the column ``count``; unless ``observed``, losses may be missing.
 
         Raises:
             LmsatError: For a missing column, variables that are not above 0, and losses that are not in nats.

@@ -13,8 +13,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.losses import check_nats
-from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resample
-from lmsat_plugin.analysis.stats.estimate import Estimate
+from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lmsat_plugin.analysis.scaling_laws.laws import Points
-    from lmsat_plugin.analysis.stats.estimate import Estimate
+    from lmsat_plugin.analysis.stats.bootstrap import Estimate
 
 
 def offsets(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The bootstrap: how often each unit is drawn, and intervals of percentiles.
+"""The bootstrap: how often each unit is drawn, intervals of percentiles, and estimates with their interval.
 
 Samples are counts of how often each unit is drawn. Sums over units are then a matrix product, and a fit is repeated
 with weights. `scipy.stats.bootstrap` gathers the units of each sample instead. With 1,000 documents and 1,000
@@ -25,16 +25,21 @@ NORMAL = 1.6448536269514722
 _COUNTS_AT_ONCE = 10_000_000
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 90 % interval; None for what is unknown."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
 def resample(
     units: int, repetitions: int, seed: int, accept: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> np.ndarray:
     """Return how often each unit is drawn, with replacement, float64, shape [R, G].
 
-    Args:
-        units: G.
-        repetitions: R.
-        seed: Of the random numbers.
-        accept: From counts [R, G] to truth values [R]; samples that it refuses are drawn again.
+    Samples whose counts ``accept`` refuses, by truth values of shape [R], are drawn again.
     """
     rng = np.random.default_rng(seed)
     kept: list[np.ndarray] = []
@@ -65,14 +70,11 @@ def interval(
 ) -> tuple[float, float] | None:
     """Return the interval of percentiles of a bootstrap; None where its ends are unknown.
 
-    Percentiles are values of samples, not means of neighbouring ones, so that an end may be infinite.
+    Samples that are NaN are left out; if their share exceeds that beyond an end, there is no interval. Percentiles are
+    values of samples, not means of neighbouring ones, so that an end may be infinite.
 
-    Args:
-        samples_R: The statistic of each sample. NaN are left out; there is no interval if their share exceeds that
-            beyond an end.
-        estimate: The statistic of the data. With it the percentiles are shifted by twice z₀, the normal quantile of the
-            share of samples below the estimate (the bias-corrected bootstrap, Efron 1981).
-        confidence: The share of samples within the interval.
+    With the ``estimate`` of the data, percentiles are shifted by twice z₀, the normal quantile of the share of samples
+    below it (the bias-corrected bootstrap, Efron 1981).
     """
     from scipy.special import ndtr, ndtri
 

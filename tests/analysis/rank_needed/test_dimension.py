@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lmsat_plugin.analysis.rank_needed import capacity, w_error
+from lmsat_plugin.analysis.rank_needed.dimension import capacity, w_error
 from lmsat_plugin.errors import LmsatError
 
 
