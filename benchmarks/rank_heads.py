@@ -48,7 +48,7 @@ from lmsat_plugin.measurement.forward import ForwardPass
 from lmsat_plugin.measurement.training_stream import FinalStateStream
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
-from lmsat_plugin.probes.rank_head.training import HeadTrainer, LowRankHead
+from lmsat_plugin.probes.rank_head.trainer import HeadTrainer, LowRankHead
 from lmsat_plugin.synthetic import MarkovSource
 
 if TYPE_CHECKING:

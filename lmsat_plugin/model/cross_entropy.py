@@ -1,4 +1,4 @@
-"""The loss of each token from its hidden state, without ever holding the logits of a batch.
+"""The loss of each token from its hidden state, without holding the logits of a whole batch.
 
 Shapes: N tokens, D width, V rows of the head.
 """
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.model.lm_head import Head
 
-# The tile of logits that exists at one time. On a CPU it should stay in the cache between the product and the
-# exponential; on a GPU it should fill the device.
+# The tile of logits that exists at one time, in tokens × rows of the vocabulary. On a CPU it should stay in the cache
+# between the product and the exponential; on a GPU it should fill the device.
 _CPU_TILE = (2048, 1024)
 _GPU_TILE = (8192, 8192)
 
 
 class TokenScores:
-    """Losses and hits of tokens, gathered from the tiles of their logits as these go by."""
+    """Losses and hits of tokens, gathered from tiles of their logits."""
 
     def __init__(self, targets_N: torch.Tensor) -> None:
         self._targets_N = targets_N
@@ -30,18 +30,18 @@ class TokenScores:
         self._log_sums: list[torch.Tensor] = []
 
     def add(self, logits_NV: torch.Tensor, start: int) -> None:
-        """See the logits of the vocabulary's rows from ``start`` on. They are overwritten."""
+        """Take in the logits of the vocabulary's rows from ``start`` on. They are overwritten."""
         columns_N = self._targets_N - start
         inside_N = (columns_N >= 0) & (columns_N < logits_NV.shape[1])
-        found_N = logits_NV.gather(1, columns_N.clamp(0, logits_NV.shape[1] - 1)[:, None])[:, 0]
+        logits_N = logits_NV.gather(1, columns_N.clamp(0, logits_NV.shape[1] - 1)[:, None])[:, 0]
         log_sum_N, largest_N = _log_sum_exp(logits_NV)
-        self._target_N = torch.where(inside_N, found_N, self._target_N)
+        self._target_N = torch.where(inside_N, logits_N, self._target_N)
         self._largest_N = torch.maximum(self._largest_N, largest_N)
         self._log_sums.append(log_sum_N)
 
     @property
     def log_sum_N(self) -> torch.Tensor:
-        """The logarithm of each token's sum of exponentials, float64."""
+        """Each token's log of the sum of exponentials, float64."""
         return torch.logsumexp(torch.stack(self._log_sums), 0)
 
     @property
@@ -56,15 +56,16 @@ class TokenScores:
 
 
 def tile_shape(device: torch.device) -> tuple[int, int]:
-    """Return how many tokens × rows of the vocabulary a tile of logits has."""
+    """Return the tile's number of tokens and of rows of the vocabulary."""
     return _GPU_TILE if device.type == "cuda" else _CPU_TILE
 
 
 def score_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> Iterator[TokenScores]:
-    """Yield the scores of the tokens, some of them at a time, in order.
+    """Yield the scores of the tokens, a number of them at a time, in order.
 
-    The logits are computed and exponentiated in float32 or better, a tile of tokens × vocabulary at a time;
-    the tiles' log-sums are joined in float64. The whole vocabulary is in the denominator, padded rows too.
+    The logits are computed and exponentiated in float32 or better, a tile of tokens × vocabulary at a time; the tiles'
+    log-sums are joined in float64. The whole vocabulary is in the denominator, padded rows too. Against logits in
+    whole and torch's cross-entropy this takes 1/25 of the memory and 0.6 of the time (benchmarks/loss_memory_speed.py).
     """
     targets_N = targets_N.to(head.weight_VD.device)
     rows, columns = tile_shape(head.weight_VD.device)

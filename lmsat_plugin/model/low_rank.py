@@ -1,4 +1,4 @@
-"""The best approximations of an LM head, of all ranks at once, and their losses.
+"""Truncated LM heads: the best approximations of each rank, and the losses of several ranks at once.
 
 Shapes: N tokens, D width, V rows of the head, R rank, K ranks.
 """
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.model.lm_head import Head
 
-# Directions of less than this share of the mean variance count as having it: the metric stays invertible, so that
-# the approximation of full rank is the head itself also for states unlike those the metric is made of.
+# Directions with a smaller share of the mean variance count as having this share. The metric stays invertible, so that
+# the approximation of full rank is the head itself, also for states unlike those of the metric.
 _FLOOR = 1e-4
 
 
@@ -26,8 +26,8 @@ _FLOOR = 1e-4
 class Truncation:
     """W_R = W E[:, :R] F[:R], the best approximation of W of each rank R, in the metric of a second moment.
 
-    It minimises E‖(W − W_R) h‖² over the states h whose second moment is the metric, and ‖W − W_R‖_F where there
-    is none (Eckart and Young; Godey et al. 2024, Lemma 5.2). All in float64.
+    It minimises E‖(W − W_R) h‖² over the states h whose second moment is the metric, and ‖W − W_R‖_F without a
+    metric (Eckart and Young; Godey et al. 2024, Lemma 5.2). All in float64.
     """
 
     expand_DD: torch.Tensor
@@ -42,15 +42,15 @@ class Truncation:
         """Decompose a head whose weight has this `triangle`, in the metric of ``moment_DD`` = E[h hᵀ] if given."""
         if moment_DD is None:
             _, singular, vectors_DD = torch.linalg.svd(triangle_KD)
-            return cls(vectors_DD.T, vectors_DD, _padded(singular, len(vectors_DD)))
-        variance_D, axes_DD = torch.linalg.eigh(moment_DD.to(triangle_KD))
-        root_D = variance_D.clamp_min(_FLOOR * variance_D.mean()).sqrt()
-        _, singular, vectors_DD = torch.linalg.svd(triangle_KD @ (axes_DD * root_D))
-        return cls(
-            (axes_DD * root_D) @ vectors_DD.T,
-            vectors_DD @ (axes_DD / root_D).T,
-            _padded(singular, len(vectors_DD)),
-        )
+            expand_DD, reduce_DD = vectors_DD.T, vectors_DD
+        else:
+            variance_D, axes_DD = torch.linalg.eigh(moment_DD.to(triangle_KD))
+            root_D = variance_D.clamp_min(_FLOOR * variance_D.mean()).sqrt()
+            _, singular, vectors_DD = torch.linalg.svd(triangle_KD @ (axes_DD * root_D))
+            expand_DD, reduce_DD = (axes_DD * root_D) @ vectors_DD.T, vectors_DD @ (axes_DD / root_D).T
+        padding = (0, len(vectors_DD) - len(singular))
+        singular_D = torch.nn.functional.pad(singular, padding)
+        return cls(expand_DD=expand_DD, reduce_DD=reduce_DD, singular_D=singular_D)
 
     def weight(self, weight_VD: torch.Tensor, rank: int) -> torch.Tensor:
         """Return W_R in the type of ``weight_VD``, computed in float64, some rows at a time."""
@@ -66,9 +66,8 @@ class Truncation:
     def error(self, triangle_KD: torch.Tensor, moment_DD: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
         """Return √E‖(W − W_R) h‖² for each rank, over states of any second moment, shape [K].
 
-        As far as the loss is a function of the logits it changes by at most √2 times their distance: the gradient
-        of −log softmax is p − e, of norm √2 at most. So √2 times this bounds the mean change of the loss
-        (Godey et al. 2024, Theorem 5.3, with its constant, in the metric of the states).
+        The gradient of −log softmax by the logits is p − e, whose norm is at most √2. So √2 times this bounds the mean
+        change of the loss (Godey et al. 2024, Theorem 5.3, with its constant, in the metric of the states).
         """
         factor_KD = triangle_KD @ self.expand_DD
         moment_DD = self.reduce_DD @ moment_DD.to(self.reduce_DD) @ self.reduce_DD.T
@@ -79,39 +78,50 @@ class Truncation:
         return torch.stack(errors)
 
 
-def _padded(singular: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.nn.functional.pad(singular, (0, length - len(singular)))
+@dataclass(frozen=True, kw_only=True)
+class NestedHeads:
+    """The truncated heads of several ranks: the factors of each begin with those of the rank before."""
 
+    truncation: Truncation
+    expanded_VD: torch.Tensor
+    """`Truncation.expanded`, in the type of the logits."""
+    ranks: Sequence[int]
+    """Rising, K of them."""
+    head: Head
+    """The model's own head, for its bias, scale and cap."""
 
-def nested_losses(
-    hidden_ND: torch.Tensor,
-    targets_N: torch.Tensor,
-    truncation: Truncation,
-    expanded_VD: torch.Tensor,
-    ranks: Sequence[int],
-    head: Head,
-) -> torch.Tensor:
-    """Return the losses of the truncated heads of rising ``ranks``, nats, float64, shape [K, N].
+    @classmethod
+    def of(cls, truncation: Truncation, head: Head, ranks: Sequence[int]) -> NestedHeads:
+        """Truncate a head to several ranks."""
+        expanded_VD = truncation.expanded(head.weight_VD, head.dtype)
+        return cls(truncation=truncation, expanded_VD=expanded_VD, ranks=ranks, head=head)
 
-    ``expanded_VD`` is `Truncation.expanded`. The logits of a rank are those of the one before and what the
-    columns between add: all ranks together take the products of the largest.
-    """
-    device = expanded_VD.device
-    reduce_DD = truncation.reduce_DD.to(device, expanded_VD.dtype)
-    targets_N = targets_N.to(device)
-    rows, columns = tile_shape(device)
-    losses = []
-    for first in range(0, len(targets_N), rows):
-        reduced = hidden_ND[first : first + rows].to(device, expanded_VD.dtype) @ reduce_DD.T
-        scores = [TokenScores(targets_N[first : first + rows]) for _ in ranks]
-        for start in range(0, len(expanded_VD), columns):
-            tile_VD = expanded_VD[start : start + columns]
-            bias = None if head.bias_V is None else head.bias_V[start : start + columns]
-            logits_NV = reduced.new_zeros(len(reduced), len(tile_VD))
-            done = 0
-            for rank, found in zip(ranks, scores, strict=True):
-                logits_NV.addmm_(reduced[:, done:rank], tile_VD[:, done:rank].T)
-                found.add(head.finish(logits_NV.clone(), bias), start)
-                done = rank
-        losses.append(torch.stack([found.losses_N for found in scores]))
-    return torch.cat(losses, 1)
+    def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors of W_R, of shapes [V, R] and [R, D]."""
+        return self.expanded_VD[:, :rank], self.truncation.reduce_DD[:rank]
+
+    def losses(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """Return the losses of all ranks, nats, float64, shape [K, N].
+
+        The logits of a rank are those of the rank before, plus the products with the columns in between: all ranks
+        together cost the products of the largest.
+        """
+        device, head = self.expanded_VD.device, self.head
+        reduce_DD = self.truncation.reduce_DD.to(device, self.expanded_VD.dtype)
+        targets_N = targets_N.to(device)
+        rows, columns = tile_shape(device)
+        losses = []
+        for first in range(0, len(targets_N), rows):
+            reduced = hidden_ND[first : first + rows].to(device, self.expanded_VD.dtype) @ reduce_DD.T
+            scores = [TokenScores(targets_N[first : first + rows]) for _ in self.ranks]
+            for start in range(0, len(self.expanded_VD), columns):
+                tile_VD = self.expanded_VD[start : start + columns]
+                bias = None if head.bias_V is None else head.bias_V[start : start + columns]
+                logits_NV = reduced.new_zeros(len(reduced), len(tile_VD))
+                done = 0
+                for rank, of_rank in zip(self.ranks, scores, strict=True):
+                    logits_NV.addmm_(reduced[:, done:rank], tile_VD[:, done:rank].T)
+                    of_rank.add(head.finish(logits_NV.clone(), bias), start)
+                    done = rank
+            losses.append(torch.stack([of_rank.losses_N for of_rank in scores]))
+        return torch.cat(losses, 1)

@@ -1,4 +1,4 @@
-"""Singular values of tall matrices, and what is read off them.
+"""Singular values of tall matrices, and their entropy and effective rank.
 
 Shapes: V rows, D columns, K = min(V, D) singular values.
 """
@@ -12,8 +12,8 @@ import torch
 def triangle(matrix_VD: torch.Tensor, block: int = 8192) -> torch.Tensor:
     """Return R of a QR decomposition in float64, shape [K, D], a block of rows at a time.
 
-    R has the matrix' singular values and right singular vectors, to the accuracy of LAPACK, which a Gram
-    matrix has not: that squares the condition number. Only one block is ever held in float64.
+    R has the matrix' singular values and right singular vectors, to the accuracy of LAPACK. A Gram matrix would square
+    the condition number. Only one block is held in float64 at a time.
     """
     device = torch.device("cpu") if matrix_VD.device.type == "mps" else matrix_VD.device
     block = max(block, 4 * matrix_VD.shape[1])

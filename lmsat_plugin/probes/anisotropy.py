@@ -1,4 +1,4 @@
-"""Anisotropy: how much the hidden states of a layer point the same way."""
+"""The probe of anisotropy: how similar the directions of a layer's hidden states are."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ROWS = 8192
 class AnisotropyProbe(Probe[Settings]):
     """Mean cosine of all pairs of hidden states, per layer (Godey et al. 2024, Sec. 4.1, definition of A).
 
-    A(H) = 1/(n² − n) Σ_{i≠j} cos(hᵢ, hⱼ), exact, from unit vectors u by (‖Σu‖² − n)/(n² − n); H is the states
-    from which the corpus' tokens are predicted, one each. Unit vectors and sums are float64.
+    A(H) = 1/(n² − n) Σ_{i≠j} cos(hᵢ, hⱼ), exact, from unit vectors u by (‖Σu‖² − n)/(n² − n). H are the n states
+    from which the corpus' tokens are predicted. Unit vectors and sums are float64.
 
     Metrics: ``anisotropy_last`` (after the final norm), ``anisotropy_mean`` and ``anisotropy_max`` over layers,
     ``effective_rank_last`` = exp H(σ/Σσ), σ the singular values of the last layer's states about their mean
@@ -42,7 +42,7 @@ class AnisotropyProbe(Probe[Settings]):
         )
 
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """Add the batch's unit vectors, a few thousand rows at a time: they are doubles."""
+        """Add the batch's unit vectors, a few thousand rows at a time, since they are of float64."""
         for rows_ND in states_ND.split(_ROWS):
             self._add(
                 layer, rows_ND.to("cpu" if rows_ND.device.type == "mps" else rows_ND.device, torch.float64)
@@ -60,7 +60,7 @@ class AnisotropyProbe(Probe[Settings]):
         self.sums.update(norms=norms, **increments)
 
     def finish(self) -> Measurement:
-        """Turn the sums into cosines; the identity holds for any number of states from two on."""
+        """Turn the sums into mean cosines. Raises `LmsatError` for fewer than two tokens."""
         sums = self.sums.totals()
         n = float(sums["tokens"])
         if n < 2:
@@ -79,17 +79,17 @@ class AnisotropyProbe(Probe[Settings]):
         mean = sums["last_sum"] / n
         covariance = sums["last_squares"] / n - torch.outer(mean, mean)
         eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).numpy()
-        # A direction without variance, as behind a norm without bias, keeps the rounding of the sums: drop it.
+        # Of a direction without variance, as after a norm without bias, only the sums' rounding is left: drop it.
         rounding = len(mean) * np.finfo(float).eps * float(sums["last_squares"].trace()) / n
         eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)
         return Measurement(
-            {
+            metrics={
                 "anisotropy_last": float(by_layer[-1]),
                 "anisotropy_mean": float(by_layer.mean()),
                 "anisotropy_max": float(by_layer.max()),
                 "effective_rank_last": effective_rank(np.sqrt(eigenvalues)),
             },
-            {
+            arrays={
                 "by_layer": by_layer,
                 "mean_norm_by_layer": (sums["norms"] / n).numpy(),
                 "last_covariance_eigenvalues": eigenvalues,

@@ -1,6 +1,6 @@
-"""How much of the gradient of the logits the LM head cannot pass back.
+"""The probe of the gradient's bottleneck: how much of the logits' gradient the LM head cannot pass back.
 
-Shapes: N tokens, D width, V rows of the head, K the head's rank, M documents.
+Shapes: N tokens, D width, V rows of the head, K head rank, M documents.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.cross_entropy import tile_shape
 from lmsat_plugin.model.spectrum import triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
-from lmsat_plugin.probes.loss import stderr_of
+from lmsat_plugin.probes.loss import stderr_by_document
 from lmsat_plugin.settings import Settings
 
 
 class GradientBottleneckProbe(Probe[Settings]):
     """The share of the logits' gradient outside the column space of the head (Godey and Artzi 2026, 2603.10145).
 
-    For each token g = ∂(−log p)/∂(W h) = softmax(z) − e, of V entries, of which Wᵀ g goes back into the model: the
+    For each token g = ∂(−log p)/∂(W h) = softmax(z) − e has V entries, of which Wᵀ g goes back into the model: the
     part of g outside the column space of W is lost. The paper gives the share in words; the definition here is
-    ‖(I − P) g‖ / ‖g‖ with P the projector on the column space of W, all rows, padding included. Where logits are
-    capped, g holds the slope of the cap.
+    ‖(I − P) g‖ / ‖g‖ with P the projector on the column space of W, all rows, padding included. For capped logits,
+    g includes the slope of the cap.
 
     Metrics: ``suppressed_norm_share``, the mean of that over tokens, with its standard error by document;
     ``suppressed_energy_share`` = Σ ‖(I − P) g‖² / Σ ‖g‖² over all tokens.
@@ -71,7 +71,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         ]
         del self._states_ND
         total_N, kept_N = (torch.cat(column) for column in zip(*parts, strict=True))
-        # A target of probability 1 has no gradient, and loses none.
+        # A target of probability 1 has no gradient: its share is 0.
         lost_N = (total_N - kept_N).clamp_min(0)
         share_N = (lost_N / total_N.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
         documents_N = batch.documents_N.to(share_N.device)
@@ -86,7 +86,7 @@ class GradientBottleneckProbe(Probe[Settings]):
     def _energies(
         self, states_ND: torch.Tensor, targets_N: torch.Tensor, losses_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ‖g‖² and ‖P g‖² of each token, float64."""
+        """Return ‖g‖² and ‖P g‖² of each token, float64, shape [N]."""
         head, device = self.head, self.basis_VK.device
         states_ND, targets_N = head.prepare(states_ND), targets_N.to(device)
         own_N1 = (states_ND.to(head.dtype) * head.weight_VD[targets_N].to(head.dtype)).sum(1, keepdim=True)
@@ -115,9 +115,9 @@ class GradientBottleneckProbe(Probe[Settings]):
         if share != share:
             raise LmsatError("the model's loss is not finite: the checkpoint is broken; leave it out")
         return Measurement(
-            {
+            metrics={
                 "suppressed_norm_share": share,
-                **stderr_of("suppressed_norm_share", sums["share"], sums["tokens"]),
+                **stderr_by_document("suppressed_norm_share", sums["share"], sums["tokens"]),
                 "suppressed_energy_share": float(sums["lost"] / sums["total"]),
             }
         )

@@ -1,4 +1,4 @@
-"""The spectrum of the LM head: does it flatten, does it collapse?"""
+"""The probe of the LM head's spectrum: its entropy, effective rank and condition number."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lmsat_plugin.settings import Settings
 class HeadProbe(Probe[Settings]):
     """Singular values of the LM head's weight W (Godey et al. 2024, Sec. 4.2 and Figs. 4 and 5).
 
-    Only the rows of real tokens count: vocabularies are padded, and padding is not trained. W is not centred,
-    and the final norm's gain is not folded in.
+    Only the rows of the tokenizer's tokens count, since padding is not trained. W is not centred, and the final norm's
+    gain is not multiplied in.
 
-    Metrics: ``singular_entropy`` = KL(p‖u) with p = s²/Σs², in nats, the paper's (which its figures settle);
+    Metrics: ``singular_entropy`` = KL(p‖u) with p = s²/Σs², in nats, the paper's according to its figures;
     ``singular_entropy_linear``, the same with p = s/Σs; ``effective_rank`` = exp H(s/Σs) (Roy and Vetterli
     2007); ``stable_rank`` = Σs²/s₁²; ``condition_number`` = s₁/s_K; ``top_singular_ratio`` = s₁/mean(s).
     Array: ``singular_values``, float64, falling, shape [min(rows, width)].
@@ -46,7 +46,7 @@ class HeadProbe(Probe[Settings]):
                 "the LM head's weight is zero everywhere: the checkpoint is broken; leave it out"
             )
         return Measurement(
-            {
+            metrics={
                 "singular_entropy": divergence_from_uniform(s**2),
                 "singular_entropy_linear": divergence_from_uniform(s),
                 "effective_rank": effective_rank(s),
@@ -54,5 +54,5 @@ class HeadProbe(Probe[Settings]):
                 "condition_number": float(s[0] / s[-1]) if s[-1] > 0 else math.inf,
                 "top_singular_ratio": float(s[0] / s.mean()),
             },
-            {"singular_values": s},
+            arrays={"singular_values": s},
         )

@@ -1,4 +1,4 @@
-"""Pretraining loss: nats per token, bits per byte, by document and by position in the context."""
+"""The probe of the loss: nats per token, bits per byte, by document and by position in the window."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import directions
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
@@ -17,25 +18,22 @@ if TYPE_CHECKING:
     from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 
-def stderr_of(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
-    """Return ``{metric_stderr: ...}`` of the ratio Σ sums / Σ tokens, the M documents as the unit that is drawn.
+def stderr_by_document(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
+    """Return ``{metric_stderr: ...}`` of the ratio Σ sums / Σ tokens over M documents; empty for a single document.
 
-    √(M/(M−1) · Σ_d (sums_d − ratio · tokens_d)²) / Σ tokens; nothing for a single document.
+    See `ratio_stderr`: documents are the unit that is drawn.
     """
-    documents, tokens = len(sums_M), float(tokens_M.sum())
-    if documents < 2:
+    if len(sums_M) < 2:
         return {}
-    residuals_M = sums_M - sums_M.sum() / tokens * tokens_M
-    variance = documents / (documents - 1) * float((residuals_M**2).sum())
-    return {f"{metric}_stderr": math.sqrt(variance) / tokens}
+    return {f"{metric}_stderr": float(ratio_stderr(sums_M.numpy(), tokens_M.numpy()))}
 
 
 class LossProbe(Probe[Settings]):
     """Cross-entropy of the corpus (Godey et al. 2024, Fig. 1a; Du et al. 2024, x axis; Kaplan et al. 2020, L).
 
-    Metrics: ``loss`` in nats per token, sum over tokens of −log p divided once by their number; ``perplexity``
-    e^loss; ``bits_per_byte`` = nats / (ln 2 · bytes of UTF-8); ``loss_stderr``, the standard error of the
-    ratio with documents as the unit that is drawn; ``tokens``, ``bytes``; ``unigram_loss``, the entropy of the
+    Metrics: ``loss`` in nats per token, the sum over tokens of −log p divided once by their number; ``perplexity``
+    e^loss; ``bits_per_byte`` = nats / (ln 2 · bytes of UTF-8); ``loss_stderr``, the standard error of this ratio
+    with documents as the unit that is drawn; ``tokens``, ``bytes``; ``unigram_loss``, the entropy of the
     tokens' frequencies in this text, nats, and ``unigram_normalised_perplexity`` = e^(loss − unigram_loss) (Roh et al.
     2020, arXiv 2011.13220), which compare across tokenizers as ``bits_per_byte`` does.
     Arrays: ``by_position`` (mean loss after 0, 1, ... tokens of context, nats; NaN where no token stands) with
@@ -96,11 +94,11 @@ class LossProbe(Probe[Settings]):
             "tokens": int(tokens),
             "bytes": n_bytes,
         }
-        # lm-eval writes its own "N/A" under this key after `loss`: it has to come later to stand.
-        metrics |= stderr_of("loss", nats_M, tokens_M)
+        # Right after `loss` lm-eval writes its own "N/A" under this key, which a later entry replaces.
+        metrics |= stderr_by_document("loss", nats_M, tokens_M)
         return Measurement(
-            metrics,
-            {
+            metrics=metrics,
+            arrays={
                 "by_position": (sums["position_nats"] / sums["position_tokens"]).numpy(),
                 "by_position_tokens": sums["position_tokens"].long().numpy(),
                 "by_document": nats_M.numpy(),

@@ -1,4 +1,4 @@
-"""The n-gram dimension of the corpus: how many dimensions its next-token distributions take up."""
+"""The probe of the corpus' n-gram dimension: how many dimensions its next-token distributions need."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class NgramProbe(Probe[NgramSettings]):
-    """W-error of the corpus' n-gram matrix at a rank (Godey et al. 2024, Sec. 5.1 and Fig. 7).
+    """W-error of the corpus' n-gram matrix W at each dimension (Godey et al. 2024, Sec. 5.1 and Fig. 7).
 
     W has a row for each context of n − 1 tokens that occurs with a successor, and a column for each token of the
     vocabulary: the relative frequencies of the successors. W-error(d) = √(Σ_{i>d} s² / Σ s²), s the singular
-    values of W. N-grams lie within documents. All this belongs to the corpus and the tokenizer: the model's weights
-    play no part.
+    values of W. N-grams do not cross documents. The numbers depend on the corpus and the tokenizer, not on
+    the model's weights.
 
     Metrics: ``w_error_{d}`` for each of ``dims``; ``contexts``, the rows of W; ``ngram_tokens``, the tokens of the
     corpus; ``dimension_half`` and ``dimension_negligible``, the least d with a W-error of at most 0.5 and 0.01.
@@ -48,6 +48,5 @@ class NgramProbe(Probe[NgramSettings]):
         for name, threshold in (("dimension_half", 0.5), ("dimension_negligible", 0.01)):
             if (dimension := spectrum.dimension(threshold)) is not None:
                 metrics[name] = dimension
-        return Measurement(
-            metrics, {"singular_values": spectrum.singular_values, "w_error": spectrum.w_error}
-        )
+        arrays = {"singular_values": spectrum.singular_values, "w_error": spectrum.w_error}
+        return Measurement(metrics=metrics, arrays=arrays)

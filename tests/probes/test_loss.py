@@ -1,125 +1,20 @@
-"""The loss is lm-eval's, exact in float32, whatever the batches, and whatever memory does on the way."""
+"""The loss probe against a loop over lm-eval's windows, in float64."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
-from evaluation import rolling_requests
-from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tiny_models import ROWS, WINDOW, make_model
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from tiny_models import ROWS, VOCAB, WINDOW, make_model
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.model import SaturationLM
-from lmsat_plugin.model import cross_entropy
-from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
-from lmsat_plugin.model.lm_head import Head
-
-FLOAT32 = {"dtype": "float32", "device": "cpu"}
-
-
-def test_rolling_loglikelihood_is_that_of_hf(architecture, checkpoint, documents):
-    folder, requests = str(checkpoint(architecture)), rolling_requests(documents)
-    options = {**FLOAT32, "max_length": WINDOW}
-    hf = HFLM(pretrained=folder, softmax_dtype="float32", batch_size=16, **options)
-    expected = hf.loglikelihood_rolling(requests, disable_tqdm=True)
-    for batch_size in (1, 5, "auto"):
-        lm = SaturationLM(pretrained=folder, batch_size=batch_size, **options)
-        # No absolute tolerance: the empty document's log-likelihood is 0.
-        assert lm.loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx(
-            expected, rel=1e-5, abs=0
-        )
-
-
-def test_rolling_loglikelihood_at_the_default_window(checkpoint, documents):
-    folder, requests = str(checkpoint("mamba")), rolling_requests(documents)
-    hf = HFLM(pretrained=folder, softmax_dtype="float32", **FLOAT32)
-    lm = SaturationLM(pretrained=folder, **FLOAT32)
-    assert lm.max_length == hf.max_length
-    ours, theirs = (each.loglikelihood_rolling(requests, disable_tqdm=True) for each in (lm, hf))
-    assert ours == pytest.approx(theirs, rel=1e-5, abs=0)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
-@pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize("biased", [False, True])
-def test_token_losses_are_the_cross_entropy(monkeypatch, biased, softcap, dtype, tolerance):
-    """Tiles of 64 tokens and 50 columns, neither of which divides the whole."""
-    monkeypatch.setattr(cross_entropy, "_CPU_TILE", (64, 50))
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(333, 48, generator=generator, dtype=dtype)
-    weight = torch.randn(ROWS + 1, 48, generator=generator, dtype=dtype)
-    bias = torch.randn(len(weight), generator=generator, dtype=dtype) if biased else None
-    targets = torch.randint(len(weight), (len(hidden),), generator=generator)
-    losses = token_losses(hidden, targets, Head(weight, bias, scale=0.5, softcap=softcap))
-    logits = hidden.double() @ weight.double().T
-    logits = 0.5 * (logits + bias.double() if biased else logits)
-    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
-    expected = F.cross_entropy(logits, targets, reduction="none")
-    assert losses.dtype == torch.float64
-    # A logit of so many nats is rounded by so much.
-    torch.testing.assert_close(losses, expected, rtol=0, atol=tolerance * float(logits.abs().max()))
-
-
-def test_losses_of_logits_are_the_cross_entropy_and_leave_the_logits_alone():
-    logits = 20 * torch.randn(50, ROWS, generator=torch.Generator().manual_seed(0))
-    before, targets = logits.clone(), torch.arange(50)
-    expected = F.cross_entropy(logits.double(), targets, reduction="none")
-    torch.testing.assert_close(losses_of_logits(logits, targets), expected, rtol=1e-6, atol=1e-6)
-    assert torch.equal(logits, before)
-
-
-def test_losses_of_extreme_logits_are_finite():
-    """Logits that overflow an exponential in float32, and a token as good as certain."""
-    head = Head(torch.diag(torch.tensor([1000.0, 500.0, -1000.0])))
-    losses = token_losses(torch.eye(3), torch.tensor([0, 0, 2]), head)
-    torch.testing.assert_close(
-        losses, torch.tensor([0.0, 500.0 + math.log1p(2 * math.exp(-500)), 1000.0 + math.log(2)]).double()
-    )
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation makes."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.largest = max([self.largest, *sizes])
-        return result
-
-
-@pytest.mark.parametrize("tile", [(32, 100), cross_entropy._CPU_TILE])
-def test_logits_of_a_batch_never_exist_as_a_whole(monkeypatch, tile):
-    monkeypatch.setattr(cross_entropy, "_CPU_TILE", tile)
-    rows, columns = 3 * tile[0] // 2, 3 * tile[1] // 2
-    hidden, weight = torch.randn(rows, 4), torch.randn(columns, 4)
-    with LargestTensor() as recorded:
-        token_losses(hidden, torch.randint(columns, (rows,)), Head(weight))
-    assert recorded.largest == tile[0] * tile[1]
-
-
-def test_logits_of_a_pass_never_exist_as_a_whole(monkeypatch, documents, tokenizer):
-    """In the whole measurement, after the first window's check, no tensor is as large as a batch's logits."""
-    monkeypatch.setattr(cross_entropy, "_CPU_TILE", (64, 64))
-    model = make_model("llama")
-    with LargestTensor() as recorded:
-        measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, max_tokens=1024, batch_size=1000)
-    batch, checked = 1024 * ROWS, WINDOW * ROWS
-    assert recorded.largest >= checked, "the check's own logits should be seen"
-    assert recorded.largest < batch / 4
 
 
 def brute_force(model, tokenizer, texts, length, prefix=0) -> list[list[tuple[int, float]]]:
@@ -190,6 +85,18 @@ def test_positions_without_a_token_are_nan(tokenizer):
     assert "loss_stderr" not in outcome.measurements["loss"].metrics, "one document has no spread"
 
 
+def test_padded_rows_are_in_the_denominator_of_the_loss(tokenizer):
+    """The spectrum leaves them out; the model's own softmax does not."""
+    model = make_model("llama").double()
+    metrics = measure(model, ["loss"], corpus=["a few words"], tokenizer=tokenizer).metrics
+    tokens = torch.tensor(tokenizer.encode("a few words"))
+    with torch.no_grad():
+        logits = model(torch.tensor([[0, *tokens[:-1]]])).logits[0]
+    assert logits.shape[1] == ROWS > VOCAB
+    expected = torch.nn.functional.cross_entropy(logits, tokens)
+    assert metrics["loss/loss"] == pytest.approx(float(expected), rel=1e-9)
+
+
 def test_standard_error_against_a_bootstrap_over_documents(tokenizer, documents):
     text = "".join(documents)
     cuts = np.cumsum(np.random.default_rng(0).integers(40, 400, 80))
@@ -241,74 +148,3 @@ def test_not_a_number_is_an_error_that_names_the_document(documents, tokenizer):
         model.get_input_embeddings().weight[token] = math.nan
     with pytest.raises(LmsatError, match=r"the loss of document 2 of documents is nan: .*dtype=float32"):
         measure(model, ["loss"], corpus=texts, tokenizer=tokenizer)
-
-
-class Memory:
-    """Makes a model run out of memory above so many tokens at a time, once it has made some calls."""
-
-    def __init__(
-        self, model, most: int, after: int = 0, error: type[Exception] = torch.OutOfMemoryError
-    ) -> None:
-        self.most, self.after, self.error = most, after, error
-        self.seen: list[int] = []
-        self.refused = 0
-        model.base_model.register_forward_pre_hook(self, with_kwargs=True)
-
-    def __call__(self, module, args, kwargs) -> None:
-        size = kwargs["input_ids"].numel()
-        if len(self.seen) + self.refused >= self.after and size > self.most:
-            self.refused += 1
-            raise self.error("out of memory")
-        self.seen.append(size)
-
-
-ALL = ["loss", "anisotropy"]
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
-@pytest.mark.parametrize(("most", "after"), [(5 * WINDOW, 0), (WINDOW, 0), (3 * WINDOW, 4)])
-def test_out_of_memory_begins_again_with_smaller_batches(documents, tokenizer, caplog, most, after, error):
-    """After 4: the check's two calls and two whole batches have been counted when memory runs out."""
-    options = {"corpus": documents, "tokenizer": tokenizer, "batch_size": 8}
-    expected = measure(make_model("llama").double(), ALL, **options)
-    model = make_model("llama").double()
-    memory = Memory(model, most, after, error)
-    with caplog.at_level(logging.WARNING, "lmsat_plugin"):
-        outcome = measure(model, ALL, **options)
-    assert memory.refused > 0
-    assert (max(memory.seen) > most) == (after > 0), "a whole batch should have gone through before, or none"
-    assert "Out of memory" in caplog.text
-    assert outcome.metrics == pytest.approx(expected.metrics, rel=1e-9)
-    for name, array in expected.arrays.items():
-        np.testing.assert_allclose(outcome.arrays[name], array, rtol=1e-9, atol=1e-12)
-
-
-def test_out_of_memory_in_rolling_loglikelihood(documents, tokenizer):
-    requests = rolling_requests(documents)
-
-    def lm(model):
-        return SaturationLM(
-            pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=WINDOW, device="cpu"
-        )
-
-    expected = lm(make_model("llama")).loglikelihood_rolling(requests, disable_tqdm=True)
-    model = make_model("llama")
-    memory = Memory(model, 3 * WINDOW, after=4)
-    assert lm(model).loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx(expected, rel=1e-6)
-    assert memory.refused == 2
-
-
-def test_window_that_does_not_fit_is_an_error(documents, tokenizer):
-    model = make_model("llama")
-    Memory(model, WINDOW - 1, after=2)
-    with pytest.raises(
-        LmsatError, match=rf"memory does not suffice for one window of {WINDOW} tokens: .*max_length"
-    ):
-        measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, batch_size=8)
-
-
-def test_other_errors_of_the_model_are_not_taken_for_want_of_memory(documents, tokenizer):
-    model = make_model("llama")
-    Memory(model, 0, after=2, error=ZeroDivisionError)
-    with pytest.raises(ZeroDivisionError):
-        measure(model, ["loss"], corpus=documents, tokenizer=tokenizer)

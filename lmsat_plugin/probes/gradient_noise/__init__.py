@@ -1,4 +1,4 @@
-"""The gradient noise scale: how large a batch is worth its tokens."""
+"""The gradient noise scale: up to which batch size more tokens per batch help."""
 
 from lmsat_plugin.probes.gradient_noise.probe import GradientNoiseProbe
 

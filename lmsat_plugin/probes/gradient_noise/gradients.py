@@ -1,4 +1,4 @@
-"""The gradients of sequences, one at a time: what stays of each is its norm and a sketch, and of all their sum.
+"""The gradients of sequences, one at a time: the norm and a sketch of each, and the sum of all.
 
 Shapes: K sequences, G groups of them, X entries of a sketch, E entries of a gradient.
 """
@@ -31,12 +31,12 @@ _PIECE = 16 * SKETCH
 
 @contextmanager
 def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
-    """Give the parameters of floating point, each once, ready for gradients in float32 or better, without dropout.
+    """Prepare a model for gradients in float32 or better, without dropout, and yield its parameters, each once.
 
-    Frozen ones are among them, quantised ones are not. On the way out, also after an error, the model is as it
-    was: the tensors of half types themselves, flags, modes, gradients.
+    Frozen parameters are among them, quantised ones are not. Afterwards, also after an error, the model is as before:
+    the tensors of half types themselves, flags, modes, gradients.
 
-    Raises `LmsatError` if no parameter can have a gradient, or where processes hold parts of them.
+    Raises `LmsatError` if no parameter can have a gradient, or if processes hold parts of them.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.dtype in _TRAINABLE]
     if not parameters:
@@ -73,13 +73,13 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
 
 
 class GradientSum:
-    """The sum of gradients, taken from the parameters as backward passes leave them there.
+    """The sum of gradients, taken from the parameters during backward passes, one parameter at a time.
 
     The parameters' ``grad`` stays empty. `close` removes the hooks.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
-        """Make the sum empty; norms and sketches are of float64, on ``device``."""
+        """Start with a sum of zero; norms and sketches are float64, on ``device``."""
         self._sums = [torch.zeros_like(parameter) for parameter in parameters]
         generator = torch.Generator().manual_seed(0)
         self._signs = torch.randint(2, (_PIECE,), generator=generator, dtype=torch.int8) * 2 - 1
@@ -122,16 +122,16 @@ class GradientSum:
     def add(self, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add a loss' gradient; return its squared norm, [], and its sketch, [X], both float64.
 
-        The sketch is linear in the gradient: entries with signs drawn at random, added up in 262,147 places (a count
-        sketch, Charikar et al. 2002). The product of two has that of the gradients as its mean, and a standard
-        deviation of about 0.002 of the product of their norms.
+        The sketch is linear in the gradient: its entries get random signs and are added up in 262,147 bins (a count
+        sketch, Charikar et al. 2002). The product of two sketches has the product of the gradients as its mean, with a
+        standard deviation of about 0.002 of the product of their norms.
         """
         self._begin()
         loss.backward()
         return self._squared, self._sketch_X
 
     def squared_norm(self, synchronise: bool) -> float:
-        """Return the squared norm of the sum, over all processes if ``synchronise``. Called once."""
+        """Return the squared norm of the sum, over all processes if ``synchronise``. Call it once."""
         total = 0.0
         for gradient in self._sums:
             if synchronise:
@@ -146,7 +146,7 @@ class GradientSum:
 
 
 def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:
-    """Return Σ g², its pieces' sums added in float64 (where Apple's GPUs have none, on the CPU)."""
+    """Return Σ g², the sums of its pieces added in float64 (on the CPU for Apple's GPUs, which have no float64)."""
     norms = [torch.linalg.vector_norm(piece_E) for piece_E in gradient.flatten().split(_PIECE)]
     stacked = torch.stack(norms)
     return (stacked.cpu() if stacked.device.type == "mps" else stacked).double().square().sum()

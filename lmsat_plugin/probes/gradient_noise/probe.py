@@ -1,4 +1,4 @@
-"""The noise of the gradient: how large a batch has to be before a larger one stops helping.
+"""The probe of the gradient's noise: the batch size above which a larger batch stops helping.
 
 Shapes: K sequences, G groups of them, X entries of a sketch; a leading ``…`` is any shape.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.anatomy import position_limit
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
+from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknife
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.windows import Window
@@ -31,61 +31,26 @@ logger = logging.getLogger(__name__)
 
 _LEAST_SEQUENCES = 4
 _USUAL_SEQUENCE, _USUAL_SEQUENCES = 512, 16
-# Sketches take two megabytes each: of more sequences than this, several share one.
+# A sketch takes two megabytes: with more sequences than this, several share one.
 _MOST_GROUPS = 32
 
 
 class GradientNoiseSettings(Settings):
-    """What ``--metadata`` can set."""
+    """The settings of lmsat_gradient_noise."""
 
     noise_tokens: PositiveInt = 8192
-    """Sequences are drawn until they score so many tokens, each once; each token costs three of a forward pass."""
+    """Sequences are drawn, each once, until they score so many tokens; a token costs three times a forward pass."""
     noise_sequence: PositiveInt | None = None
-    """Tokens of a sequence, cut to the window of the run; by default 512, or a sixteenth of fewer tokens than 8,192."""
-
-
-@dataclass(frozen=True, eq=False)
-class GradientNoise:
-    """Unbiased estimates of |G|² and tr Σ (McCandlish et al. 2018, App. A.1), of any shape […]."""
-
-    squared_norm: Any
-    """|G|², G the expectation of the gradient of the mean loss; the estimate may be negative."""
-    trace: Any
-    """tr Σ for a batch of one token: that of a batch of B independent ones is tr Σ / B."""
-
-    @classmethod
-    def of(cls, total: Any, squares: Any, tokens: Any, tokens_squared: Any) -> GradientNoise:
-        """Return the estimates from gradients s_i of summed losses, of sequences of n_i tokens.
-
-        ``total`` is |Σ s_i|², ``squares`` Σ |s_i|², ``tokens`` N = Σ n_i, ``tokens_squared`` Σ n_i². These are the
-        paper's formulas, |G|² = (B_big |G_big|² − B_small |G_small|²)/(B_big − B_small) and
-        tr Σ = (|G_small|² − |G_big|²)/(1/B_small − 1/B_big), with B_big = N, |G_big|² = |Σ s_i|²/N²,
-        |G_small|² = Σ |s_i|²/Σ n_i² and B_small = Σ n_i²/N: for equal lengths one sequence and the plain mean. For
-        any lengths |G|² is then Σ_{i≠j} s_i·s_j / Σ_{i≠j} n_i n_j and tr Σ is Σ_i tr Cov(s_i)/N, in expectation, if
-        the s_i are independent with means n_i G; tokens within a sequence need not be.
-        """
-        pairs = tokens**2 - tokens_squared
-        return cls((total - squares) / pairs, tokens * (squares - total * tokens_squared / tokens**2) / pairs)
-
-    @property
-    def critical_batch(self) -> Any:
-        """B_simple = tr Σ / |G|², in tokens."""
-        return self.trace / self.squared_norm
-
-
-def jackknife(without_G: np.ndarray) -> float:
-    """Return a standard error from the estimates without each of G groups: √((G−1)/G Σ (x_g − mean)²)."""
-    groups = len(without_G)
-    return math.sqrt((groups - 1) / groups * float(((without_G - without_G.mean()) ** 2).sum()))
+    """Tokens of a sequence, at most the run's window; by default 512, or a sixteenth of ``noise_tokens`` if less."""
 
 
 class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     """The gradient noise scale B_simple = tr Σ/|G|² (McCandlish et al. 2018, 1812.06162, eq. 2.9, App. A.1).
 
     Documents are cut into sequences of ``noise_sequence`` tokens, of which the last may be shorter
-    (`GradientNoise.of` takes any lengths); no token sees the sequence before its own, but for one token (at the
-    document's beginning the prefix token). They are drawn in a random order that is always the same. One backward
-    pass each, in float32 or better, without dropout, over all parameters of floating point, frozen ones too, a
+    (`GradientNoise.of` takes any lengths). Of the sequence before its own a token sees only the last token (at the
+    document's beginning the prefix token). Sequences are drawn in a random order that is always the same. Each has one
+    backward pass, in float32 or better, without dropout, over all parameters of floating point, also frozen ones, a
     shared one once.
 
     Metrics: ``gradient_norm_squared``, the unbiased |G|², and ``noise_trace``, tr Σ for one token, both with their
@@ -95,11 +60,11 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     with GPT-2's tokenizer.
 
     Where |G|² is not above its standard error the noise drowns the gradient: ``critical_batch_tokens`` and
-    ``gradient_norm`` are then left out, with a fact ``drowned`` in the provenance and a warning.
+    ``gradient_norm`` are then left out, the provenance says ``drowned``, and a warning is logged.
 
-    Standard errors are by jackknife over the sequences (over 32 groups where there are more), from sketches of the
-    gradients, which costs them a few per cent. Where noise dominates that of |G|² is about 1.5 times
-    too great.
+    Standard errors are by jackknife over the sequences (over 32 groups if there are more), from sketches of the
+    gradients, which makes them inexact by a few per cent. Where noise dominates, that of |G|² is about 1.5 times
+    too large.
     """
 
     name = "gradient_noise"
@@ -135,7 +100,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
             tokens = np.concatenate([[corpus.prefix], document.tokens])
             for start in range(0, len(tokens) - 1, self.length):
                 stretch = tokens[start : start + self.length + 1]
-                stretches.append(Window(index, stretch, len(stretch) - 1))
+                stretches.append(Window(document=index, tokens=stretch, scored=len(stretch) - 1))
         random.Random(0).shuffle(stretches)
         drawn, tokens_drawn = 0, 0
         while drawn < len(stretches) and tokens_drawn < self.settings.noise_tokens:
@@ -144,7 +109,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         return stretches[:drawn]
 
     def finish(self) -> Measurement:
-        """Run the backward passes. Raises `LmsatError` for want of memory, or of finite gradients."""
+        """Run the backward passes. Raises `LmsatError` for lack of memory, and for gradients that are not finite."""
         model = self.context.model
         try:
             with differentiable(model) as parameters:
@@ -159,7 +124,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         return self._measurement(total, {"parameters": sum(p.numel() for p in parameters)})
 
     def _pass(self, parameters: list[Any]) -> float:
-        """Add up the sequences that are this process' share; return |Σ s_i|² of all."""
+        """Add up the gradients of this process' share of the sequences; return |Σ s_i|² over all processes."""
         processes = Processes.current() if self.context.synchronise else Processes()
         gradients = GradientSum(parameters, self.sums.device)
         try:
@@ -184,24 +149,14 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
                 )
         tokens_K = np.array([window.scored for window in self.sequences], dtype=np.float64)
         tokens = tokens_K.sum()
-        found = GradientNoise.of(total, squares_K.sum(), tokens, (tokens_K**2).sum())
-
-        groups_K = np.arange(len(tokens_K)) % len(sketches_GX)
-
-        def without_G(values_K: np.ndarray) -> np.ndarray:
-            return values_K.sum() - np.bincount(groups_K, values_K)
-
-        # |Σ s_i|² is known: the sketches only say how a group's part of it differs from its share of the tokens.
-        rest_G, all_X = without_G(tokens_K) / tokens, sketches_GX.sum(0)
-        own_GX = sketches_GX - (1 - rest_G[:, None]) * all_X
-        total_G = rest_G**2 * total - 2 * rest_G * (own_GX @ all_X) + (own_GX**2).sum(1)
-        without = GradientNoise.of(total_G, without_G(squares_K), without_G(tokens_K), without_G(tokens_K**2))
+        noise = GradientNoise.of(total, squares_K.sum(), tokens, (tokens_K**2).sum())
+        without = GradientNoise.without_each_group(total, squares_K, tokens_K, sketches_GX)
         stderr = jackknife(without.squared_norm)
         loss = nats_K.sum() / tokens
         metrics = {
-            "gradient_norm_squared": found.squared_norm,
+            "gradient_norm_squared": noise.squared_norm,
             "gradient_norm_squared_stderr": stderr,
-            "noise_trace": found.trace,
+            "noise_trace": noise.trace,
             "noise_trace_stderr": jackknife(without.trace),
             "kaplan_critical_batch_tokens": critical_batch(loss),
         }
@@ -211,21 +166,21 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
             "tokens": int(tokens),
             "loss": float(loss),
         }
-        details["drowned"] = bool(found.squared_norm <= stderr or without.squared_norm.min() <= 0)
+        details["drowned"] = bool(noise.squared_norm <= stderr or without.squared_norm.min() <= 0)
         if details["drowned"]:
             logger.warning(
                 "The noise drowns the gradient of %s: |G|² = %.3g ± %.3g on %d tokens; set noise_tokens higher for "
                 "critical_batch_tokens and gradient_norm",
-                *(self.context.name, found.squared_norm, stderr, tokens),
+                *(self.context.name, noise.squared_norm, stderr, tokens),
             )
         else:
             metrics |= {
-                "critical_batch_tokens": found.critical_batch,
+                "critical_batch_tokens": noise.critical_batch,
                 "critical_batch_tokens_stderr": jackknife(without.critical_batch),
-                "gradient_norm": math.sqrt(found.squared_norm),
+                "gradient_norm": math.sqrt(noise.squared_norm),
                 "gradient_norm_stderr": jackknife(np.sqrt(without.squared_norm)),
             }
-        return Measurement({name: float(value) for name, value in metrics.items()}, details=details)
+        return Measurement(metrics={name: float(value) for name, value in metrics.items()}, details=details)
 
     def _label(self, index: int) -> str:
         assert self.context.corpus is not None

@@ -1,4 +1,4 @@
-"""Losses with LM heads of lower rank: truncated ones, and ones trained at their rank."""
+"""Losses with LM heads of lower rank: truncated, and trained at their rank."""
 
 from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
 

@@ -1,4 +1,4 @@
-"""What heads of lower rank are measured, and how they are trained."""
+"""The settings of lmsat_rank_head: which ranks are measured, and how heads are trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_v
 from lmsat_plugin.settings import Settings
 
 PAPERS_BATCH = 256 * 2048
-"""Tokens a batch of Godey et al. 2024 (App. B.1), read as 256 sequences of Pythia's length."""
+"""Tokens per batch in Godey et al. 2024 (App. B.1), understood as 256 sequences of Pythia's length."""
 _STEPS = 256
 # Learning rates of Godey et al. 2024, Fig. 9, by the width of the model and the rank of the head.
 _PAPERS_RATES = {
@@ -20,9 +20,9 @@ _PAPERS_RATES = {
     4096: {64: 1e-2, 128: 5e-3, 512: 5e-3, 768: 2e-3, 2048: 2e-3, 3072: 1e-3, 4096: 1e-3},
 }
 SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The multiples of the default rate that a search tries."""
+"""The multiples of the default learning rate that a search tries."""
 SEARCHED_SHARE = 0.1
-"""The share of the text that it trains each on."""
+"""The share of the text on which the search trains each of them."""
 
 
 def _listed(value: Any) -> Any:
@@ -30,7 +30,7 @@ def _listed(value: Any) -> Any:
 
 
 class RankHeadSettings(Settings):
-    """What heads, and how they are trained; without ``train_tokens`` none is."""
+    """Which heads are measured and how they are trained; without ``train_tokens`` none is trained."""
 
     ranks: Annotated[
         tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None,
@@ -39,23 +39,23 @@ class RankHeadSettings(Settings):
     ] = None
     """Powers of two up to the head's width, and the width, by default."""
     train_tokens: PositiveInt | None = None
-    """Tokens to train on; the paper's are 150,000,000."""
+    """Tokens to train on; 150,000,000 in the paper."""
     train_corpus: str | None = None
     """A corpus to train on; by default the part of ``corpus`` that is not measured."""
     init: Literal["svd", "normal"] = "svd"
-    """The truncated head, or independent normal entries as in the paper."""
+    """The first factors: of the truncated head, or independent normal entries as in the paper."""
     batch_tokens: PositiveInt | None = None
-    """Tokens a step; by default what makes 256 steps, at least 1,024 and at most the paper's 524,288."""
+    """Tokens per step; by default so many that there are 256 steps, at least 1,024, at most the paper's 524,288."""
     learning_rate: PositiveFloat | tuple[PositiveFloat, ...] | Literal["search"] | None = None
-    """The peak: one, one for each rank, or ``search`` for the best of five about the default."""
+    """The peak: one, one for each rank, or ``search`` for the best of five around the default."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Both Adams with betas 0.9 and 0.95, as Pythia's; SGD with a momentum of 0.9."""
+    """Both kinds of Adam with betas 0.9 and 0.95, as Pythia's; SGD with a momentum of 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """As the optimizer takes it."""
+    """The weight decay of the optimizer."""
     train_seed: int = 0
-    """Of the order of the text, and of normal entries."""
+    """The seed of the order of the text, and of normal entries."""
     heads: str | None = None
-    """A folder to keep the heads in, for ``--model_args head=FILE``, and the state of a training under way."""
+    """A folder for the heads, for ``--model_args head=FILE``, and for the state of a running training."""
 
     @property
     def step_tokens(self) -> int:
@@ -74,9 +74,9 @@ class RankHeadSettings(Settings):
 def default_rate(init: str, rank: int, width: int, batch_tokens: int) -> float:
     """Return a peak learning rate: from ``normal`` the paper's, from ``svd`` one of our own.
 
-    The paper's (App. B.1, Fig. 9) are interpolated on log axes in rank and width, and held beyond its models. From
-    ``svd`` it is 0.004 · √d / r · √(tokens of a batch / 1024), at most 0.01: found on small models and batches, it
-    comes out near the paper's for the paper's.
+    The paper's (App. B.1, Fig. 9) are interpolated on log axes in rank and width, and constant beyond its models. From
+    ``svd`` it is 0.004 · √d / r · √(tokens of a batch / 1024), at most 0.01: found on small models and batches, it is
+    near the paper's for the paper's models and batches.
     """
     if init == "svd":
         return min(1e-2, 4e-3 * math.sqrt(width * batch_tokens / 1024) / rank)

@@ -1,9 +1,11 @@
-"""What a training of heads that may be killed leaves behind, and goes on from."""
+"""The file from which an interrupted training of heads continues."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,23 +18,29 @@ from lmsat_plugin.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
 
 logger = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 60.0
 
 
+def cache_folder() -> Path:
+    """Return the folder of files that outlive a run: ``LMSAT_CACHE``, or ``lmsat`` in the user's cache."""
+    given = os.environ.get("LMSAT_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmsat"
+
+
 class TrainedHead(Protocol):
-    """One of the heads that are trained."""
+    """A head in training."""
 
     left_VR: torch.Tensor
     diverged: bool
 
 
 class Resumable(Protocol):
-    """A training that can be left and taken up again."""
+    """A training that can be interrupted and continued."""
 
     losses: list[list[float]]
 
@@ -41,25 +49,25 @@ class Resumable(Protocol):
         """The heads, in the order of the losses."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors that the training goes on from."""
+        """Return all tensors that the training continues from."""
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put such tensors back."""
+        """Put these tensors back."""
 
 
 class TrainingState:
-    """Where a training that may be killed leaves what it has: one file, replaced from time to time."""
+    """The state of a training in one file, which is replaced from time to time."""
 
     def __init__(self, path: Path, synchronise: bool) -> None:
         self.path, self._synchronise = path, synchronise
         self._next = time.monotonic() + _SAVE_SECONDS
 
     def save(self, trainer: Resumable, rounds: int, last: bool) -> None:
-        """Write the state after so many rounds, unless that was done a moment ago and they are not the last."""
+        """Write the state after a number of rounds, unless it was written a moment ago and more rounds follow."""
         began = time.monotonic()
         if began < self._next and not last:
             return
-        facts = {
+        metadata = {
             "rounds": str(rounds),
             "diverged": "".join("01"[head.diverged] for head in trainer.heads),
         }
@@ -67,21 +75,21 @@ class TrainingState:
         tensors["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
         try:
             with replacing(self.path) as temporary:
-                save_file(tensors, temporary, facts)
+                save_file(tensors, temporary, metadata)
         except (LmsatError, SafetensorError) as error:
-            # The training goes on: it only cannot be resumed.
+            # The training goes on, but cannot be resumed.
             logger.warning("the state of the training is not kept: %s", error)
-        # At most a tenth of the time goes into it.
+        # Saving takes at most a tenth of the time.
         self._next = time.monotonic() + max(_SAVE_SECONDS, 9 * (time.monotonic() - began))
 
     def load(self, trainer: Resumable) -> int:
-        """Put the state back, if there is one; return the number of rounds that it comes after."""
+        """Put the state back, if there is one; return the number of rounds that are done."""
         first = not self._synchronise or torch.distributed.get_rank() == 0
         device = trainer.heads[0].left_VR.device
-        found = self._read(device) if first else None
+        saved = self._read(device) if first else None
         layout: Any = None
-        if found is not None:
-            rounds, diverged, tensors = found
+        if saved is not None:
+            rounds, diverged, tensors = saved
             layout = rounds, diverged, {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if self._synchronise:
             received = [layout]
@@ -109,13 +117,13 @@ class TrainingState:
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata()
+                metadata = file.metadata()
                 tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-            return int(facts["rounds"]), facts["diverged"], tensors
+            return int(metadata["rounds"]), metadata["diverged"], tensors
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.warning("%s is left out: it cannot be read (%s)", self.path, first_sentence(error))
             return None
 
     def remove(self) -> None:
-        """Remove the file of a training that is through."""
+        """Remove the file of a training that is finished."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Train LM heads of several ranks on the same final states, in one pass over them.
+"""The trainer of LM heads of several ranks: all ranks in one pass over the same final states.
 
 Shapes: N tokens of a batch, D width, V rows of the head, R rank, K heads.
 """
@@ -15,7 +15,7 @@ import torch.distributed
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lmsat_plugin.model.lm_head import Head
     from lmsat_plugin.probe import TrainingStream
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 # Bytes of logits that exist at one time.
 _CPU_LOGITS, _GPU_LOGITS = 1 << 27, 1 << 30
-# Tokens of a round at least: they are shuffled, so that a batch is not one document.
+# A round has at least so many tokens, which are shuffled, so that a batch is not one document.
 _ROUND_TOKENS = 16_384
-# Nats by which a head may end above where it began, as a batch's loss varies, before it is said to diverge.
+# A head diverges if it ends so many nats above its first loss; less is the variation between batches.
 _RISE = 1.0
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -54,7 +54,7 @@ class LowRankHead:
 
     @property
     def rank(self) -> int:
-        """The rank."""
+        """The head rank R."""
         return len(self.right_RD)
 
     def scoring(self, head: Head) -> Head:
@@ -63,23 +63,39 @@ class LowRankHead:
 
 
 def cosine_schedule(step: int, steps: int) -> float:
-    """Return the share of the peak learning rate: 1 % of warm-up, then a cosine down to a tenth (Pythia's)."""
+    """Return the share of the peak learning rate: 1 % of warm-up, then a cosine down to a tenth, as Pythia's.
+
+    transformers' ``get_cosine_with_min_lr_schedule_with_warmup`` is this curve with a first step of rate 0. It is a
+    scheduler with a state, which a resumed training would have to restore.
+    """
     warm_up = max(1, round(0.01 * steps))
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    """Windows whose final states are computed together, shuffled, and cut into steps."""
+
+    windows: Sequence[Window]
+    tokens: int
+    steps: int
+    seed: int
+
+
 class HeadTrainer:
     """Heads of several ranks, trained on the same batches; every process holds all of them.
 
+    Ten ranks take 0.28 of the time of ten trainings one after another (benchmarks/rank_heads.py).
+
     Args:
-        heads: The heads, as they begin.
+        heads: The heads with their first factors.
         head: The model's own, for its bias, scale and cap.
-        prepare: Makes of final states [N, D] those that the heads take.
+        prepare: Maps final states [N, D] to the heads' inputs.
         optimizer: A name of `OPTIMIZERS`.
         weight_decay: As torch's optimisers take it.
-        synchronise: Whether processes share the batches, so that gradients have to be added across them.
+        synchronise: Whether processes share the batches, so that gradients have to be added across processes.
     """
 
     def __init__(
@@ -102,7 +118,7 @@ class HeadTrainer:
             make([h.left_VR, h.right_RD], lr=h.learning_rate, weight_decay=weight_decay) for h in heads
         ]
         largest = max(heads, key=lambda h: h.rank)
-        # One after another, so that memory holds the gradient of one head only.
+        # The heads take turns, so that memory holds the gradient of one head only.
         self._gradient = torch.empty_like(largest.left_VR).flatten()
         budget = _GPU_LOGITS if largest.left_VR.is_cuda else _CPU_LOGITS
         rows = max(1, budget // (len(largest.left_VR) * largest.left_VR.itemsize))
@@ -119,18 +135,19 @@ class HeadTrainer:
     ) -> None:
         """Train on the stream's tokens, about ``batch_tokens`` a step, or on the first ``share`` of them.
 
-        With a ``state`` it goes on where that was left, and leaves it there again from time to time.
+        With a ``state`` the training continues from there, and saves its state there from time to time.
         """
-        rounds = stream.rounds(max(batch_tokens, _ROUND_TOKENS), seed)
-        rounds = rounds[: max(1, round(share * len(rounds)))]
-        tokens = [sum(window.scored for window in windows) for windows in rounds]
-        steps = [max(1, round(n / batch_tokens)) for n in tokens]
-        first = state.load(self) if state is not None else 0
-        step = sum(steps[:first])
+        parts = stream.rounds(max(batch_tokens, _ROUND_TOKENS), seed)
+        rounds = [
+            self._round(windows, batch_tokens, seed * 1_000_003 + number)
+            for number, windows in enumerate(parts[: max(1, round(share * len(parts)))])
+        ]
+        done = state.load(self) if state is not None else 0
+        step, steps = (sum(part.steps for part in some) for some in (rounds[:done], rounds))
         shown = stream.rank == 0
         with tqdm(
-            total=sum(tokens),
-            initial=sum(tokens[:first]),
+            total=sum(part.tokens for part in rounds),
+            initial=sum(part.tokens for part in rounds[:done]),
             desc="lmsat heads",
             unit="token",
             unit_scale=True,
@@ -138,35 +155,31 @@ class HeadTrainer:
             leave=None,
             disable=not shown,
         ) as bar:
-            for number in range(first, len(rounds)):
-                mixed = seed * 1_000_003 + number
-                self._train_round(stream, rounds[number], steps[number], mixed, step, sum(steps))
-                step += steps[number]
-                bar.update(tokens[number])
+            for number, part in enumerate(rounds[done:], done + 1):
+                self._train_round(stream, part, step, steps)
+                step += part.steps
+                bar.update(part.tokens)
                 if state is not None and shown:
-                    state.save(self, number + 1, last=number + 1 == len(rounds))
+                    state.save(self, number, last=number == len(rounds))
 
-    def _train_round(
-        self,
-        stream: TrainingStream,
-        windows: Sequence[Window],
-        steps: int,
-        seed: int,
-        done: int,
-        total: int,
-    ) -> None:
-        states = stream.states(windows)
+    @staticmethod
+    def _round(windows: Sequence[Window], batch_tokens: int, seed: int) -> _Round:
         tokens = sum(window.scored for window in windows)
-        generator = torch.Generator().manual_seed(seed)
-        turn_N = torch.randperm(tokens, generator=generator)[states.places_N.cpu()]
+        return _Round(windows=windows, tokens=tokens, steps=max(1, round(tokens / batch_tokens)), seed=seed)
+
+    def _train_round(self, stream: TrainingStream, part: _Round, first_step: int, total_steps: int) -> None:
+        states = stream.states(part.windows)
+        generator = torch.Generator().manual_seed(part.seed)
+        # Each token's turn: the same on all processes, of which each has some of the tokens.
+        turn_N = torch.randperm(part.tokens, generator=generator)[states.places_N.cpu()]
         order_N = turn_N.argsort()
-        ends = [tokens * (number + 1) // steps for number in range(steps)]
+        ends = [part.tokens * (number + 1) // part.steps for number in range(part.steps)]
         cuts = torch.searchsorted(turn_N[order_N], torch.tensor(ends)).tolist()
         for number, (start, stop) in enumerate(zip([0, *cuts], cuts, strict=False)):
-            mine = order_N[start:stop].to(states.targets_N.device)
+            own_N = order_N[start:stop].to(states.targets_N.device)
             count = ends[number] - (ends[number - 1] if number else 0)
-            factor = cosine_schedule(done + number, total)
-            self.step(self._prepare(states.states_ND[mine]), states.targets_N[mine], count, factor)
+            factor = cosine_schedule(first_step + number, total_steps)
+            self.step(self._prepare(states.states_ND[own_N]), states.targets_N[own_N], count, factor)
 
     @torch.no_grad()
     def step(self, states_ND: torch.Tensor, targets_N: torch.Tensor, count: int, factor: float) -> None:
@@ -193,10 +206,10 @@ class HeadTrainer:
     def _add_gradients(
         self, low: LowRankHead, states_ND: torch.Tensor, targets_N: torch.Tensor, count: int
     ) -> torch.Tensor:
-        """Add the gradient of the mean loss to the head's; return the batch's summed loss, nats, float64.
+        """Add the gradient of the mean loss to the head's factors; return the batch's summed loss, nats, float64.
 
-        With p = softmax(logits) and e the target, the gradient of the logits is (p − e)/count. p is never divided
-        by its sum: that goes into the narrow factor.
+        With p = softmax(logits) and e the target, the gradient by the logits is (p − e)/count. The narrow factor is
+        divided by the sum of exponentials instead of p, which saves a pass over the logits.
         """
         left_VR, grad_VR, scale = low.left_VR, low.left_VR.grad, self.head.scale / count
         assert grad_VR is not None
@@ -232,7 +245,7 @@ class HeadTrainer:
         return nats
 
     def finish(self) -> None:
-        """Say of heads that ended far above where they began that they diverged."""
+        """Mark heads whose last losses are far above their first as diverged, and warn of them."""
         last = max(1, len(self.losses) // 10)
         for index, head in enumerate(self.heads):
             end = sum(losses[index] for losses in self.losses[-last:]) / last
@@ -245,7 +258,7 @@ class HeadTrainer:
                 )
             elif end > math.log(len(head.left_VR)):
                 logger.warning(
-                    "the head of rank %d is still worse than a uniform guess (%.1f nats): "
+                    "the head of rank %d is still worse than a uniform distribution (%.1f nats): "
                     "give more train_tokens, or init=svd",
                     head.rank,
                     end,
@@ -253,21 +266,22 @@ class HeadTrainer:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that training changes, by name."""
-        found = {}
-        for index, (head, optimizer) in enumerate(zip(self.heads, self._optimizers, strict=True)):
-            for name, parameter in (("left", head.left_VR), ("right", head.right_RD)):
-                found[f"{index}.{name}"] = parameter
-                for key, value in optimizer.state[parameter].items():
-                    found[f"{index}.{name}.{key}"] = value
-        return found
+        tensors = {}
+        for prefix, parameter, optimizer in self._parameters():
+            tensors[prefix] = parameter
+            tensors |= {f"{prefix}.{key}": value for key, value in optimizer.state[parameter].items()}
+        return tensors
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `tensors` returned."""
+        for prefix, parameter, optimizer in self._parameters():
+            parameter.copy_(tensors[prefix])
+            of_parameter = {name: t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+            optimizer.state[parameter].update(
+                {name.removeprefix(f"{prefix}."): tensor for name, tensor in of_parameter.items()}
+            )
+
+    def _parameters(self) -> Iterator[tuple[str, torch.Tensor, torch.optim.Optimizer]]:
         for index, (head, optimizer) in enumerate(zip(self.heads, self._optimizers, strict=True)):
             for name, parameter in (("left", head.left_VR), ("right", head.right_RD)):
-                prefix = f"{index}.{name}"
-                parameter.copy_(tensors[prefix])
-                kept = {
-                    k.removeprefix(f"{prefix}."): t for k, t in tensors.items() if k.startswith(f"{prefix}.")
-                }
-                optimizer.state[parameter].update(kept)
+                yield f"{index}.{name}", parameter, optimizer

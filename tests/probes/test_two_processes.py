@@ -1,0 +1,72 @@
+"""Probes that train or run backward passes give on two processes the numbers of one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from evaluation import evaluate, numbers
+from gradient_noise_runs import SETTINGS
+from places import HELPERS
+from torchrun import launch
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, TESTS)
+from evaluation import evaluate
+
+for task, arguments in json.loads(sys.argv[1]).items():
+    results = evaluate("lmsat", [task], **arguments)
+    if results is not None:
+        with open(f"{sys.argv[2]}/{task}.json", "x") as file:
+            json.dump({key: results[key] for key in ("results", "config")}, file, default=str)
+""".replace("TESTS", repr(str(HELPERS)))
+
+
+@pytest.fixture(scope="module")
+def runs(checkpoint, documents, texts, tmp_path_factory):
+    """Return the arguments of two evaluations."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for name, parts in {"documents": documents, "texts": texts}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in parts))
+    options = {"dtype": "float32", "device": "cpu"}
+    return {
+        "lmsat_rank_head": {
+            "model_args": {"pretrained": str(checkpoint("gpt_neox")), **options},
+            "corpus": str(folder / "texts.jsonl"), "max_tokens": 1500, "batch_size": 3, "ranks": [4, 48],
+            "train_tokens": 12_000, "batch_tokens": 500,
+        },
+        "lmsat_gradient_noise": {
+            "model_args": {"pretrained": str(checkpoint("gpt2")), **options},
+            "corpus": str(folder / "documents.jsonl"), **SETTINGS,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def on_two(runs, tmp_path_factory):
+    """Return the results of two processes by task; only one of them writes."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "script.py").write_text(SCRIPT)
+    launch(2, str(folder / "script.py"), json.dumps(runs), str(folder))
+    return {task: json.loads((folder / f"{task}.json").read_text()) for task in runs}
+
+
+@pytest.mark.parametrize(
+    ("task", "tolerance", "metric"),
+    [
+        ("lmsat_rank_head", 2e-4, "accuracy_rank_48_stderr,none"),
+        ("lmsat_gradient_noise", 1e-5, "critical_batch_tokens_stderr,none"),
+    ],
+)
+def test_two_processes_give_the_numbers_of_one(task, tolerance, metric, runs, on_two):
+    """The whole task in lm-eval, standard errors too."""
+    assert on_two[task]["config"]["lmsat"]["processes"] == 2
+    expected, found = (
+        numbers(results) for results in (evaluate("lmsat", [task], **runs[task]), on_two[task])
+    )
+    assert (task, metric) in expected
+    assert found.keys() == expected.keys()
+    assert {key[1]: found[key] for key in found} == pytest.approx(
+        {key[1]: expected[key] for key in expected}, rel=tolerance
+    )
