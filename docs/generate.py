@@ -51,7 +51,7 @@ Tasks of lm-eval, with `--model lmsat` or any other model, and of sweeps. Their 
 def page() -> str:
     """Return the page."""
     parser = build_parser()
-    found = plugins()
+    installed = plugins()
     parts = [_INTRODUCTION.format(epilog=prose(parser.epilog or "")), "## Commands\n"]
     [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     helps = {choice.dest: choice.help or "" for choice in commands._choices_actions}
@@ -60,11 +60,11 @@ def page() -> str:
     for name, command in commands.choices.items():
         parts += command_section(name, command)
     parts.append(_TASKS)
-    for name, probe in found.probes.items():
-        if _is_built_in(found, f"probe:{name}"):
+    for name, probe in installed.probes.items():
+        if _is_built_in(installed, f"probe:{name}"):
             parts += task_section(name, probe)
     parts += ["### Every task that reads text\n", settings_table(CorpusSettings)]
-    parts += ["## Corpora\n", table(("corpus", "data set on the Hub", "what it is"), corpora(found))]
+    parts += ["## Corpora\n", table(("corpus", "data set on the Hub", "what it is"), corpora(installed))]
     return "\n".join(parts)
 
 
@@ -131,19 +131,19 @@ def field_docstrings(kind: type[Settings]) -> Iterator[tuple[str, str]]:
                     yield field.target.id, inspect.cleandoc(text)
 
 
-def corpora(found: Plugins) -> Iterator[tuple[str, str, str]]:
+def corpora(installed: Plugins) -> Iterator[tuple[str, str, str]]:
     """Yield lmsat's own named corpora."""
     named = yaml.safe_load(files("lmsat_plugin.text").joinpath("corpora.yaml").read_text("utf-8"))
-    for name, source in found.corpora.items():
-        if _is_built_in(found, f"corpus:{name}"):
+    for name, source in installed.corpora.items():
+        if _is_built_in(installed, f"corpus:{name}"):
             entry: dict[str, Any] = named.get(name, {})
             note = entry.get("note") or (inspect.getdoc(source) or "").split("\n")[0]
             place = f"`{entry['path']}`, {entry['split']}" if entry else ""
             yield f"`{name}`", place, prose(note)
 
 
-def _is_built_in(found: Plugins, key: str) -> bool:
-    return found.origins[key] == "built in"
+def _is_built_in(installed: Plugins, key: str) -> bool:
+    return installed.origins[key] == "built in"
 
 
 def description(text: str) -> str:

@@ -46,11 +46,7 @@ class AllocateCommand(AnsweringCommand):
 
         flops = args.flops if args.compute is None else args.compute * PF_DAY
         found = allocate(flops=flops, n_params=args.params)
-        title = (
-            f"The best use of {flops:.3g} FLOP"
-            if args.params is None
-            else f"For {args.params:.3g} parameters"
-        )
+        given = f"For {args.params:.3g} parameters" if flops is None else f"The best use of {flops:.3g} FLOP"
         columns = ["source", "parameters", "tokens", "tokens/param.", "FLOP", "PF-days", "loss"]
         rows = [
             [
@@ -59,7 +55,7 @@ class AllocateCommand(AnsweringCommand):
             ]
             for advice in found.answers
         ]
-        table = TextTable(title, columns, rows)
+        table = TextTable(given, columns, rows)
         return Answer(data=asdict(found), parts=[table, _kaplan(found), _CAUTION])
 
 

@@ -88,12 +88,8 @@ def _read_ngram(path: Path) -> np.ndarray:
 
 def _parts(results: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
     names = {
-        "rank": "rank",
-        "w_error": "W-error",
-        "loss": "loss",
-        "gap": "gap",
-        "gap_stderr": "±",
-        "bound": "bound",
+        **{"rank": "rank", "w_error": "W-error", "loss": "loss"},
+        **{"gap": "gap", "gap_stderr": "±", "bound": "bound"},
     }
     measured = [result for result in results if result["ranks"]]
     for result in measured:

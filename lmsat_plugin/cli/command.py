@@ -15,7 +15,7 @@ from lmsat_plugin.files import write_atomically
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class Command(ABC):
@@ -40,7 +40,7 @@ class Answer:
     """The answer of a command."""
 
     data: Any
-    """Plain data, as ``--json`` prints it."""
+    """Plain data, as ``--json`` prints it; or, of a `FormattingCommand`, what it writes in its formats."""
     parts: Iterable[TextTable | str]
     """Tables and sentences for people, in order."""
     result: Any = None
@@ -94,16 +94,6 @@ class AnsweringCommand(Command):
             print_parts(answer.parts)
 
 
-@dataclass(frozen=True)
-class FormattedAnswer:
-    """The answer of a command that knows several formats."""
-
-    parts: Iterable[TextTable | str]
-    """Tables and sentences for people, in order."""
-    write: Callable[[str], bytes]
-    """Return the file's content in one of the command's formats."""
-
-
 class FormattingCommand(Command):
     """A subcommand that answers in a table for people, or in other formats, on the terminal or in a file."""
 
@@ -117,8 +107,12 @@ class FormattingCommand(Command):
         """Add the arguments, except those of the output."""
 
     @abstractmethod
-    def answer(self, args: argparse.Namespace) -> FormattedAnswer:
+    def answer(self, args: argparse.Namespace) -> Answer:
         """Return the answer. Raises `LmsatError` for bad input."""
+
+    @abstractmethod
+    def write(self, data: Any, form: str) -> bytes:
+        """Return the content of a file in one of the formats."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -145,6 +139,6 @@ class FormattingCommand(Command):
         if form == "table":
             print_parts(answer.parts)
         elif output is not None:
-            write_atomically(output, answer.write(form))
+            write_atomically(output, self.write(answer.data, form))
         else:
-            sys.stdout.write(answer.write(form).decode("utf-8"))
+            sys.stdout.write(self.write(answer.data, form).decode("utf-8"))

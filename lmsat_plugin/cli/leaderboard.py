@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.arguments import add_tree, read_tree
-from lmsat_plugin.cli.command import FormattedAnswer, FormattingCommand
+from lmsat_plugin.cli.command import Answer, FormattingCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
@@ -38,12 +38,11 @@ class LeaderboardCommand(FormattingCommand):
         )
         parser.add_argument("--push", metavar="ORG/NAME", help="upload that data set to the Hub")
 
-    def answer(self, args: argparse.Namespace) -> FormattedAnswer:
+    def answer(self, args: argparse.Namespace) -> Answer:
         """Write and upload the data set if asked to, and return the leaderboard."""
         if args.push is not None and args.hub is None:
             raise LmsatError(f"--push {args.push} needs a folder to upload: add --hub FOLDER")
         from lmsat_plugin.analysis.analyses import Analyses
-        from lmsat_plugin.ranking.formats import FORMATS
         from lmsat_plugin.ranking.leaderboard import leaderboard_of
 
         analyses = Analyses.of(read_tree(args, args.folder), args.corpus, args.variant)
@@ -54,10 +53,13 @@ class LeaderboardCommand(FormattingCommand):
             write_hub_folder(board, analyses, args.hub)
             if args.push is not None:
                 push(args.hub, args.push)
-        return FormattedAnswer(
-            parts=[_table(board), *board.notes],
-            write=lambda form: FORMATS[form](board).encode("utf-8"),
-        )
+        return Answer(data=board, parts=[_table(board), *board.notes])
+
+    def write(self, data: Leaderboard, form: str) -> bytes:
+        """Return the content of a file in one of the formats."""
+        from lmsat_plugin.ranking.formats import FORMATS
+
+        return FORMATS[form](data).encode("utf-8")
 
 
 def _table(board: Leaderboard) -> TextTable:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_folder, add_steps
-from lmsat_plugin.cli.command import FormattedAnswer, FormattingCommand
+from lmsat_plugin.cli.command import Answer, FormattingCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.markdown import markdown_table
@@ -48,7 +48,7 @@ class ResultsCommand(FormattingCommand):
         )
         add_steps(parser)
 
-    def answer(self, args: argparse.Namespace) -> FormattedAnswer:
+    def answer(self, args: argparse.Namespace) -> Answer:
         """Return the table."""
         from lmsat_plugin.results.tree import load_results
 
@@ -60,7 +60,15 @@ class ResultsCommand(FormattingCommand):
         )
         for column in ("task", "metric", "model"):
             table = _keep(table, column, getattr(args, column))
-        return FormattedAnswer(parts=_parts(table), write=lambda form: _WRITERS[form](table))
+        return Answer(data=table, parts=_parts(table))
+
+    def write(self, data: pd.DataFrame, form: str) -> bytes:
+        """Return the content of a file in one of the formats."""
+        writers = {
+            **{"csv": _as_csv, "json": _as_json, "md": _as_markdown},
+            **{"latex": _as_latex, "parquet": _as_parquet},
+        }
+        return writers[form](data)
 
 
 def _keep(table: pd.DataFrame, column: str, pattern: str | None) -> pd.DataFrame:
@@ -151,12 +159,3 @@ def _strict(cell: Any) -> Any:
 
 def _with_text_dates(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(date=table["date"].map(lambda date: date.isoformat(), na_action="ignore"))
-
-
-_WRITERS = {
-    "csv": _as_csv,
-    "json": _as_json,
-    "md": _as_markdown,
-    "latex": _as_latex,
-    "parquet": _as_parquet,
-}

@@ -35,11 +35,8 @@ _LABELS = {
 _FITTED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
 _PREDICTED = {**_FITTED, "marker": "^"}
 _LAW: dict[str, Any] = {
-    "linestyle": "none",
-    "marker": "_",
-    "markersize": 6,
-    "markeredgewidth": 0.8,
-    "markeredgecolor": GREY,
+    **{"linestyle": "none", "marker": "_", "markersize": 6},
+    **{"markeredgewidth": 0.8, "markeredgecolor": GREY},
 }
 _CURVE_POINTS = 200
 _MOST_MODELS = 7

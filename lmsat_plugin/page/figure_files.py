@@ -14,7 +14,7 @@ from lmsat_plugin.files import safe_name
 from lmsat_plugin.plugins import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -88,10 +88,11 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
     ]
 
 
-def _free(name: str, taken: Container[str]) -> str:
-    """Return the name, numbered if it is taken: two names from outside may become one when they are made safe."""
+def _free(name: str, taken: Iterable[str]) -> str:
+    """Return the name, numbered if another figure has it: names may become one when they are made safe for files."""
+    lower = {other.lower() for other in taken}
     candidates = (name, *(f"{name}-{number}" for number in range(2, 10_000)))
-    return next(candidate for candidate in candidates if candidate not in taken)
+    return next(candidate for candidate in candidates if candidate.lower() not in lower)
 
 
 def _images(names: list[str], folder: Path) -> dict[str, str]:

@@ -24,32 +24,14 @@ _HASH_LETTERS = 12
 _CHECKPOINT = ["model", "revision", "step", "tokens"]
 _MEASURED = ["task", "num_fewshot", "metric", "filter"]
 _SATURATION = {
-    "model": "model",
-    "variant": "variant",
-    "verdict": "verdict",
-    "p_value": "p",
-    "best": "best",
-    "best_step": "at step",
-    "final": "final",
-    "final_step": "final step",
-    "onset_step": "onset",
-    "onset_low": "earliest onset",
-    "onset_high": "latest onset",
-    "n_checkpoints": "checkpoints",
+    **{"model": "model", "variant": "variant", "verdict": "verdict", "p_value": "p", "best": "best"},
+    **{"best_step": "at step", "final": "final", "final_step": "final step", "onset_step": "onset"},
+    **{"onset_low": "earliest onset", "onset_high": "latest onset", "n_checkpoints": "checkpoints"},
 }
 _EMERGENCE = {
-    "task": "task",
-    "metric": "metric",
-    "variant": "variant",
-    "emergent": "emergent",
-    "threshold": "threshold",
-    "low": "lowest threshold",
-    "high": "highest threshold",
-    "p_value": "p",
-    "spearman": "Spearman",
-    "chance": "chance",
-    "n_points": "checkpoints",
-    "n_models": "models",
+    **{"task": "task", "metric": "metric", "variant": "variant", "emergent": "emergent"},
+    **{"threshold": "threshold", "low": "lowest threshold", "high": "highest threshold", "p_value": "p"},
+    **{"spearman": "Spearman", "chance": "chance", "n_points": "checkpoints", "n_models": "models"},
 }
 _FINAL = {
     **{"model": "model", "step": "step", "tokens": "tokens", "task": "task", "num_fewshot": "n-shot"},

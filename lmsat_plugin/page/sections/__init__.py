@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def all_figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures that the results can fill. Their names differ, and none is empty."""
+    """Return the figures that the results can fill. None is empty."""
     sections = (cards, training, scaling, published_laws, scores)
     return [figure for section in sections for figure in section.figures(analyses)]

@@ -37,13 +37,12 @@ def figures(analyses: Analyses) -> Iterator[ReportFigure]:
         if (result.task, result.metric) == ("lmsat_loss", "loss")
     }
     saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
-    names: set[str] = set()
     for model in sorted(analyses.sizes, key=lambda model: model not in saturating):
         tracks = _tracks(analyses, model)
         if tracks:
             verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
             yield ReportFigure(
-                name=_file_stem(model, names),
+                name=f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100],
                 title=f"{model}: {verdict.verdict}" if verdict else model,
                 source="",
                 alt=_alt(model, tracks, verdict),
@@ -88,14 +87,3 @@ def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
             interval = f"90 % interval {verdict.onset_low} to {verdict.onset_high}"
             parts.append(f"onset of saturation at step {verdict.onset_step} ({interval})")
     return f"{model} in training: {listed(parts)}."
-
-
-def _file_stem(model: str, taken: set[str]) -> str:
-    """Return a file's stem for a model's card, and add it to those that are taken."""
-    plain = f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100]
-    stem, number = plain, 1
-    while stem.lower() in taken:
-        number += 1
-        stem = f"{plain}-{number}"
-    taken.add(stem.lower())
-    return stem

@@ -86,11 +86,11 @@ def _own_law(analyses: Analyses) -> Chinchilla | None:
     law = analyses.law
     if law is None:
         return None
-    values = {name: law.params[name].value for name in ("A", "B", "E", "alpha", "beta")}
+    constants = {name: law.params[name].value for name in ("A", "B", "E", "alpha", "beta")}
     usable = {
-        name: value for name, value in values.items() if value is not None and (value > 0 or name == "E")
+        key: value for key, value in constants.items() if value is not None and (value > 0 or key == "E")
     }
-    return Chinchilla(name="fitted to these models", **usable) if len(usable) == len(values) else None
+    return Chinchilla(name="fitted to these models", **usable) if len(usable) == len(constants) else None
 
 
 def _w_error(analyses: Analyses) -> Iterator[ReportFigure]:

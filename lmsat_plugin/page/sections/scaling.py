@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 _KAPLAN = "Kaplan et al. 2020, "
 _LAWS = {
-    "n_params_non_embedding": "kaplan-n",
-    "n_params": "kaplan-n",
-    "tokens": "kaplan-d",
-    "flops": "kaplan-c",
+    **dict.fromkeys(("n_params_non_embedding", "n_params"), "kaplan-n"),
+    **{"tokens": "kaplan-d", "flops": "kaplan-c"},
 }
 _LEAST_SPAN = 3
 """The least ratio of the largest to the smallest size, data or compute: below it an exponent means nothing."""
