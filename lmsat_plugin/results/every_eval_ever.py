@@ -18,6 +18,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_text
+from lmsat_plugin.results.table import ORDER
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _named(results: Results) -> pd.DataFrame:
         name if _unknown(name) else label(name, own and own.text)
         for name, own in zip(table.corpus, variants, strict=True)
     ]
-    return table.assign(model=models, corpus=corpora)
+    named = table.assign(model=models, corpus=corpora)
+    return named.sort_values([name for name in ORDER if name != "variant"], na_position="last")
 
 
 def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:

@@ -23,7 +23,8 @@ _INTEGERS = {
     *("num_fewshot", "n_samples"),
 }
 _IDENTITY = ["model", "variant", "revision", "commit", "corpus", "task", "num_fewshot", "metric", "filter"]
-_ORDER = ["model", "variant", "corpus", "task", "num_fewshot", "metric", "filter", "step", "revision"]
+ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter", "step", "revision")
+"""The columns by which rows are sorted."""
 
 
 def make_table(results: Iterable[tuple[TaskResult, Variant]], *, all_results: bool = False) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def make_table(results: Iterable[tuple[TaskResult, Variant]], *, all_results: bo
     table = _rows(results).sort_values(["date", "path"], na_position="first", kind="stable")
     if not all_results:
         table = table.drop_duplicates(_IDENTITY, keep="last")
-    order = table.assign(variant=table.variant.fillna("")).sort_values(_ORDER, na_position="last").index
+    order = table.assign(variant=table.variant.fillna("")).sort_values(list(ORDER), na_position="last").index
     return table.loc[order].reset_index(drop=True)
 
 
