@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pandas as pd
-    from transformers import (
-        PreTrainedTokenizerBase,
-        TrainerControl,
-        TrainerState,
-        TrainingArguments,
-    )
+    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from lmsat_plugin.probe import Probe
 
@@ -129,28 +124,23 @@ class SaturationCallback(TrainerCallback):
         if self.at_end and control.should_training_stop:
             self._measure(args, state, control, **kwargs)
 
-    # Early stopping is decided after the step's end; on_train_end is late: trackers have closed by then.
+    # Early stopping is decided after the step's end. on_train_end is too late: trackers have closed by then.
     on_save = on_epoch_end = _measure_if_last
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the model at the end, if that is still to do and it is still the last step's."""
+        """Measure the model at the end, unless that is done or the Trainer has loaded another step's."""
         if not self.at_end or state.global_step == self._last_step:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            logger.warning(
-                "step %d is not measured: the Trainer has loaded its best model", state.global_step
-            )
+            step = state.global_step
+            logger.warning("step %d is not measured: the Trainer has loaded its best model", step)
         else:
             self._measure(args, state, control, **kwargs)
 
     def _measure(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         step = state.global_step
         if step == self._last_step:
@@ -164,79 +154,74 @@ class SaturationCallback(TrainerCallback):
             with _undisturbed(model):
                 outcome = measure(model, tokenizer=tokenizer, **self.arguments)
         except Exception as error:
-            logger.warning(
-                "step %d is not measured: %s", step, first_sentence(error), exc_info=wants_traceback()
-            )
+            reason = first_sentence(error)
+            logger.warning("step %d is not measured: %s", step, reason, exc_info=wants_traceback())
             return
         metrics = {f"lmsat_{name}": float(value) for name, value in outcome.metrics.items()}
         counted = args.include_num_input_tokens_seen not in (False, "no")
         tokens = int(state.num_input_tokens_seen) if counted else None
         self.history.append({"step": step, "tokens": tokens, "metrics": metrics})
-        # From here on, what `Trainer.log` does.
+        # This is what `Trainer.log` does. A Trainer's own `log` may also log what it has gathered for its next entry.
         logs = dict(metrics)
         if state.epoch is not None:
             logs["epoch"] = state.epoch
         if tokens is not None:
             logs["num_input_tokens_seen"] = tokens
         state.log_history.append({**logs, "step": step})
-        handler = self._handler(kwargs["model"], kwargs.get("optimizer"))
+        handler = self._find_handler(kwargs["model"], kwargs.get("optimizer"))
         if handler is None:
-            _warn_once(
-                "the metrics are in the Trainer's log_history only: add the callback with Trainer.add_callback"
-            )
+            _warn_of_history_only()
             return
         # Logging takes back the flag by which the Trainer's own log of this step is due.
         due = control.should_log
         handler.on_log(args, state, control, logs)
         control.should_log = due
 
-    def _handler(self, model: torch.nn.Module, optimizer: Any) -> CallbackHandler | None:
-        """Return what calls the callbacks, the integrations among them, of the Trainer with this model and optimizer.
+    def _find_handler(self, model: torch.nn.Module, optimizer: Any) -> CallbackHandler | None:
+        """Return the handler that calls this callback for the Trainer of this model and optimizer.
 
-        One callback may be that of several Trainers.
+        Several Trainers may share one callback.
         """
-        of_trainer = (handler for handler in _HANDLERS if self in handler.callbacks)
-        return next((h for h in of_trainer if h.model is model and h.optimizer is optimizer), None)
+        handlers = (handler for handler in _HANDLERS if self in handler.callbacks)
+        return next((h for h in handlers if h.model is model and h.optimizer is optimizer), None)
 
 
+# The integrations that ``report_to`` names are callbacks too: only a Trainer's handler reaches them. transformers
+# passes a callback neither its handler nor its Trainer, so each handler is remembered when the callback is added.
 _HANDLERS: weakref.WeakSet[CallbackHandler] = weakref.WeakSet()
-"""Of the Trainers that have a `SaturationCallback`."""
 
 
-def _remember_handler(add_callback: Callable[..., None]) -> Callable[..., None]:
-    """Return `CallbackHandler.add_callback` such that it enters the handler of a `SaturationCallback` in `_HANDLERS`.
-
-    Only the handler reaches what ``report_to`` names, and transformers passes callbacks neither it nor the Trainer.
-    """
-
+def _remembering(add_callback: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(add_callback)
-    def add(handler: CallbackHandler, callback: Any) -> None:
+    def add_and_remember(handler: CallbackHandler, callback: Any) -> None:
         add_callback(handler, callback)
         if isinstance(handler.callbacks[-1], SaturationCallback):
             _HANDLERS.add(handler)
 
-    return add
+    return add_and_remember
 
 
-CallbackHandler.add_callback = _remember_handler(CallbackHandler.add_callback)
+CallbackHandler.add_callback = _remembering(CallbackHandler.add_callback)
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning(message)
+def _warn_of_history_only() -> None:
+    logger.warning(
+        "metrics are in the Trainer's log_history only: add the callback with Trainer.add_callback"
+    )
 
 
 @contextlib.contextmanager
 def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Put back what measuring touches or may touch: modes, hooks, gradients and random numbers.
+    """Restore what measuring changes or may change: modes, hooks, gradients and random numbers.
 
-    Within, the model is as its saved checkpoint is: without mixed precision, and not compiled.
+    Inside, the model computes as its saved checkpoint does: without mixed precision, and not compiled.
     """
     modules = [(module, dict(module.__dict__), set(module._forward_hooks)) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
-    # Compiling for the measurement's shapes would use up the number of times that the training's code may be.
+    # Compiling for the measurement's shapes would count towards the limit on how often code is compiled again.
     stance = getattr(torch.compiler, "set_stance", None)
     with torch.random.fork_rng(devices), stance("force_eager") if stance else contextlib.nullcontext():
         try:
@@ -247,8 +232,8 @@ def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
             yield
         finally:
             for module, attributes, hooks in modules:
-                # transformers leaves hooks, and a mark that it did, in a model that was asked for hidden states;
-                # compiled code goes to pieces over them.
+                # transformers leaves hooks, and a mark, in a model that was asked for hidden states: they break the
+                # graphs of compiled code.
                 for hook in module._forward_hooks.keys() - hooks:
                     del module._forward_hooks[hook]
                 for key in module.__dict__.keys() - attributes.keys():

@@ -1,7 +1,7 @@
-"""The demonstrations: train small series, and sweep over their checkpoints.
+"""The demonstrations of ``lmsat demo``: train small series of models, and sweep over their checkpoints.
 
-Everything is real and small: GPT-NeoX models as Pythia's, trained with Pythia's optimiser settings, saved as
-ordinary Hugging Face checkpoints, measured through lm-eval on documents they were not trained on.
+The models are small GPT-NeoX, shaped as Pythia's and trained with Pythia's optimiser settings. They are saved as
+Hugging Face checkpoints and measured through lm-eval on documents that they were not trained on.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 _HELD_OUT_EVERY = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
-    """One model, what it is trained on, and how fast."""
+    """One model to train: its width, its data and its learning rate."""
 
     name: str
     width: int
     rows: torch.Tensor
-    """Sequences of tokens [N, T], one context long; when they are through, they come again in another order."""
+    """Sequences of tokens [N, T], T the context; after all of them they are repeated in another order."""
     learning_rate: float
-    """At its peak."""
+    """The learning rate at its peak."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Demonstration:
     """Trainings to compare, and the text that their checkpoints are measured on."""
 
     config: str
-    """The sweep's file among those shipped."""
+    """The name of the sweep's file among the shipped configurations."""
     trainings: Sequence[Training]
     tokenizer: transformers.PreTrainedTokenizerFast
     held_out: Sequence[str]
@@ -56,14 +56,16 @@ class Demonstration:
     batch: int
     """Sequences of a step."""
     steps: Sequence[int]
-    """Of the checkpoints, the first and the last included."""
+    """The steps of the checkpoints, the first and the last included."""
     questions: Sequence[dict] = ()
-    """Of the task ``next-token``: the text before, the choices, and which is right."""
+    """The questions of the task ``next-token``: the text before, the choices, and the index of the right one."""
 
     def run(self, output: Path, show: Callable[[str], None]) -> Summary:
-        """Train, and sweep as the file says; ``show`` is told how far training is.
+        """Train, and sweep as the file says.
 
-        Under ``output``: the held-out corpus, the questions' task, the checkpoints, and the results.
+        Args:
+            output: A folder for the held-out corpus, the questions' task, the checkpoints, and the results.
+            show: Called with a line of text after each checkpoint of the training.
         """
         from lmsat_plugin.sweeps.config import load_config
         from lmsat_plugin.sweeps.local import run_sweep
@@ -71,23 +73,23 @@ class Demonstration:
 
         corpus = output / "held_out.jsonl"
         write_corpus(self.held_out, corpus)
-        series = []
+        models = []
         for training in self.trainings:
             folder = output / "checkpoints" / training.name
             for step in self.train(training, folder):
                 show(f"{training.name}: step {step} of {self.steps[-1]}")
-            series.append({"pretrained": str(folder), "tokens_per_step": self.batch * self.context})
-        here = {"models": series, "corpora": str(corpus), "output": str(output / "results")}
+            models.append({"pretrained": str(folder), "tokens_per_step": self.batch * self.context})
+        overrides = {"models": models, "corpora": str(corpus), "output": str(output / "results")}
         if self.questions:
             write_task(self.questions, output)
-            here["include_path"] = str(output)
-        return run_sweep(load_config(SHIPPED / self.config, here))
+            overrides["include_path"] = str(output)
+        return run_sweep(load_config(SHIPPED / self.config, overrides))
 
     def train(self, training: Training, folder: Path) -> Iterator[int]:
         """Train one model; yield each checkpoint's step as soon as it is saved.
 
-        Adam as Pythia's: betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a short warm-up, and a
-        cosine to a tenth of the peak.
+        The optimiser is Pythia's AdamW: betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a short
+        warm-up, and a cosine to a tenth of the peak.
         """
         generator = torch.Generator().manual_seed(0)
         model = self.make_model(training.width)
@@ -147,10 +149,12 @@ def natural_language(
     context = 128
     rows = torch.tensor(stream[: len(stream) // context * context]).view(-1, context)
     return Demonstration(
-        "demo.yaml",
-        [Training(f"neox-w{width}", width, rows, learning_rate=3e-3) for width in widths],
-        tokenizer,
-        held_out,
+        config="demo.yaml",
+        trainings=[
+            Training(name=f"neox-w{width}", width=width, rows=rows, learning_rate=3e-3) for width in widths
+        ],
+        tokenizer=tokenizer,
+        held_out=held_out,
         layers=4,
         context=context,
         batch=16,
@@ -169,8 +173,8 @@ def known_answer(
 ) -> Demonstration:
     """Return the long demonstration: a language whose entropy rate is known.
 
-    Models of several widths that see no token twice, and one, as wide as the widest, that sees few tokens often; and
-    a task whose scores follow from the loss.
+    Models of several widths see no token twice, and one, as wide as the widest, sees few tokens often. The scores of
+    its task follow from the loss.
     """
     source, context, batch = known_language(), 128, 8
     tokenizer = source.tokenizer()
@@ -178,17 +182,20 @@ def known_answer(
 
     def rows(n: int, seed: int) -> torch.Tensor:
         tokens = torch.from_numpy(source.sample(n * length, seed)).view(n, length)
-        # As documents are measured: after the token that ends a text, which is no token to predict.
+        # Documents are measured in this way: after the token that ends a text, which is not itself predicted.
         return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)
 
     fresh, repeated = rows(steps[-1] * batch, seed=1), rows(512, seed=2)
     trainings = [(f"fresh-w{width}", width, fresh) for width in widths]
     trainings.append((f"repeated-w{widths[-1]}", widths[-1], repeated))
     return Demonstration(
-        "demo-long.yaml",
-        [Training(name, width, seen, 0.024 / width**0.5) for name, width, seen in trainings],
-        tokenizer,
-        list(source.documents(400, length, seed=3)),
+        config="demo-long.yaml",
+        trainings=[
+            Training(name=name, width=width, rows=data, learning_rate=0.024 / width**0.5)
+            for name, width, data in trainings
+        ],
+        tokenizer=tokenizer,
+        held_out=list(source.documents(400, length, seed=3)),
         layers=2,
         context=context,
         batch=batch,
@@ -198,7 +205,7 @@ def known_answer(
 
 
 def ask(source: MarkovSource, n: int, seed: int) -> Iterator[dict]:
-    """Yield questions: which of four tokens follows a text. The others are drawn as tokens are without context."""
+    """Yield questions: which of four tokens follows a text. The wrong ones are drawn without regard to the context."""
     rng = np.random.default_rng(seed)
     for document in source.documents(n, 17, seed=seed):
         *before, right = document.split()

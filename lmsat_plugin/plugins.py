@@ -164,8 +164,7 @@ class Plugins:
             try:
                 self._call(plugin, "lmsat_register_figures", registry=registry)
             except Exception as error:
-                reason = first_sentence(error)
-                logger.warning("plugin '%s' failed in lmsat_register_figures: %s", name, reason)
+                self._warn(name, "lmsat_register_figures", error)
             else:
                 figures += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
         return figures
@@ -178,13 +177,15 @@ class Plugins:
             try:
                 self._call(plugin, hook, event=event)
             except Exception as error:
-                reason = first_sentence(error)
-                logger.warning("plugin '%s' failed in %s of %s: %s", name, hook, about, reason)
+                self._warn(name, f"{hook} of {about}", error)
 
     def skip(self, name: str, reason: str) -> None:
         """Record that a plugin is not used, with a warning."""
         self._failures[name] = reason
         logger.warning("plugin '%s' is not used: %s", name, reason)
+
+    def _warn(self, name: str, where: str, error: Exception) -> None:
+        logger.warning("plugin '%s' failed in %s: %s", name, where, first_sentence(error))
 
     def _drop(self, plugin: object, name: str, error: Exception) -> None:
         """Leave out a plugin that has failed."""

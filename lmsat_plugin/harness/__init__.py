@@ -1,1 +1,1 @@
-"""The rooms that know lm-eval: the model, the task, the results. No other module imports it."""
+"""Everything that imports lm-eval: the model, the tasks, and evaluations of checkpoints."""

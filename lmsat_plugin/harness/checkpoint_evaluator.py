@@ -46,13 +46,7 @@ class CheckpointEvaluator:
     _head_only: bool = False
 
     def load(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        revision: str,
-        commit: str | None = None,
-        head_only: bool = False,
+        self, folder: Path, *, name: str, revision: str, commit: str | None = None, head_only: bool = False
     ) -> None:
         """Load a checkpoint: its weights alone, where the previous checkpoint's model takes them.
 
@@ -122,12 +116,7 @@ class CheckpointEvaluator:
         return {name: array for outcome in self.lm.lmsat_outcomes for name, array in outcome.arrays.items()}
 
     def evaluate(
-        self,
-        tasks: SharedTasks,
-        names: Sequence[str],
-        *,
-        num_fewshot: int | None,
-        model_args: dict[str, Any],
+        self, tasks: SharedTasks, names: Sequence[str], *, num_fewshot: int | None, model_args: dict[str, Any]
     ) -> dict[str, Any] | None:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 

@@ -1,4 +1,4 @@
-"""lm-eval as a command: run it, and see what it finds of ours."""
+"""Run the command ``lm_eval``, and tell which of lmsat's models and tasks it finds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def finds_model() -> bool:
 
 
 def finds_tasks() -> list[str]:
-    """Return the tasks of ours, and of our plugins, that a plain lm-eval finds."""
+    """Return the tasks of lmsat and its plugins that a plain lm-eval finds."""
     from lm_eval.tasks import TaskManager
 
     return [name for name in TaskManager().all_tasks if name.startswith("lmsat_")]

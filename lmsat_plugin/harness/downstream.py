@@ -1,4 +1,4 @@
-"""Downstream tasks: lm-eval's own prompts and scoring, on data that can be had, with continuous metrics."""
+"""The class of downstream tasks: lm-eval's own prompts and scoring, data that can be had, continuous metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ONE_SPLIT = {
     "test_split": "file",
     "fewshot_split": "file",
 }
-# What lm-eval lists a task under; ours have names and groups of their own.
+# The keys under which lm-eval lists a task; ours have their own names and groups.
 _LISTING = ("task", "task_alias", "tag", "group", "metadata")
 
 
@@ -44,12 +44,12 @@ class DownstreamTask(ConfigurableTask):
     ``load``: a function that takes the place of `datasets.load_dataset`.
     ``prepare``: a function from the splits that were loaded to the splits that the task reads.
     ``file``: the key of ``--metadata`` that names a file of the user's, and ``reader``: a function from its path
-    to its documents. The file is read instead of the dataset; without ``dataset_path`` there must be one.
+    to its documents. The file is read instead of the dataset; without ``dataset_path`` it has to be given.
 
     Multiple-choice tasks measure `choices.choice_metrics` too.
 
     Raises:
-        LmsatError: For data that cannot be had, and for a file that is not what it should be.
+        LmsatError: For data that cannot be loaded, and for a file that is not in its format.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -145,16 +145,19 @@ def file_of(key: str, metadata: Mapping[str, Any]) -> Path | None:
 
 
 def identity_of(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a task's results depend on besides its own YAML, unresolved: lm-eval's version, the user's file."""
-    found: dict[str, Any] = {}
+    """Return what a task's results depend on besides its own YAML: the version of its base, the user's file.
+
+    ``config`` is the YAML with its functions unresolved.
+    """
+    identity: dict[str, Any] = {}
     if not str(config.get("class")).endswith(f".{DownstreamTask.__name__}"):
-        return found
+        return identity
     if "base" in config:
         base = load_yaml(_configuration(config["base"]), resolve_func=False)
-        found["base_version"] = (base.get("metadata") or {}).get("version")
+        identity["base_version"] = (base.get("metadata") or {}).get("version")
     if "file" in config and (path := file_of(config["file"], metadata)) is not None:
-        found["file_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+        identity["file_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return identity
 
 
 def _configuration(base: str) -> Path:

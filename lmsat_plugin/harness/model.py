@@ -1,4 +1,4 @@
-"""``--model lmsat``: lm-eval's Hugging Face model with an exact loss, probes, and a head of any rank."""
+"""``--model lmsat``: lm-eval's Hugging Face model with an exact loss, probes, and an LM head of any rank."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
 
 
-# What makes of the stored weights a model of other weights.
-_MAKES_ANOTHER_MODEL = {
+# Arguments with which the model's weights are not the stored ones.
+_CHANGES_WEIGHTS = {
     *("peft", "delta", "gguf_file", "autogptq", "gptqmodel", "tp_plan", "parallelize", "subfolder"),
     *("load_in_8bit", "load_in_4bit", "quantization_config", "device_map"),
 }
-# What a configuration says of where it comes from.
+# Keys of a configuration that say where it comes from.
 _ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 
 
-def _shape(config: transformers.PretrainedConfig) -> dict[str, Any]:
-    """Return what a configuration says of the model itself."""
+def _architecture(config: transformers.PretrainedConfig) -> dict[str, Any]:
+    """Return the part of a configuration that describes the model, not where it comes from."""
     return {key: value for key, value in config.to_dict().items() if key not in _ORIGIN}
 
 
 @contextmanager
 def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong while a model loads into a sentence."""
+    """Raise `LmsatError` for whatever goes wrong while a model loads."""
     try:
         yield
     except LmsatError:
@@ -73,7 +73,7 @@ def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None
 
 @register_model("lmsat")
 class SaturationLM(HFLM):
-    """lm-eval's ``hf`` model, taking all its arguments, that measures besides.
+    """lm-eval's ``hf`` model, with all its arguments, that also answers the requests of probes.
 
     Args:
         pretrained: A folder, a Hub name, or a loaded model.
@@ -145,22 +145,22 @@ class SaturationLM(HFLM):
         return run_probe_requests(self, requests, self._arguments)
 
     def load_weights(self, folder: str) -> bool:
-        """Load the weights of another checkpoint of the same series into the model that is here.
+        """Load the weights of another checkpoint of the same series into this model.
 
-        They come through transformers' own loader, so that renamed and merged tensors are put right, and are
-        copied into the tensors that are here. Returns False, with nothing changed, for a checkpoint of another
-        architecture or type, and for models that are not loaded as they are stored.
+        They are loaded by transformers' own loader, which renames and merges tensors as needed, and copied into the
+        tensors of this model. Returns False, with nothing changed, for a checkpoint of another architecture or type,
+        and for models whose weights are not used as they are stored.
 
         Raises:
             LmsatError: For a checkpoint that cannot be read or is incomplete.
         """
-        if self._arguments & _MAKES_ANOTHER_MODEL or getattr(self.config, "quantization_config", None):
+        if self._arguments & _CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
             return False
         check_checkpoint_folder(folder)
         with _named_errors(folder):
             remote = bool(self._given.get("trust_remote_code"))
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
-            if _shape(config) != _shape(self.config):
+            if _architecture(config) != _architecture(self.config):
                 return False
             fresh = load_whole(self.AUTO_MODEL_CLASS).from_pretrained(
                 folder, dtype=get_dtype(self._given.get("dtype", "auto")), trust_remote_code=remote
@@ -177,9 +177,9 @@ class SaturationLM(HFLM):
         return True
 
     def get_model_info(self) -> dict:
-        """Return what ``hf`` does, and ``lmsat``: the provenance of the measurements.
+        """Return what ``hf`` returns, and ``lmsat``: the provenance of the measurements.
 
-        The commit is the one that was loaded; ``hf`` asks the Hub for it, each time.
+        The commit is that of the loaded checkpoint; ``hf`` asks the Hub for it each time.
         """
         if self.peft or self.delta:
             return {**super().get_model_info(), **provenance_of(self)}
@@ -203,9 +203,9 @@ class SaturationLM(HFLM):
             return super()._batch_scheduler(pos, n_reordered_requests)
 
     def _detect_batch_size(self, requests: Sequence | None = None, pos: int = 0) -> int:
-        """Try which batch fits, by five forward passes of it; in a series only for its first checkpoint."""
+        """Find the batch that fits by forward passes; in a series, only for its first checkpoint."""
         if self.device.type == "cpu":
-            # There ``hf`` tries as well, and always ends up with this.
+            # ``hf`` tries here as well, and always gets this.
             return self.max_batch_size
         if self.lmsat_cache is None:
             return super()._detect_batch_size(requests, pos)

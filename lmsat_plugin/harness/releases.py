@@ -1,4 +1,4 @@
-"""Datasets in the formats of their releases, brought into the form that tasks read."""
+"""Load datasets in the formats of their releases, and the user's files of tasks, as the documents that tasks read."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NLPCC = re.compile(r"<(question|triple|answer) id=(\d+)>\s*(.*)")
 
 
 def load_logiqa(path: str, name: None) -> DatasetDict:
-    """Read LogiQA's text files (Liu et al. 2020) from the folder ``path`` of the web: they are kept in the cache.
+    """Read LogiQA's text files (Liu et al. 2020) from the web folder ``path``; they are kept in the cache.
 
     A document is a paragraph: label, context, question, and four options ``A.`` A space follows each full stop, as
     in the dataset that lm-eval's task was written for.
     """
-    # Otherwise a file that is there is looked up in the network all the same.
+    # Otherwise a file in the cache is looked up in the network all the same.
     manager = DownloadManager(download_config=DownloadConfig(use_etag=False))
     files = {"train": "Train.txt", "validation": "Eval.txt", "test": "Test.txt"}
     texts = manager.download({split: f"{path}/{file}" for split, file in files.items()})
@@ -54,7 +54,7 @@ def load_logiqa(path: str, name: None) -> DatasetDict:
 
 
 def race(splits: DatasetDict) -> DatasetDict:
-    """Make of each question of RACE (Lai et al. 2017) a document as lm-eval's: an article with one problem."""
+    """Turn each question of RACE (Lai et al. 2017) into a document of lm-eval's form: an article with one problem."""
 
     def row(doc: Row) -> Row:
         problem = {key: doc[key] for key in ("question", "options", "answer")}
@@ -79,11 +79,11 @@ def cluewsc(splits: DatasetDict) -> DatasetDict:
     rows = []
     for (text, start), antecedents in pronouns.items():
         pronoun = antecedents[0]["span2_text"]
-        right = next((one for one in antecedents if one["right"]), None)
-        wrong = next((one for one in antecedents if not one["right"]), None)
+        right = next((antecedent for antecedent in antecedents if antecedent["right"]), None)
+        wrong = next((antecedent for antecedent in antecedents if not antecedent["right"]), None)
         if right is None or wrong is None or "_" in text or not text.startswith(pronoun, start):
             continue
-        options = sorted((right, wrong), key=lambda one: one["span1_index"])
+        options = sorted((right, wrong), key=lambda antecedent: antecedent["span1_index"])
         rows.append(
             {
                 "sentence": text[:start] + "_" + text[start + len(pronoun) :],
@@ -125,27 +125,27 @@ def read_nlpcc_kbqa(path: Path) -> list[Row]:
 
     Raises `LmsatError` for a question without an answer, as in the test set without its answers, or no questions.
     """
-    found: dict[str, Row] = {}
+    numbered: dict[str, Row] = {}
     for line in _text_of(path).splitlines():
         if match := _NLPCC.match(line.strip()):
             kind, number, text = match.groups()
-            found.setdefault(number, {})[kind] = text.strip()
+            numbered.setdefault(number, {})[kind] = text.strip()
     rows = []
-    for number, fields in found.items():
+    for number, fields in numbered.items():
         if not fields.get("question") or not fields.get("answer"):
             lacking = "answer" if fields.get("question") else "question"
             raise LmsatError(
                 f"{path} has no <{lacking} id={number}>: give the file with questions and answers"
             )
         rows.append({"question": fields["question"], "answer": fields["answer"]})
-    return _some(rows, path, "line that begins with <question id=1>")
+    return _not_empty(rows, path, "line that begins with <question id=1>")
 
 
 def read_clozet(path: Path) -> list[Row]:
     """Read LOT's ClozeT (Guan et al. 2022), JSON lines with ``story``, ``plot0``, ``plot1`` and ``label``.
 
-    An option is the plot in the place of ``<mask>`` with the rest of the story: the context is what comes before.
-    Raises `LmsatError` for a line that is not like this.
+    The context is what comes before ``<mask>``; an option is a plot in its place with the rest of the story.
+    Raises `LmsatError` for a line of another form.
     """
     rows = []
     for number, line in enumerate(_text_of(path).splitlines(), start=1):
@@ -162,7 +162,7 @@ def read_clozet(path: Path) -> list[Row]:
                 "give a file of LOT's ClozeT with labels"
             ) from None
         rows.append({"context": before, "options": options, "label": label})
-    return _some(rows, path, "JSON lines")
+    return _not_empty(rows, path, "JSON lines")
 
 
 def read_storycloze(path: Path) -> list[Row]:
@@ -185,7 +185,7 @@ def read_storycloze(path: Path) -> list[Row]:
                 f"{path}, story {number}: AnswerRightEnding is '{doc['AnswerRightEnding']}', not 1 or 2: correct it"
             )
         rows.append({**row, "answer_right_ending": int(doc["AnswerRightEnding"])})
-    return _some(rows, path, "stories")
+    return _not_empty(rows, path, "stories")
 
 
 def _text_of(path: Path) -> str:
@@ -196,7 +196,7 @@ def _text_of(path: Path) -> str:
         raise LmsatError(f"{path} cannot be read ({reason}): give another file") from None
 
 
-def _some(rows: list[Row], path: Path, what: str) -> list[Row]:
+def _not_empty(rows: list[Row], path: Path, what: str) -> list[Row]:
     if not rows:
         raise LmsatError(f"{path} has no {what}: give a file of the original release")
     return rows

@@ -53,11 +53,11 @@ class SharedTasks(TaskManager):
 
     def _add_lm_evals(self) -> None:
         """Add lm-eval's own tasks, of which those with a name that is known already are left out."""
-        self._index = {**_lm_eval_index(), **self._index}
+        self._index: dict[str, Entry] = {**_lm_eval_index(), **self.task_index}
         kinds: dict[Kind, list[str]] = defaultdict(list)
-        for name, entry in sorted(self._index.items()):
-            kinds[entry.kind].append(name)
         self._all_tasks = sorted(self._index)
+        for name in self._all_tasks:
+            kinds[self._index[name].kind].append(name)
         self._all_subtasks = sorted(kinds[Kind.TASK] + kinds[Kind.PY_TASK])
         self._all_groups, self._all_tags = kinds[Kind.GROUP], kinds[Kind.TAG]
 

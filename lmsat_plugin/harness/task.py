@@ -1,4 +1,4 @@
-"""An lm-eval task whose answer is a probe's measurement."""
+"""The class of the ``lmsat_*`` tasks: an lm-eval task that asks the model for a probe's measurement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST_TYPE = "lmsat_probe"
 
 
 def _first(items: Sequence[Any]) -> Any:
-    """Every process returns the finished value: take one of them."""
+    """Return the first: every process returns the same finished value."""
     return items[0]
 
 
@@ -67,7 +67,7 @@ class ProbeTask(Task):
 
     @property
     def doc(self) -> dict[str, Any]:
-        """What lm-eval takes for the task's one document."""
+        """The one document that lm-eval sees: the probe and its settings."""
         return {
             "probe": self.probe.name,
             **self.corpus_settings.model_dump(),
@@ -76,11 +76,11 @@ class ProbeTask(Task):
 
     @property
     def eval_docs(self) -> Sequence[Any]:
-        """The corpus' documents: what ``--limit`` counts."""
+        """The documents of the corpus, which ``--limit`` counts."""
         return self.documents or [self.doc]
 
     def doc_iterator(self, **kwargs: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the one request of this process, on every process."""
+        """Yield the one document, on every process."""
         yield 0, self.doc
 
     def build_all_requests(self, *, limit: int | None = None, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ class ProbeTask(Task):
         return dict(results[0])
 
     def aggregation(self) -> dict[str, Callable]:
-        """There is one value: take it."""
+        """Return how to aggregate each metric: there is one value."""
         return defaultdict(lambda: _first)
 
     def higher_is_better(self) -> dict[str, bool]:
@@ -117,23 +117,19 @@ class ProbeTask(Task):
         return self._higher_is_better
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
-        """There is no prompt."""
+        """Return an empty text: there is neither a prompt nor a target."""
         return ""
 
-    def doc_to_target(self, doc: dict[str, Any]) -> str:
-        """There is no target."""
-        return ""
+    doc_to_target = doc_to_text
 
     def has_training_docs(self) -> bool:
-        """There are none."""
+        """Return False."""
         return False
 
-    def has_validation_docs(self) -> bool:
-        """There are none."""
-        return False
+    has_validation_docs = has_training_docs
 
     def has_test_docs(self) -> bool:
-        """The corpus."""
+        """Return True: the documents are the corpus."""
         return True
 
 
@@ -156,7 +152,7 @@ def _with_provenance(get_model_info: Callable[[Any], dict]) -> Callable[[Any], d
 
 
 def _teach_lm_eval() -> None:
-    """Let every model of lm-eval answer our request type, if only by a sentence.
+    """Give every model of lm-eval an answer to our request type: a measurement, or a refusal in a sentence.
 
     A task cannot see which model will run it, and lm-eval calls ``getattr(lm, "lmsat_probe")``.
     """

@@ -1,1 +1,1 @@
-"""Sweeps over checkpoints: what to measure, where it is, who measures it, and what is done."""
+"""Sweeps over checkpoints: find them, plan what to measure, run it on one process or many, store the results."""

@@ -6,14 +6,10 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Claim:
@@ -43,7 +39,8 @@ class Claims:
 
     def claim(self, name: str) -> Claim | None:
         """Claim something; None if another process has it. Raises `LmsatError` if the folder cannot be written."""
-        lock = self._lock(path := self._folder / f"{name}.lock")
+        path = self._folder / f"{name}.lock"
+        lock = FileLock(path, timeout=0, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -57,7 +54,7 @@ class Claims:
 
     def died_at(self, pid: int) -> str | None:
         """Return what a process was measuring when it died."""
-        for path in self._paths():
+        for path in self._folder.glob("*.lock"):
             with suppress(OSError, ValueError, KeyError):
                 noted = json.loads(path.read_text("utf-8"))
                 if noted["pid"] == pid:
@@ -66,14 +63,7 @@ class Claims:
 
     def clean(self) -> None:
         """Remove the claims that dead processes have left."""
-        for path in self._paths():
-            lock = self._lock(path)
-            with suppress(Timeout, OSError):
-                lock.acquire()
-                Claim(lock).release()
-
-    def _paths(self) -> Iterator[Path]:
-        return self._folder.glob("*.lock")
-
-    def _lock(self, path: Path) -> FileLock:
-        return FileLock(path, timeout=0, thread_local=False)
+        for path in self._folder.glob("*.lock"):
+            with suppress(LmsatError):
+                if (left := self.claim(path.stem)) is not None:
+                    left.release()

@@ -1,4 +1,4 @@
-"""What a sweep's YAML file says, checked, with the line named where it is wrong."""
+"""The YAML file of a sweep: its keys, their types and defaults."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class ModelEntry(Settings):
 
     pretrained: str
     name: str | None = None
-    """What to call it in the results; by default the repository's or the folder's name."""
+    """Its name in the results; by default the repository's or the folder's."""
     revisions: Annotated[list[str | int], BeforeValidator(_listed)] = ["all"]
     """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union."""
     tokenizer: str | None = None
     tokens_per_step: PositiveInt | None = None
-    """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not say."""
+    """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not state it."""
     step_pattern: str | None = None
     """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
     model_args: dict[str, Any] = {}
-    """Arguments of ``--model lmsat``, for this model; they take precedence over the sweep's."""
+    """Arguments of ``--model lmsat`` for this model; they take precedence over the sweep's."""
 
 
 class CorpusEntry(Settings):
-    """A corpus; what it does not say is taken from the sweep."""
+    """A corpus; settings that it does not have are the sweep's."""
 
     corpus: str
     max_tokens: PositiveInt | None = None
@@ -111,10 +111,10 @@ class SweepConfig(Settings):
     workers: PositiveInt | None = None
     slurm: SlurmSettings = SlurmSettings()
     trackers: dict[str, dict[str, Any]] = {}
-    """Where to log results besides: trackio, wandb, tensorboard, each with its settings."""
+    """Where else to log results: trackio, wandb, tensorboard, each with its settings."""
 
     def corpus_settings(self) -> list[CorpusSettings]:
-        """Return each corpus' settings, with the sweep's where it has none of its own."""
+        """Return the settings of each corpus; those that it does not have are the sweep's."""
         shared = {"max_tokens": self.max_tokens, "seed": self.seed, "text_field": self.text_field}
         return [
             CorpusSettings(**{**shared, **entry.model_dump(exclude_unset=True)}) for entry in self.corpora
@@ -128,7 +128,7 @@ _ENTRIES: dict[str, type[Settings]] = {
     "slurm": SlurmSettings,
 }
 ALIASES = {"corpus": "corpora"}
-"""Keys that stand for others."""
+"""Other names of keys."""
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:

@@ -30,17 +30,19 @@ _USED = ".used-"
 _TRASH = ".trash-"
 _INDEX = "model.safetensors.index.json"
 _MARGIN = 1.05
+_NO_INDEX = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a file that is no index of shards raises."""
 
 
 class Downloads:
     """Downloaded checkpoints, ``<folder>/<repository>/<commit>``, of which only some are kept.
 
-    Several processes may share the folder, and several checkpoints a commit: each of them, by its model's name and
-    its revision, is fetched by one process at a time.
+    Several processes may share the folder, and several checkpoints a commit. A checkpoint, identified by its model's
+    name and its revision, is fetched by one process at a time.
 
     Args:
-        folder: Where to put them. What a kill has left half deleted in there is removed.
-        keep: How many stay when they are released; None for all.
+        folder: Where to put them. What a killed process has left half deleted is removed.
+        keep: How many released checkpoints stay; None for all.
         trust_remote_code: Whether to download Python files too.
     """
 
@@ -65,9 +67,9 @@ class Downloads:
         return sum(_missing(self._place(checkpoint), self._needed(checkpoint)).values())
 
     def fetch(self, checkpoint: Checkpoint, *, head_only: bool = False) -> Path:
-        """Return the folder of a checkpoint, downloaded if need be. One that was cut off is continued.
+        """Return the folder of a checkpoint, downloaded if need be. A download that was cut off is continued.
 
-        A checkpoint that lies whole in the user's own cache is used from there. ``head_only`` leaves out the shards
+        A checkpoint that is complete in the user's own cache is used from there. ``head_only`` leaves out the shards
         of safetensors without the LM head, or the embedding that it is tied to.
 
         Raises:
@@ -95,7 +97,7 @@ class Downloads:
         return place
 
     def release(self, checkpoint: Checkpoint) -> None:
-        """Say that a checkpoint is no longer used: of all that nobody uses, the latest ``keep`` stay."""
+        """Mark a checkpoint as no longer used, and delete all unused ones but the latest ``keep``."""
         place = self._place(checkpoint)
         if checkpoint.folder is not None or not place.is_dir():
             return
@@ -111,14 +113,14 @@ class Downloads:
             if self._keep is None:
                 return
             for old in sorted(order, key=lambda path: -order[path])[self._keep :]:
-                # Renamed first: a kill in between must not leave what looks whole.
+                # Renamed first: a kill in between must not leave a folder that looks complete.
                 with suppress(OSError):
                     trash.append(old.rename(old.with_name(f"{_TRASH}{uuid.uuid4().hex}")))
         for path in trash:
             shutil.rmtree(path, ignore_errors=True)
 
     def _use(self, checkpoint: Checkpoint) -> None:
-        """Mark a checkpoint as used, and so as nobody else's to delete."""
+        """Mark a checkpoint as used, so that no other process deletes it."""
         with hub_errors(checkpoint.pretrained, checkpoint.revision):
             self._mark(checkpoint).parent.mkdir(parents=True, exist_ok=True)
             self._mark(checkpoint).touch()
@@ -154,7 +156,7 @@ class Downloads:
         names = ["config.json"] if offline else self._needed(checkpoint)
         folder = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
         if folder is not None and offline:
-            # The Hub cannot be asked which files there are: whole weights will do.
+            # The Hub cannot be asked which files are needed: complete weights have to do.
             try:
                 weight_paths(folder)
             except LmsatError:
@@ -162,13 +164,13 @@ class Downloads:
         return folder
 
     def _with_head(self, checkpoint: Checkpoint, files: dict[str, int]) -> dict[str, int]:
-        """Return all files but the shards without the head; all, if it is not known where it is."""
+        """Return all files but the shards without the head; all files where the head is not found."""
         if _INDEX not in files:
             return files
         shards = weight_files(files).keys() - {_INDEX}
         self._download(checkpoint, {name: size for name, size in files.items() if name not in shards})
         head = None
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(*_NO_INDEX):
             index = (self._place(checkpoint) / _INDEX).read_text("utf-8")
             head = head_shards(json.loads(index)["weight_map"])
         if not head or not head <= shards:
@@ -187,9 +189,9 @@ class Downloads:
                 f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder"
             )
         for name in missing:
-            # Of another size than it should be: it would be taken for what was downloaded.
+            # A file of the wrong size would be taken for a complete download.
             (place / name).unlink(missing_ok=True)
-        # What a kill has left, under names that are used once.
+        # A killed process leaves such files, under names that are used once.
         for stray in (place / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
             stray.unlink(missing_ok=True)
         snapshot_download(
@@ -198,7 +200,7 @@ class Downloads:
             local_dir=place,
             allow_patterns=[escape(name) for name in missing],
         )
-        # huggingface_hub is content with what is in a folder when it cannot reach the Hub.
+        # Without the Hub, huggingface_hub accepts whatever is in the folder.
         if still := _missing(place, files):
             raise LmsatError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
@@ -207,7 +209,7 @@ class Downloads:
 
 
 def _missing(place: Path, files: Mapping[str, int]) -> dict[str, int]:
-    """Return the files that are not there in their full size."""
+    """Return the files that are missing, or not of their full size."""
 
     def size_of(name: str) -> int:
         try:

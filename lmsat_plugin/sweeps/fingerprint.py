@@ -1,4 +1,4 @@
-"""What identifies a checkpoint on disk: the content of its files, found again without reading them all twice."""
+"""Identify a checkpoint on disk by the content of its files, and recognise it later without reading them again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Stamp = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a checkpoint is, whatever it is called."""
+    """The hashes that identify a checkpoint, whatever its name."""
 
     identity: str
     """Hash of all that makes the model: weights, configuration, tokenizer."""
@@ -31,7 +31,7 @@ class Fingerprint:
 
 
 def stamp_of(folder: Path) -> Stamp:
-    """Return the sizes and times of the files that make the model, as far as they can be seen."""
+    """Return the sizes and times of the files that make the model, as far as they can be read."""
     stamp = {}
     for path in sorted({path for pattern in (*_SMALL, *WEIGHT_FILES) for path in folder.glob(pattern)}):
         with suppress(OSError):
@@ -53,12 +53,12 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def known_files(folder: Path, checkpoints: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return what results hold of the very same files; None if they hold nothing of them."""
+    """Return what results note of the very same files; None if they note nothing of them."""
     stamp = stamp_of(folder)
     return next((known for known in checkpoints if known.get("files") == stamp), None)
 
 
 def remembered(folder: Path, checkpoints: Iterable[Mapping[str, Any]]) -> Fingerprint | None:
-    """Return the fingerprint that results hold of the very same files; None if they hold none."""
+    """Return the fingerprint that results note of the very same files; None if there is none."""
     known = known_files(folder, [c for c in checkpoints if c.get("identity") and c.get("weights_sha256")])
     return Fingerprint(known["identity"], known["weights_sha256"]) if known else None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once where nothing is lost by it, after the write where a file is being written."""
+"""Ctrl-C and SIGTERM: they interrupt a sweep at once, but not while a result file is being written."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise what was swallowed: Python ignores exceptions in finalisers, and a signal may fall into one."""
+        """Raise an interrupt that was lost: Python ignores exceptions in finalisers, and a signal may arrive in one."""
         if self._asked and not self._depth:
             raise KeyboardInterrupt
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle the signals inside; outside the main thread there are none to handle."""
+        """Handle the signals inside. Only the main thread gets any."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -44,7 +44,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let what is inside finish first."""
+        """Delay interrupts until the code inside has finished."""
         self._depth += 1
         try:
             yield

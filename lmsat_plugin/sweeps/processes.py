@@ -1,7 +1,7 @@
 """The executor ``processes``: a sweep in several processes of this machine.
 
-Every worker runs the same sweep. They share the work through the claims of the output folder, so that none
-waits for another, and one that dies leaves its checkpoint to the others.
+Every worker runs the same sweep. They share the work through the claims in the output folder: none waits for
+another, and one that dies leaves its checkpoint to the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.sweeps.options import Options
     from lmsat_plugin.sweeps.summary import Summary
 
-# A checkpoint at which so many workers were killed is taken to be the reason.
+# A checkpoint at which so many workers were killed counts as the reason.
 _FATAL_DEATHS = 2
 
 
@@ -52,8 +52,8 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     deaths: Counter[str] = Counter()
 
     def successor(worker: _Worker, code: int) -> _Worker | None:
-        """Return the worker that takes the place of one that ended, if another is of use."""
-        # Only a kill is worth another worker: any other end would come again.
+        """Return the worker that replaces one that has ended; None if another would be of no use."""
+        # Any other end than a kill would come again.
         if 0 <= code <= 128:
             return None
         label = store.claims.died_at(worker.pid) or "starting"
@@ -119,7 +119,7 @@ class _Worker:
         return _Worker(*self._made_of)
 
     def terminate(self) -> None:
-        """End it, after the write in hand."""
+        """End it, once it has written the file that it is writing."""
         self._process.terminate()
         self._process.wait()
 

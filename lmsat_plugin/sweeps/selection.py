@@ -1,4 +1,4 @@
-"""Which of a series' checkpoints are meant."""
+"""Select checkpoints of a series: ``all``, ``last``, ``log:20``, ranges of steps, names, globs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MULTIPLES = {"k": 1e3, "m": 1e6}
 
 
 def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[str | int]) -> list[Checkpoint]:
-    """Return the checkpoints that one or several selections mean, each once, in the order they are in.
+    """Return the checkpoints that one or several selections name, each once, in the order of ``checkpoints``.
 
-    A selection is ``all``, ``first``, ``last``, ``log:N`` (N that lie evenly in log(step + 1)), ``every:N``,
+    A selection is ``all``, ``first``, ``last``, ``log:N`` (N spread evenly over log(step + 1)), ``every:N``,
     ``A..B`` (steps, as in ``1k..10k``; either may be missing), a name, a step, a commit or a glob. Where steps
     are known, ``all`` to ``every:N`` leave out the checkpoints without one, such as ``main``.
 
     Raises:
-        LmsatError: For a selection that is malformed or means none.
+        LmsatError: For a selection that is malformed or matches none.
     """
     items = [revisions] if isinstance(revisions, str | int) else revisions
     chosen = {place for item in items for place in _places(checkpoints, str(item).strip())}
@@ -63,7 +63,7 @@ def _places(checkpoints: Sequence[Checkpoint], item: str) -> list[int]:
 def _spread(checkpoints: Sequence[Checkpoint], series: list[int], count: int) -> list[int]:
     """Return ``count`` places, first and last among them, whose distances in log(step + 1) are the most alike.
 
-    The distances add up to a constant, so they are the most alike where their squares add up to the least.
+    The distances add up to a constant, so they are the most alike where the sum of their squares is least.
     """
     if count >= len(series):
         return series
@@ -80,7 +80,7 @@ def _spread(checkpoints: Sequence[Checkpoint], series: list[int], count: int) ->
     position = np.log1p([float(getattr(checkpoints[n], key)) for n in known])
     squares = (position[:, None] - position[None, :]) ** 2
     squares[np.triu_indices(len(known))] = np.inf
-    # The least sum on the way to each place, with one stop more at each turn, and where that stop was.
+    # The least sum of squares on the way to each place, with one more stop each time, and where that stop was.
     least, stops = squares[:, 0], []
     for _ in range(count - 2):
         sums = squares + least
@@ -106,7 +106,7 @@ def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: 
 
 
 def _number(text: str) -> float:
-    """Return the number that ``1.5k`` is."""
+    """Return the number that a text such as ``1.5k`` states."""
     multiple = _MULTIPLES.get(text[-1].lower())
     return round(float(text[:-1]) * multiple) if multiple else float(text)
 

@@ -1,6 +1,6 @@
 """The executor ``slurm``: a sweep on a Slurm cluster, as one array with a checkpoint a job.
 
-A job unpickles `SlurmJob` and cannot be queued again before it has: this module imports nothing that takes long.
+A job cannot be queued again before it has unpickled its `SlurmJob`: this module imports nothing that takes long.
 """
 
 from __future__ import annotations

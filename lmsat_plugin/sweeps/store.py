@@ -155,8 +155,8 @@ def _free_stamp(folder: Path) -> tuple[str, Path]:
 
 
 def _free(path: Path) -> Path:
-    number = 1
-    free = path
+    """Return the path, with a number if it is taken."""
+    free, number = path, 1
     while free.exists():
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")

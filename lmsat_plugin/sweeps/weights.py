@@ -1,4 +1,4 @@
-"""Which files a checkpoint consists of, and what identifies its weights."""
+"""The files of a checkpoint's weights: which are needed, where the LM head is, and a hash that identifies them."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def weight_paths(folder: Path) -> list[Path]:
 
 
 def read_ahead(folder: Path) -> str:
-    """Read all weights of a folder, which leaves them in the system's cache; return what identifies them.
+    """Read all weights of a folder, and so into the system's cache; return a hash that identifies them.
 
     It is the SHA-256 over the tensors' names, types, shapes and bytes, whatever the shards and the metadata of
-    the safetensors files; of pickled weights, that over the files.
+    the safetensors files; for pickled weights, the SHA-256 over the files.
 
     Raises:
         LmsatError: If there are no weights, or if a file is missing, cut or no safetensors file.

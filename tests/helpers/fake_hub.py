@@ -22,6 +22,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 BLOCK = 1 << 16
+# Files of repositories that a model does not need.
+JUNK = (
+    *("optimizer.pt", "training_args.bin", "flax_model.msgpack", "tf_model.h5", "consolidated.00.pth"),
+    *("m.gguf", "consolidated.safetensors", "model.fp16.safetensors", "README.md", "modeling_own.py"),
+    *("pytorch_model.bin", "onnx/model.onnx", "onnx/config.json", "original/model.safetensors"),
+)
 # What the Hub says of a repository that is not there, and of one that is closed.
 MISSING = (401, "RepoNotFound", "Repository not found")
 GATED = (401, "GatedRepo", "Access to this model is restricted")
