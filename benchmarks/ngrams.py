@@ -30,7 +30,7 @@ from scipy.sparse.linalg import svds
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from lmsat_plugin.analysis.rank_needed import w_error
-from lmsat_plugin.ngrams import counting, spectrum
+from lmsat_plugin.ngrams import records, spectrum
 from lmsat_plugin.ngrams.counting import NgramCounts, count_ngrams
 from lmsat_plugin.ngrams.spectrum import ngram_spectrum
 from lmsat_plugin.text.corpora import CorpusSettings, sample
@@ -81,9 +81,9 @@ def first(documents: list[np.ndarray], tokens: int) -> list[np.ndarray]:
 
 def counting_rows(documents: list[np.ndarray], vocab_size: int) -> list[common.Row]:
     rows = []
-    in_memory = counting._IN_MEMORY
+    in_memory = records._IN_MEMORY
     for label, most in (("in memory", 1 << 62), ("through a file", 0)):
-        counting._IN_MEMORY = most
+        records._IN_MEMORY = most
         start = time.process_time()
         counts = count_ngrams(documents, ORDER, vocab_size)
         rate = counts.tokens / (time.process_time() - start)
@@ -96,7 +96,7 @@ def counting_rows(documents: list[np.ndarray], vocab_size: int) -> list[common.R
                 at_least=2e6,
             )
         )
-    counting._IN_MEMORY = in_memory
+    records._IN_MEMORY = in_memory
     return rows
 
 

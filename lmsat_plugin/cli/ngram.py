@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lmsat_plugin.ngrams.corpus import CorpusNgrams
-    from lmsat_plugin.ngrams.dimension import NgramSettings
+    from lmsat_plugin.ngrams.documents import NgramSettings
 
 _SET_BY_CONFIG = ("corpus", "tokenizer", "order", "max_tokens", "output", "json")
 
@@ -94,7 +94,7 @@ class NgramCommand(AnsweringCommand):
 
 
 def _settings(args: argparse.Namespace) -> NgramSettings:
-    from lmsat_plugin.ngrams.dimension import NgramSettings
+    from lmsat_plugin.ngrams.documents import NgramSettings
 
     given = {"order": args.order, "dims": None if args.dimensions is None else [args.dimensions]}
     known = {key: value for key, value in given.items() if value is not None}

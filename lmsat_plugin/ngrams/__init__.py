@@ -1,1 +1,1 @@
-"""The n-gram dimension of a corpus: counts of n-grams, and the spectrum of their matrix."""
+"""The n-grams of a corpus: their counts, and the spectrum of their matrix."""

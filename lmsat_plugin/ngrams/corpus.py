@@ -1,4 +1,4 @@
-"""The n-gram dimension of a whole corpus under a tokenizer, without a model."""
+"""Measure the n-grams of a whole corpus under a tokenizer, without a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.ngrams.dimension import check_dims, measure_documents
+from lmsat_plugin.ngrams.documents import check_dims, measure_documents
 from lmsat_plugin.text.corpora import load_corpus
 from lmsat_plugin.text.tokenization import check_tokenizer, whole_characters
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lmsat_plugin.ngrams.counting import NgramCounts
-    from lmsat_plugin.ngrams.dimension import NgramSettings
+    from lmsat_plugin.ngrams.documents import NgramSettings
     from lmsat_plugin.ngrams.spectrum import NgramSpectrum
     from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
 
 _BATCH_CHARACTERS = 1 << 22
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CorpusNgrams:
     """The n-grams of one corpus under one tokenizer, and the spectrum of their matrix."""
 
@@ -42,7 +42,7 @@ class CorpusNgrams:
     spectrum: NgramSpectrum
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it for JSON; entry d − 1 of ``w_error`` is that of dimension d."""
+        """Return everything as plain values for JSON; entry d − 1 of ``w_error`` is that of dimension d."""
         return {
             "corpus": self.corpus.corpus,
             "tokenizer": self.tokenizer,
@@ -68,11 +68,11 @@ def measure_corpus(
 ) -> CorpusNgrams:
     """Count the n-grams of a corpus and decompose their matrix. ``sources`` are the registered named corpora.
 
-    The corpus' documents are tokenised a batch at a time, in the order in which a model is measured on them; with
+    The corpus' documents are tokenized in batches, in the order in which a model is measured on them; with
     ``max_tokens`` the last of them is cut. Large counts go to a file in the folder ``temporary``.
 
-    Raises `LmsatError` for a corpus or a tokenizer that is not there, for documents that are all too short, for
-    dimensions above the vocabulary, and where disk or memory is too small.
+    Raises `LmsatError` for a missing corpus or tokenizer, for documents that are all too short, for dimensions above
+    the vocabulary, and for too little disk or memory.
     """
     if temporary is not None:
         check_writable(temporary)
@@ -98,9 +98,9 @@ def measure_corpus(
 def token_stream(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most: int | None
 ) -> Iterator[np.ndarray]:
-    """Yield the tokens of each text, int32, without special ones, until there are ``most``.
+    """Yield the tokens of each text, int32, without special ones, up to ``most`` in all.
 
-    Only a batch of texts is held as tokens; a fast tokenizer encodes them in parallel.
+    Only one batch of texts is held as tokens; a fast tokenizer encodes it in parallel.
     """
     for batch in _batches(texts, most):
         for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
@@ -116,7 +116,7 @@ def _batches(texts: Iterable[str], most: int | None) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for text in texts:
-        # Of a long document the beginning is enough: hardly a tokenizer spells more than 64 characters a token.
+        # Of a long document the beginning is enough: hardly any tokenizer has more than 64 characters in a token.
         batch.append(whole_characters(text if most is None else text[: 64 * most + 1024]))
         size += len(batch[-1])
         if size >= _BATCH_CHARACTERS:

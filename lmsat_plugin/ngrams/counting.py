@@ -1,11 +1,10 @@
-"""Counts of n-grams, exact, in little memory however long the corpus.
+"""Count the n-grams of a corpus exactly, in little memory for any length.
 
 Shapes: N n-grams, V tokens of the vocabulary, B branching contexts: those with several successors.
 """
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,23 +12,22 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.ngrams.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
 _BLOCK = 1 << 22
-_IN_MEMORY = 1 << 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NgramCounts:
     """The n-grams of a corpus by context, the n − 1 tokens before a token, which is its successor."""
 
     order: int
     tokens: int
-    """Tokens of the corpus, those of documents too short for an n-gram included."""
+    """Tokens of the corpus, also those of documents too short for an n-gram."""
     contexts: int
     """Number of distinct contexts."""
     single_contexts_V: np.ndarray
@@ -43,13 +41,13 @@ class NgramCounts:
 def count_ngrams(
     documents: Iterable[np.ndarray], order: int, vocab_size: int, temporary: Path | None = None
 ) -> NgramCounts:
-    """Count the n-grams within each document, a stream of arrays of token ids below ``vocab_size``.
+    """Count the n-grams within each document. Documents are a stream of arrays of token ids below ``vocab_size``.
 
-    Each n-gram is a record of its context, as a key of 64 bits, and its successor, in 32. Some 20 million records
-    stay in memory; more go to a nameless file in the folder ``temporary``. They are parted by key, and the parts
-    are counted one after another. Where V^(n−1) ≤ 2^64 the key is the context itself, packed and permuted: the
-    counts are exact. Else it is a hash, under which C²/2^65 pairs among C contexts are expected to be taken for
-    one: 3e-4 pairs among 100 million contexts.
+    Each n-gram is a record: its context as a key of 64 bits, and its successor in 32. About 20 million records stay in
+    memory; more go to a nameless file in the folder ``temporary``. Records are parted by key, and the parts are counted
+    one after another. If V^(n−1) ≤ 2^64 the key is the context itself, packed and permuted: the counts are exact.
+    Otherwise it is a hash, under which C²/2^65 pairs among C contexts are expected to coincide: 3e-4 pairs among 100
+    million contexts.
 
     Raises `LmsatError` if no document has ``order`` tokens, or if the disk is full.
     """
@@ -62,7 +60,7 @@ def count_ngrams(
             yield document
 
     tally = _Tally(vocab_size)
-    with _Records(temporary) as records:
+    with Records(temporary) as records:
         for stretches in _blocks(counted(), order):
             records.add(*_keys_and_successors(stretches, order, vocab_size))
         for keys_N, successors_N in records.parts():
@@ -112,70 +110,11 @@ def _keys_and_successors(
 
 
 def _permute(keys: np.ndarray) -> None:
-    """Replace keys, in place, by ones whose bits all look random, and one to one (SplitMix64, Steele et al. 2014)."""
+    """Replace keys in place by keys with random-looking bits, one to one (SplitMix64, Steele et al. 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         keys ^= keys >> np.uint64(shift)
         keys *= np.uint64(factor)
     keys ^= keys >> np.uint64(31)
-
-
-class _Records:
-    """Keys and successors, parted by the first 8 bits of the key; in memory while they are few."""
-
-    def __init__(self, temporary: Path | None) -> None:
-        self._folder = temporary
-        self._file: BinaryIO | None = None
-        self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._unwritten = 0
-
-    def __enter__(self) -> _Records:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._runs.clear()
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, keys_N: np.ndarray, successors_N: np.ndarray) -> None:
-        """Add records. Raises `LmsatError` if they do not fit on the disk."""
-        parts_N = (keys_N >> np.uint64(56)).astype(np.uint8)
-        order = np.argsort(parts_N, kind="stable")
-        bounds = np.concatenate([[0], np.cumsum(np.bincount(parts_N, minlength=256))])
-        self._runs.append((keys_N[order], successors_N[order], bounds))
-        if sum(len(keys) for keys, *_ in self._runs[self._unwritten :]) > _IN_MEMORY:
-            try:
-                self._write()
-            except OSError as error:
-                raise LmsatError(
-                    f"the n-grams cannot be kept in {self._folder or tempfile.gettempdir()} ({error.strerror}): "
-                    "free space, or name another folder with --temporary FOLDER"
-                ) from error
-
-    def _write(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        for index in range(self._unwritten, len(self._runs)):
-            keys, successors, bounds = self._runs[index]
-            mapped = []
-            for column in (keys, successors):
-                offset = self._file.tell()
-                self._file.write(column.data)
-                self._file.flush()
-                mapped.append(np.memmap(self._file, column.dtype, "r", offset, column.shape))
-                self._file.seek(0, 2)
-            self._runs[index] = (mapped[0], mapped[1], bounds)
-        self._unwritten = len(self._runs)
-
-    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the keys and the successors of each part."""
-        for part in range(256):
-            slices = [
-                (keys[bounds[part] : bounds[part + 1]], successors[bounds[part] : bounds[part + 1]])
-                for keys, successors, bounds in self._runs
-            ]
-            if any(len(keys) for keys, _ in slices):
-                keys_N, successors_N = map(np.concatenate, zip(*slices, strict=True))
-                yield keys_N, successors_N
 
 
 class _Tally:
@@ -214,12 +153,12 @@ class _Tally:
         counts, successors, lengths_B = map(np.concatenate, zip(*self._branching, strict=True))
         bounds = np.concatenate([[0], np.cumsum(lengths_B)])
         return NgramCounts(
-            order,
-            tokens,
-            self.contexts,
-            self._single_contexts_V,
-            self._single_ngrams_V,
-            csr_array((counts, successors, bounds), shape=(len(lengths_B), self._vocab_size)),
+            order=order,
+            tokens=tokens,
+            contexts=self.contexts,
+            single_contexts_V=self._single_contexts_V,
+            single_ngrams_V=self._single_ngrams_V,
+            branching_BV=csr_array((counts, successors, bounds), shape=(len(lengths_B), self._vocab_size)),
         )
 
 

@@ -18,12 +18,15 @@ _BLOCK = 16
 def ritz_values(
     multiply: Callable[[np.ndarray], np.ndarray], size: int, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ever better estimates of the ``count`` largest eigenvalues, falling, and their residuals' norms.
+    """Yield better and better estimates of the ``count`` largest eigenvalues, falling, and their residuals' norms.
 
     Block Lanczos with full reorthogonalisation and without restarts, in float64, from a fixed random block
     (Golub and Van Loan 2013, Sec. 10.3.6). ``multiply`` maps a block [N, B] to its product with the matrix. The
-    basis grows to at most 4 ``count`` + 1024 vectors. No estimate is above the eigenvalue of the same rank, and
-    within a residual's norm of each estimate lies an eigenvalue.
+    basis grows to at most 4 ``count`` + 1024 vectors. The k-th estimate is at most the k-th eigenvalue, and an
+    eigenvalue lies within a residual's norm of each estimate.
+
+    For the 1,000 largest of 17,961 it is 14.6 times faster than `scipy.sparse.linalg.svds`, which restarts and
+    multiplies one vector at a time (benchmarks/ngrams.py).
     """
     most = min(size, 4 * count + 1024) // _BLOCK * _BLOCK
     basis_PN = np.empty((most, size))
@@ -41,7 +44,7 @@ def ritz_values(
         next_NB, coupling_BB = np.linalg.qr(_orthogonal(rest_BN, basis_PN[:stop]).T)
         norm = max(norm, float(np.linalg.norm(own_BB, 2)))
         if abs(coupling_BB.diagonal()).min() < 1e-8 * norm:
-            # The block has all but lost its rank: its last vectors are rounding, which is orthogonal to nothing.
+            # The block has nearly lost its rank: its last vectors are rounding errors, not orthogonal to the basis.
             next_NB = np.linalg.qr(_orthogonal(next_NB.T, basis_PN[:stop]).T).Q
         before_BN, block_BN = block_BN, next_NB.T
         if stop >= check or stop == most:

@@ -1,4 +1,4 @@
-"""The n-gram dimension of several corpora under several tokenizers: a file for each pair."""
+"""Measure the n-grams of several corpora under several tokenizers, one file for each pair."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.ngrams.corpus import measure_corpus
-from lmsat_plugin.ngrams.dimension import NgramSettings
+from lmsat_plugin.ngrams.documents import NgramSettings
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PairsConfig(Settings):
-    """Which corpora under which tokenizers, and where the files go."""
+    """Which corpora and which tokenizers are measured, and the folder of the files."""
 
     corpora: Annotated[list[str], Field(min_length=1)]
     tokenizers: Annotated[list[str], Field(min_length=1)]
@@ -39,7 +39,7 @@ def measure_pairs(
     text_field: str | None = None,
     temporary: Path | None = None,
 ) -> Iterator[tuple[Path, bool]]:
-    """Measure each pair that has no file yet; yield each pair's file, and whether it is new.
+    """Measure each pair without a file; yield each pair's file, and whether it is new.
 
     Raises as `measure_corpus`, and `LmsatError` if the folder cannot be written.
     """
@@ -51,13 +51,13 @@ def measure_pairs(
             path = config.output / _file_name(corpus, tokenizer, settings)
             new = not path.exists()
             if new:
-                found = measure_corpus(corpus, tokenizer, settings, sources=sources, temporary=temporary)
-                write_atomically(path, json.dumps(found.to_dict()).encode())
+                ngrams = measure_corpus(corpus, tokenizer, settings, sources=sources, temporary=temporary)
+                write_atomically(path, json.dumps(ngrams.to_dict()).encode())
             yield path, new
 
 
 def _file_name(corpus: CorpusSettings, tokenizer: str, settings: NgramSettings) -> str:
-    """Return a name that people can read, with a digest of all that the numbers depend on."""
+    """Return a readable name with a digest of everything that the numbers depend on."""
     identity = [corpus.model_dump(mode="json"), tokenizer, settings.model_dump(mode="json")]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
     parts = safe_name(corpus.corpus), safe_name(tokenizer), f"{settings.order}-grams", digest[:12]

@@ -1,7 +1,7 @@
-"""The singular values of a corpus' n-gram matrix W, and what W loses below a rank.
+"""The singular values of a corpus' n-gram matrix W, and its W-error at each dimension.
 
 Shapes: V tokens of the vocabulary, B branching contexts, N tokens that follow one, M rows with those of single
-successors merged, L rows with many successors, R the rank, K dimensions.
+successors merged, L rows with many successors, R rank, K dimensions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.ngrams.counting import NgramCounts
 
 DIMENSIONS = 1000
-"""How many singular values are computed where all of them would be too many."""
+"""How many singular values are computed if all of them would be too many."""
 _WHOLE = 16_384
 _DENSE_ELEMENTS = 1 << 22
 _SHORT_ROW = 10
@@ -30,7 +30,7 @@ _BOUND = 5e-5
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NgramSpectrum:
     """Singular values s of W, all V of them or the greatest, and W-error(d) = √(Σ_{i>d} s² / Σ s²)."""
 
@@ -39,17 +39,17 @@ class NgramSpectrum:
     w_error: np.ndarray
     """float64; entry d − 1 is that of dimension d."""
     w_error_bound: float
-    """By how much the true W-error may be less than stated, at any dimension; 0 for a whole spectrum.
+    """How much smaller than stated the true W-error may be, at any dimension; 0 for a whole spectrum.
 
-    The true W-error is not greater than stated, whatever happens. That it is not less by more than the bound
-    follows from the eigenvalues' residuals, unless an eigenvalue was missed altogether: residuals cannot tell, but
-    a random first block makes it improbable. Rounding, some 1e-12, is not in it.
+    The true W-error is never greater than stated. That it is not smaller by more than the bound follows from the
+    eigenvalues' residuals, unless an eigenvalue was missed altogether: residuals do not show that, but a random first
+    block makes it improbable. Rounding, about 1e-12, is not included.
     """
     whole: bool
     """Whether all singular values are known."""
 
     def dimension(self, threshold: float) -> int | None:
-        """Return the least dimension from 1 on with at most this W-error; None if it is beyond those known."""
+        """Return the least dimension, from 1, with at most this W-error; None if it is beyond the known ones."""
         reached = np.flatnonzero(self.w_error <= threshold)
         return int(reached[0]) + 1 if len(reached) else None
 
@@ -60,12 +60,12 @@ def ngram_spectrum(
     """Decompose W, the relative frequencies of each context's successors (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
     With ``weighted``, each row is multiplied by the square root of its context's count. Contexts with a single
-    successor touch only the diagonal of WᵀW: those with the same successor are merged into one row, and a token
+    successor change only the diagonal of WᵀW: those with the same successor are merged into one row, and a token
     that follows no other context is a singular value by itself. If the rest has at most 16,384 columns or rows,
-    all its singular values are computed, in float64. If it has more, the ``dimensions`` greatest are, by block
-    Lanczos, until the W-error is known to 5e-5; but all where ``exact`` or more than a quarter are asked for.
+    all its singular values are computed, in float64. If it has more, only the ``dimensions`` greatest are computed, by
+    block Lanczos, until the W-error is known to 5e-5; ``exact``, or more than a quarter of them, asks for all.
 
-    Raises `LmsatError` if all are asked for and memory is too small.
+    Raises `LmsatError` if all are needed and memory is too small.
     """
     single_V = np.sqrt(counts.single_ngrams_V if weighted else counts.single_contexts_V)
     branching_BV = _frequencies(counts.branching_BV, weighted)
@@ -81,7 +81,9 @@ def ngram_spectrum(
         s[: len(alone)] = alone
         together = _all_singular_values(rows_MN)
         s[len(alone) : len(alone) + len(together)] = together
-        return NgramSpectrum(np.sort(s)[::-1], w_error(s), 0.0, whole=True)
+        return NgramSpectrum(
+            singular_values=np.sort(s)[::-1], w_error=w_error(s), w_error_bound=0.0, whole=True
+        )
     if all_wanted:
         raise LmsatError(
             f"all {size:,} singular values need {needed / 1e9:.0f} GB of free memory: "
@@ -98,17 +100,17 @@ def _frequencies(counts_BV: csr_array, weighted: bool) -> csr_array:
 
 
 def _merged(branching_BN: csr_array, single_N: np.ndarray) -> csr_array:
-    """Return the branching rows below a diagonal of the others, which stands for all of these."""
+    """Return the branching rows below a diagonal that stands for all contexts with a single successor."""
     return csr_array(vstack([csr_array(diags_array(single_N))[single_N > 0], branching_BN]))
 
 
 def _all_singular_values(rows_MN: csr_array) -> np.ndarray:
     """Return the singular values in any order, without some of those that are zero.
 
-    A small or very wide matrix is decomposed itself. Of others the Gram matrix is: a sum of products that are not
-    negative, so that each entry is exact to some roundings of its own size, and so is the Cholesky factor once
-    scaled to a unit diagonal. Pivots below 1e-13 are taken for zero: columns that depend on others but for 3e-7 of
-    their norm.
+    A small or very wide matrix is decomposed itself. For others it is the Gram matrix: a sum of products that are not
+    negative, so that each entry is exact to a few roundings of its own size, and so is the Cholesky factor after
+    scaling to a unit diagonal. Pivots below 1e-13 count as zero: their columns depend on others up to 3e-7 of their
+    norm.
     """
     m, n = rows_MN.shape
     if 2 * m < n or m * n <= _DENSE_ELEMENTS:
@@ -128,8 +130,8 @@ def _all_singular_values(rows_MN: csr_array) -> np.ndarray:
 def _of_factor(factor_RN: np.ndarray) -> np.ndarray:
     """Return the singular values of a factor with no more rows than columns.
 
-    Squares are found four times faster, as eigenvalues, but only to a rounding of the greatest; where that might
-    change a W-error by more than 1e-9, the singular values are computed themselves.
+    Their squares, as eigenvalues, take a quarter of the time, but are exact only to a rounding of the greatest. Where
+    that might change a W-error by more than 1e-9, the singular values are computed directly.
     """
     squares = np.linalg.eigvalsh(factor_RN @ factor_RN.T)
     if len(squares) and squares[0] > 0:
@@ -162,4 +164,9 @@ def _greatest(rows_MN: csr_array, alone: np.ndarray, dimensions: int) -> NgramSp
         bound = float((w_error_K - least_K).max())
         if bound <= _BOUND:
             break
-    return NgramSpectrum(np.sqrt(squares[first_K].clip(min=0)), w_error_K, bound, whole=False)
+    return NgramSpectrum(
+        singular_values=np.sqrt(squares[first_K].clip(min=0)),
+        w_error=w_error_K,
+        w_error_bound=bound,
+        whole=False,
+    )

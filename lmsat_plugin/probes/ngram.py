@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.ngrams.dimension import NgramSettings, check_dims, measure_documents
+from lmsat_plugin.ngrams.documents import NgramSettings, check_dims, measure_documents
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The n-gram dimension of tokenised documents: what is asked for, and what is found."""
+"""The n-grams of tokenized documents: the settings, and the counts with their spectrum."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class NgramSettings(Settings):
-    """What n-grams are counted, and where the W-error is reported."""
+    """Which n-grams are counted, and at which dimensions the W-error is reported."""
 
     order: PositiveInt = 5
-    """n: a token and the n − 1 before it."""
+    """n: a token and the n − 1 tokens before it."""
     dims: list[PositiveInt] | None = None
     """Dimensions at which to report the W-error; powers of two from 64 on by default."""
     weighted: bool = False
     """Whether a context counts as often as it occurs, instead of once."""
     exact: bool = False
-    """Whether to compute all singular values even where they are very many."""
+    """Whether to compute all singular values even if there are very many."""
 
     @field_validator("dims")
     @classmethod
