@@ -45,7 +45,7 @@ class AllocateCommand(AnsweringCommand):
         from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
 
         flops = args.flops if args.compute is None else args.compute * PF_DAY
-        found = allocate(flops=flops, n_params=args.params)
+        allocation = allocate(flops=flops, n_params=args.params)
         given = f"For {args.params:.3g} parameters" if flops is None else f"The best use of {flops:.3g} FLOP"
         columns = ["source", "parameters", "tokens", "tokens/param.", "FLOP", "PF-days", "loss"]
         rows = [
@@ -53,20 +53,20 @@ class AllocateCommand(AnsweringCommand):
                 *(advice.source, advice.n_params, advice.tokens, advice.tokens_per_param),
                 *(advice.flops, advice.flops / PF_DAY, advice.loss),
             ]
-            for advice in found.answers
+            for advice in allocation.answers
         ]
         table = TextTable(given, columns, rows)
-        return Answer(data=asdict(found), parts=[table, _kaplan(found), _CAUTION])
+        return Answer(data=asdict(allocation), parts=[table, _kaplan(allocation), _CAUTION])
 
 
-def _kaplan(found: Allocation) -> TextTable:
-    more, implied = found.kaplan, found.kaplan.implied
+def _kaplan(allocation: Allocation) -> TextTable:
+    more, implied = allocation.kaplan, allocation.kaplan.implied
     rows = {
-        "critical batch, tokens; at it the training takes twice the tokens and the FLOP": found.critical_batch,
-        "steps at the critical batch": 2 * found.s_min,
+        "critical batch, tokens; at it the training takes twice the tokens and the FLOP": allocation.critical_batch,
+        "steps at the critical batch": 2 * allocation.s_min,
         "tokens in twice the fewest steps": more.tokens_at_twice_s_min,
-        "tokens of data below which repeating them costs more than 2 % of the loss": found.data_needed,
-        "the same by their rule 5e3 N^0.74": found.data_needed_rule,
+        "tokens of data below which repeating them costs more than 2 % of the loss": allocation.data_needed,
+        "the same by their rule 5e3 N^0.74": allocation.data_needed_rule,
         "loss of this size at convergence": more.converged_loss,
         "how far above that the optimal training stops, %": 100 * more.stop_above_converged,
         "compute to come within 2 % of convergence instead, times": more.converged_compute,

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.results.tree import Results
 
-FOLDER = "a folder with result files, or one file"
+_FOLDER = "a folder with result files, or one file"
 _CORPUS = "take only what was measured on this corpus, and what was measured on none"
 
 
-def add_data(parser: argparse.ArgumentParser, help_: str = FOLDER) -> None:
+def add_data(parser: argparse.ArgumentParser, help_: str = _FOLDER) -> None:
     """Add the data of an analysis, and which of them to take."""
     parser.add_argument("data", metavar="DATA", help=help_)
     parser.add_argument(
@@ -38,7 +38,7 @@ def add_tree(parser: argparse.ArgumentParser) -> None:
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """Add a folder of results."""
-    parser.add_argument("folder", metavar="DIR", help=FOLDER)
+    parser.add_argument("folder", metavar="DIR", help=_FOLDER)
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:

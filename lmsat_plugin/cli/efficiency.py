@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.arguments import FOLDER, add_data, read_data
+from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
@@ -32,7 +32,7 @@ class EfficiencyCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, the losses and the outputs."""
-        add_data(parser, f"{FOLDER}, or a CSV")
+        add_data(parser, "a folder with result files, one file, or a CSV")
         parser.add_argument(
             "--loss",
             type=float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import FOLDER, add_data, read_data
+from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.results.variants import label
@@ -32,8 +32,8 @@ class EmergenceCommand(AnsweringCommand):
         """Add the data, the factor, the loss, and which tasks and metrics to take."""
         add_data(
             parser,
-            f"{FOLDER}, or a CSV with the columns model, loss, task, metric, score and, if known, chance, stderr or "
-            "n_samples, step",
+            "a folder with result files, one file, or a CSV with the columns model, loss, task, metric, score and, if "
+            "known, chance, stderr or n_samples, step",
         )
         parser.add_argument(
             "--factor",

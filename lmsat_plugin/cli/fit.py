@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import FOLDER, add_data, read_data
+from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
@@ -37,7 +37,7 @@ class FitCommand(AnsweringCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the law, the data, what is given, what is to be predicted, and the bootstrap."""
         parser.add_argument("law", metavar="LAW", help="one of these laws")
-        add_data(parser, f"a CSV, or {FOLDER}")
+        add_data(parser, "a CSV, a folder with result files, or one file")
         parser.add_argument(
             "--given", default="", metavar="NAME=VALUE,...", help="constants that are not fitted"
         )

@@ -84,11 +84,11 @@ def _geometry(result: Saturation) -> str:
     geometry = result.geometry
     if geometry is None:
         return ""
-    events = (
-        ("the last layer's anisotropy jumps", geometry.anisotropy_jump_step),
-        ("stays above 0.5 from its checkpoint", geometry.anisotropy_above_half_step),
-        ("the head's singular entropy turns", geometry.entropy_turn_step),
-        ("and spikes", geometry.entropy_spike_step),
-    )
-    known = [f"{words} at step {step:,}" for words, step in events if step is not None]
+    events = {
+        "the last layer's anisotropy jumps at step {:,}": geometry.anisotropy_jump_step,
+        "the last layer's anisotropy stays above 0.5 from step {:,} on": geometry.anisotropy_above_half_step,
+        "the head's singular entropy turns at step {:,}": geometry.entropy_turn_step,
+        "the head's singular entropy spikes at step {:,}": geometry.entropy_spike_step,
+    }
+    known = [words.format(step) for words, step in events.items() if step is not None]
     return f" Meanwhile {', '.join(known)}." if known else ""

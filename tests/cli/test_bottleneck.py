@@ -233,3 +233,15 @@ def test_the_sweep_over_ranks_that_is_shipped(monkeypatch):
         "sciq",
         "lmsat_loss",
     }
+
+
+def test_one_corpus_of_several(tmp_path, capsys):
+    for step, corpus in ((10, "sample"), (20, "pile")):
+        write_rank_result(tmp_path / corpus, step, arrays_of(), corpus=corpus)
+    assert main(["bottleneck", str(tmp_path), "--corpus", "pile", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["corpus"], row["step"]) == ("pile", 20)
+    assert main(["bottleneck", str(tmp_path), "--corpus", "c4"]) == 2
+    assert "--corpus c4: give some of pile, sample" in capsys.readouterr().err
+    assert main(["bottleneck", str(tmp_path / "losses.csv")]) == 2
+    assert "losses.csv is a table: give the folder of results" in capsys.readouterr().err
