@@ -92,7 +92,7 @@ def together_row(anatomy: Anatomy, tokenizer: Any, tokens: int, rounds: int) -> 
 
     def forward(windows: Sequence[Window]) -> ForwardPass:
         execution = Execution(device=device, batch_size="auto")
-        return ForwardPass.over(anatomy, windows, corpus.window, execution, show_progress=False)
+        return ForwardPass(anatomy, windows, corpus.window, execution, show_progress=False)
 
     stream = FinalStateStream(corpus=corpus, processes=Processes(), forward=forward)
 

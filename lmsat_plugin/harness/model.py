@@ -254,5 +254,5 @@ class SaturationLM(HFLM):
             max_batch_size=self.max_batch_size or 64,
             autocast=self.mixed_precision_dtype,
         )
-        forward = ForwardPass.over(anatomy, windows, self.max_length, execution, show_progress=show_progress)
+        forward = ForwardPass(anatomy, windows, self.max_length, execution, show_progress=show_progress)
         forward.run(PassCallbacks(start=start, on_losses=add))

@@ -105,7 +105,7 @@ def measure_probes(
     if needs & FORWARD:
         assert corpus is not None
         assert anatomy is not None
-        forward = ForwardPass.over(anatomy, corpus.windows, corpus.window, execution)
+        forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
         forward.run(_callbacks(context, list(probes.values())))
     for probe in probes.values():
         if not probe.needs & FORWARD:
@@ -139,7 +139,7 @@ def _training_opener(
     corpus = measured.tokenized
 
     def forward(windows: Sequence[Window]) -> ForwardPass:
-        return ForwardPass.over(anatomy, windows, corpus.window, execution, show_progress=False)
+        return ForwardPass(anatomy, windows, corpus.window, execution, show_progress=False)
 
     def open_training(tokens: int, name: str | None, least: int) -> TrainingStream:
         of_text = (measured.settings, corpus.provenance["sha256"], corpus.prefix, corpus.window)
@@ -153,33 +153,26 @@ def _training_opener(
 
 def _callbacks(context: ProbeContext, probes: Sequence[Probe]) -> PassCallbacks:
     """Return what the forward pass calls: each probe's updates, as far as it needs them."""
-    watching = {
-        need: [probe for probe in probes if need in probe.needs]
-        for need in (Need.HIDDEN_STATES, Need.FINAL_STATES, Need.TOKEN_LOSSES)
-    }
 
     def start() -> None:
         for probe in probes:
             if probe.needs & FORWARD:
                 probe.start(context)
 
-    def on_layer(layer: int, states_ND: torch.Tensor, batch: Any) -> None:
-        for probe in watching[Need.HIDDEN_STATES]:
-            probe.update_hidden(layer, states_ND, batch)
+    def updates(need: Need, method: str) -> Callable[..., None] | None:
+        update = [getattr(probe, method) for probe in probes if need in probe.needs]
 
-    def on_final(states_ND: torch.Tensor, batch: Any) -> None:
-        for probe in watching[Need.FINAL_STATES]:
-            probe.update_final(states_ND, batch)
+        def update_all(*arguments: Any) -> None:
+            for each in update:
+                each(*arguments)
 
-    def on_losses(losses_N: torch.Tensor, batch: Any) -> None:
-        for probe in watching[Need.TOKEN_LOSSES]:
-            probe.update_losses(losses_N, batch)
+        return update_all if update else None
 
     return PassCallbacks(
         start=start,
-        on_layer=on_layer if watching[Need.HIDDEN_STATES] else None,
-        on_final=on_final if watching[Need.FINAL_STATES] else None,
-        on_losses=on_losses if watching[Need.TOKEN_LOSSES] else None,
+        on_layer=updates(Need.HIDDEN_STATES, "update_hidden"),
+        on_final=updates(Need.FINAL_STATES, "update_final"),
+        on_losses=updates(Need.TOKEN_LOSSES, "update_losses"),
     )
 
 

@@ -52,28 +52,23 @@ class PassCallbacks:
     on_losses: BatchCallback | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class ForwardPass:
-    """The forward pass of one model over windows, in batches, of which each process takes its share."""
+    """The forward pass of one model over windows of at most ``length``, in batches shared among the processes.
 
-    anatomy: Anatomy
-    batches: list[list[Window]]
-    execution: Execution
-    show_progress: bool = True
+    The batches do not depend on the number of processes.
+    """
 
-    @classmethod
-    def over(
-        cls,
+    def __init__(
+        self,
         anatomy: Anatomy,
         windows: Sequence[Window],
         length: int,
         execution: Execution,
         *,
         show_progress: bool = True,
-    ) -> ForwardPass:
-        """Make the batches of windows of at most ``length``, the same for any number of processes."""
-        batches = make_batches(windows, execution.batch_tokens(windows, length))
-        return cls(anatomy=anatomy, batches=batches, execution=execution, show_progress=show_progress)
+    ) -> None:
+        self.anatomy, self.execution, self.show_progress = anatomy, execution, show_progress
+        self.batches = make_batches(windows, execution.batch_tokens(windows, length))
 
     def run(self, callbacks: PassCallbacks) -> None:
         """Run this process' share. Where memory runs out, restart with each batch in two halves.

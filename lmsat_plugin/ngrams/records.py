@@ -62,7 +62,9 @@ class Records:
                 offset = self._file.tell()
                 self._file.write(column.data)
                 self._file.flush()
-                mapped.append(np.memmap(self._file, column.dtype, "r", offset, column.shape))
+                mapped.append(
+                    np.memmap(self._file, dtype=column.dtype, mode="r", offset=offset, shape=column.shape)
+                )
                 self._file.seek(0, 2)
             self._runs[index] = (mapped[0], mapped[1], bounds)
         self._unwritten = len(self._runs)

@@ -67,10 +67,7 @@ class TrainingState:
         began = time.monotonic()
         if began < self._next and not last:
             return
-        metadata = {
-            "rounds": str(rounds),
-            "diverged": "".join("01"[head.diverged] for head in trainer.heads),
-        }
+        metadata = {"rounds": str(rounds), "diverged": "".join("01"[head.diverged] for head in trainer.heads)}
         tensors = {name: tensor.contiguous() for name, tensor in trainer.tensors().items()}
         tensors["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
         try:
