@@ -190,13 +190,13 @@ def _own_part(
         if (stated := as_text(as_dict(part.get("tasks")).get(task))) is not None:
             return index, stated
     probe = task.removeprefix("lmsat_")
-    found = [index for index, part in enumerate(provenance) if probe in as_dict(part.get("probes"))]
-    if probe == task or not found:
+    parts = [index for index, part in enumerate(provenance) if probe in as_dict(part.get("probes"))]
+    if probe == task or not parts:
         return None, probe
     given = {key: metadata[key] for key in _STATED if key in metadata}
-    corpora = {index: as_dict(provenance[index].get("corpus")) for index in found}
-    agreeing = (i for i in found if all(corpora[i].get(key) == value for key, value in given.items()))
-    return next(agreeing, found[0]), probe
+    corpora = {index: as_dict(provenance[index].get("corpus")) for index in parts}
+    agreeing = (i for i in parts if all(corpora[i].get(key) == value for key, value in given.items()))
+    return next(agreeing, parts[0]), probe
 
 
 def _metrics(
@@ -228,6 +228,6 @@ def _texts(entry: dict[str, Any]) -> Iterator[str]:
 
 def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Return lmsat's notes, one dict for each corpus, without the identities that sweeps compare."""
-    found = as_dict(data.get("config")).get("lmsat")
-    parts = [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, dict)]
+    notes = as_dict(data.get("config")).get("lmsat")
+    parts = [part for part in (notes if isinstance(notes, list) else [notes]) if isinstance(part, dict)]
     return [{key: value for key, value in part.items() if key != "identities"} for part in parts]

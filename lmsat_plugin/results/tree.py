@@ -218,7 +218,7 @@ def _result_files(root: Path) -> list[Path]:
     def warn(error: OSError) -> None:
         logger.warning("%s is skipped (%s): correct its rights", error.filename, error.strerror)
 
-    found: list[Path] = []
+    results: list[Path] = []
     entered = set()
     for folder, folders, names in os.walk(root, onerror=warn, followlinks=True):
         status = Path(folder).stat()
@@ -228,8 +228,8 @@ def _result_files(root: Path) -> list[Path]:
         entered.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(folder, name) for name in names if name.endswith(".json") and name not in _NO_RESULTS)
-        found += [file for file in files if not file.name.startswith(".") and file.is_file()]
-    return sorted(found, key=str)
+        results += [file for file in files if not file.name.startswith(".") and file.is_file()]
+    return sorted(results, key=str)
 
 
 def _without_superseded(results: list[TaskResult]) -> list[TaskResult]:

@@ -29,17 +29,17 @@ class Variant:
 
     def __str__(self) -> str:
         """Return ``key=value, ...``, the model's settings first; empty where nothing differs."""
-        return ", ".join((*items(self.of_model), *items(self.of_text)))
+        return ", ".join((*key_values(self.of_model), *key_values(self.of_text)))
 
     @property
     def model(self) -> str:
         """The model's settings."""
-        return ", ".join(items(self.of_model))
+        return ", ".join(key_values(self.of_model))
 
     @property
     def text(self) -> str:
         """The text's settings."""
-        return ", ".join(items(self.of_text))
+        return ", ".join(key_values(self.of_text))
 
 
 def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
@@ -77,7 +77,7 @@ def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
     seen = {(tuple(sorted(getattr(result, settings).items())), result.origin.revision) for result in group}
     if len({items for items, _ in seen}) == 1:
         return set()
-    found = set()
+    differing = set()
     for key in {key for items, _ in seen for key, _ in items}:
         values: dict[Any, set[str | None]] = defaultdict(set)
         for items, revision in seen:
@@ -88,15 +88,15 @@ def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
         # Some results do not state the folder.
         silent = {None} if key == "folder" else set()
         if any(len(several - silent) > 1 for several in values.values()):
-            found.add(key)
-    return found
+            differing.add(key)
+    return differing
 
 
 def _shown(settings: Mapping[str, str], keys: set[str]) -> dict[str, str]:
     return {key: settings[key] for key in sorted(keys) if key in settings}
 
 
-def items(settings: Mapping[str, str]) -> list[str]:
+def key_values(settings: Mapping[str, str]) -> list[str]:
     """Return settings as ``key=value``; of a hash only the first digits."""
     return [
         f"{key}={value[:_HASH_DIGITS] if key == 'sha256' or key.endswith('_sha') else value}"
@@ -109,8 +109,8 @@ def choose_variant(results: Sequence[TaskResult], variant: str) -> list[TaskResu
 
     Results that read no text need only the settings that some model has. Empty if there is no such result.
     """
-    of_models = [items(result.model_settings) for result in results]
-    of_texts = [items(result.corpus_settings) for result in results]
+    of_models = [key_values(result.model_settings) for result in results]
+    of_texts = [key_values(result.corpus_settings) for result in results]
     for_all, for_texts = (set(chain(*several)) for several in (of_models, of_texts))
     wanted: set[str] = set()
     rest = variant.strip(", ")

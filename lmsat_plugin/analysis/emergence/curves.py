@@ -51,20 +51,20 @@ def smooth_curves(losses_P: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarr
     # Runs begin at losses far above those of most checkpoints, which rates and middles are scaled by.
     core = _core(losses_P) / span
     middles = np.concatenate([np.linspace(0, 1 - core, 8)[:-1], np.linspace(1 - core, 1 + core / 2, 40)])
-    found: list[tuple[str, np.ndarray, int]] = [("straight line", x_P, 2)]
+    curves: list[tuple[str, np.ndarray, int]] = [("straight line", x_P, 2)]
     for beyond in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0):
-        found.append(("parabola", (x_P + beyond) ** 2, 3))
-        found.append(("parabola", -((1 + beyond - x_P) ** 2), 3))
+        curves.append(("parabola", (x_P + beyond) ** 2, 3))
+        curves.append(("parabola", -((1 + beyond - x_P) ** 2), 3))
     for rate in np.geomspace(0.5, 40 / core, 28):
-        found.append(("exponential curve", np.exp(rate * (x_P - 1)), 3))
-        found.append(("exponential curve", -np.exp(-rate * x_P), 3))
+        curves.append(("exponential curve", np.exp(rate * (x_P - 1)), 3))
+        curves.append(("exponential curve", -np.exp(-rate * x_P), 3))
     for middle in middles:
         for rate in np.geomspace(2, 80 / core, 18):
-            found.append(("logistic curve", 1 / (1 + np.exp(-rate * (x_P - middle))), 4))
+            curves.append(("logistic curve", 1 / (1 + np.exp(-rate * (x_P - middle))), 4))
     for middle in middles:
         for width in core * np.geomspace(_LEAST_BEND, 0.5, 4):
-            found.append(("bent line", np.logaddexp(0, (x_P - middle) / width) * width, 4))
-    names, shapes, parameters = zip(*found, strict=True)
+            curves.append(("bent line", np.logaddexp(0, (x_P - middle) / width) * width, 4))
+    names, shapes, parameters = zip(*curves, strict=True)
     return np.array(shapes), list(names), np.array(parameters)
 
 

@@ -106,19 +106,19 @@ def scores_of(
     if factor is not None and factor not in rows.columns:
         raise LmsatError(f"the table has no column '{factor}' for a factor: it has {', '.join(rows.columns)}")
     groups = rows.groupby(["task", "metric", "variant"], dropna=False)
-    found = [
+    all_scores = [
         scores
         for (name, kind, _), group in groups
         if fnmatchcase(str(name), task) and fnmatchcase(str(kind), metric)
         for scores in _scores(group, loss, measured)
     ]
-    if not found:
+    if not all_scores:
         raise LmsatError(
             f"no task and metric that match '{task}' and '{metric}' are scores that improve in a known direction: "
             f"there are {', '.join(sorted(set(rows.task + ' ' + rows.metric))[:8])}; "
             "a column higher_is_better states the direction of others"
         )
-    return found
+    return all_scores
 
 
 def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:

@@ -204,11 +204,11 @@ def _saturation(
     if verdict == "saturates":
         assert rise is not None
         simulation = replace(simulation, repetitions=_SIMULATED_ONSETS)
-        found = onset_of(np.log(steps), series.losses_K, rise, simulation)
-        low, first, high = (int(steps[index]) for index in (found.low, found.first, found.high))
+        ends = onset_of(np.log(steps), series.losses_K, rise, simulation)
+        low, first, high = (int(steps[index]) for index in (ends.low, ends.first, ends.high))
         reason += f"; it left that level between steps {low:,} and {high:,}"
         onset = {"onset_step": first, "onset_low": low, "onset_high": high}
-        onset["onset_tokens"] = series.tokens_at(found.first)
+        onset["onset_tokens"] = series.tokens_at(ends.first)
     geometry = None
     if rows is not None:
         geometry = geometry_of(rows, steps, series.losses_K, int(steps[best]))

@@ -47,22 +47,22 @@ def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, be
     ``results`` are rows of a tidy table, of one model. Fewer than four checkpoints of a metric are ignored.
     """
     anisotropy, entropy = (_series(results, *name) for name in (_ANISOTROPY, _ENTROPY))
-    found: dict[str, int | None] = {}
+    turns: dict[str, int | None] = {}
     rates = {}
     if anisotropy is not None:
-        found["anisotropy_jump_step"] = _steepest_rise(*anisotropy, _LEAST_RISE)
-        found["anisotropy_above_half_step"] = _stays_above(*anisotropy)
+        turns["anisotropy_jump_step"] = _steepest_rise(*anisotropy, _LEAST_RISE)
+        turns["anisotropy_above_half_step"] = _stays_above(*anisotropy)
         rates["anisotropy_last"] = _correlation(steps, values, *anisotropy)
     if entropy is not None:
         entropy = entropy[0], np.log(np.maximum(entropy[1], np.finfo(np.float64).tiny))
         turn = int(entropy[1].argmin())
         if turn < len(entropy[1]) - 1:
-            found["entropy_turn_step"] = int(entropy[0][turn])
-            found["entropy_spike_step"] = _steepest_rise(entropy[0][turn:], entropy[1][turn:])
+            turns["entropy_turn_step"] = int(entropy[0][turn])
+            turns["entropy_spike_step"] = _steepest_rise(entropy[0][turn:], entropy[1][turn:])
         rates["singular_entropy"] = _correlation(steps, values, *entropy)
-    lags = {name.removesuffix("_step"): step - best_step for name, step in found.items() if step is not None}
+    lags = {name.removesuffix("_step"): step - best_step for name, step in turns.items() if step is not None}
     known = {name: rate for name, rate in rates.items() if rate is not None}
-    return Geometry(**found, lags=lags or None, rates=known or None)
+    return Geometry(**turns, lags=lags or None, rates=known or None)
 
 
 def _series(results: pd.DataFrame, task: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -6,6 +6,7 @@ Shapes: P points, K terms, Q constants, R sets of constants.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,17 +42,17 @@ class PowerSum:
     outer: str | None = None
     """The exponent that is p, as alpha_D in Kaplan et al. 2020, eq. 1.5; None for p = 1."""
 
-    @property
+    @cached_property
     def exponents(self) -> tuple[str, ...]:
         """The exponents, in which the law is not linear."""
         return tuple(term.exponent for term in self.terms if term.exponent is not None)
 
-    @property
+    @cached_property
     def coefficients(self) -> tuple[str, ...]:
         """The coefficients, none of them below 0."""
         return tuple(term.coefficient for term in self.terms)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """All constants, in the order of the fit."""
         return (*self.coefficients, *self.exponents)
