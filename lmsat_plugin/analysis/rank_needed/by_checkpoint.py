@@ -50,10 +50,7 @@ class CheckpointRanks:
 
 
 def find_rank_needed(
-    results: Results,
-    curve: str | None = None,
-    within: float = 0.01,
-    corpus_w_error: np.ndarray | None = None,
+    results: Results, curve: str | None = None, within: float = 0.01, corpus_w_error: np.ndarray | None = None
 ) -> list[CheckpointRanks]:
     """Return the head rank that each checkpoint needs, and its accuracies by head rank.
 
