@@ -66,7 +66,7 @@ class MarkovSource:
         """
         if vocabulary < 2 or order < 1:
             raise LmsatError(
-                f"vocabulary={vocabulary} with order={order} makes no Markov source: give at least 2 tokens and order 1"
+                f"vocabulary={vocabulary} with order={order} is not a Markov source: give at least 2 tokens and order 1"
             )
         if (order + 1) * math.log(vocabulary) > math.log(_MOST_ENTRIES):
             raise LmsatError(
@@ -231,7 +231,7 @@ class MarkovSource:
         tokens_T = np.asarray(tokens)
         if tokens_T.ndim != 1 or not len(tokens_T) or not np.issubdtype(tokens_T.dtype, np.integer):
             raise LmsatError(
-                f"tokens of shape {tokens_T.shape} and type {tokens_T.dtype} are no sequence: give whole numbers [T]"
+                f"tokens of shape {tokens_T.shape} and type {tokens_T.dtype} are not a sequence: give whole numbers [T]"
             )
         if not 0 <= tokens_T.min() <= tokens_T.max() < self.vocabulary:
             raise LmsatError(

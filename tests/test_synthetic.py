@@ -270,7 +270,7 @@ def test_bad_samples_are_one_sentence():
     with pytest.raises(LmsatError, match="length=0"):
         source.documents(1, 0)
     for tokens in ([], [[1]], [1.0]):
-        with pytest.raises(LmsatError, match="no sequence"):
+        with pytest.raises(LmsatError, match="not a sequence"):
             source.loss(np.array(tokens))
     for tokens in ([0, 4], [-1]):
         with pytest.raises(LmsatError, match="0 to 3"):

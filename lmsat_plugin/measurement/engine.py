@@ -152,7 +152,7 @@ def _training_opener(
 
 
 def _callbacks(context: ProbeContext, probes: Sequence[Probe]) -> PassCallbacks:
-    """Return what the forward pass calls: each probe's updates, as far as it needs them."""
+    """Return what the forward pass calls: the updates that each probe needs."""
 
     def start() -> None:
         for probe in probes:

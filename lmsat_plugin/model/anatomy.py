@@ -29,7 +29,7 @@ _CHECK_TOKENS = 16
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model taken apart, as far as the parts could be verified.
+    """A model taken apart into parts that were verified.
 
     ``blocks`` is None where the blocks' inputs are not the model's own hidden states: these are then taken from the
     model's output. ``head`` is None where it does not reproduce the model's own logits: these are then used.
@@ -136,7 +136,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     inputs_BT = window[None, :_CHECK_TOKENS].to(model.get_input_embeddings().weight.device)
     theirs = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=True)
     expected = theirs.hidden_states or ()
-    # A model of a half type rounds its logits, whatever type it returns them in.
+    # A model of a half type rounds its logits, also if it returns them in another type.
     tolerance = 3e-2 if model.dtype.itemsize == 2 else 1e-4
     base = model.base_model
     head = find_head(model)

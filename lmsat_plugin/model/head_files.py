@@ -56,7 +56,7 @@ def load_factors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def describe_head(path: Path) -> RestrictedHead:
-    """Return what the head in a file is, whatever the file's name. torch is not imported.
+    """Return what the head in a file is, for a file of any name. torch is not imported.
 
     Raises `LmsatError` for a file without a head.
     """

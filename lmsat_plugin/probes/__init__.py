@@ -1,1 +1,1 @@
-"""The built-in probes, one file each; all of them are plugins like anyone's."""
+"""The built-in probes, one file or folder each; they are registered like those of any plugin."""

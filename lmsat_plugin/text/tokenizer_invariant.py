@@ -1,4 +1,4 @@
-"""Losses that compare across tokenizers: bits per byte, and perplexity over that of the unigram model."""
+"""Losses that compare across tokenizers: bits per byte, and unigram-normalised perplexity."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ def unigram_nats(documents: Iterable[np.ndarray]) -> float:
     """
     counts = np.zeros(0, dtype=np.int64)
     for tokens in documents:
-        found = np.bincount(np.asarray(tokens, dtype=np.int64))
-        longer = max(len(counts), len(found))
-        counts = np.pad(counts, (0, longer - len(counts))) + np.pad(found, (0, longer - len(found)))
+        counts_here = np.bincount(np.asarray(tokens, dtype=np.int64))
+        longer = max(len(counts), len(counts_here))
+        counts = np.pad(counts, (0, longer - len(counts))) + np.pad(
+            counts_here, (0, longer - len(counts_here))
+        )
     shares = counts[counts > 0] / max(1, counts.sum())
     if not len(shares):
         raise LmsatError("no tokens, no unigrams: give documents that are not empty")

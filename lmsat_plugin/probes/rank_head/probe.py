@@ -110,7 +110,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             return None
 
     def _use_training_text(self, context: ProbeContext, stream: TrainingStream) -> None:
-        """Truncate in the metric of the text's states, train heads on it, and save both, as far as that is asked."""
+        """Truncate the head in the metric of the text's states; train and save heads if the settings ask for it."""
         self.details["training_text"] = stream.corpus.provenance
         self.is_first_process = stream.rank == 0
         moment_DD = second_moment(stream, self.head.weight_VD.shape[1], context.synchronise)

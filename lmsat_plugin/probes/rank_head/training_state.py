@@ -106,7 +106,7 @@ class TrainingState:
         trainer.restore(tensors)
         for head, mark in zip(trainer.heads, diverged, strict=True):
             head.diverged = mark == "1"
-        logger.warning("The training of the heads goes on where it was, after %d steps", len(trainer.losses))
+        logger.warning("The training of the heads continues after %d steps", len(trainer.losses))
         return rounds
 
     def _read(self, device: torch.device) -> tuple[int, str, dict[str, torch.Tensor]] | None:
