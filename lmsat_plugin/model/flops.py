@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+# Gated delta layers compute in chunks of 64 tokens, which no configuration states.
 _SHORT_TEXT = 64
 
 
@@ -60,9 +61,10 @@ def forward_flops(model: PreTrainedModel, n_ctx: int) -> ForwardFlops:
     model = _countable(model)
     one, two, three = (_own_flops(model, times * length) for times in (1, 2, 3))
     parts = dict.fromkeys((field.name for field in fields(ForwardFlops)), 0.0)
-    for name, flops in two.items():
-        per_pair = (three[name] - 2 * flops + one[name]) / (2 * length**2)
-        per_token = (flops - one[name]) / length - 3 * length * per_pair
+    for name in one.keys() | two.keys() | three.keys():
+        f1, f2, f3 = (flops.get(name, 0) for flops in (one, two, three))
+        per_pair = (f3 - 2 * f2 + f1) / (2 * length**2)
+        per_token = (f2 - f1) / length - 3 * length * per_pair
         module = model.get_submodule(name.partition(".")[2])
         parts[_part(model, name)] += per_token * _used_share(module, per_token, model)
         parts["attention_mask"] += per_pair * n_ctx / 2
@@ -71,10 +73,10 @@ def forward_flops(model: PreTrainedModel, n_ctx: int) -> ForwardFlops:
 
 
 def _text_length(model: PreTrainedModel) -> int:
-    """Return a number of tokens T whose multiples state-space layers, which compute whole chunks, do not pad."""
+    """Return a number of tokens T whose multiples are whole chunks of the layers that compute in chunks."""
     config = model.config.get_text_config()
-    chunks = [getattr(config, key, None) for key in ("chunk_size", "mamba_chunk_size")]
-    return max(_SHORT_TEXT, *(chunk for chunk in chunks if isinstance(chunk, int)), _SHORT_TEXT)
+    chunks = (getattr(config, key, None) for key in ("chunk_size", "mamba_chunk_size", "block_size"))
+    return max([_SHORT_TEXT, *(chunk for chunk in chunks if isinstance(chunk, int))])
 
 
 def _countable(model: PreTrainedModel) -> PreTrainedModel:
