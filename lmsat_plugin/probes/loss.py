@@ -25,7 +25,8 @@ def stderr_by_document(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor
     """
     if len(sums_M) < 2:
         return {}
-    return {f"{metric}_stderr": float(ratio_stderr(sums_M.numpy(), tokens_M.numpy()))}
+    # As tensors: NumPy adds up in another order, which would change the last digit of results.
+    return {f"{metric}_stderr": float(ratio_stderr(sums_M, tokens_M))}  # type: ignore[arg-type]
 
 
 class LossProbe(Probe[Settings]):
