@@ -45,9 +45,7 @@ WINDOW = 2048
 
 def parse_arguments(description: str | None) -> argparse.Namespace:
     """Parse the arguments that all benchmarks take, and silence what is not theirs."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
     parser.add_argument(
         "--shared", action="store_true", help="for a machine that others use: one thread, CPU time for time"

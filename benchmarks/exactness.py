@@ -60,9 +60,7 @@ def anisotropy_rows(folder: str, tokens: int) -> list[common.Row]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     recorder = Recorder()
     with contextlib.redirect_stderr(io.StringIO()):
-        outcome = lmsat_plugin.measure(
-            model, ["anisotropy", recorder], tokenizer=tokenizer, max_tokens=tokens
-        )
+        outcome = lmsat_plugin.measure(model, ["anisotropy", recorder], tokenizer=tokenizer, max_tokens=tokens)
     ours = outcome.arrays["anisotropy/by_layer"]
     seen = [torch.cat(parts).numpy() for parts in recorder.layers]
     brute = np.array([mean_cosine(states) for states in seen])
@@ -71,9 +69,7 @@ def anisotropy_rows(folder: str, tokens: int) -> list[common.Row]:
     inputs = [torch.from_numpy(window.tokens[None, :-1].astype(np.int64)) for window in windows]
     runs = [model(input_ids=one, output_hidden_states=True).hidden_states for one in inputs]
     own = [
-        torch.cat(
-            [run[layer][0, -window.scored :] for run, window in zip(runs, windows, strict=True)]
-        ).numpy()
+        torch.cat([run[layer][0, -window.scored :] for run, window in zip(runs, windows, strict=True)]).numpy()
         for layer in range(len(seen))
     ]
     apart = max(abs(a - b).max() / abs(b).max() for a, b in zip(seen, own, strict=True))
@@ -142,10 +138,7 @@ def loss_rows(folder: str, count: int) -> list[common.Row]:
     windows = [torch.tensor([lmsat.prefix_token_id, *lmsat.tok_encode(text)]) for text in texts]
     tokens = np.array([len(window) - 1 for window in windows])
     rows = []
-    for body, label in (
-        (torch.bfloat16, "float64 head on its own states"),
-        (torch.float64, "all in float64"),
-    ):
+    for body, label in ((torch.bfloat16, "float64 head on its own states"), (torch.float64, "all in float64")):
         exact = reference_losses(folder, body, windows)
         errors = {name: float((abs(np.array(nats) + exact) / tokens).mean()) for name, nats in values.items()}
         for name in list(values)[1:]:

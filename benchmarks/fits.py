@@ -43,9 +43,7 @@ def simulated(runs: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"model": np.arange(runs), "n_params": n, "tokens": d, "loss": noisy})
 
 
-def lbfgs(
-    table: pd.DataFrame, start: np.ndarray, counts: np.ndarray | float = 1.0
-) -> tuple[np.ndarray, float]:
+def lbfgs(table: pd.DataFrame, start: np.ndarray, counts: np.ndarray | float = 1.0) -> tuple[np.ndarray, float]:
     """Return the minimum that a start leads to, and the sum of Huber losses there."""
     variables = {"N": np.log(table.n_params.to_numpy()), "D": np.log(table.tokens.to_numpy())}
     targets = np.log(table.loss.to_numpy())
@@ -66,13 +64,7 @@ def lbfgs(
 
 def hoffmann_starts(quick: bool) -> list[np.ndarray]:
     """Return the grid of Hoffmann et al. 2022, Sec. 3.3, in the order E, A, B, alpha, beta."""
-    steps = (
-        (-1, -0.5, 0, 0.5, 1),
-        range(0, 26, 5),
-        range(0, 26, 5),
-        (0, 0.5, 1, 1.5, 2),
-        (0, 0.5, 1, 1.5, 2),
-    )
+    steps = ((-1, -0.5, 0, 0.5, 1), range(0, 26, 5), range(0, 26, 5), (0, 0.5, 1, 1.5, 2), (0, 0.5, 1, 1.5, 2))
     starts = [np.array(start, dtype=np.float64) for start in itertools.product(*steps)]
     return starts[::50] if quick else starts
 
@@ -100,12 +92,7 @@ def shared_bootstrap() -> list[common.Row]:
         return np.array([interval(samples) for samples in (sampled[:, 1:] / sampled[:, :1]).T])
 
     def theirs(columns: list[np.ndarray]) -> np.ndarray:
-        options = {
-            "paired": True,
-            "n_resamples": 1000,
-            "confidence_level": CONFIDENCE,
-            "method": "percentile",
-        }
+        options = {"paired": True, "n_resamples": 1000, "confidence_level": CONFIDENCE, "method": "percentile"}
         found = stats.bootstrap(columns, ratios, **options, rng=np.random.default_rng(1))
         return np.array(found.confidence_interval).T
 
@@ -143,9 +130,7 @@ def main() -> int:
     theirs: list = []
     times = {
         "lmsat": common.seconds(lambda: mine.append(fit("chinchilla", table, repetitions=repetitions))),
-        "rival": common.seconds(
-            lambda: theirs.extend(lbfgs(table, found.theta_RQ[0], one)[0] for one in counts)
-        ),
+        "rival": common.seconds(lambda: theirs.extend(lbfgs(table, found.theta_RQ[0], one)[0] for one in counts)),
     }
     rows.append(
         common.Row(

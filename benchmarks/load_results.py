@@ -47,10 +47,7 @@ def document(model: int, step: int) -> str:
     for number, (task, metrics) in enumerate(TASKS.items()):
         results[task] = {"name": task, "alias": task, "sample_len": 1000}
         for metric, value in metrics.items():
-            results[task] |= {
-                f"{metric},none": value + step / 1e6,
-                f"{metric}_stderr,none": 0.01 / (number + 1),
-            }
+            results[task] |= {f"{metric},none": value + step / 1e6, f"{metric}_stderr,none": 0.01 / (number + 1)}
         configs[task] = {
             **{"task": task, "dataset_path": task, "num_fewshot": 0, "output_type": "multiple_choice"},
             "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in metrics],
@@ -64,9 +61,7 @@ def document(model: int, step: int) -> str:
         "configs": configs,
         "versions": dict.fromkeys(TASKS, 1),
         "n-shot": dict.fromkeys(TASKS, 0),
-        "higher_is_better": {
-            task: {m: m != "perplexity" for m in metrics} for task, metrics in TASKS.items()
-        },
+        "higher_is_better": {task: {m: m != "perplexity" for m in metrics} for task, metrics in TASKS.items()},
         "n-samples": {task: {"original": 1000, "effective": 1000} for task in TASKS},
         "config": {"model": "hf", "model_args": args, "model_num_parameters": 70_426_624, "limit": None},
         "date": 1.7e9 + step,
@@ -95,9 +90,7 @@ def main() -> int:
         folder = Path(name)
         write_tree(folder, files)
         found = {who: read(code, folder) for who, code in (("lmsat", OURS), ("rival", RIVAL))}
-        times = common.interleaved(
-            {"lmsat": lambda: read(OURS, folder), "rival": lambda: read(RIVAL, folder)}, 3
-        )
+        times = common.interleaved({"lmsat": lambda: read(OURS, folder), "rival": lambda: read(RIVAL, folder)}, 3)
         size = len(document(0, 0)) / 1e3
     ours, rival = (sorted(times[who])[1] for who in ("lmsat", "rival"))
     ratio = common.ratio(times["lmsat"], times["rival"])

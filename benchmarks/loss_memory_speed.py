@@ -33,9 +33,7 @@ def _kibibytes(field: str) -> int:
 def peak_memory(kind: str, folder: str, device: str, batch: int, length: int) -> float:
     """Return the peak above the loaded model in MiB. Called in a child process."""
     common.silence()
-    model = common.load(
-        kind, folder, device=device, dtype=DTYPES[device], batch_size=batch, max_length=length
-    )
+    model = common.load(kind, folder, device=device, dtype=DTYPES[device], batch_size=batch, max_length=length)
     tokens = torch.randint(100, 40000, (batch, length), generator=torch.Generator().manual_seed(0))
     # The windows are made of tokens, not of text: each is full.
     model.tok_encode = lambda text, *_, **__: tokens[int(text)].tolist()
@@ -54,9 +52,7 @@ def peak_memory(kind: str, folder: str, device: str, batch: int, length: int) ->
 
 def memory_row(device: str, batch: int, length: int) -> common.Row:
     folder = common.wide_vocabulary().as_posix()
-    ours, theirs = (
-        common.in_child(peak_memory, kind, folder, device, batch, length) for kind in ("lmsat", "hf")
-    )
+    ours, theirs = (common.in_child(peak_memory, kind, folder, device, batch, length) for kind in ("lmsat", "hf"))
     label = f"{device}: peak memory of {batch} x {length} tokens, MiB"
     return common.Row(label, f"{ours:.0f}", f"{theirs:.0f}", ours / theirs, at_most=0.25)
 
@@ -81,9 +77,7 @@ def speed_row(name: str, folder: str, device: str, tokens: int, rounds: int, tar
     common.rolling(ours, requests[:1])
     common.rolling(hf, requests[:1])
     best = fastest_batch_size(run_hf, device)
-    times = common.interleaved(
-        {"lmsat": lambda: common.rolling(ours, requests), "hf": lambda: run_hf(best)}, rounds
-    )
+    times = common.interleaved({"lmsat": lambda: common.rolling(ours, requests), "hf": lambda: run_hf(best)}, rounds)
     return common.Row(
         f"{device}: time on {name}, {tokens} tokens, s",
         f"{min(times['lmsat']):.2f}",

@@ -155,11 +155,7 @@ def all_tokens_rows(quick: bool, k: int) -> list[common.Row]:
     return [
         common.Row(f"{label}: seconds, counting included", f"{seconds:.1f} s", "-"),
         common.Row(
-            f"{label}: bound of the W-error",
-            f"{found.w_error[-1]:.6f}",
-            "-",
-            found.w_error_bound,
-            at_most=1e-4,
+            f"{label}: bound of the W-error", f"{found.w_error[-1]:.6f}", "-", found.w_error_bound, at_most=1e-4
         ),
         common.Row(f"{label}: peak memory, GB", f"{memory:.2f}", "-", memory, at_most=8.0),
     ]

@@ -81,9 +81,7 @@ def cosines_today(model: Any, windows: Sequence[Window]) -> np.ndarray:
     for window in windows:
         inputs = torch.from_numpy(window.tokens[None, :-1].astype(np.int64)).to(model.device)
         layers = model(input_ids=inputs, output_hidden_states=True).hidden_states
-        units.append(
-            [torch.nn.functional.normalize(states[0, -window.scored :], dim=-1) for states in layers]
-        )
+        units.append([torch.nn.functional.normalize(states[0, -window.scored :], dim=-1) for states in layers])
     means = []
     for layer in zip(*units, strict=True):
         rows = torch.cat(layer)
@@ -128,13 +126,8 @@ def whole_glob(model: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
 
 def glob_and_bare(model: Any, tokenizer: Any, anatomy: Anatomy, tokens: int) -> dict[str, list[float]]:
     """Return the seconds of `whole_glob`, and of the shortest loop that gives the loss of as many tokens."""
-    padded = [
-        PaddedBatch.of(batch) for batch in default_batches(default_corpus(tokenizer, tokens), model.device)
-    ]
-    both = {
-        "glob": lambda: whole_glob(model, tokenizer, tokens),
-        "bare, default": lambda: bare_pass(anatomy, padded),
-    }
+    padded = [PaddedBatch.of(batch) for batch in default_batches(default_corpus(tokenizer, tokens), model.device)]
+    both = {"glob": lambda: whole_glob(model, tokenizer, tokens), "bare, default": lambda: bare_pass(anatomy, padded)}
     return common.interleaved(both, 1)
 
 
@@ -160,9 +153,7 @@ def attention_flops(model: Any, batches: Sequence[Sequence[Window]]) -> float:
     width = config.num_attention_heads * (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
-    return (
-        sum(2 * len(window) ** 2 * width for batch in batches for window in batch) * config.num_hidden_layers
-    )
+    return sum(2 * len(window) ** 2 * width for batch in batches for window in batch) * config.num_hidden_layers
 
 
 def product_seconds(shape: tuple[int, int, int], device: torch.device) -> float:
@@ -204,9 +195,7 @@ def main() -> int:
 
     def ours() -> Any:
         with contextlib.redirect_stderr(io.StringIO()):
-            return lmsat_plugin.measure(
-                model, PROBES, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW
-            )
+            return lmsat_plugin.measure(model, PROBES, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW)
 
     separate = today(model, tokenizer, corpus, common.documents(tokens))
     loss = ours().metrics["loss/loss"]
@@ -220,9 +209,7 @@ def main() -> int:
     flops, rate, needed = floor(model, batches)
 
     def row(quantity: str, a: str, b: Sequence[float], limit: float | None = None) -> common.Row:
-        return common.Row(
-            quantity, f"{best[a]:.2f} s", f"{min(b):.2f} s", common.ratio(times[a], b), at_most=limit
-        )
+        return common.Row(quantity, f"{best[a]:.2f} s", f"{min(b):.2f} s", common.ratio(times[a], b), at_most=limit)
 
     rows = [
         row("(a) all probes | bare pass", "lmsat", times["bare"], 1.10),
@@ -230,10 +217,7 @@ def main() -> int:
         *(row(f"    all probes | {name}", "lmsat", times[name]) for name in separate),
         # What does not grow with the text is most of it where that is short.
         row(
-            "(c) lmsat_* in lm-eval | bare pass, default tokens",
-            "glob",
-            times["bare, default"],
-            None if quick else 3.0,
+            "(c) lmsat_* in lm-eval | bare pass, default tokens", "glob", times["bare, default"], None if quick else 3.0
         ),
         common.Row(
             f"(d) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",

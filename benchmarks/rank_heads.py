@@ -125,9 +125,7 @@ def peak_memory(device: str, ranks: Sequence[int], tokens: int, documents: Seque
 
 def memory_row(device: str, tokens: int) -> common.Row:
     documents = common.documents(2 * tokens + 100)
-    ours, largest = (
-        common.in_child(peak_memory, device, ranks, tokens, documents) for ranks in (RANKS, RANKS[-1:])
-    )
+    ours, largest = (common.in_child(peak_memory, device, ranks, tokens, documents) for ranks in (RANKS, RANKS[-1:]))
     label = f"(b) peak memory, MiB: ten ranks | rank {RANKS[-1]} alone"
     return common.Row(label, f"{ours:.0f}", f"{largest:.0f}", ours / largest, at_most=1.5)
 
@@ -255,8 +253,7 @@ def token_rows(tokens: int, folder: Path) -> list[common.Row]:
 
     default, rates = losses(init="normal", train_tokens=tokens)
     others = [
-        losses(init="normal", train_tokens=tokens, learning_rate=list(rates * factor))[0]
-        for factor in RATE_FACTORS[1:]
+        losses(init="normal", train_tokens=tokens, learning_rate=list(rates * factor))[0] for factor in RATE_FACTORS[1:]
     ]
     rivals = {"default rates": default, f"best of {len(RATE_FACTORS)} rates": np.min([default, *others], 0)}
     reached = {name: np.full(len(default), math.inf) for name in rivals}

@@ -56,17 +56,13 @@ def main() -> int:
         times = {"reading": common.seconds(read)}
         for analysis in ANALYSES:
             times[analysis] = common.seconds(lambda analysis=analysis: getattr(made[0], analysis))
-        times["tables, figures, page"] = common.seconds(
-            lambda: made.append(write_report(made[0], root / "report"))
-        )
+        times["tables, figures, page"] = common.seconds(lambda: made.append(write_report(made[0], root / "report")))
         page = made[1]
         rows += [common.Row(f"{what}, seconds", f"{time:.1f}", "") for what, time in times.items()]
         total, megabytes = sum(times.values()), page.stat().st_size / 1e6
         checkpoints = len(models) * len(steps)
         rows.append(
-            common.Row(
-                f"report of {checkpoints:,} checkpoints, seconds", f"{total:.1f}", "", total, at_most=60
-            )
+            common.Row(f"report of {checkpoints:,} checkpoints, seconds", f"{total:.1f}", "", total, at_most=60)
         )
         rows.append(common.Row("the page, MB", f"{megabytes:.2f}", "", megabytes, at_most=5))
         if BROWSER is None:
@@ -75,12 +71,8 @@ def main() -> int:
             found, console = run_in_page(page, IN_PAGE)
             opened, slowest = found["opened"], found["slowest"]
             rows.append(common.Row("opening the page, ms", f"{opened:.0f}", "", opened, at_most=2000))
-            rows.append(
-                common.Row(f"slowest sort of {found['rows']}, ms", f"{slowest:.0f}", "", slowest, at_most=100)
-            )
-            rows.append(
-                common.Row("lines in the console", str(len(console)), "", float(len(console)), at_most=0)
-            )
+            rows.append(common.Row(f"slowest sort of {found['rows']}, ms", f"{slowest:.0f}", "", slowest, at_most=100))
+            rows.append(common.Row("lines in the console", str(len(console)), "", float(len(console)), at_most=0))
     return common.report("The report", rows)
 
 

@@ -60,9 +60,7 @@ def main() -> int:
         row("site", "site without lmsat", "start-up | site without lmsat's .pth", 20.0),
         row("with", "LMSAT_AUTOLOAD=0", "start-up | LMSAT_AUTOLOAD=0", 20.0),
         row("with", "-S", "start-up | python -S, without site and all its .pth"),
-        common.Row(
-            "heavy modules imported at start-up", imported or "none", "none", len(imported.split()), at_most=0
-        ),
+        common.Row("heavy modules imported at start-up", imported or "none", "none", len(imported.split()), at_most=0),
     ]
     return common.report("Start-up; ratio = the difference in ms, or the count", rows)
 

@@ -85,9 +85,7 @@ def argument(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[
     if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
         return None
     shown = action.metavar or (next(iter(action.choices)) if action.choices else action.dest.upper())
-    written = {0: "", "?": f" [{shown}]", "*": f" [{shown} ...]", "+": f" {shown} ..."}.get(
-        action.nargs, f" {shown}"
-    )
+    written = {0: "", "?": f" [{shown}]", "*": f" [{shown} ...]", "+": f" {shown} ..."}.get(action.nargs, f" {shown}")
     if action.choices and not action.metavar:
         written = " " + "/".join(map(str, action.choices))
     meaning = prose((action.help or "") % {**vars(action), "prog": parser.prog})

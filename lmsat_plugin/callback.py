@@ -7,6 +7,7 @@ import functools
 import logging
 import random
 import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,11 @@ from transformers.trainer_callback import CallbackHandler
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
 from lmsat_plugin.measuring import make_probes, measure
+from lmsat_plugin.probe import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     import pandas as pd
     from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
-
-    from lmsat_plugin.probe import Probe
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +108,7 @@ class SaturationCallback(TrainerCallback):
         if self.at_start and state.global_step == 0:
             self._measure(args, state, control, **kwargs)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after a step of the optimizer, if it is due or the last."""
         if state.global_step % self.every == 0:
             self._measure(args, state, control, **kwargs)
@@ -139,9 +135,7 @@ class SaturationCallback(TrainerCallback):
         else:
             self._measure(args, state, control, **kwargs)
 
-    def _measure(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def _measure(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         if step == self._last_step:
             return
@@ -206,9 +200,7 @@ CallbackHandler.add_callback = _remembering(CallbackHandler.add_callback)
 
 @functools.cache
 def _warn_of_history_only() -> None:
-    logger.warning(
-        "metrics are in the Trainer's log_history only: add the callback with Trainer.add_callback"
-    )
+    logger.warning("metrics are in the Trainer's log_history only: add the callback with Trainer.add_callback")
 
 
 @contextlib.contextmanager

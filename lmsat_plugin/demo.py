@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,14 +19,9 @@ import transformers
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lmsat_plugin.sweeps.summary import Summary
 from lmsat_plugin.synthetic import MarkovSource
 from lmsat_plugin.text.corpora import CorpusSettings, sample
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from lmsat_plugin.sweeps.summary import Summary
 
 _HELD_OUT_EVERY = 8
 
@@ -93,9 +89,7 @@ class Demonstration:
         """
         generator = torch.Generator().manual_seed(0)
         model = self.make_model(training.width)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
-        )
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
         order = torch.empty(0, dtype=torch.long)
         for step in itertools.count():
             if step in self.steps:
@@ -139,8 +133,7 @@ class Demonstration:
 
 
 def natural_language(
-    widths: Sequence[int] = (32, 128),
-    steps: Sequence[int] = (0, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512),
+    widths: Sequence[int] = (32, 128), steps: Sequence[int] = (0, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)
 ) -> Demonstration:
     """Return the short demonstration: two widths on the documentation that ships with CPython."""
     documents, held_out = split_sample()
@@ -150,9 +143,7 @@ def natural_language(
     rows = torch.tensor(stream[: len(stream) // context * context]).view(-1, context)
     return Demonstration(
         config="demo.yaml",
-        trainings=[
-            Training(name=f"neox-w{width}", width=width, rows=rows, learning_rate=3e-3) for width in widths
-        ],
+        trainings=[Training(name=f"neox-w{width}", width=width, rows=rows, learning_rate=3e-3) for width in widths],
         tokenizer=tokenizer,
         held_out=held_out,
         layers=4,
@@ -168,8 +159,7 @@ def known_language() -> MarkovSource:
 
 
 def known_answer(
-    widths: Sequence[int] = (8, 16, 32, 64),
-    steps: Sequence[int] = (0, 10, 25, 50, *range(100, 2401, 100)),
+    widths: Sequence[int] = (8, 16, 32, 64), steps: Sequence[int] = (0, 10, 25, 50, *range(100, 2401, 100))
 ) -> Demonstration:
     """Return the long demonstration: a language whose entropy rate is known.
 
@@ -212,11 +202,7 @@ def ask(source: MarkovSource, n: int, seed: int) -> Iterator[dict]:
         drawn = (f"t{token}" for token in rng.choice(source.vocabulary, 20, p=source.stationary))
         wrong = [word for word in dict.fromkeys(drawn) if word != right][:3]
         answer = int(rng.integers(4))
-        yield {
-            "before": " ".join(before),
-            "choices": [*wrong[:answer], right, *wrong[answer:]],
-            "answer": answer,
-        }
+        yield {"before": " ".join(before), "choices": [*wrong[:answer], right, *wrong[answer:]], "answer": answer}
 
 
 def write_task(questions: Sequence[dict], folder: Path) -> None:
@@ -260,8 +246,6 @@ def train_tokenizer(documents: Sequence[str]) -> transformers.PreTrainedTokenize
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
         documents,
-        trainers.BpeTrainer(
-            vocab_size=2048, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=2048, special_tokens=[end], initial_alphabet=alphabet, show_progress=False),
     )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token=end, eos_token=end)

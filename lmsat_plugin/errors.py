@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
+from types import TracebackType
+from typing import Any
 
 _previous_hook: Callable[..., Any] | None = None
 """What `sys.excepthook` was before it was wrapped."""

@@ -6,14 +6,11 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PART = ".part"
 """The ending of a file that is being written; one that is left was cut off by a kill."""

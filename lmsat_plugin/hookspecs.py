@@ -6,15 +6,14 @@ A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -36,9 +35,7 @@ class ProbeRegistry:
         if missing := [key for key in ("name", "needs", "settings_type") if not hasattr(probe, key)]:
             raise ValueError(f"{probe} is not a probe: it has no {missing[0]}")
         if probe.name in self.probes:
-            raise ValueError(
-                f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})"
-            )
+            raise ValueError(f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})")
         self.probes[probe.name] = probe
 
 

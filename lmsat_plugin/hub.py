@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # What huggingface_hub, its HTTP library and hf_xet raise: the latter plain RuntimeErrors too.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 _MARKUP = str.maketrans(
     {**{mark: f"\\{mark}" for mark in "\\|[]*`~#"}, "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "}
@@ -17,9 +14,7 @@ def as_text(text: str) -> str:
     return text.translate(_MARKUP)
 
 
-def markdown_table(
-    columns: Sequence[str], rows: Iterable[Iterable[str]], numeric: Collection[int] = ()
-) -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[str]], numeric: Collection[int] = ()) -> str:
     """Return a table; the columns of these indices are aligned to the right."""
     lines = [
         columns,

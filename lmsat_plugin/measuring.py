@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,16 @@ import torch
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
+from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probe import Probe
 from lmsat_plugin.settings import parse_settings
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lmsat_plugin.measurement.outcome import Outcome
-    from lmsat_plugin.probe import Probe
 
 
 def measure(
@@ -110,9 +108,7 @@ def _load_model(source: str, revision: str, dtype: str | torch.dtype, device: st
         model = load_whole(AutoModelForCausalLM).from_pretrained(source, revision=revision, dtype=dtype)
         return model.to(device)
     except (OSError, ValueError, RuntimeError) as error:
-        raise LmsatError(
-            f"cannot load the model {source} ({first_sentence(error)}): correct the name"
-        ) from error
+        raise LmsatError(f"cannot load the model {source} ({first_sentence(error)}): correct the name") from error
 
 
 def _load_tokenizer(source: str, revision: str) -> PreTrainedTokenizerBase:
@@ -142,7 +138,5 @@ def make_probes(probes: Sequence[str | Probe], settings: dict[str, Any]) -> dict
         else:
             by_name[probe.name] = probe
     if unknown := settings.keys() - used:
-        raise LmsatError(
-            f"no probe of {', '.join(by_name)} has a setting '{min(unknown)}': correct or remove it"
-        )
+        raise LmsatError(f"no probe of {', '.join(by_name)} has a setting '{min(unknown)}': correct or remove it")
     return by_name

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -19,6 +20,7 @@ from lmsat_plugin.hookspecs import (
     CorpusRegistry,
     FigureRegistry,
     ProbeRegistry,
+    ReportFigure,
     SweepFinished,
     hookimpl,
 )
@@ -26,13 +28,9 @@ from lmsat_plugin.settings import unknown_setting
 from lmsat_plugin.trackers import TRACKERS, Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
-
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from lmsat_plugin.hookspecs import ReportFigure
     from lmsat_plugin.probe import Probe
     from lmsat_plugin.text.corpora import CorpusSource
 
@@ -218,18 +216,14 @@ class Plugins:
                     if key not in names:
                         raise unknown_setting(key, names)
             elif not others:
-                raise LmsatError(
-                    f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name"
-                )
+                raise LmsatError(f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name")
 
     def probe(self, name: str) -> type[Probe]:
         """Return a probe by name. Raises `LmsatError` for an unknown one."""
         if name not in self.probes:
             reasons = ", ".join(f"{plugin} ({reason})" for plugin, reason in self.failures.items())
             failed = f"; failed to load: {reasons}" if reasons else ""
-            raise LmsatError(
-                f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name"
-            )
+            raise LmsatError(f"no probe is named '{name}' (known: {', '.join(self.probes)}{failed}): correct the name")
         return self.probes[name]
 
 
@@ -240,9 +234,7 @@ def _guarded(plugin: str, figure: ReportFigure) -> Callable[[], Figure]:
         try:
             return figure.draw()
         except Exception as error:
-            raise LmsatError(
-                f"plugin '{plugin}' failed to draw {figure.name}: {first_sentence(error)}"
-            ) from error
+            raise LmsatError(f"plugin '{plugin}' failed to draw {figure.name}: {first_sentence(error)}") from error
 
     return draw
 

@@ -8,25 +8,22 @@ from __future__ import annotations
 import enum
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 import torchmetrics
 
-from lmsat_plugin.model.lm_head import head_weight
+from lmsat_plugin.model.lm_head import Head, head_weight
 from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.text.tokenization import TokenizedCorpus
+from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lmsat_plugin.model.lm_head import Head
-    from lmsat_plugin.text.corpora import CorpusSettings
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
-    from lmsat_plugin.text.windows import Window
 
 
 class Need(enum.Flag):

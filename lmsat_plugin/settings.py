@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 class Settings(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,6 @@ import numpy as np
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
@@ -44,12 +43,7 @@ class MarkovSource:
 
     @classmethod
     def make(
-        cls,
-        vocabulary: int,
-        order: int = 1,
-        rank: int | None = None,
-        seed: int = 0,
-        concentration: float = 0.1,
+        cls, vocabulary: int, order: int = 1, rank: int | None = None, seed: int = 0, concentration: float = 0.1
     ) -> MarkovSource:
         """Return a random source.
 
@@ -141,9 +135,7 @@ class MarkovSource:
         `LmsatError` for a rank that is not in 1 … V.
         """
         if not 1 <= rank <= self.vocabulary:
-            raise LmsatError(
-                f"rank={rank} is not between 1 and vocabulary={self.vocabulary}: give one that is"
-            )
+            raise LmsatError(f"rank={rank} is not between 1 and vocabulary={self.vocabulary}: give one that is")
         from scipy.optimize import minimize
         from scipy.special import log_softmax
 
@@ -158,9 +150,7 @@ class MarkovSource:
             return -float((joint_CV * log_q_CV).sum()), np.concatenate(slopes)
 
         start = np.random.default_rng(seed).normal(size=split + rank * self.vocabulary) / math.sqrt(rank)
-        result = minimize(
-            loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000}
-        )
+        result = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000})
         return float(result.fun)
 
     def singular_values(self, weighted: bool = False) -> np.ndarray:

@@ -12,17 +12,13 @@ import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import folder_name, safe_name
-from lmsat_plugin.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from lmsat_plugin.hookspecs import CheckpointEvaluated, SweepFinished
+from lmsat_plugin.hookspecs import CheckpointEvaluated, SweepFinished, hookimpl
 
 
 class Tracker(ABC):

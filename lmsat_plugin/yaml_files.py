@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.settings import closest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lmsat_plugin.settings import Settings, SettingsT
+from lmsat_plugin.settings import Settings, SettingsT, closest
 
 _HERE = Path(__file__).resolve().parent
 SHIPPED = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"

@@ -92,9 +92,7 @@ def test_who_imports_what():
         room, packages = room_of(module), imports(module)
         assert "lm_eval" not in packages or room == "harness", module
         assert not packages & {"torch", "lm_eval"} or room not in WITHOUT_TORCH, module
-        assert "matplotlib" not in packages or room in ("figures", "page", "hookspecs", "plugins", "cli"), (
-            module
-        )
+        assert "matplotlib" not in packages or room in ("figures", "page", "hookspecs", "plugins", "cli"), module
 
 
 def test_no_room_bears_a_public_functions_name():

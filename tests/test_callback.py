@@ -45,9 +45,7 @@ class Restless(Probe):
 
 
 def test_training_is_the_same_to_the_bit_and_the_log_of_the_trainer_too(tokenizer, documents, tmp_path):
-    callback = SaturationCallback(
-        ("loss", "anisotropy", "head", Restless()), every=2, corpus=documents, max_tokens=500
-    )
+    callback = SaturationCallback(("loss", "anisotropy", "head", Restless()), every=2, corpus=documents, max_tokens=500)
     without = train(tokenizer, documents, tmp_path)
     trainer = train(tokenizer, documents, tmp_path, callback, include_num_input_tokens_seen="all")
     assert same_weights(trainer.model, without.model)
@@ -64,9 +62,7 @@ def test_training_is_the_same_to_the_bit_and_the_log_of_the_trainer_too(tokenize
     assert [step for step, _ in own[0]] == [2, 4]
 
     trainer.save_model(tmp_path / "saved")
-    outcome = measure(
-        tmp_path / "saved", ("loss", "anisotropy"), corpus=documents, max_tokens=500, device="cpu"
-    )
+    outcome = measure(tmp_path / "saved", ("loss", "anisotropy"), corpus=documents, max_tokens=500, device="cpu")
     last = callback.history[-1]["metrics"]
     for name, value in outcome.metrics.items():
         assert last[f"lmsat_{name}"] == pytest.approx(value, rel=1e-6), name
@@ -142,9 +138,7 @@ def test_the_log_of_a_trainer_that_keeps_books_is_left_alone(tokenizer, document
     assert [entry["step"] for entry in callback.history] == list(range(STEPS + 1))
 
 
-def test_a_callback_that_no_trainer_was_given_logs_to_the_history_alone(
-    tokenizer, documents, tmp_path, caplog
-):
+def test_a_callback_that_no_trainer_was_given_logs_to_the_history_alone(tokenizer, documents, tmp_path, caplog):
     class Slipped(transformers.Trainer):
         def __init__(self, *args, callbacks, **kwargs):
             super().__init__(*args, **kwargs)
@@ -168,14 +162,7 @@ def test_a_callback_is_pickled_without_its_trainer(tokenizer, documents, tmp_pat
 
 def test_only_what_is_asked_for(tokenizer, documents, tmp_path):
     callback = SaturationCallback(
-        ["loss"],
-        every=3,
-        corpus=documents,
-        max_tokens=200,
-        at_start=False,
-        at_end=False,
-        seed=7,
-        max_length=32,
+        ["loss"], every=3, corpus=documents, max_tokens=200, at_start=False, at_end=False, seed=7, max_length=32
     )
     train(tokenizer, documents, tmp_path, callback)
     assert [(entry["step"], entry["tokens"]) for entry in callback.history] == [(3, None)]
@@ -223,9 +210,7 @@ def test_compiled_blocks_are_compiled_for_the_training_only(tokenizer, documents
 
 
 def test_hidden_states_can_be_had_afterwards(tokenizer, documents, tmp_path):
-    trainer = train(
-        tokenizer, documents, tmp_path, SaturationCallback(corpus=documents, max_tokens=200), steps=1
-    )
+    trainer = train(tokenizer, documents, tmp_path, SaturationCallback(corpus=documents, max_tokens=200), steps=1)
     output = trainer.model(torch.tensor([[1, 2]]), output_hidden_states=True)
     assert len(output.hidden_states) == trainer.model.config.n_layer + 1
 
@@ -236,9 +221,7 @@ def test_early_stop_is_measured_while_the_integrations_are_open(tokenizer, docum
             control.should_training_stop = True
 
     callback = SaturationCallback(["loss"], every=100, corpus=documents, max_tokens=200, at_start=False)
-    trainer = train(
-        tokenizer, documents, tmp_path, callback, Stop(), eval_strategy="steps", eval_steps=3, max_steps=9
-    )
+    trainer = train(tokenizer, documents, tmp_path, callback, Stop(), eval_strategy="steps", eval_steps=3, max_steps=9)
     assert [step for step, _ in logged(trainer)] == [3]
     # The Trainer's own summary, logged before its integrations end, comes after.
     assert "train_runtime" in trainer.state.log_history[-1]
@@ -259,9 +242,7 @@ def test_best_model_is_not_taken_for_the_last_step(tokenizer, documents, tmp_pat
         def _determine_best_metric(self, metrics, trial):
             first = self.state.best_model_checkpoint is None
             if first:
-                self.state.best_model_checkpoint = (
-                    f"{self.args.output_dir}/checkpoint-{self.state.global_step}"
-                )
+                self.state.best_model_checkpoint = f"{self.args.output_dir}/checkpoint-{self.state.global_step}"
             return first
 
     callback = SaturationCallback(["loss"], every=100, corpus=documents, max_tokens=200, at_start=False)
@@ -311,9 +292,7 @@ def test_measurement_that_fails_is_a_warning(tokenizer, documents, tmp_path, cap
 
 @pytest.mark.parametrize("every", [0, -5, 2.5, True, "500", None])
 def test_bad_number_of_steps(every):
-    with pytest.raises(
-        LmsatError, match=r"every=.* is not a number of steps: give a whole number, at least 1"
-    ):
+    with pytest.raises(LmsatError, match=r"every=.* is not a number of steps: give a whole number, at least 1"):
         SaturationCallback(every=every)
 
 
@@ -357,10 +336,6 @@ def test_two_processes_measure_together(tokenizer, documents, checkpoint, tmp_pa
     launch(2, *map(str, paths))
     (first, log), (second, _) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    assert (
-        [entry["step"] for entry in first]
-        == [entry["step"] for entry in log if LOSS in entry]
-        == [0, 2, 4, 5]
-    )
+    assert [entry["step"] for entry in first] == [entry["step"] for entry in log if LOSS in entry] == [0, 2, 4, 5]
     outcome = measure(tmp_path / "saved", ["loss"], corpus=documents, max_tokens=500, device="cpu")
     assert first[-1]["metrics"][LOSS] == pytest.approx(outcome.metrics["loss/loss"], rel=1e-6)

@@ -14,9 +14,7 @@ from lmsat_plugin.files import folder_name, replacing, safe_name, write_atomical
 def test_folder_names_differ_where_names_do():
     names = ["a/b", "a//b", "a b", "a_b", "..", ".", "A" * 300, "A" * 301, "ä", "step1", "x/../y"]
     # All short names of letters, underscores and slashes.
-    names += {"".join(letters) for n in (1, 2, 3, 4, 5) for letters in itertools.product("a_/", repeat=n)} - {
-        "a_b"
-    }
+    names += {"".join(letters) for n in (1, 2, 3, 4, 5) for letters in itertools.product("a_/", repeat=n)} - {"a_b"}
     names = list(dict.fromkeys(names))
     assert len({folder_name(name) for name in names}) == len(names)
     assert all(name == Path(name).name and len(name) < 120 for name in map(folder_name, names))

@@ -37,9 +37,7 @@ def test_what_is_not_listed_has_a_name_only():
 def test_directions_of_probes_are_these():
     stated = [
         (name, higher)
-        for probe, origin in (
-            (plugins().probe(name), plugins().origins[f"probe:{name}"]) for name in plugins().probes
-        )
+        for probe, origin in ((plugins().probe(name), plugins().origins[f"probe:{name}"]) for name in plugins().probes)
         if origin == "built in"
         for name, higher in probe.higher_is_better.items()
     ]
@@ -70,9 +68,7 @@ def test_chance_follows_from_the_metric():
         *(0.5, 0.5, 0.5, 0.0)
     ]
     assert [chance_level("race", name) for name in ("acc", "brier_score")] == [0.25, 0.75]
-    assert [chance_level("piqa", one.name) is None for one in known()] == [
-        one.chance is None for one in known()
-    ]
+    assert [chance_level("piqa", one.name) is None for one in known()] == [one.chance is None for one in known()]
     assert metric("brier_score").is_score
 
 

@@ -355,9 +355,7 @@ def evaluated(output: Path) -> CheckpointEvaluated:
 
 
 EVENTS = {
-    "lmsat_checkpoint_measured": CheckpointMeasured(
-        model="model", revision="main", measurements={}, provenance={}
-    ),
+    "lmsat_checkpoint_measured": CheckpointMeasured(model="model", revision="main", measurements={}, provenance={}),
     "lmsat_checkpoint_evaluated": evaluated(Path("output")),
     "lmsat_sweep_finished": SweepFinished(Path("output"), {}),
 }

@@ -29,7 +29,6 @@ def test_real_model(smollm2):
     words = PROSE.split()
     random.Random(0).shuffle(words)
     prose, shuffled = (
-        measure(ours.model, ["loss"], corpus=[text], tokenizer=ours.tokenizer)
-        for text in (PROSE, " ".join(words))
+        measure(ours.model, ["loss"], corpus=[text], tokenizer=ours.tokenizer) for text in (PROSE, " ".join(words))
     )
     assert 2 < prose.metrics["loss/loss"] < 4 < shuffled.metrics["loss/loss"]

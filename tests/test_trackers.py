@@ -121,13 +121,9 @@ def test_each_model_has_a_tensorboard_folder_of_its_own(tmp_path):
 
 def test_trackio_continues_a_run_per_model(tmp_path):
     pytest.importorskip("trackio")
-    run_sweeps(
-        tmp_path / "a sweep", {"trackio": {"auto_log_cpu": False}}, TRACKIO_DIR=str(tmp_path / "store")
-    )
+    run_sweeps(tmp_path / "a sweep", {"trackio": {"auto_log_cpu": False}}, TRACKIO_DIR=str(tmp_path / "store"))
     with sqlite3.connect(tmp_path / "store" / "a__sweep.db") as connection:
-        rows = connection.execute(
-            "SELECT run_name, run_id, step, metrics FROM metrics ORDER BY id"
-        ).fetchall()
+        rows = connection.execute("SELECT run_name, run_id, step, metrics FROM metrics ORDER BY id").fetchall()
     assert len({(name, identity) for name, identity, *_ in rows}) == 3
     loss, one = "lmsat_loss/loss", "lab/one"
     logged = [(name, step, json.loads(metrics)) for name, _, step, metrics in rows]
@@ -175,9 +171,7 @@ def test_wandb_offline_has_steps_and_tokens_as_axes_and_one_id_per_model(tmp_pat
         axes |= {(r.metric.glob_name, r.metric.step_metric) for r in records if r.HasField("metric")}
         for record in records:
             if record.HasField("history"):
-                items = {
-                    item.key or "/".join(item.nested_key): item.value_json for item in record.history.item
-                }
+                items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
                 logged = {key: json.loads(value) for key, value in items.items() if not key.startswith("_")}
                 runs.setdefault(run.display_name, []).append(logged)
     assert len(identities) == 3

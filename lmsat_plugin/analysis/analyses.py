@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from lmsat_plugin.analysis.checkpoint_values import evenly, furthest, sizes_of
-from lmsat_plugin.analysis.emergence import find_emergence
+import numpy as np
+import pandas as pd
+
+from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, furthest, sizes_of
+from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
-from lmsat_plugin.analysis.rank_needed import find_rank_needed
-from lmsat_plugin.analysis.saturation import find_saturation
-from lmsat_plugin.analysis.scaling_laws import fit
-from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
+from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
+from lmsat_plugin.analysis.saturation import Saturation, find_saturation
+from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
+from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext, find_context
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    import pandas as pd
-
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
-    from lmsat_plugin.analysis.emergence import Emergence
-    from lmsat_plugin.analysis.rank_needed import CheckpointRanks
-    from lmsat_plugin.analysis.saturation import Saturation
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
-    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
-    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +106,7 @@ class Analyses:
         def line_to(corpus: str) -> list[tuple[str, FittedLaw]]:
             return [(corpus, fit("transfer", self.everything.select([*chosen, corpus])))]
 
-        return dict(
-            pair for name in others for pair in self._try(f"transfer to {name}", partial(line_to, name))
-        )
+        return dict(pair for name in others for pair in self._try(f"transfer to {name}", partial(line_to, name)))
 
     def final_losses(self, larger: bool = False) -> pd.DataFrame:
         """Return lmsat_loss at each model's last checkpoint, or only of models larger than all that saturate.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from lmsat_plugin.metrics import metric
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
 
 _OPTIONS = {
     2: "winogrande wsc wsc273 piqa copa boolq rte wic storycloze xstorycloze clozet cluewsc winograd qnli",

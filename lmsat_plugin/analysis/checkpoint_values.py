@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 Sizes = dict[str, float | None]
 """The number of parameters of each model, None where unknown, in the order in which models are shown."""
-COLUMNS = (
-    *("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
-    *("value", "stderr", "path"),
-)
+COLUMNS = (*("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding"), *("value", "stderr", "path"))
 # Parts of a benchmark, which is shown as a whole, and lmsat's own tasks.
 _PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_", "lmsat_")
 _EARLIEST = 0.01
@@ -27,9 +19,7 @@ _EARLIEST = 0.01
 def sizes_of(table: pd.DataFrame) -> Sizes:
     """Return the number of parameters of each model, from small to large; unknown ones come last, by name."""
     known = table[table.n_params.notna()].groupby("model").n_params.max()
-    sizes: Sizes = {
-        str(model): float(known[model]) if model in known else None for model in table.model.unique()
-    }
+    sizes: Sizes = {str(model): float(known[model]) if model in known else None for model in table.model.unique()}
     return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, item[0])))
 
 
@@ -51,9 +41,7 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows from a hundredth of their model's last step on, of models with at least two steps there."""
     rows = rows[rows.step.notna()].assign(step=lambda own: own.step.astype("float64"))
     rows = rows[(rows.step > 0) & (rows.step >= _EARLIEST * rows.groupby("model").step.transform("max"))]
-    return rows[rows.groupby("model").step.transform("nunique") > 1].drop_duplicates(
-        ["model", "step"], keep="last"
-    )
+    return rows[rows.groupby("model").step.transform("nunique") > 1].drop_duplicates(["model", "step"], keep="last")
 
 
 def last_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,9 +62,7 @@ def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """
     rows = rows.sort_values("step", na_position="last", kind="stable")
     by_model = [np.asarray(index) for index in rows.groupby("model").indices.values()]
-    kept = [
-        index[np.linspace(len(index) - 1, 0, min(most, len(index))).round().astype(int)] for index in by_model
-    ]
+    kept = [index[np.linspace(len(index) - 1, 0, min(most, len(index))).round().astype(int)] for index in by_model]
     return rows.iloc[np.sort(np.concatenate(kept))] if kept else rows
 
 

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.metrics import ACCURACIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pandas as pd
 
 _FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid)[-_]")
 _LEAST_FOR_LINE = 5

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.results.tree import Results
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +20,6 @@ TIDY = ("model", "task", "metric", "value")
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Return the rows of a CSV file. Raises `LmsatError` for a file that cannot be read, and for one without rows."""
-    import pandas as pd
-
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -74,9 +68,7 @@ def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
     """
     kept = table[table.variant == variant] if "variant" in table.columns else table[:0]
     if kept.empty:
-        raise LmsatError(
-            f"no row of {source} has the variant '{variant}': leave out --variant, or correct it"
-        )
+        raise LmsatError(f"no row of {source} has the variant '{variant}': leave out --variant, or correct it")
     return kept
 
 
@@ -97,8 +89,6 @@ def numbers(
         LmsatError: For a needed column that is missing, for a number that has to be above 0 and is not, and if no
             row is left.
     """
-    import pandas as pd
-
     if missing := [name for name in needed if name not in table.columns]:
         raise LmsatError(
             f"the table has no column '{missing[0]}': it needs {', '.join(needed)}, and has {', '.join(table.columns)}"

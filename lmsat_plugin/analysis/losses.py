@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import table_of
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _TASK = "lmsat_loss"
 # The logarithm of a vocabulary larger than any: an untrained model's loss is about the logarithm of its own.
 _MOST_NATS = 15.0
 _BITS_WITHIN = 0.02
 """How close to log2 of the perplexity a loss has to be to count as bits, as a share."""
-_COLUMNS = (
-    *("model", "variant", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus"),
-    "path",
-)
+_COLUMNS = (*("model", "variant", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus"), "path")
 
 
 def check_nats(table: pd.DataFrame) -> None:
@@ -30,8 +23,6 @@ def check_nats(table: pd.DataFrame) -> None:
     A column ``perplexity`` or ``bits_per_byte`` beside it shows that. Without them only losses above ln of the
     vocabulary's size, that of a uniform prediction, do.
     """
-    import pandas as pd
-
     loss = table["loss"]
     if "perplexity" in table.columns:
         perplexity = pd.to_numeric(table["perplexity"], errors="coerce").astype("float64")
@@ -111,9 +102,7 @@ def losses_of_two_corpora(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, s
     other = losses[losses.corpus == corpora[1]].rename(columns={"loss": "other_loss"})
     both = losses[losses.corpus == corpora[0]].merge(other[[*keys, "other_loss"]], on=keys)
     if both.empty:
-        raise LmsatError(
-            f"no checkpoint was measured on both {corpora[0]} and {corpora[1]}: measure some on both"
-        )
+        raise LmsatError(f"no checkpoint was measured on both {corpora[0]} and {corpora[1]}: measure some on both")
     return both, f"loss is that on {corpora[0]}, the corpus trained on, and other_loss that on {corpora[1]}"
 
 
@@ -121,9 +110,7 @@ def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
     table = table_of(data)
     measured = table[table.task == _TASK]
     if measured.empty:
-        raise LmsatError(
-            "the results hold no lmsat_loss: measure it with lm_eval --model lmsat or lmsat sweep"
-        )
+        raise LmsatError("the results hold no lmsat_loss: measure it with lm_eval --model lmsat or lmsat sweep")
     loss = measured[measured.metric == metric]
     if loss.empty:
         known = ", ".join(sorted(set(measured.metric)))
@@ -131,6 +118,6 @@ def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
     losses = loss[[name for name in _COLUMNS if name in loss.columns]]
     if isinstance(data, Results):
         losses = losses.assign(variant=losses.variant.map(data.model_variant))
-    return losses.assign(
-        loss=loss["value"], stderr=loss["stderr"] if "stderr" in loss.columns else np.nan
-    ).reset_index(drop=True)
+    return losses.assign(loss=loss["value"], stderr=loss["stderr"] if "stderr" in loss.columns else np.nan).reset_index(
+        drop=True
+    )

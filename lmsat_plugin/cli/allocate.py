@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,9 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    import argparse
-
     from lmsat_plugin.analysis.scaling_laws.allocation import Allocation
 
-_CAUTION = (
-    "Each loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare."
-)
+_CAUTION = "Each loss is that of the paper's own corpus and tokenizer: losses of different papers do not compare."
 
 
 class AllocateCommand(AnsweringCommand):
@@ -33,9 +30,7 @@ class AllocateCommand(AnsweringCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the three quantities, one of which is given."""
         given = parser.add_mutually_exclusive_group(required=True)
-        given.add_argument(
-            "--compute", type=float, metavar="PF_DAYS", help="a compute in PF-days of 8.64e19 FLOP"
-        )
+        given.add_argument("--compute", type=float, metavar="PF_DAYS", help="a compute in PF-days of 8.64e19 FLOP")
         given.add_argument("--flops", type=float, metavar="C", help="a compute in floating-point operations")
         given.add_argument("--params", type=float, metavar="N", help="a number of parameters")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import argparse
-
     import pandas as pd
 
     from lmsat_plugin.results.tree import Results
@@ -21,9 +20,7 @@ _CORPUS = "take only what was measured on this corpus, and what was measured on 
 def add_data(parser: argparse.ArgumentParser, help_: str = _FOLDER) -> None:
     """Add the data of an analysis, and which of them to take."""
     parser.add_argument("data", metavar="DATA", help=help_)
-    parser.add_argument(
-        "--corpus", action="append", metavar="NAME", help=f"{_CORPUS}; may be given several times"
-    )
+    parser.add_argument("--corpus", action="append", metavar="NAME", help=f"{_CORPUS}; may be given several times")
     _add_variant(parser)
     add_steps(parser)
 
@@ -57,10 +54,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
         help="where names of your own state the step or the tokens: (?P<step>...), (?P<tokens>...)",
     )
     parser.add_argument(
-        "--tokens-per-step",
-        type=int,
-        metavar="N",
-        help="tokens in a training step, where names state steps alone",
+        "--tokens-per-step", type=int, metavar="N", help="tokens in a training step, where names state steps alone"
     )
 
 

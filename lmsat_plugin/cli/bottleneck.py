@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,6 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
     import numpy as np
 
 _CURVES = {"trained": "trained heads", "weighted": "weighted truncation", "truncated": "truncation"}
@@ -55,9 +54,7 @@ class BottleneckCommand(AnsweringCommand):
             help="the losses of heads trained at their rank, or truncated, in the states' metric (weighted) or as they "
             "are; by default the first of these that was measured",
         )
-        parser.add_argument(
-            "--ngram", type=Path, metavar="FILE.json", help="the n-gram model, from lmsat ngram --json"
-        )
+        parser.add_argument("--ngram", type=Path, metavar="FILE.json", help="the n-gram model, from lmsat ngram --json")
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the losses and accuracies by head rank, and the rank needed."""
@@ -80,9 +77,7 @@ def _read_ngram(path: Path) -> np.ndarray:
             f"--ngram={path} has no W-errors ({first_sentence(error)}): give what lmsat ngram --json prints"
         ) from error
     if w_error.ndim != 1 or not np.isfinite(w_error).all():
-        raise LmsatError(
-            f"--ngram={path} has W-errors that are not numbers: give what lmsat ngram --json prints"
-        )
+        raise LmsatError(f"--ngram={path} has W-errors that are not numbers: give what lmsat ngram --json prints")
     return w_error
 
 
@@ -97,9 +92,7 @@ def _parts(results: Sequence[dict[str, Any]]) -> Iterator[TextTable]:
         title = f"{_name(result)}, {result['revision']}, on {result['corpus']}: {_CURVES[result['curve']]}"
         yield TextTable(title, list(names.values()), rows)
     downstream = {
-        (_name(result), result["revision"]): result["downstream"]
-        for result in results
-        if result["downstream"]
+        (_name(result), result["revision"]): result["downstream"] for result in results if result["downstream"]
     }
     for (model, revision), accuracies in downstream.items():
         rows = [

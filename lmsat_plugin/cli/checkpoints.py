@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,6 @@ from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import argparse
-
     from lmsat_plugin.sweeps.checkpoints import Checkpoint
 
 _REQUESTS_AT_ONCE = 8
@@ -46,12 +45,8 @@ class CheckpointsCommand(AnsweringCommand):
         from lmsat_plugin.sweeps.selection import select
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
-            raise LmsatError(
-                f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more"
-            )
-        series = find_checkpoints(
-            args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern
-        )
+            raise LmsatError(f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more")
+        series = find_checkpoints(args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern)
         if args.revisions:
             series = select(series, args.revisions)
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:

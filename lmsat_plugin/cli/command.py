@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lmsat_plugin.cli.tables import TextTable, print_parts
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Mapping
 
 
 class Command(ABC):
@@ -68,10 +66,7 @@ class AnsweringCommand(Command):
         self.add_options(parser)
         if self.has_figure:
             parser.add_argument(
-                "--figure",
-                type=Path,
-                metavar="FILE",
-                help="draw into a file, whose name ends in .png, .svg or .pdf",
+                "--figure", type=Path, metavar="FILE", help="draw into a file, whose name ends in .png, .svg or .pdf"
             )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -130,9 +125,7 @@ class FormattingCommand(Command):
         form, output = args.format, args.output
         if form == "table" and output is not None:
             *others, last = self.formats
-            raise LmsatError(
-                f"--output {output} takes no table for people: add --format {', '.join(others)} or {last}"
-            )
+            raise LmsatError(f"--output {output} takes no table for people: add --format {', '.join(others)} or {last}")
         if form in self.binary_formats and output is None:
             raise LmsatError(f"--format {form} is not for a terminal: name a file with --output FILE")
         answer = self.answer(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_data, read_results
@@ -9,8 +10,6 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    import argparse
-
     from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
 
 

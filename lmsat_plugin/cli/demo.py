@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import argparse
-
     import pandas as pd
 
     from lmsat_plugin.demo import Demonstration
@@ -24,9 +23,7 @@ _COLUMNS = {
     "effective_rank_last": "eff. rank",
     "singular_entropy": "sing. entropy",
 }
-_HEALTHY = (
-    "Runs this short do not saturate: the curves are healthy. For a run that saturates: lmsat demo --long"
-)
+_HEALTHY = "Runs this short do not saturate: the curves are healthy. For a run that saturates: lmsat demo --long"
 
 
 class DemoCommand(Command):
@@ -46,15 +43,10 @@ class DemoCommand(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--output`` and ``--long``."""
         parser.add_argument(
-            "--output",
-            type=Path,
-            metavar="DIR",
-            help="a new folder (default: demo, or demo-long with --long)",
+            "--output", type=Path, metavar="DIR", help="a new folder (default: demo, or demo-long with --long)"
         )
         parser.add_argument(
-            "--long",
-            action="store_true",
-            help="train longer, on a language of known entropy rate; one model saturates",
+            "--long", action="store_true", help="train longer, on a language of known entropy rate; one model saturates"
         )
 
     def run(self, args: argparse.Namespace) -> int:

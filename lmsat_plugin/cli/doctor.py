@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
-
-if TYPE_CHECKING:
-    import argparse
 
 _PACKAGES = (
     "lmsat-plugin",
@@ -54,10 +51,7 @@ class DoctorCommand(Command):
         tasks = finds_tasks() if hook else []
         expected = [f"lmsat_{name}" for name in plugins().probes]
         without_task = sorted(set(expected) - set(tasks))
-        rows = [
-            ("python", platform.python_version()),
-            *((package, installed(package)) for package in _PACKAGES),
-        ]
+        rows = [("python", platform.python_version()), *((package, installed(package)) for package in _PACKAGES)]
         rows += [
             ("devices", ", ".join(devices)),
             ("start-up hook", "on" if hook else "off: use `lmsat eval` instead of `lm_eval`"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.arguments import add_data, read_data
@@ -10,9 +12,6 @@ from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
     import pandas as pd
 
     from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from typing import Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    import argparse
 
 _ANSWERS = {True: "yes", False: "no", None: "unknown"}
 
@@ -64,17 +62,13 @@ class EmergenceCommand(AnsweringCommand):
         columns |= {
             "emergent": [_ANSWERS[row["emergent"]] for row in data],
             "threshold": [_number(row["threshold"]) for row in data],
-            "90 % interval": [
-                None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}" for row in data
-            ],
+            "90 % interval": [None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}" for row in data],
             "p": [_number(row["p_value"]) for row in data],
             "Spearman": [_number(row["spearman"]) for row in data],
             "Pearson": [_number(row["pearson"]) for row in data],
             "points": [str(row["n_points"]) for row in data],
             f"one curve, any {args.factor}": [_ANSWERS[row["shared"]["shared"]] for row in data],
-            "two-step error": [
-                _number(row["two_step"] and row["two_step"]["absolute_error"]) for row in data
-            ],
+            "two-step error": [_number(row["two_step"] and row["two_step"]["absolute_error"]) for row in data],
         }
         table = TextTable.of_columns(f"At which {args.loss} scores exceed chance", columns)
         sentences = [f"{_name(row)}: {row['reason']}; {row['shared']['reason']}." for row in data]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
 
 
 class EvalCommand(Command):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.arguments import add_folder, add_steps, read_tree
 from lmsat_plugin.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
 
 
 class ExportCommand(Command):
@@ -25,9 +22,7 @@ class ExportCommand(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folders."""
         add_folder(parser)
-        parser.add_argument(
-            "--output", type=Path, required=True, metavar="FOLDER", help="where the records go"
-        )
+        parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the records go")
         add_steps(parser)
 
     def run(self, args: argparse.Namespace) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
 
 
 class FitCommand(AnsweringCommand):
@@ -38,18 +36,12 @@ class FitCommand(AnsweringCommand):
         """Add the law, the data, what is given, what is to be predicted, and the bootstrap."""
         parser.add_argument("law", metavar="LAW", help="one of these laws")
         add_data(parser, "a CSV, a folder with result files, or one file")
-        parser.add_argument(
-            "--given", default="", metavar="NAME=VALUE,...", help="constants that are not fitted"
-        )
+        parser.add_argument("--given", default="", metavar="NAME=VALUE,...", help="constants that are not fitted")
         parser.add_argument(
             "--predict", metavar="DATA", help="predict the losses of these rows, and their gaps to the law"
         )
         parser.add_argument(
-            "--repetitions",
-            type=int,
-            default=1000,
-            metavar="N",
-            help="how often the bootstrap draws (default: 1000)",
+            "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
@@ -117,9 +109,7 @@ def _predictions(data: dict[str, Any]) -> TextTable:
             [[row["model"], 100 * row["best"], 100 * row["final"]] for row in (*gaps["models"], means)],
         )
     rows = data["predictions"]
-    columns: dict[str, list[Any]] = {
-        name: [_cell(row[name]) for row in rows] for name in rows[0] if name != "gap"
-    }
+    columns: dict[str, list[Any]] = {name: [_cell(row[name]) for row in rows] for name in rows[0] if name != "gap"}
     columns["gap %"] = [None if row["gap"] is None else 100 * row["gap"] for row in rows]
     return TextTable.of_columns("Predictions", columns)
 

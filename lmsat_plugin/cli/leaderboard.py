@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,6 @@ from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import argparse
-
     from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 

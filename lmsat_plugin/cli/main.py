@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.allocate import AllocateCommand
@@ -31,8 +32,6 @@ from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
 from lmsat_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lmsat_plugin.cli.command import Command
 
 COMMANDS: tuple[type[Command], ...] = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,6 @@ from lmsat_plugin.files import write_atomically
 from lmsat_plugin.settings import parse_settings
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
     from lmsat_plugin.ngrams.corpus import CorpusNgrams
     from lmsat_plugin.ngrams.documents import NgramSettings
 
@@ -40,9 +39,7 @@ class NgramCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the corpus, the tokenizer, what to compute, and where the results go."""
-        parser.add_argument(
-            "corpus", nargs="?", metavar="CORPUS", help="sample, a file, a folder, or a named corpus"
-        )
+        parser.add_argument("corpus", nargs="?", metavar="CORPUS", help="sample, a file, a folder, or a named corpus")
         parser.add_argument("--tokenizer", metavar="T", help="a folder, or a name on the Hub")
         parser.add_argument("--order", type=int, metavar="N", help="tokens of an n-gram (default: 5)")
         parser.add_argument("--weighted", action="store_true", help="count a context as often as it occurs")
@@ -55,9 +52,7 @@ class NgramCommand(AnsweringCommand):
         parser.add_argument("--exact", action="store_true", help="compute all dimensions, however many")
         parser.add_argument("--max-tokens", type=int, metavar="N", help="stop after so many tokens")
         parser.add_argument("--text-field", metavar="NAME", help="the column or key of the text")
-        parser.add_argument(
-            "--temporary", type=Path, metavar="FOLDER", help="where the counts of a large corpus go"
-        )
+        parser.add_argument("--temporary", type=Path, metavar="FOLDER", help="where the counts of a large corpus go")
         parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON to a file")
         parser.add_argument(
             "--config", type=Path, metavar="FILE.yaml", help="corpora, tokenizers, order, max_tokens, output"
@@ -77,12 +72,9 @@ class NgramCommand(AnsweringCommand):
         from lmsat_plugin.text.corpora import CorpusSettings
 
         if args.corpus is None or args.tokenizer is None:
-            raise LmsatError(
-                "name a corpus and a tokenizer, as in `lmsat ngram sample --tokenizer T`, or a --config"
-            )
+            raise LmsatError("name a corpus and a tokenizer, as in `lmsat ngram sample --tokenizer T`, or a --config")
         corpus = parse_settings(
-            CorpusSettings,
-            {"corpus": args.corpus, "max_tokens": args.max_tokens, "text_field": args.text_field},
+            CorpusSettings, {"corpus": args.corpus, "max_tokens": args.max_tokens, "text_field": args.text_field}
         )
         ngrams = measure_corpus(
             corpus, args.tokenizer, _settings(args), sources=plugins().corpora, temporary=args.temporary

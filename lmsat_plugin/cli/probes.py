@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    import argparse
-
     from lmsat_plugin.plugins import Plugins
 
 
@@ -25,9 +24,7 @@ class ProbesCommand(AnsweringCommand):
         from lmsat_plugin.plugins import plugins
 
         data = describe(plugins())
-        probes = [
-            (p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in data["probes"]
-        ]
+        probes = [(p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in data["probes"]]
         parts = [
             TextTable("Probes", ("task", "from", "needs", "settings"), probes),
             TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in data["corpora"]]),
@@ -54,8 +51,6 @@ def describe(installed: Plugins) -> dict[str, Any]:
             }
             for name, probe in installed.probes.items()
         ],
-        "corpora": [
-            {"name": name, "origin": installed.origins[f"corpus:{name}"]} for name in installed.corpora
-        ],
+        "corpora": [{"name": name, "origin": installed.origins[f"corpus:{name}"]} for name in installed.corpora],
         "failures": installed.failures,
     }

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.arguments import add_tree, read_tree
 from lmsat_plugin.cli.command import Command
-
-if TYPE_CHECKING:
-    import argparse
 
 
 class ReportCommand(Command):
@@ -25,9 +22,7 @@ class ReportCommand(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, and where the page goes."""
         add_tree(parser)
-        parser.add_argument(
-            "--output", type=Path, metavar="FOLDER", help="where the page goes (default: DIR/report)"
-        )
+        parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes (default: DIR/report)")
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the report; print the verdicts and its path."""

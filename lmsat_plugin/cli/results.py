@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import math
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,6 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.markdown import markdown_table
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
     import pandas as pd
 
 _TITLES = {
@@ -43,9 +42,7 @@ class ResultsCommand(FormattingCommand):
         add_folder(parser)
         for column in ("task", "metric", "model"):
             parser.add_argument(f"--{column}", metavar="GLOB", help=f"keep the {column}s of this pattern")
-        parser.add_argument(
-            "--all", action="store_true", help="keep older measurements of the same value, too"
-        )
+        parser.add_argument("--all", action="store_true", help="keep older measurements of the same value, too")
         add_steps(parser)
 
     def answer(self, args: argparse.Namespace) -> Answer:
@@ -53,10 +50,7 @@ class ResultsCommand(FormattingCommand):
         from lmsat_plugin.results.tree import load_results
 
         table = load_results(
-            args.folder,
-            all_results=args.all,
-            step_pattern=args.step_pattern,
-            tokens_per_step=args.tokens_per_step,
+            args.folder, all_results=args.all, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step
         )
         for column in ("task", "metric", "model"):
             table = _keep(table, column, getattr(args, column))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
@@ -9,9 +11,6 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
     from lmsat_plugin.analysis.saturation import Saturation
 
 
@@ -48,9 +47,7 @@ class SaturationCommand(AnsweringCommand):
         from lmsat_plugin.analysis.saturation import find_saturation
 
         results = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
-        sentences = [
-            f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results
-        ]
+        sentences = [f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results]
         data = [result.to_dict() for result in results]
         return Answer(data=data, parts=[_table(results), *sentences], result=results)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +11,6 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
     from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 
 

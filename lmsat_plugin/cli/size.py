@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,6 @@ from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
     from transformers import PreTrainedModel
 
 
@@ -30,9 +29,7 @@ class SizeCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the model, the context and the tokens of a training."""
-        parser.add_argument(
-            "model", metavar="MODEL", help="a folder with a config.json, or a name of the Hub"
-        )
+        parser.add_argument("model", metavar="MODEL", help="a folder with a config.json, or a name of the Hub")
         parser.add_argument(
             "--context",
             type=int,
@@ -40,10 +37,7 @@ class SizeCommand(AnsweringCommand):
             help="tokens of context (default: 2,048, or the model's limit if that is less)",
         )
         parser.add_argument(
-            "--tokens",
-            type=float,
-            metavar="D",
-            help="tokens of a training run, such as 3e11, whose cost is shown, too",
+            "--tokens", type=float, metavar="D", help="tokens of a training run, such as 3e11, whose cost is shown, too"
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
@@ -134,9 +128,7 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
 def _parts(size: dict[str, Any]) -> Iterator[TextTable | str]:
     def table(title: str, what: str, parts: dict[str, int]) -> TextTable:
         rows = [
-            (name.replace("_", " "), n, f"{n / parts['total']:.2%}")
-            for name, n in parts.items()
-            if n or name == "head"
+            (name.replace("_", " "), n, f"{n / parts['total']:.2%}") for name, n in parts.items() if n or name == "head"
         ]
         return TextTable(title, ("part", what, "share"), rows)
 
@@ -148,9 +140,7 @@ def _parts(size: dict[str, Any]) -> Iterator[TextTable | str]:
     ]
     if "shape" in size:
         gated = size["shape"]["mlp_matrices"] == 3
-        formula = (
-            "d_model n_layer (4 d_attn + 3 d_ff), gated" if gated else "2 d_model n_layer (2 d_attn + d_ff)"
-        )
+        formula = "d_model n_layer (4 d_attn + 3 d_ff), gated" if gated else "2 d_model n_layer (2 d_attn + d_ff)"
         error = f"{size['kaplan_parameters_error']:+.2%}"
         rows.append((f"Kaplan's N ≈ {formula}: {error}", round(size["kaplan_parameters"])))
     yield TextTable("Without embeddings", ("convention", "parameters"), rows)
@@ -166,9 +156,7 @@ def _parts(size: dict[str, Any]) -> Iterator[TextTable | str]:
     if run := size.get("training_run"):
         names = {"": "all parts", "kaplan_": "6ND"}
         training = [
-            (name, run[f"{key}flops"], run[f"{key}pf_days"])
-            for key, name in names.items()
-            if f"{key}flops" in run
+            (name, run[f"{key}flops"], run[f"{key}pf_days"]) for key, name in names.items() if f"{key}flops" in run
         ]
         yield TextTable(f"Training on {run['tokens']:.4g} tokens", ("what", "FLOP", "PF-days"), training)
     for key, what in (("no_formula", "No numbers of Kaplan's"), ("no_operations", "No operations")):

@@ -42,17 +42,11 @@ class SweepCommand(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the configuration and how to run it."""
         parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to measure: see configs/")
-        parser.add_argument(
-            "overrides", nargs="*", metavar="KEY=VALUE", help="settings that replace those of the file"
-        )
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that replace those of the file")
         parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
-        parser.add_argument(
-            "--executor", choices=_EXECUTORS, help="where to run (default: the file's, or local)"
-        )
+        parser.add_argument("--executor", choices=_EXECUTORS, help="where to run (default: the file's, or local)")
         parser.add_argument("--workers", type=int, metavar="N", help="processes, for --executor processes")
-        parser.add_argument(
-            "--shard", type=_fraction, metavar="I/N", help="only part I of N of the checkpoints"
-        )
+        parser.add_argument("--shard", type=_fraction, metavar="I/N", help="only part I of N of the checkpoints")
         parser.add_argument("--only", type=_checkpoint, metavar="MODEL@REVISION", help="only this checkpoint")
         parser.add_argument("--force", action="store_true", help="measure again what is measured already")
         parser.add_argument("--retry-failed", action="store_true", help="measure again what has failed")
@@ -77,10 +71,7 @@ class SweepCommand(Command):
         from lmsat_plugin.sweeps.options import Options
 
         given = {"executor": args.executor, "workers": args.workers}
-        overrides = {
-            **_parse(args.overrides),
-            **{key: value for key, value in given.items() if value is not None},
-        }
+        overrides = {**_parse(args.overrides), **{key: value for key, value in given.items() if value is not None}}
         config = load_config(args.config, overrides)
         options = Options(
             shard=args.shard,
@@ -93,9 +84,7 @@ class SweepCommand(Command):
         if args.watch is not None and args.watch <= 0:
             raise LmsatError(f"--watch {args.watch} is not a number of seconds: give more than 0")
         if args.watch is not None and config.executor != "local":
-            raise LmsatError(
-                f"--watch does not go with the executor {config.executor}: leave one of them out"
-            )
+            raise LmsatError(f"--watch does not go with the executor {config.executor}: leave one of them out")
         if args.dry_run:
             _show_plan(config, options)
             return 0
@@ -139,9 +128,7 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise LmsatError(
-                f"'{text}' is not KEY=VALUE: give a setting of the file, such as max_tokens=20000"
-            )
+            raise LmsatError(f"'{text}' is not KEY=VALUE: give a setting of the file, such as max_tokens=20000")
         key = ALIASES.get(key, key)
         try:
             settings[key] = yaml.safe_load(value)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 _BESIDE = 3
 """Letters between two columns."""
@@ -47,10 +45,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    numeric = [
-        bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        for index in range(len(columns))
-    ]
+    numeric = [bool(rows) and all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     texts = [[_text(cell) for cell in row] for row in rows]
     longest = [max((len(row[index]) for row in texts), default=0) for index in range(len(columns))]
     console = Console()

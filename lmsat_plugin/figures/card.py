@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
-from lmsat_plugin.figures.style import (
-    BAND,
-    LETTERS_WIDE,
-    PALETTE,
-    STYLE,
-    legend_below,
-    log_axis,
-    wrapped,
-)
+from lmsat_plugin.figures.style import BAND, LETTERS_WIDE, PALETTE, STYLE, legend_below, log_axis, wrapped
 from lmsat_plugin.figures.trajectories import BEST, step_axis
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.saturation import Saturation
 
 _WIDTH, _HEIGHT = 5.0, 1.25
 """Inches of a panel."""

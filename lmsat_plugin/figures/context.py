@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lmsat_plugin.figures.style import STYLE, legend_below, looks_of, resize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
-    from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
-    from lmsat_plugin.figures.style import Looks
+from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
+from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
+from lmsat_plugin.figures.style import STYLE, Looks, legend_below, looks_of, resize
 
 
 def context_figure(results: Iterable[CheckpointContext], among: Iterable[str] = ()) -> Figure:
@@ -44,9 +38,7 @@ def context_gain_figure(gain: ContextGain) -> Figure:
 def _figure(by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str]) -> Figure:
     """Draw the step, or None, and the fit of each model's checkpoints."""
     looks = looks_of(by_model, among)
-    steps = {
-        model: [(step, gain) for step, gain in gains if step is not None] for model, gains in by_model.items()
-    }
+    steps = {model: [(step, gain) for step, gain in gains if step is not None] for model, gains in by_model.items()}
     panels = 3 if any(len(gains) > 1 for gains in steps.values()) else 1
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
@@ -60,9 +52,7 @@ def _figure(by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], am
     return figure
 
 
-def _draw_positions(
-    axes: Axes, by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], looks: Looks
-) -> int:
+def _draw_positions(axes: Axes, by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], looks: Looks) -> int:
     axes.set_title("Loss by position")
     axes.set_xlabel("tokens of context")
     axes.set_ylabel("loss ± standard error (nats per token)")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
@@ -23,11 +26,6 @@ from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.saturation import saturation_figure
 from lmsat_plugin.figures.shape import shape_figure
 from lmsat_plugin.ranking.leaderboard import Leaderboard
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
 
 _FIGURES_OF_LISTS = {
     Saturation: saturation_figure,

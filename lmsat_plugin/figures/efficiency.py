@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lmsat_plugin.figures.style import (
-    GREY,
-    REFERENCE,
-    STYLE,
-    legend_below,
-    log_axis,
-    looks_of,
-    resize,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
+from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
+from lmsat_plugin.figures.style import GREY, REFERENCE, STYLE, legend_below, log_axis, looks_of, resize
 
 
 def efficiency_figure(result: Efficiency) -> Figure:
@@ -52,12 +41,7 @@ def efficiency_figure(result: Efficiency) -> Figure:
         compute.set_ylabel("FLOP")
         handles = [Line2D([], [], label=f"loss {loss}", **looks[loss]) for loss in losses]
         if any(row.at_most for row in result.reached):
-            open_: dict[str, Any] = {
-                "color": GREY,
-                "markerfacecolor": "white",
-                "markeredgecolor": GREY,
-                "marker": "o",
-            }
+            open_: dict[str, Any] = {"color": GREY, "markerfacecolor": "white", "markeredgecolor": GREY, "marker": "o"}
             handles.append(Line2D([], [], linestyle="none", label="at most: first checkpoint", **open_))
         lines = max(lines, legend_below(tokens, handles))
         resize(figure, 3, lines)

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.style import (
-    BAND,
-    GREY,
-    LETTERS_WIDE,
-    PANEL,
-    REFERENCE,
-    STYLE,
-    Looks,
-    wrapped,
-)
+from lmsat_plugin.figures.style import BAND, GREY, LETTERS_WIDE, PANEL, REFERENCE, STYLE, Looks, wrapped
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.emergence import Emergence
 
 _ABREAST = 3
 _LEGEND_COLUMNS = 3
@@ -47,9 +33,7 @@ def emergence_figure(results: Sequence[Emergence], models: ModelLooks | None = N
         models: The looks of the models; by default the models come in the order of the results.
     """
     if models is None:
-        models = ModelLooks(
-            dict.fromkeys(name for result in results for name in result.scores.table["model"])
-        )
+        models = ModelLooks(dict.fromkeys(name for result in results for name in result.scores.table["model"]))
     columns = min(_ABREAST, len(results))
     rows = math.ceil(len(results) / columns)
     with rc_context(STYLE):
@@ -65,9 +49,9 @@ def emergence_figure(results: Sequence[Emergence], models: ModelLooks | None = N
         height = PANEL[1] * rows + legend
         figure.set_size_inches(PANEL[0] * columns, height)
         figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
-        figure.legend(
-            handles, labels, loc="lower left", ncols=abreast, bbox_to_anchor=(0.02, 0.01)
-        ).set_in_layout(False)
+        figure.legend(handles, labels, loc="lower left", ncols=abreast, bbox_to_anchor=(0.02, 0.01)).set_in_layout(
+            False
+        )
         models.add_colour_bar(figure)
     return figure
 

@@ -6,24 +6,21 @@ Shapes: P points.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from lmsat_plugin.analysis.scaling_laws.fitted_law import FittedLaw, Predictions
 from lmsat_plugin.analysis.scaling_laws.laws import COUNTS
 from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, STYLE, legend_below, log_axis, resize
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.scaling_laws.fitted_law import FittedLaw, Predictions
 
 _LABELS = {
     "D": "tokens",
@@ -112,8 +109,6 @@ def _draw(panels: tuple[Axes, Axes], fit: FittedLaw, rows: pd.DataFrame, look: d
 
 def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
     """Draw the law's predictions over the range of the tables, with their interval."""
-    import pandas as pd
-
     rows = pd.concat(tables)
     if len(fit.law.columns) == 1:
         column = next(iter(fit.law.columns.values()))

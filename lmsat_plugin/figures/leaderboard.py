@@ -5,20 +5,17 @@ Shapes: K models.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, STYLE, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.ranking.columns import Column
-    from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.ranking.columns import Column
+from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 _ROW = 0.24
 """Inches for each model."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from lmsat_plugin.analysis.checkpoint_values import Sizes
 from lmsat_plugin.figures.style import Looks, legend_below, looks_of, resize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.figure import Figure
-
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
 
 FEW = 8
 """Up to this number, each model has a line in the legend."""
@@ -67,9 +63,7 @@ class ModelLooks:
             self._names = list(sizes)
             numbers = zip(sizes, known if self.by_size else range(len(sizes)), strict=True)
             self.looks = {
-                name: {"color": SEQUENTIAL(norm(number)), "marker": "o"}
-                for name, number in numbers
-                if name in chosen
+                name: {"color": SEQUENTIAL(norm(number)), "marker": "o"} for name, number in numbers if name in chosen
             }
 
     def line(self, model: str, points: int) -> dict[str, Any]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lmsat_plugin.analysis.rank_needed import CURVES, RankCurve, by_rank
+from lmsat_plugin.analysis.rank_needed import CURVES, CheckpointRanks, RankCurve, by_rank
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.style import (
     BAND,
@@ -29,14 +32,6 @@ from lmsat_plugin.figures.style import (
     wrapped,
 )
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 
 LOSSES = ("model", "curve", "rank", "w_error", "loss", "gap_stderr", "full_loss")
 ACCURACIES = ("model", "task", "metric", "curve", "rank", "value", "stderr")
@@ -65,18 +60,14 @@ def rank_needed_figure(results: Sequence[CheckpointRanks], among: Iterable[str] 
         row["task"] = label(row["task"], row["variant"])
     values = pd.DataFrame(accuracies, columns=ACCURACIES).astype({"rank": float, "stderr": float})
     # Results on several corpora repeat what does not depend on one.
-    return rank_figure(
-        pd.concat(losses) if losses else pd.DataFrame(columns=LOSSES), values.drop_duplicates(), among
-    )
+    return rank_figure(pd.concat(losses) if losses else pd.DataFrame(columns=LOSSES), values.drop_duplicates(), among)
 
 
 def _name(result: CheckpointRanks, results: Sequence[CheckpointRanks], *keys: str) -> str:
     """Return a model's name, with its values of those keys in which results of the model differ."""
     alike = [other.values for other in results if other.label == result.label]
     differing = [key for key in keys if len({values[key] for values in alike}) > 1]
-    return ", ".join(
-        [result.label, *(result.values[key] for key in differing if result.values[key] is not None)]
-    )
+    return ", ".join([result.label, *(result.values[key] for key in differing if result.values[key] is not None)])
 
 
 def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[str] = ()) -> Figure:

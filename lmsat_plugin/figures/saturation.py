@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.style import BAND, GREY, STYLE, legend_below, log_axis, looks_of, resize, wrapped
 from lmsat_plugin.metrics import axis_label
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.saturation import Saturation
 
 _COLUMNS = 3
 _LETTERS = 30
@@ -51,9 +47,7 @@ def _draw(axes: Axes, result: Saturation, look: dict[str, str]) -> None:
     axes.set_ylabel(axis_label(result.metric))
     axes.plot(steps, values, color=look["color"], marker=look["marker"], markersize=3)
     if series.stderr_K is not None:
-        axes.fill_between(
-            steps, values - series.stderr_K, values + series.stderr_K, color=look["color"], **BAND
-        )
+        axes.fill_between(steps, values - series.stderr_K, values + series.stderr_K, color=look["color"], **BAND)
     mark_onset(axes, result)
     axes.plot([result.best_step], [result.best], color="#bb5566", marker="*", markersize=10, linestyle="none")
     log_axis(axes, "x")
@@ -82,7 +76,4 @@ def mark_onset(axes: Axes, result: Saturation) -> None:
 
 def onset_handles() -> list[Artist]:
     """Return the legend's entries for `mark_onset`."""
-    return [
-        Line2D([], [], label="onset", **_ONSET),
-        Patch(color=GREY, label="90 % interval of the onset", **BAND),
-    ]
+    return [Line2D([], [], label="onset", **_ONSET), Patch(color=GREY, label="90 % interval of the onset", **BAND)]

@@ -5,36 +5,21 @@ Numbers of equations and figures are those of Kaplan et al. 2020, unless another
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lmsat_plugin.analysis.scaling_laws import kaplan
-from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN
-from lmsat_plugin.figures.style import (
-    BAND,
-    GREY,
-    PALETTE,
-    REFERENCE,
-    STYLE,
-    legend_below,
-    log_axis,
-    resize,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
-    from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
-    from lmsat_plugin.figures.model_looks import ModelLooks
+from lmsat_plugin.analysis.scaling_laws import FittedLaw, kaplan
+from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN, Chinchilla
+from lmsat_plugin.figures.model_looks import ModelLooks
+from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, STYLE, legend_below, log_axis, resize
 
 LABELS = {
     "n_params_non_embedding": "parameters without embeddings",
@@ -66,9 +51,7 @@ def curves_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     return figure
 
 
-def power_laws_figure(
-    table: pd.DataFrame, fits: Mapping[str, FittedLaw | None], models: ModelLooks
-) -> Figure:
+def power_laws_figure(table: pd.DataFrame, fits: Mapping[str, FittedLaw | None], models: ModelLooks) -> Figure:
     """Draw final losses against size, data and compute, with fitted power laws (Fig. 1).
 
     Args:
@@ -114,9 +97,7 @@ def overfitting_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
         for penalty, dashes in zip(_PENALTIES, _DASHES, strict=False):
             look = {"color": GREY, "linestyle": dashes, "linewidth": 0.8}
             axes.plot(grid, kaplan.data_needed(grid, penalty), **look)
-            marks.append(
-                Line2D([], [], label=f"loss {100 * penalty:g} % above that of unlimited data", **look)
-            )
+            marks.append(Line2D([], [], label=f"loss {100 * penalty:g} % above that of unlimited data", **look))
         _draw_models(axes, table, models, x="n_params_non_embedding", y="tokens")
         _log_log(axes, LABELS["n_params_non_embedding"], "tokens of different text")
         models.finish(figure, marks)
@@ -192,9 +173,7 @@ def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.nda
         for width in sorted(set(widths.values())):
             axes.axvline(width, color=GREY, **REFERENCE)
         shown = ", ".join(f"{width:,}" for width in sorted(set(widths.values()))[:6])
-        marks = (
-            [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
-        )
+        marks = [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
         log_axis(axes, "x")
         resize(figure, 1, legend_below(axes, [*line, *marks]))
     return figure

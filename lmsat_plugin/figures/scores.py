@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.style import BAND, GREY, REFERENCE, STYLE, wrapped
 from lmsat_plugin.figures.trajectories import draw_by_step
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-    from matplotlib.artist import Artist
-
-    from lmsat_plugin.figures.model_looks import ModelLooks
 
 _COLUMNS = 3
 _LETTERS = 34

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 from lmsat_plugin.figures.style import GREY, STYLE, legend_below, log_axis, looks_of, resize, short_number
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 
 
 def shape_figure(result: ShapeDependence) -> Figure:

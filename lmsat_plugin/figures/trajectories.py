@@ -7,10 +7,14 @@ Shapes: K checkpoints, L layers with the embeddings, S singular values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -18,28 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-from lmsat_plugin.figures.model_looks import SEQUENTIAL, colour_bar, shortened, size_words
-from lmsat_plugin.figures.style import (
-    BAND,
-    GREY,
-    MARKERS,
-    STYLE,
-    legend_below,
-    log_axis,
-    resize,
-    short_number,
-    wrapped,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-
-    from lmsat_plugin.analysis.checkpoint_values import Sizes
-    from lmsat_plugin.figures.model_looks import ModelLooks
+from lmsat_plugin.analysis.checkpoint_values import Sizes
+from lmsat_plugin.figures.model_looks import SEQUENTIAL, ModelLooks, colour_bar, shortened, size_words
+from lmsat_plugin.figures.style import BAND, GREY, MARKERS, STYLE, legend_below, log_axis, resize, short_number, wrapped
 
 BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
 """How a best checkpoint is marked."""
@@ -123,15 +108,11 @@ def extrapolation_figure(points: pd.DataFrame, models: ModelLooks) -> Figure:
         axes.plot(points.flops, points.predicted, linestyle="none", marker="_", markeredgecolor=GREY)
         for row in points.to_dict("records"):
             look = {**models.looks[row["model"]], "linestyle": "none"}
-            axes.plot(
-                [row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})}
-            )
+            axes.plot([row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})})
         axes.set_xlabel("compute 6ND (FLOP)")
         axes.set_ylabel("loss (nats per token)")
         log_axis(axes, "x")
-        marks: list[Artist] = [
-            Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")
-        ]
+        marks: list[Artist] = [Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")]
         if (points.kind == "best").any():
             marks.append(Line2D([], [], color=GREY, label="best checkpoint, where earlier", **BEST))
         marks.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the law"))
@@ -202,9 +183,7 @@ def _name_ends(axes: Axes, last_values: Mapping[str, float], sizes: Sizes) -> No
             axes.text(1.01, at, name, transform=axes.transAxes, va="center", fontsize=6, color=GREY)
 
 
-def singular_values_figure(
-    by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], most: int = 100
-) -> Figure:
+def singular_values_figure(by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], most: int = 100) -> Figure:
     """Draw singular values of the LM head over training, in units of the largest (Godey et al. 2024, Fig. 4).
 
     Args:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
@@ -14,17 +17,10 @@ from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
+from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
 from lmsat_plugin.model.loading import load_head
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import numpy as np
-
-    from lmsat_plugin.harness.shared_tasks import SharedTasks
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ Shapes: C options of a document.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from lm_eval.api.task import ConfigurableTask
 from lmsat_plugin.metrics import directions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from lm_eval.api.task import Task
 
 _METRICS = ("correct_choice_prob", "brier_score", "logprob_margin", "chance")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import lm_eval.tasks
@@ -14,9 +15,6 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.harness.choices import add_choice_metrics
 from lmsat_plugin.settings import closest, unknown_setting
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
 FILES = ("nlpcc_kbqa", "clozet", "storycloze")
@@ -99,9 +97,7 @@ class DownstreamTask(ConfigurableTask):
         wanted.discard(None)
         if missing := wanted - splits.keys():
             raise self._changed(f"no split '{min(missing)}', only {', '.join(splits)}")
-        self.dataset = datasets.DatasetDict(
-            {split: self._described(splits[split]) for split in sorted(wanted)}
-        )
+        self.dataset = datasets.DatasetDict({split: self._described(splits[split]) for split in sorted(wanted)})
 
     def _described(self, docs: datasets.Dataset) -> datasets.Dataset:
         """Give each document the description of its subject."""

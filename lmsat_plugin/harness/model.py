@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -21,22 +22,19 @@ from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.execution import Execution, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
+from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
+from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.tokenization import check_tokenizer
 from lmsat_plugin.text.windows import Window, rolling_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from lm_eval.api.instance import Instance
-
-    from lmsat_plugin.measurement.outcome import Outcome
-    from lmsat_plugin.model.head_files import RestrictedHead
-    from lmsat_plugin.probe import TokenBatch
 
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
@@ -193,9 +191,7 @@ class SaturationLM(HFLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         encode = super()._encode_pair
-        return cached(
-            self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation)
-        )
+        return cached(self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +20,15 @@ from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
+from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.probe import CORPUS
+from lmsat_plugin.probe import CORPUS, Probe, Settings
 from lmsat_plugin.settings import closest, unknown_setting
 from lmsat_plugin.text.corpora import CorpusSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from lm_eval.api.instance import Instance
-
-    from lmsat_plugin.measurement.outcome import Outcome
-    from lmsat_plugin.model.head_files import RestrictedHead
-    from lmsat_plugin.probe import Probe, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +92,7 @@ def run_probe_requests(
     name = f"{_name_of(lm)} {_revision_of(lm)}"
     loaded = LoadedModel(model=lm.model, tokenizer=lm.tokenizer, name=name)
     outcomes = {
-        text: measure_probes(loaded, probes, text[0], execution, limit=text[1])
-        for text, probes in passes.items()
+        text: measure_probes(loaded, probes, text[0], execution, limit=text[1]) for text, probes in passes.items()
     }
     for request, of_task, text in zip(requests, asked, own_pass, strict=True):
         # Readers find a task's notes and arrays by it.
@@ -104,10 +100,7 @@ def run_probe_requests(
     lm.lmsat_outcomes = list(outcomes.values())
     if processes.rank == 0:
         _finish(lm, lm.lmsat_outcomes)
-    return [
-        outcomes[text].measurements[request.probe].metrics
-        for request, text in zip(asked, own_pass, strict=True)
-    ]
+    return [outcomes[text].measurements[request.probe].metrics for request, text in zip(asked, own_pass, strict=True)]
 
 
 def _sort_into_passes(asked: Sequence[ProbeRequest]) -> tuple[dict[Text, dict[str, Probe]], list[Text]]:
@@ -143,10 +136,7 @@ def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
                 logger.error("The arrays are lost: %s", error)
         plugins().tell(
             CheckpointMeasured(
-                model=name,
-                revision=revision,
-                measurements=outcome.measurements,
-                provenance=outcome.provenance,
+                model=name, revision=revision, measurements=outcome.measurements, provenance=outcome.provenance
             )
         )
 
@@ -189,10 +179,7 @@ def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | 
 
 def _is_tensor_parallel(lm: HFLM) -> bool:
     """Return whether every process holds a part of the model and sees the same data."""
-    return (
-        getattr(lm.model, "_tp_plan", None) is not None
-        and getattr(lm.model, "_device_mesh", None) is not None
-    )
+    return getattr(lm.model, "_tp_plan", None) is not None and getattr(lm.model, "_device_mesh", None) is not None
 
 
 def _name_of(lm: HFLM) -> str:

@@ -134,9 +134,7 @@ def read_nlpcc_kbqa(path: Path) -> list[Row]:
     for number, fields in numbered.items():
         if not fields.get("question") or not fields.get("answer"):
             lacking = "answer" if fields.get("question") else "question"
-            raise LmsatError(
-                f"{path} has no <{lacking} id={number}>: give the file with questions and answers"
-            )
+            raise LmsatError(f"{path} has no <{lacking} id={number}>: give the file with questions and answers")
         rows.append({"question": fields["question"], "answer": fields["answer"]})
     return _not_empty(rows, path, "line that begins with <question id=1>")
 

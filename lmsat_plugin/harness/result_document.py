@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,6 @@ from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
 from lm_eval.utils import handle_non_serializable, hash_string
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lm_eval.loggers import EvaluationTracker
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,6 @@ from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lm_eval.api.task import Task
 
 
@@ -72,9 +71,7 @@ class SharedTasks(TaskManager):
             if not matches:
                 meant = closest(name, self.all_tasks)
                 hint = f"did you mean {meant}?" if meant else "`lm_eval ls tasks` lists lm-eval's"
-                raise LmsatError(
-                    f"no task is named '{name}': {hint} (your own are found with include_path: FOLDER)"
-                )
+                raise LmsatError(f"no task is named '{name}': {hint} (your own are found with include_path: FOLDER)")
             for match in matches:
                 tagged = self.task_index[match].tags if match in self.all_tags else (match,)
                 names.update(dict.fromkeys(sorted(tagged)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -18,9 +19,6 @@ from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS
 from lmsat_plugin.settings import parse_own
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 REQUEST_TYPE = "lmsat_probe"
 
@@ -44,9 +42,7 @@ class ProbeTask(Task):
         try:
             self.probe = plugins().probe(config.pop("probe"))
         except KeyError:
-            raise LmsatError(
-                f"the task {config.get('task')} names no probe: add `probe: NAME` to its YAML"
-            ) from None
+            raise LmsatError(f"the task {config.get('task')} names no probe: add `probe: NAME` to its YAML") from None
         metadata = dict(config.get("metadata") or {})
         self.VERSION = self.probe.version
         self._higher_is_better: dict[str, bool] = dict(self.probe.higher_is_better)
@@ -68,11 +64,7 @@ class ProbeTask(Task):
     @property
     def doc(self) -> dict[str, Any]:
         """The one document that lm-eval sees: the probe and its settings."""
-        return {
-            "probe": self.probe.name,
-            **self.corpus_settings.model_dump(),
-            **self.probe_settings.model_dump(),
-        }
+        return {"probe": self.probe.name, **self.corpus_settings.model_dump(), **self.probe_settings.model_dump()}
 
     @property
     def eval_docs(self) -> Sequence[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -10,23 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome, describe_run
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
 from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
-from lmsat_plugin.text.tokenization import check_tokenizer, check_tokens, tokenize
-from lmsat_plugin.text.windows import DEFAULT_WINDOW
+from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
+from lmsat_plugin.text.windows import DEFAULT_WINDOW, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lmsat_plugin.measurement.execution import Execution
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
-    from lmsat_plugin.text.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +67,7 @@ def measure_probes(
         window = window_length(model, tokenizer, execution.max_length)
         corpus = execution.cached(
             (corpus_settings, prefix, window, limit),
-            lambda: tokenize(
-                read_corpus(), corpus_settings, tokenizer, prefix=prefix, window=window, limit=limit
-            ),
+            lambda: tokenize(read_corpus(), corpus_settings, tokenizer, prefix=prefix, window=window, limit=limit),
         )
         check_tokens(corpus, embedding_rows)
         if needs & (FORWARD | Need.TRAINING_STREAM):
@@ -93,11 +87,7 @@ def measure_probes(
         assert corpus is not None
         assert anatomy is not None
         text = MeasuredText(
-            tokenized=corpus,
-            read=read_corpus,
-            settings=corpus_settings,
-            tokenizer=tokenizer,
-            sources=execution.corpora,
+            tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     for probe in probes.values():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from lmsat_plugin.text.corpora import CorpusSource
-    from lmsat_plugin.text.windows import Window
+from lmsat_plugin.text.corpora import CorpusSource
+from lmsat_plugin.text.windows import Window
 
 # On a CPU a larger batch gains nothing, and the out-of-memory killer, which no program survives, may be called.
 _CPU_BATCH_TOKENS = 8192

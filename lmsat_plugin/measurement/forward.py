@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,13 @@ import torch
 from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy, hidden_states, own_logits, position_limit
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
-
-    from lmsat_plugin.measurement.execution import Execution
-
     LayerCallback = Callable[[int, torch.Tensor, TokenBatch], None]
     BatchCallback = Callable[[torch.Tensor, TokenBatch], None]
 

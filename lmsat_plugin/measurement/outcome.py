@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lmsat_plugin.measurement.execution import Execution
+from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.size import size_of
-from lmsat_plugin.probe import CORPUS
+from lmsat_plugin.probe import CORPUS, Measurement, Probe, ProbeContext
 from lmsat_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
-
-    from lmsat_plugin.measurement.execution import Execution
-    from lmsat_plugin.model.anatomy import Anatomy
-    from lmsat_plugin.probe import Measurement, Probe, ProbeContext
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Shapes: N tokens, D width of the final states.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,15 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.forward import PassCallbacks
-from lmsat_plugin.probe import FinalStates
-from lmsat_plugin.text.corpora import Corpus, load_corpus
-from lmsat_plugin.text.tokenization import tokenize
+from lmsat_plugin.measurement.execution import Processes
+from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
+from lmsat_plugin.probe import FinalStates, TokenBatch
+from lmsat_plugin.text.corpora import Corpus, CorpusSettings, CorpusSource, load_corpus
+from lmsat_plugin.text.tokenization import TokenizedCorpus, tokenize
+from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from transformers import PreTrainedTokenizerBase
-
-    from lmsat_plugin.measurement.execution import Processes
-    from lmsat_plugin.measurement.forward import ForwardPass
-    from lmsat_plugin.probe import TokenBatch
-    from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
-    from lmsat_plugin.text.windows import Window
 
 # So many equal tokens in a row count as shared text.
 _STRETCH = 50

@@ -5,6 +5,7 @@ Shapes: B windows, T tokens, D width of a layer, V rows of the head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,10 @@ import torch
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.lm_head import find_head, is_tied
+from lmsat_plugin.model.lm_head import Head, find_head, is_tied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import PreTrainedModel
-
-    from lmsat_plugin.model.lm_head import Head
 
     StatesCallback = Callable[[int, torch.Tensor], None]
 
@@ -66,10 +63,7 @@ def _find_blocks(base: nn.Module, n_blocks: int | None) -> tuple[nn.Module, ...]
 
 
 def hidden_states(
-    base: nn.Module,
-    blocks: tuple[nn.Module, ...] | None,
-    inputs_BT: torch.Tensor,
-    on_layer: StatesCallback | None,
+    base: nn.Module, blocks: tuple[nn.Module, ...] | None, inputs_BT: torch.Tensor, on_layer: StatesCallback | None
 ) -> torch.Tensor:
     """Run the model without its head; return the last hidden state [B, T, D].
 
@@ -90,9 +84,7 @@ def hidden_states(
 
         return hook
 
-    handles = [
-        block.register_forward_pre_hook(before(index), with_kwargs=True) for index, block in enumerate(blocks)
-    ]
+    handles = [block.register_forward_pre_hook(before(index), with_kwargs=True) for index, block in enumerate(blocks)]
     try:
         last = base(input_ids=inputs_BT, use_cache=False).last_hidden_state
     finally:
@@ -102,9 +94,7 @@ def hidden_states(
     return last
 
 
-def own_logits(
-    model: PreTrainedModel, inputs_BT: torch.Tensor, on_layer: StatesCallback | None
-) -> torch.Tensor:
+def own_logits(model: PreTrainedModel, inputs_BT: torch.Tensor, on_layer: StatesCallback | None) -> torch.Tensor:
     """Run the whole model and return its own logits [B, T, V]; call ``on_layer`` as `hidden_states` does."""
     out = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=on_layer is not None)
     if on_layer is not None:
@@ -130,9 +120,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     """
     model = unwrap(loaded)
     if getattr(model.config, "is_encoder_decoder", False):
-        raise LmsatError(
-            f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models"
-        )
+        raise LmsatError(f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models")
     inputs_BT = window[None, :_CHECK_TOKENS].to(model.get_input_embeddings().weight.device)
     theirs = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=True)
     expected = theirs.hidden_states or ()
@@ -165,9 +153,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     )
 
 
-def _are_states_of_model(
-    seen: list[torch.Tensor], expected: tuple[torch.Tensor, ...], tolerance: float
-) -> bool:
+def _are_states_of_model(seen: list[torch.Tensor], expected: tuple[torch.Tensor, ...], tolerance: float) -> bool:
     # The first is the blocks' input by construction: Mamba's own list leaves it out.
     return all(
         any(_close(states, own, tolerance) for own in (*expected[index : index + 1], *expected))

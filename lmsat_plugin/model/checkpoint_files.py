@@ -58,9 +58,7 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
     if not (path / "config.json").is_file():
         raise LmsatError(f"pretrained={path} has no config.json: give the folder of a saved checkpoint")
     if not any(file for pattern in WEIGHT_FILES for file in path.glob(pattern)):
-        raise LmsatError(
-            f"pretrained={path} has no weights ({' or '.join(WEIGHT_FILES)}): give a whole checkpoint"
-        )
+        raise LmsatError(f"pretrained={path} has no weights ({' or '.join(WEIGHT_FILES)}): give a whole checkpoint")
     for file in sorted(path.glob("*.safetensors")):
         try:
             with safe_open(file, framework="np"):

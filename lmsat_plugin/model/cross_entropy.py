@@ -5,14 +5,11 @@ Shapes: N tokens, D width, V rows of the head.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.lm_head import Head
 
 # The tile of logits that exists at one time, in tokens × rows of the vocabulary. On a CPU it should stay in the cache
 # between the product and the exponential; on a GPU it should fill the device.

@@ -6,8 +6,10 @@ Shapes: V rows, D width, R rank.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -16,9 +18,6 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     import torch
 
 LEFT, RIGHT = "lm_head.left", "lm_head.right"
@@ -34,9 +33,7 @@ class RestrictedHead:
     """``trained``, or ``weighted``: truncated in the metric of the final states' second moment."""
 
 
-def save_restricted_head(
-    path: Path, left_VR: torch.Tensor, right_RD: torch.Tensor, details: dict[str, Any]
-) -> None:
+def save_restricted_head(path: Path, left_VR: torch.Tensor, right_RD: torch.Tensor, details: dict[str, Any]) -> None:
     """Write a head's factors in float32. ``details`` say its ``kind`` and how it was made.
 
     Raises `LmsatError` for a file that cannot be written.
@@ -66,9 +63,7 @@ def describe_head(path: Path) -> RestrictedHead:
     if not isinstance(details, dict):
         details = {}
     # Earlier files do not say their kind, but those of trained heads say how the training began.
-    return RestrictedHead(
-        rank=rank, kind=details.get("kind") or ("trained" if "init" in details else "weighted")
-    )
+    return RestrictedHead(rank=rank, kind=details.get("kind") or ("trained" if "init" in details else "weighted"))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,6 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from transformers import PreTrainedModel
 
 # Names of the head in checkpoints whose models transformers has renamed since.
@@ -54,9 +53,7 @@ class HeadNotFoundError(LmsatError):
     """The head is not stored as a tensor that can be read alone: the whole checkpoint has to be loaded."""
 
 
-def load_head(
-    folder: Path, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False
-) -> PreTrainedModel:
+def load_head(folder: Path, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
     """Return a model with the weights of its LM head; all other tensors are on the meta device, without data.
 
     ``dtype`` is by default the configuration's, as when the whole model is loaded. Of the files of weights only the

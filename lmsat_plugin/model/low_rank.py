@@ -5,17 +5,13 @@ Shapes: N tokens, D width, V rows of the head, R rank, K ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.lm_head import Head
 
 # Directions with a smaller share of the mean variance count as having this share. The metric stays invertible, so that
 # the approximation of full rank is the head itself, also for states unlike those of the metric.
@@ -72,8 +68,7 @@ class Truncation:
         factor_KD = triangle_KD @ self.expand_DD
         moment_DD = self.reduce_DD @ moment_DD.to(self.reduce_DD) @ self.reduce_DD.T
         errors = [
-            ((factor_KD[:, r:].T @ factor_KD[:, r:]) * moment_DD[r:, r:]).sum().clamp_min(0).sqrt()
-            for r in ranks
+            ((factor_KD[:, r:].T @ factor_KD[:, r:]) * moment_DD[r:, r:]).sum().clamp_min(0).sqrt() for r in ranks
         ]
         return torch.stack(errors)
 

@@ -5,6 +5,7 @@ Shapes: V rows, D width, R rank.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +18,6 @@ from lmsat_plugin.model.low_rank import Truncation
 from lmsat_plugin.model.spectrum import triangle
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedModel
 
 
@@ -33,9 +32,7 @@ def truncate_head(model: PreTrainedModel, rank: int) -> None:
     weight_VD = head_weight(model)
     width = weight_VD.shape[1]
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= width:
-        raise LmsatError(
-            f"head_rank={rank} is not a rank of this head: give a whole number from 1 to {width}"
-        )
+        raise LmsatError(f"head_rank={rank} is not a rank of this head: give a whole number from 1 to {width}")
     _replace_head(model, Truncation.of(triangle(weight_VD)).weight(weight_VD, rank))
 
 

@@ -5,6 +5,7 @@ Names as in Kaplan et al. 2020, Table 1: d_model, n_layer, d_attn (all heads tog
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from torch import nn
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedModel
 
 _POSITIONS = ("pos", "wpe")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,20 +13,14 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable
-from lmsat_plugin.ngrams.documents import check_dims, measure_documents
-from lmsat_plugin.text.corpora import load_corpus
+from lmsat_plugin.ngrams.counting import NgramCounts
+from lmsat_plugin.ngrams.documents import NgramSettings, check_dims, measure_documents
+from lmsat_plugin.ngrams.spectrum import NgramSpectrum
+from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource, load_corpus
 from lmsat_plugin.text.tokenization import check_tokenizer, whole_characters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
     from transformers import PreTrainedTokenizerBase
-
-    from lmsat_plugin.ngrams.counting import NgramCounts
-    from lmsat_plugin.ngrams.documents import NgramSettings
-    from lmsat_plugin.ngrams.spectrum import NgramSpectrum
-    from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
 
 _BATCH_CHARACTERS = 1 << 22
 
@@ -95,9 +91,7 @@ def measure_corpus(
     )
 
 
-def token_stream(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most: int | None
-) -> Iterator[np.ndarray]:
+def token_stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most: int | None) -> Iterator[np.ndarray]:
     """Yield the tokens of each text, int32, without special ones, up to ``most`` in all.
 
     Only one batch of texts is held as tokens; a fast tokenizer encodes it in parallel.

@@ -5,18 +5,15 @@ Shapes: N n-grams, V tokens of the vocabulary, B branching contexts: those with 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams.records import Records
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _BLOCK = 1 << 22
 
@@ -87,9 +84,7 @@ def _blocks(documents: Iterable[np.ndarray], order: int) -> Iterator[list[np.nda
         yield block
 
 
-def _keys_and_successors(
-    stretches: list[np.ndarray], order: int, vocab_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _keys_and_successors(stretches: list[np.ndarray], order: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each n-gram's context as a key, uint64, and its successor, int32, both of shape [N]."""
     tokens = np.concatenate(stretches).astype(np.int32, copy=False)
     ends = np.cumsum([len(stretch) for stretch in stretches])

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 from pydantic import PositiveInt, field_validator
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams.counting import NgramCounts, count_ngrams
 from lmsat_plugin.ngrams.spectrum import DIMENSIONS, NgramSpectrum, ngram_spectrum
 from lmsat_plugin.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    import numpy as np
 
 
 class NgramSettings(Settings):

@@ -5,12 +5,9 @@ Shapes: N rows of the matrix, P vectors of the basis so far, B = 16 vectors of a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _BLOCK = 16
 

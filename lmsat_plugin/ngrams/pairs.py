@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
@@ -13,12 +14,7 @@ from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.ngrams.corpus import measure_corpus
 from lmsat_plugin.ngrams.documents import NgramSettings
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.corpora import CorpusSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from lmsat_plugin.text.corpora import CorpusSource
+from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource
 
 
 class PairsConfig(Settings):

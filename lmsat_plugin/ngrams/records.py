@@ -6,16 +6,13 @@ Shapes: N records.
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from typing import BinaryIO
 
 _IN_MEMORY = 1 << 24
 
@@ -62,9 +59,7 @@ class Records:
                 offset = self._file.tell()
                 self._file.write(column.data)
                 self._file.flush()
-                mapped.append(
-                    np.memmap(self._file, dtype=column.dtype, mode="r", offset=offset, shape=column.shape)
-                )
+                mapped.append(np.memmap(self._file, dtype=column.dtype, mode="r", offset=offset, shape=column.shape))
                 self._file.seek(0, 2)
             self._runs[index] = (mapped[0], mapped[1], bounds)
         self._unwritten = len(self._runs)

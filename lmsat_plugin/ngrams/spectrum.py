@@ -7,7 +7,6 @@ successors merged, L rows with many successors, R rank, K dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -16,10 +15,8 @@ from scipy.sparse import csr_array, diags_array, vstack
 
 from lmsat_plugin.analysis.rank_needed.dimension import w_error
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.ngrams.counting import NgramCounts
 from lmsat_plugin.ngrams.lanczos import ritz_values
-
-if TYPE_CHECKING:
-    from lmsat_plugin.ngrams.counting import NgramCounts
 
 DIMENSIONS = 1000
 """How many singular values are computed if all of them would be too many."""
@@ -81,9 +78,7 @@ def ngram_spectrum(
         s[: len(alone)] = alone
         together = _all_singular_values(rows_MN)
         s[len(alone) : len(alone) + len(together)] = together
-        return NgramSpectrum(
-            singular_values=np.sort(s)[::-1], w_error=w_error(s), w_error_bound=0.0, whole=True
-        )
+        return NgramSpectrum(singular_values=np.sort(s)[::-1], w_error=w_error(s), w_error_bound=0.0, whole=True)
     if all_wanted:
         raise LmsatError(
             f"all {size:,} singular values need {needed / 1e9:.0f} GB of free memory: "
@@ -165,8 +160,5 @@ def _greatest(rows_MN: csr_array, alone: np.ndarray, dimensions: int) -> NgramSp
         if bound <= _BOUND:
             break
     return NgramSpectrum(
-        singular_values=np.sqrt(squares[first_K].clip(min=0)),
-        w_error=w_error_K,
-        w_error_bound=bound,
-        whole=False,
+        singular_values=np.sqrt(squares[first_K].clip(min=0)), w_error=w_error_K, w_error_bound=bound, whole=False
     )

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.style import PANEL, write_figure
 from lmsat_plugin.files import safe_name
+from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.plugins import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.hookspecs import ReportFigure
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +77,7 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
             drawing.set_layout_engine(None)
     return [
         ShownFigure(
-            figure=figures[name],
-            data=data,
-            size=sizes[name],
-            files=[f"figures/{name}{suffix}" for suffix in FORMATS],
+            figure=figures[name], data=data, size=sizes[name], files=[f"figures/{name}{suffix}" for suffix in FORMATS]
         )
         for name, data in _images(list(figures), folder / "figures").items()
     ]
@@ -106,9 +101,7 @@ def _images(names: list[str], folder: Path) -> dict[str, str]:
             if len(small) < size:
                 chosen[name] = "png", small
                 total += len(small) - size
-    return {
-        name: f"data:image/{kind};base64,{b64encode(data).decode()}" for name, (kind, data) in chosen.items()
-    }
+    return {name: f"data:image/{kind};base64,{b64encode(data).decode()}" for name, (kind, data) in chosen.items()}
 
 
 def _small_png(file: Path) -> bytes:

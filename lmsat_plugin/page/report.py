@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.files import check_writable, write_atomically
 from lmsat_plugin.page.figure_files import write_figures
 from lmsat_plugin.page.tables import Table, tables_of
 from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.version import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lmsat_plugin.analysis.analyses import Analyses
 
 ROWS = 50
 """Rows of a table that are shown at once."""

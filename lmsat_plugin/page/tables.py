@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
 from lmsat_plugin.results.json_values import as_dict, as_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.analysis.analyses import Analyses
 
 CELLS = 45_000
 """The most cells of the table of values by checkpoint: more would make the page large."""
@@ -75,12 +72,7 @@ def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
         if results:
             verdicts = pd.DataFrame([result.to_dict() for result in results])[list(columns)]
             tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
-    return [
-        *tables,
-        _final(values),
-        _by_checkpoint(values, analyses.table),
-        _provenance(sources, folder, analyses),
-    ]
+    return [*tables, _final(values), _by_checkpoint(values, analyses.table), _provenance(sources, folder, analyses)]
 
 
 def _final(values: pd.DataFrame) -> Table:
@@ -114,9 +106,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     )
     first = long.drop_duplicates("checkpoint").set_index("checkpoint")[_CHECKPOINT]
     kept, left_out = _columns_with_room(values.assign(heading=headings), len(first))
-    files = values.groupby(long.checkpoint).number.agg(
-        lambda column: ", ".join(map(str, sorted(set(column))))
-    )
+    files = values.groupby(long.checkpoint).number.agg(lambda column: ", ".join(map(str, sorted(set(column)))))
     order = first.sort_values(["model", "step", "revision"], na_position="first").index
     about = "A row for each checkpoint, with one standard error where known. The CSV file has a row for each value."
     if left_out:

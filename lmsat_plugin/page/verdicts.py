@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.analysis.emergence import Emergence
+from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.analysis.emergence import Emergence
-    from lmsat_plugin.analysis.saturation import Saturation
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
 
 _MOST_NAMED = 4
 """Tasks that a sentence on several names."""

@@ -44,9 +44,7 @@ class AnisotropyProbe(Probe[Settings]):
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Add the batch's unit vectors, a few thousand rows at a time, since they are of float64."""
         for rows_ND in states_ND.split(_ROWS):
-            self._add(
-                layer, rows_ND.to("cpu" if rows_ND.device.type == "mps" else rows_ND.device, torch.float64)
-            )
+            self._add(layer, rows_ND.to("cpu" if rows_ND.device.type == "mps" else rows_ND.device, torch.float64))
 
     def _add(self, layer: int, states_ND: torch.Tensor) -> None:
         norms_N = torch.linalg.vector_norm(states_ND, dim=1)
@@ -66,10 +64,7 @@ class AnisotropyProbe(Probe[Settings]):
         if n < 2:
             raise LmsatError("anisotropy needs at least 2 tokens: give a longer corpus or raise max_tokens")
         by_layer = np.array(
-            [
-                (float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n)
-                for layer in range(self.last + 1)
-            ]
+            [(float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n) for layer in range(self.last + 1)]
         )
         if len(bad := np.flatnonzero(~np.isfinite(by_layer))):
             raise LmsatError(

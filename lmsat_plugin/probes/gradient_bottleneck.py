@@ -42,10 +42,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         kept = singular > singular[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
         into_DK = vectors_KD[kept].T / singular[kept]
         self.basis_VK = torch.cat(
-            [
-                (rows.to(into_DK) @ into_DK).to(weight_VD.device, self.head.dtype)
-                for rows in weight_VD.split(8192)
-            ]
+            [(rows.to(into_DK) @ into_DK).to(weight_VD.device, self.head.dtype) for rows in weight_VD.split(8192)]
         )
 
     def start(self, context: ProbeContext) -> None:

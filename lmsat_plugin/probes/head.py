@@ -42,9 +42,7 @@ class HeadProbe(Probe[Settings]):
             )
         s = singular_values(self.weight_VD)
         if s[0] == 0:
-            raise LmsatError(
-                "the LM head's weight is zero everywhere: the checkpoint is broken; leave it out"
-            )
+            raise LmsatError("the LM head's weight is zero everywhere: the checkpoint is broken; leave it out")
         return Measurement(
             metrics={
                 "singular_entropy": divergence_from_uniform(s**2),

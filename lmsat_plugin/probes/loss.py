@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,10 +11,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import directions
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.tokenization import TokenizedCorpus
 from lmsat_plugin.text.tokenizer_invariant import bits_per_byte, unigram_nats, unigram_normalised_perplexity
-
-if TYPE_CHECKING:
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 
 def stderr_by_document(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
@@ -89,9 +86,7 @@ class LossProbe(Probe[Settings]):
             "perplexity": math.exp(loss) if loss < 700 else math.inf,
             "bits_per_byte": bits_per_byte(loss, int(tokens), n_bytes),
             "unigram_loss": unigram,
-            "unigram_normalised_perplexity": unigram_normalised_perplexity(loss, unigram)
-            if loss < 700
-            else math.inf,
+            "unigram_normalised_perplexity": unigram_normalised_perplexity(loss, unigram) if loss < 700 else math.inf,
             "tokens": int(tokens),
             "bytes": n_bytes,
         }

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lmsat_plugin.ngrams.documents import NgramSettings, check_dims, measure_documents
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
-
-if TYPE_CHECKING:
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
+from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 
 class NgramProbe(Probe[NgramSettings]):

@@ -5,17 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jinja2
 
 from lmsat_plugin.markdown import as_text, markdown_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from lmsat_plugin.ranking.columns import Column
-    from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.ranking.columns import Column
+from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 
 def cells(board: Leaderboard, row: dict[str, Any]) -> Iterator[str]:
@@ -28,9 +25,7 @@ def cells(board: Leaderboard, row: dict[str, Any]) -> Iterator[str]:
 def _short(value: Any) -> str:
     if value is None:
         return ""
-    return (
-        f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _with_error(value: float, stderr: float) -> str:
@@ -85,10 +80,5 @@ def _is_numeric(board: Leaderboard, column: Column) -> bool:
     return not any(isinstance(row[column.name], str) for row in board.rows)
 
 
-FORMATS: dict[str, Callable[[Leaderboard], str]] = {
-    "md": as_markdown,
-    "csv": as_csv,
-    "html": as_html,
-    "json": as_json,
-}
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": as_markdown, "csv": as_csv, "html": as_html, "json": as_json}
 """The function that writes each format."""

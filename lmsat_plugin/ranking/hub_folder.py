@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+import pandas as pd
+
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 _BENCHMARKS = {
     ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
@@ -30,9 +27,7 @@ class Api(Protocol):
     def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> object:
         """Create a repository."""
 
-    def upload_folder(
-        self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str
-    ) -> object:
+    def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str) -> object:
         """Upload a folder."""
 
 
@@ -48,12 +43,8 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     Raises:
         LmsatError: If the folder cannot be written.
     """
-    import pandas as pd
-
     ranked = pd.DataFrame({name: [row[name] for row in board.rows] for name in ("model", "checkpoint")})
-    results = analyses.table.merge(
-        ranked.rename(columns={"checkpoint": "revision"}), on=["model", "revision"]
-    )
+    results = analyses.table.merge(ranked.rename(columns={"checkpoint": "revision"}), on=["model", "revision"])
     check_writable(folder)
     rows = pd.DataFrame(list(board.rows))
     write_atomically(folder / "leaderboard.csv", as_csv(board).encode("utf-8"))
@@ -83,10 +74,7 @@ def push(folder: Path, repository: str, api: Api | None = None) -> None:
         with hub_errors(repository):
             hub.create_repo(repository, repo_type="dataset", exist_ok=True)
             hub.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                repo_type="dataset",
-                commit_message="Update the leaderboard",
+                repo_id=repository, folder_path=folder, repo_type="dataset", commit_message="Update the leaderboard"
             )
     except LmsatError as error:
         raise LmsatError(
@@ -102,7 +90,6 @@ def _model_folder(model: str) -> str:
 
 def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
     """Return the files for models' repositories by path, one for each variant of a score."""
-    import pandas as pd
     import yaml
 
     files: dict[str, bytes] = {}
@@ -120,9 +107,7 @@ def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
             **({} if pd.isna(row["date"]) else {"date": str(row["date"].date())}),
             "notes": f"{shots}filter {row['filter']}, lm-eval",
         }
-        name = (
-            f"{_model_folder(row['model'])}/.eval_results/{safe_name(row['task'] + '_' + row['filter'])}.yaml"
-        )
+        name = f"{_model_folder(row['model'])}/.eval_results/{safe_name(row['task'] + '_' + row['filter'])}.yaml"
         files[name] = yaml.safe_dump([entry], sort_keys=False).encode("utf-8")
     return files
 
@@ -135,13 +120,10 @@ def _card(board: Leaderboard, n_results: int) -> str:
         "pretty_name": "Language models at their last checkpoints",
         "tags": ["leaderboard", "evaluation", "lm-eval", "lmsat"],
         "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": path}]}
-            for name, path in files.items()
+            {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in files.items()
         ],
     }
-    columns = "".join(
-        f"- `{column.name}`: {column.title_with_unit}; {column.about}.\n" for column in board.columns
-    )
+    columns = "".join(f"- `{column.name}`: {column.title_with_unit}; {column.about}.\n" for column in board.columns)
     return (
         f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# Leaderboard\n\n{as_markdown(board)}\n"
         f"## Columns\n\n{columns}\n"

@@ -5,13 +5,18 @@ Shapes: M documents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.downstream_average import downstream_average
+from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.by_model import document_losses
+from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
 from lmsat_plugin.ranking.ranks import Scored, rank_models
@@ -26,14 +31,6 @@ from lmsat_plugin.ranking.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.analysis.saturation import Saturation
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
-
     Documents = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -143,11 +140,7 @@ def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
 
 def _documents(losses: pd.DataFrame, documents: Documents) -> Documents:
     """Return the documents by model instead of by path."""
-    return {
-        model: documents[path]
-        for model, path in zip(losses.model, losses.path, strict=True)
-        if path in documents
-    }
+    return {model: documents[path] for model, path in zip(losses.model, losses.path, strict=True) if path in documents}
 
 
 def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[dict[str, Any]], list[str]]:
@@ -172,9 +165,7 @@ def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[d
     better = "higher" if ranked_by.higher_is_better else "lower"
     notes = [f"Ranked by {ranked_by.title} at the last checkpoint, {better} is better."]
     if len(known) > 1:
-        notes.append(
-            ranks.method if ranks.tested else "No standard errors are known, so the models have no ranks."
-        )
+        notes.append(ranks.method if ranks.tested else "No standard errors are known, so the models have no ranks.")
     return [*known, *(row for row in rows.values() if row.get(name) is None)], notes
 
 

@@ -6,15 +6,12 @@ Shapes: K models, M documents, Q pairs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 SIGNIFICANT = 0.05
 _METHOD = (

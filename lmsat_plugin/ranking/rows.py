@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.checkpoint_values import furthest
 from lmsat_plugin.analysis.downstream_average import above_line
 from lmsat_plugin.analysis.losses import loss_of_results
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
+from lmsat_plugin.analysis.scaling_laws import FittedLaw
 
 Rows = dict[str, dict[str, Any]]
 """By model: values by column, and standard errors as ``name_stderr``; absent or None where unknown."""
@@ -28,8 +25,6 @@ def last_losses(table: pd.DataFrame) -> pd.DataFrame:
 
 def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     """Return all values at each model's last checkpoint with lmsat_loss; without any, at its last checkpoint."""
-    import pandas as pd
-
     others = furthest(table[~table.model.isin(losses.model)])
     keys = ["model", "revision"]
     return table.merge(pd.concat([losses[keys], others[keys]]), on=keys)

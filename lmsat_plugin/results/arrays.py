@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.results.json_values import as_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from lmsat_plugin.results.reading import ResultFile
+from lmsat_plugin.results.reading import ResultFile
 
 
 def read_arrays(file: ResultFile, task: str, prefixes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -29,9 +25,7 @@ def read_arrays(file: ResultFile, task: str, prefixes: Sequence[str]) -> dict[st
 
     name = as_text(file.notes(task).get("arrays"))
     if name is None:
-        raise LmsatError(
-            f"{task} has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep"
-        )
+        raise LmsatError(f"{task} has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep")
     path = file.path.parent / name
     if not path.exists() and (neighbour := file.path.parent / Path(name).name).exists():
         path = neighbour

@@ -30,9 +30,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise LmsatError(
-            f"step_pattern='{pattern}' is not a regular expression ({error}): correct it"
-        ) from None
+        raise LmsatError(f"step_pattern='{pattern}' is not a regular expression ({error}): correct it") from None
     if not {"step", "tokens"} & compiled.groupindex.keys():
         raise LmsatError(f"step_pattern='{pattern}' has no group (?P<step>...) or (?P<tokens>...): add one")
     return compiled

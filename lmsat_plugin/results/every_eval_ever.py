@@ -10,6 +10,8 @@ import json
 import math
 import time
 import uuid
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,17 +20,13 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_text
+from lmsat_plugin.results.reading import ResultFile
 from lmsat_plugin.results.table import ORDER
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     import pandas as pd
-
-    from lmsat_plugin.results.reading import ResultFile
-    from lmsat_plugin.results.tree import Results
 
 SCHEMA_VERSION = "0.3.0"
 COLLECTION = "lmsat"
@@ -62,11 +60,7 @@ def export(results: Results, folder: Path) -> list[Path]:
     for (path, model), rows in finite.groupby(["path", "model"], sort=True):
         content = record(rows, results.files[str(path)])
         # The time of the export does not belong to what is exported.
-        lasting = {
-            key: value
-            for key, value in content.items()
-            if key not in ("retrieved_timestamp", "evaluation_id")
-        }
+        lasting = {key: value for key, value in content.items() if key not in ("retrieved_timestamp", "evaluation_id")}
         digest = hashlib.sha256(json.dumps([lasting, path], sort_keys=True).encode()).digest()
         name = f"{uuid.UUID(bytes=digest[:16], version=4)}.json"
         parts = safe_name(_developer(str(model))), safe_name(str(model).rpartition("/")[2])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, parse_progress
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Model arguments that do not change what was measured, or that have a column of the table.
 _NO_SETTINGS = {

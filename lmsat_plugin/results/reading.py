@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
-from lmsat_plugin.results.origins import read_origin, read_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from lmsat_plugin.results.origins import Naming, Origin
+from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +98,7 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
     header = {key: value for key, value in data.items() if key not in _BULK}
     header["config"] = {key: value for key, value in as_dict(data.get("config")).items() if key != "lmsat"}
     return ResultFile(
-        path=path,
-        origin=origin,
-        tasks=tasks,
-        provenance=provenance,
-        header=header,
-        datasets=dict(_datasets(data)),
+        path=path, origin=origin, tasks=tasks, provenance=provenance, header=header, datasets=dict(_datasets(data))
     )
 
 
@@ -178,9 +169,7 @@ def _task(data: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin
     )
 
 
-def _own_part(
-    provenance: list[dict[str, Any]], task: str, metadata: dict[str, Any]
-) -> tuple[int | None, str]:
+def _own_part(provenance: list[dict[str, Any]], task: str, metadata: dict[str, Any]) -> tuple[int | None, str]:
     """Return the index of the notes that belong to a task, and the name of the task's probe.
 
     The notes of sweeps name their tasks. Other notes are those that hold the probe in the task's name; where several
@@ -199,9 +188,7 @@ def _own_part(
     return next(agreeing, parts[0]), probe
 
 
-def _metrics(
-    entry: dict[str, Any], directions: dict[str, Any]
-) -> Iterator[tuple[str, str, float, float, bool | None]]:
+def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tuple[str, str, float, float, bool | None]]:
     for key, raw in entry.items():
         name, comma, filter_ = key.partition(",")
         value = as_number(raw)

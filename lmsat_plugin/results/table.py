@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.results.reading import TaskResult
+from lmsat_plugin.results.variants import Variant
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pandas as pd
-
-    from lmsat_plugin.results.reading import TaskResult
-    from lmsat_plugin.results.variants import Variant
 
 COLUMNS = (
     *("model", "variant", "revision", "commit", "step", "tokens"),
@@ -75,8 +74,6 @@ def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
             dates = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
             series[name] = dates.dt.as_unit("us")
         else:
-            kind = {"value": "float64", "stderr": "float64", "higher_is_better": "boolean"}.get(
-                name, "object"
-            )
+            kind = {"value": "float64", "stderr": "float64", "higher_is_better": "boolean"}.get(name, "object")
             series[name] = pd.Series(values, dtype="Int64" if name in _INTEGERS else kind)
     return pd.DataFrame(series)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.arrays import read_arrays
@@ -21,9 +24,6 @@ from lmsat_plugin.results.table import make_table
 from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
     import pandas as pd
 
 logger = logging.getLogger(__name__)
@@ -130,9 +130,7 @@ class Results:
             tasks = choose_variant(tasks, variant)
             if not any(task.metrics for task in tasks):
                 variants = ", ".join(f"'{name}'" for name in sorted(self.variants) if name)
-                raise LmsatError(
-                    f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}"
-                )
+                raise LmsatError(f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}")
         chosen = self._of_tasks(self.root, self.files, tasks, self.all_results)
         if corpora is None:
             return replace(chosen, corpora=self.corpora)
@@ -177,11 +175,7 @@ class Results:
 
 
 def load_results(
-    path: str | Path,
-    *,
-    all_results: bool = False,
-    step_pattern: str | None = None,
-    tokens_per_step: int | None = None,
+    path: str | Path, *, all_results: bool = False, step_pattern: str | None = None, tokens_per_step: int | None = None
 ) -> pd.DataFrame:
     """Return the values in the lm-eval result files of a folder, of any version, one a row.
 
@@ -203,9 +197,7 @@ def load_results(
     Raises:
         LmsatError: If there is no result, or for a bad pattern.
     """
-    return Results.read(
-        path, all_results=all_results, step_pattern=step_pattern, tokens_per_step=tokens_per_step
-    ).table
+    return Results.read(path, all_results=all_results, step_pattern=step_pattern, tokens_per_step=tokens_per_step).table
 
 
 def _result_files(root: Path) -> list[Path]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.results.reading import TaskResult
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     import pandas as pd
-
-    from lmsat_plugin.results.reading import TaskResult
 
 # Checkpoints of one model may be saved in several types, or measured from several folders: this tells results apart
 # only if they are of the same checkpoint.
@@ -49,9 +48,7 @@ def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
     one corpus show the same keys of the text's settings.
     """
     of_model = _differing(results, "model", "model_settings")
-    of_text = _differing(
-        [result for result in results if result.corpus is not None], "corpus", "corpus_settings"
-    )
+    of_text = _differing([result for result in results if result.corpus is not None], "corpus", "corpus_settings")
     return [
         Variant(
             _shown(result.model_settings, of_model[result.origin.model]),

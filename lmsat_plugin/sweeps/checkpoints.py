@@ -41,11 +41,7 @@ class Checkpoint:
 
 
 def find_checkpoints(
-    pretrained: str,
-    *,
-    name: str | None = None,
-    tokens_per_step: int | None = None,
-    step_pattern: str | None = None,
+    pretrained: str, *, name: str | None = None, tokens_per_step: int | None = None, step_pattern: str | None = None
 ) -> list[Checkpoint]:
     """Return all checkpoints of a series, in the order of training, those of an unknown step last.
 
@@ -95,9 +91,7 @@ def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoin
     try:
         inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError as error:
-        raise LmsatError(
-            f"pretrained={folder} cannot be read ({error.strerror}): correct the path"
-        ) from error
+        raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
 
     def checkpoint(path: Path, model: str, revision: str) -> Checkpoint:
         progress = _progress(path, naming)

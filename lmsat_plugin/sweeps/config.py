@@ -82,9 +82,9 @@ class SweepConfig(Settings):
     tasks: Annotated[list[Annotated[TaskEntry, _key("task")]], Field(min_length=1), BeforeValidator(_listed)]
     output: Path
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    corpora: Annotated[
-        list[Annotated[CorpusEntry, _key("corpus")]], Field(min_length=1), BeforeValidator(_listed)
-    ] = [CorpusEntry(corpus="sample")]
+    corpora: Annotated[list[Annotated[CorpusEntry, _key("corpus")]], Field(min_length=1), BeforeValidator(_listed)] = [
+        CorpusEntry(corpus="sample")
+    ]
     max_tokens: PositiveInt | None = CorpusSettings.model_fields["max_tokens"].default
     seed: int = 0
     """Which documents of a corpus come first."""
@@ -116,9 +116,7 @@ class SweepConfig(Settings):
     def corpus_settings(self) -> list[CorpusSettings]:
         """Return the settings of each corpus; those that it does not have are the sweep's."""
         shared = {"max_tokens": self.max_tokens, "seed": self.seed, "text_field": self.text_field}
-        return [
-            CorpusSettings(**{**shared, **entry.model_dump(exclude_unset=True)}) for entry in self.corpora
-        ]
+        return [CorpusSettings(**{**shared, **entry.model_dump(exclude_unset=True)}) for entry in self.corpora]
 
 
 _ENTRIES: dict[str, type[Settings]] = {

@@ -6,9 +6,10 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from glob import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from filelock import FileLock
 from huggingface_hub import constants, snapshot_download
@@ -16,13 +17,8 @@ from huggingface_hub import constants, snapshot_download
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.hub import cached_snapshot, file_sizes, hub_errors
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files, weight_paths
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
 
 _HEAD = ".head"
 _RELEASED = ".released"
@@ -195,10 +191,7 @@ class Downloads:
         for stray in (place / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
             stray.unlink(missing_ok=True)
         snapshot_download(
-            repository,
-            revision=checkpoint.commit,
-            local_dir=place,
-            allow_patterns=[escape(name) for name in missing],
+            repository, revision=checkpoint.commit, local_dir=place, allow_patterns=[escape(name) for name in missing]
         )
         # Without the Hub, huggingface_hub accepts whatever is in the folder.
         if still := _missing(place, files):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.sweeps.downloads import Downloads
-    from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.plan import Plan
-    from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.downloads import Downloads
+from lmsat_plugin.sweeps.jobs import Job
+from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.store import Store
 
 
 @dataclass(kw_only=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.harness.shared_tasks import SharedTasks
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.jobs import Job
+from lmsat_plugin.sweeps.plan import Plan
 
 # Keys of a sweep that are arguments of lm-eval's ``simple_evaluate``.
 _OPTIONS = {
@@ -41,11 +38,7 @@ class JobEvaluator:
             self._evaluator = CheckpointEvaluator(job.model_args, self._options)
         checkpoint = job.checkpoint
         self._evaluator.load(
-            folder,
-            name=checkpoint.model,
-            revision=checkpoint.revision,
-            commit=checkpoint.commit,
-            head_only=head_only,
+            folder, name=checkpoint.model, revision=checkpoint.revision, commit=checkpoint.commit, head_only=head_only
         )
 
     def evaluate(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
@@ -15,26 +18,18 @@ from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background
+from lmsat_plugin.sweeps.claims import Claim
+from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, fingerprint, known_files, remembered
-from lmsat_plugin.sweeps.store import NewResult
-from lmsat_plugin.sweeps.stored import canonical
+from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.jobs import Job
+from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.options import Options
+from lmsat_plugin.sweeps.plan import Plan, PlannedResult
+from lmsat_plugin.sweeps.progress_display import ProgressDisplay
+from lmsat_plugin.sweeps.store import NewResult, Store
+from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.summary import Summary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from concurrent.futures import Future
-    from pathlib import Path
-
-    from lmsat_plugin.sweeps.claims import Claim
-    from lmsat_plugin.sweeps.downloads import Downloads
-    from lmsat_plugin.sweeps.interrupts import Interrupts
-    from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.launch import Launch
-    from lmsat_plugin.sweeps.options import Options
-    from lmsat_plugin.sweeps.plan import Plan, PlannedResult
-    from lmsat_plugin.sweeps.progress_display import ProgressDisplay
-    from lmsat_plugin.sweeps.store import Store
-    from lmsat_plugin.sweeps.stored import Identity, Stored
 
 _POLL_SECONDS = 0.5
 # What a result is measured anew for and the old one stands no more; other settings make another result.
@@ -269,16 +264,12 @@ class JobRunner:
         )
         return []
 
-    def _count(
-        self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None
-    ) -> None:
+    def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
         self._context.display.end(job.label, values or {}, error, before=before)
 
 
-def _superseded(
-    stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]
-) -> dict[str, list[str]]:
+def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the result files, with their tasks, that new results take the place of.
 
     ``members`` lists what each group consists of: with a group go its tasks.

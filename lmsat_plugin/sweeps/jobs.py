@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.config import ModelEntry, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.selection import select
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.sweeps.config import ModelEntry, SweepConfig
-    from lmsat_plugin.sweeps.options import Options
-    from lmsat_plugin.sweeps.stored import Stored
+from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
@@ -55,10 +52,7 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     jobs: dict[tuple[str, str], Job] = {}
     for entry in config.models:
         found = find_checkpoints(
-            entry.pretrained,
-            name=entry.name,
-            tokens_per_step=entry.tokens_per_step,
-            step_pattern=entry.step_pattern,
+            entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
         )
         args = model_args(config, entry)
         for checkpoint in select(found, entry.revisions):

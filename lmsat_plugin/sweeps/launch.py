@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-
-if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
+from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 
 # How long a process waits for the others to be through with the same checkpoint.
 _PATIENCE = datetime.timedelta(hours=1)

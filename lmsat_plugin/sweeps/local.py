@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.quiet import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import stamp_of
 from lmsat_plugin.sweeps.interrupts import Interrupts
@@ -21,9 +22,6 @@ from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.summary import Summary, find_identical
-
-if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.config import SweepConfig
 
 
 def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:

@@ -6,19 +6,17 @@ import hashlib
 import json
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_jobs
+from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, load_corpus
-
-if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.sweeps.options import Options
 
 # Arguments of the model that say how it runs, not what comes out.
 _HOW = {

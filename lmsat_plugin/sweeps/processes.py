@@ -12,22 +12,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.fingerprint import fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
-from lmsat_plugin.sweeps.jobs import choose_jobs
+from lmsat_plugin.sweeps.jobs import Job, choose_jobs
+from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
-from lmsat_plugin.sweeps.summary import read_summary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.options import Options
-    from lmsat_plugin.sweeps.summary import Summary
+from lmsat_plugin.sweeps.summary import Summary, read_summary
 
 # A checkpoint at which so many workers were killed counts as the reason.
 _FATAL_DEATHS = 2
@@ -92,9 +86,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
 class _Worker:
     """A process that runs the sweep; its lines are printed as they come."""
 
-    def __init__(
-        self, number: int, count: int, arguments: Sequence[str], environment: dict[str, str]
-    ) -> None:
+    def __init__(self, number: int, count: int, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.number = number
         self._made_of = (number, count, arguments, environment)
         self._process = subprocess.Popen(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SHOWN = {"lmsat_loss/loss": "loss", "lmsat_anisotropy/anisotropy_last": "anisotropy"}
 
@@ -36,9 +33,7 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.set_description(label)
 
-    def end(
-        self, label: str, values: Mapping[str, float], error: str | None, *, before: bool = False
-    ) -> None:
+    def end(self, label: str, values: Mapping[str, float], error: str | None, *, before: bool = False) -> None:
         """Show that a checkpoint is through: measured, failed, or done ``before``."""
         self._count += 1
         text = _shown(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from lmsat_plugin.sweeps.checkpoints import Checkpoint
 
 _NUMBER = r"(\d+(?:\.\d+)?[kKmM]?)"
@@ -100,9 +99,7 @@ def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: 
     if found := [n for n, step in steps.items() if start <= step <= end]:
         return found
     has = f"they are from {min(steps.values())} to {max(steps.values())}" if steps else "none is known"
-    raise LmsatError(
-        f"revisions={item}: {checkpoints[0].model} has no checkpoint of such a step ({has}); correct it"
-    )
+    raise LmsatError(f"revisions={item}: {checkpoints[0].model} has no checkpoint of such a step ({has}); correct it")
 
 
 def _number(text: str) -> float:

@@ -75,9 +75,7 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
         with executor.batch():
             submitted = [executor.submit(_slurm_job(config.slurm, again, job)) for job in todo]
     except (submitit.core.utils.FailedJobError, RuntimeError, OSError, ValueError) as error:
-        raise LmsatError(
-            f"Slurm refuses the jobs ({' '.join(str(error).split())}): correct `slurm`"
-        ) from error
+        raise LmsatError(f"Slurm refuses the jobs ({' '.join(str(error).split())}): correct `slurm`") from error
     name = submitted[0].job_id.partition("_")[0]
     print(f"Submitted {len(todo)} checkpoints as Slurm array {name}; logs: {store.private / 'slurm' / name}")
     if wait:

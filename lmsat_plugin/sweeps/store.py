@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from safetensors.numpy import save as to_safetensors
 
 from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.claims import Claim, Claims
 from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, stamp_of_results
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    import numpy as np
-
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +81,7 @@ class Store:
             with suppress(OSError):
                 path.rename(_free(path.with_name(path.name + _QUARANTINED)))
                 logger.warning(
-                    "%s is cut or was changed by hand: put aside as *%s and measured again",
-                    path,
-                    _QUARANTINED,
+                    "%s is cut or was changed by hand: put aside as *%s and measured again", path, _QUARANTINED
                 )
         stored.damaged = []
         for path in stored.folder.glob(f".*{PART}"):
@@ -122,12 +116,7 @@ class Store:
         return path
 
     def write_failures(
-        self,
-        stored: Stored,
-        failures: Iterable[tuple[Identity, str]],
-        *,
-        checkpoint: Mapping[str, Any],
-        run: str,
+        self, stored: Stored, failures: Iterable[tuple[Identity, str]], *, checkpoint: Mapping[str, Any], run: str
     ) -> None:
         """Replace the record of what could not be measured of a checkpoint; without failures there is none.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.plan import Plan
-    from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.jobs import Job
+from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.store import Store
 
 
 @dataclass(kw_only=True)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmsat_plugin.harness.probe_requests import check_metadata
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Need
-from lmsat_plugin.settings import parse_own
+from lmsat_plugin.settings import Settings, parse_own
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.jobs import model_args
-
-if TYPE_CHECKING:
-    from lmsat_plugin.settings import Settings
-    from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.text.corpora import CorpusSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +70,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
             for corpus in corpora if unit.reads_corpus else corpora[:1]:
                 units.setdefault((corpus, shots), {})[name] = unit
     return [
-        Batch(corpus=corpus, num_fewshot=shots, units=tuple(group.values()))
-        for (corpus, shots), group in units.items()
+        Batch(corpus=corpus, num_fewshot=shots, units=tuple(group.values())) for (corpus, shots), group in units.items()
     ]
 
 

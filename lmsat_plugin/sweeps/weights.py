@@ -6,16 +6,13 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from io import FileIO
+from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from io import FileIO
-    from pathlib import Path
 
 # In the order in which transformers looks for them; an adapter where there is nothing else.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
@@ -93,9 +90,7 @@ def weight_paths(folder: Path) -> list[Path]:
                 f"{folder / index} is no index of weights ({first_sentence(error)}): copy or download it again"
             ) from error
         if missing := sorted(found.keys() - names.keys()):
-            raise LmsatError(
-                f"{folder} lacks {missing[0]}, which its {index} names: copy or download it again"
-            )
+            raise LmsatError(f"{folder} lacks {missing[0]}, which its {index} names: copy or download it again")
     if not found:
         raise LmsatError(
             f"pretrained={folder} has no weights (*.safetensors or pytorch_model*.bin): give a whole checkpoint"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import functools
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import yaml
 from pydantic import PositiveInt
@@ -16,9 +17,6 @@ from pydantic import PositiveInt
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 _SHUFFLE_BUFFER = 10_000
 

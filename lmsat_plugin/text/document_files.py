@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
@@ -23,9 +21,7 @@ def find_document_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
     if not files:
-        raise LmsatError(
-            f"corpus={path} is a folder without {', '.join(SUFFIXES)} files: give one that has some"
-        )
+        raise LmsatError(f"corpus={path} is a folder without {', '.join(SUFFIXES)} files: give one that has some")
     return files
 
 
@@ -53,17 +49,11 @@ def _read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise LmsatError(
-            f"corpus file {path} cannot be read ({error.strerror}): correct its path or rights"
-        ) from error
+        raise LmsatError(f"corpus file {path} cannot be read ({error.strerror}): correct its path or rights") from error
     except UnicodeDecodeError as error:
-        raise LmsatError(
-            f"corpus file {path} is not UTF-8 text (byte {error.start}): give a text file"
-        ) from error
+        raise LmsatError(f"corpus file {path} is not UTF-8 text (byte {error.start}): give a text file") from error
     if "\0" in text:
-        raise LmsatError(
-            f"corpus file {path} is binary (a zero byte at {text.index(chr(0))}): give a text file"
-        )
+        raise LmsatError(f"corpus file {path} is binary (a zero byte at {text.index(chr(0))}): give a text file")
     return text
 
 
@@ -71,9 +61,7 @@ def _parse_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise LmsatError(
-            f"line {number} of {path} is not JSON ({error.msg}): correct or remove it"
-        ) from error
+        raise LmsatError(f"line {number} of {path} is not JSON ({error.msg}): correct or remove it") from error
 
 
 def _field_of(row: Any, field: str | None, place: str) -> str:
@@ -100,6 +88,4 @@ def _read_parquet(path: Path, field: str | None) -> Iterator[str]:
             for number, row in enumerate(batch.to_pylist()):
                 yield _field_of(row, field, f"row {number} of {path}")
     except (pyarrow.ArrowException, OSError) as error:
-        raise LmsatError(
-            f"corpus file {path} is not a readable parquet file ({first_sentence(error)})"
-        ) from error
+        raise LmsatError(f"corpus file {path} is not a readable parquet file ({first_sentence(error)})") from error

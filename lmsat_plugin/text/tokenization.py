@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.text.corpora import Corpus, CorpusSettings
 from lmsat_plugin.text.windows import PREFIX_POLICY, Window, rolling_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from lmsat_plugin.text.corpora import Corpus, CorpusSettings
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,11 @@ def tokenize(
     return tokenized
 
 
-def _tokenize_document(
-    text: str, tokenizer: PreTrainedTokenizerBase, most: float
-) -> tuple[np.ndarray, int] | None:
+def _tokenize_document(text: str, tokenizer: PreTrainedTokenizerBase, most: float) -> tuple[np.ndarray, int] | None:
     """Return a document's tokens, at most ``most`` and a whole character, and their bytes; None if none fits."""
     # Of a long document only the beginning is tokenized, unless its tokens spell more than 64 characters each.
     for part in (text[: int(min(64 * most + 1024, len(text)))], text):
-        encoding = tokenizer(
-            part, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
-        )
+        encoding = tokenizer(part, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
         tokens = np.asarray(encoding["input_ids"], dtype=np.int32)
         if len(tokens) > most or len(part) == len(text):
             break

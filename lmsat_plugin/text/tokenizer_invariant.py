@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def bits_per_byte(nats_per_token: float, tokens: int, n_bytes: int) -> float:
@@ -33,9 +30,7 @@ def unigram_nats(documents: Iterable[np.ndarray]) -> float:
     for tokens in documents:
         counts_here = np.bincount(np.asarray(tokens, dtype=np.int64))
         longer = max(len(counts), len(counts_here))
-        counts = np.pad(counts, (0, longer - len(counts))) + np.pad(
-            counts_here, (0, longer - len(counts_here))
-        )
+        counts = np.pad(counts, (0, longer - len(counts))) + np.pad(counts_here, (0, longer - len(counts_here)))
     shares = counts[counts > 0] / max(1, counts.sum())
     if not len(shares):
         raise LmsatError("no tokens, no unigrams: give documents that are not empty")

@@ -5,14 +5,11 @@ Shapes: B windows of a batch, T tokens of its longest window, N scored tokens of
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 DEFAULT_WINDOW = 2048
 PREFIX_POLICY = (

@@ -49,11 +49,6 @@ def test_chance(task, metric, level):
     ],
 )
 def test_chance_that_was_measured_is_of_tasks_that_are_not_known(task, metric, level):
-    rows = [
-        ("my_task", "chance", 0.2),
-        ("my_task", "chance", 0.2),
-        ("my_task", "acc", 0.7),
-        ("piqa", "chance", 0.4),
-    ]
+    rows = [("my_task", "chance", 0.2), ("my_task", "chance", 0.2), ("my_task", "acc", 0.7), ("piqa", "chance", 0.4)]
     table = pd.DataFrame([*rows, ("other", "chance", float("nan"))], columns=["task", "metric", "value"])
     assert chance_level(task, metric, measured_chances(table)) == level

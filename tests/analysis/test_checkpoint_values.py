@@ -6,21 +6,12 @@ import pandas as pd
 from result_trees import Made, write_result, write_tree
 
 from lmsat_plugin import load_results
-from lmsat_plugin.analysis.checkpoint_values import (
-    by_step,
-    evenly,
-    last_of,
-    shown_scores,
-    sizes_of,
-    values_of,
-)
+from lmsat_plugin.analysis.checkpoint_values import by_step, evenly, last_of, shown_scores, sizes_of, values_of
 
 
 def test_values_of_checkpoints(tmp_path):
     write_tree(tmp_path, [Made("b", 10**7), Made("a", 10**8)], (0, 1, 64, 1000, 2000))
-    write_result(
-        tmp_path, "c", 64, {"piqa": {"acc_norm": 0.5}, "mmlu_law": {"acc": 0.3}, "open": {"em": 0.1}}
-    )
+    write_result(tmp_path, "c", 64, {"piqa": {"acc_norm": 0.5}, "mmlu_law": {"acc": 0.3}, "open": {"em": 0.1}})
     table = load_results(tmp_path)
     assert list(sizes_of(table).items()) == [("b", 1e7), ("a", 1e8), ("c", None)]
     assert shown_scores(table) == [("arc_easy", "acc"), ("open", "em"), ("piqa", "acc")]

@@ -16,13 +16,7 @@ def test_downstream_average():
             {"model": model, "task": "piqa", "metric": "acc", "value": piqa, "stderr": 0.01},
             {"model": model, "task": "piqa", "metric": "acc", "value": 0.99, "num_fewshot": 5},
             {"model": model, "task": "piqa", "metric": "acc_norm", "value": 0.99},
-            {
-                "model": model,
-                "task": "hendrycksTest-anatomy",
-                "metric": "acc",
-                "value": anatomy,
-                "stderr": 0.03,
-            },
+            {"model": model, "task": "hendrycksTest-anatomy", "metric": "acc", "value": anatomy, "stderr": 0.03},
             {"model": model, "task": "hendrycksTest-virology", "metric": "acc", "value": 0.25, "stderr": 0.0},
             {"model": model, "task": "nobody_knows", "metric": "acc", "value": 0.9},
         ]

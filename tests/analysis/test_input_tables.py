@@ -36,9 +36,7 @@ def test_csv(tmp_path):
 
 
 def test_corpora_and_variants_of_a_table():
-    table = pd.DataFrame(
-        {"corpus": ["a", "b", None, "a"], "variant": ["x=1", None, "x=1", None], "loss": range(4)}
-    )
+    table = pd.DataFrame({"corpus": ["a", "b", None, "a"], "variant": ["x=1", None, "x=1", None], "loss": range(4)})
     source = Path("t.csv")
     assert of_corpora(table, ["b", "a"], source).loss.tolist() == [1, 0, 3, 2]
     assert of_corpora(table, ["a"], source).loss.tolist() == [0, 2, 3]

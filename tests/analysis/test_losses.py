@@ -48,9 +48,7 @@ def test_losses_in_other_units_are_told(columns, said):
 
 
 def test_losses_in_nats_pass():
-    check_nats(
-        pd.DataFrame({"loss": [3.0], "perplexity": [np.exp(3)], "vocab_size": [50257], "bits_per_byte": 1.1})
-    )
+    check_nats(pd.DataFrame({"loss": [3.0], "perplexity": [np.exp(3)], "vocab_size": [50257], "bits_per_byte": 1.1}))
     check_nats(pd.DataFrame({"loss": [3.0], "vocab_size": pd.array([pd.NA], dtype="Int64")}))
 
 
@@ -66,9 +64,7 @@ def two_corpora(tmp_path) -> Results:
 
 
 def test_two_corpora_need_an_order(two_corpora):
-    with pytest.raises(
-        LmsatError, match="trained on but theirs or on ours: name that one first, with --corpus"
-    ):
+    with pytest.raises(LmsatError, match="trained on but theirs or on ours: name that one first, with --corpus"):
         losses_of_two_corpora(two_corpora)
     for first, other, more in (("ours", "but theirs", 0.7), ("but theirs", "ours", -0.7)):
         losses, note = losses_of_two_corpora(two_corpora.select([first, other]))
@@ -81,9 +77,7 @@ def test_two_corpora_need_an_order(two_corpora):
 
 
 def test_two_corpora_are_two_texts(two_corpora, tmp_path):
-    with pytest.raises(
-        LmsatError, match="transfer needs lmsat_loss on two corpora, and the results have ours"
-    ):
+    with pytest.raises(LmsatError, match="transfer needs lmsat_loss on two corpora, and the results have ours"):
         losses_of_two_corpora(two_corpora.select(["ours"]))
     for number, tokens in enumerate((100, 200)):
         text = {"corpus": "ours", "max_tokens": tokens, "sha256": "ab" * 32, "documents": 40, "window": None}

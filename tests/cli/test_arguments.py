@@ -18,10 +18,7 @@ def write(root, model: str, step: int, corpus: str, loss: float) -> None:
     config = {
         "model": "lmsat",
         "model_args": {"pretrained": model, "revision": f"step{step}"},
-        "lmsat": {
-            **noted,
-            "model": {"n_params": 1000 * len(model), "n_params_non_embedding": 900 * len(model)},
-        },
+        "lmsat": {**noted, "model": {"n_params": 1000 * len(model), "n_params_non_embedding": 900 * len(model)}},
     }
     result = {"results": {"lmsat_loss": {"loss,none": loss}}, "config": config}
     place = root / model / f"step{step}" / corpus
@@ -59,10 +56,7 @@ def test_transfer_between_two_corpora_of_a_tree(tree, capsys):
 
 def test_one_corpus_of_a_tree(tree, capsys):
     assert main(["fit", "chinchilla", str(tree), "--tokens-per-step", "1000"]) == 2
-    assert (
-        "lmsat_loss on ours, theirs, which do not compare: choose one with --corpus"
-        in capsys.readouterr().err
-    )
+    assert "lmsat_loss on ours, theirs, which do not compare: choose one with --corpus" in capsys.readouterr().err
     found = printed(capsys, "fit", "chinchilla", tree, "--tokens-per-step", 1000, "--corpus", "ours")
     # Untrained models have no place in a law of tokens.
     assert found["n_points"] == 6 * (len(STEPS) - 1)

@@ -45,23 +45,14 @@ def test_json_of_a_tree(tmp_path, capsys):
         *("rank_needed", "rank_low", "rank_high", "hidden_size", "ranks", "corpus_dimension"),
         *("corpus_w_error_at_hidden_size", "suppressed_norm_share", "downstream"),
     ]
-    assert [before[key] for key in ("model", "revision", "step", "corpus")] == [
-        "neox-w24",
-        "step10",
-        10,
-        "sample",
-    ]
+    assert [before[key] for key in ("model", "revision", "step", "corpus")] == ["neox-w24", "step10", 10, "sample"]
     assert (before["curve"], after["curve"]) == ("weighted", "trained")
     for one, arrays in ((before, arrays_of(1, trained=False)), (after, arrays_of(2))):
         curve = RankCurve.from_arrays(arrays)
         needed = rank_needed(curve, 0.05)
         assert one["full_loss"] == pytest.approx(curve.full_loss)
         assert one["within"] == 0.05
-        assert [one["rank_needed"], one["rank_low"], one["rank_high"]] == [
-            needed.rank,
-            needed.low,
-            needed.high,
-        ]
+        assert [one["rank_needed"], one["rank_low"], one["rank_high"]] == [needed.rank, needed.low, needed.high]
         expected = by_rank(curve, arrays["rank_head/singular_values"])
         assert one["ranks"] == expected.assign(w_error=expected.w_error).to_dict("records")
         assert one["hidden_size"] == 24
@@ -98,9 +89,7 @@ def test_ngram_file(tmp_path, capsys):
 
 
 def test_tables(tmp_path, capsys):
-    write_rank_result(
-        tmp_path / "a", 1000, {**arrays_of(), "ngram/w_error": np.sqrt(1 - np.arange(1, 33) / 32)}
-    )
+    write_rank_result(tmp_path / "a", 1000, {**arrays_of(), "ngram/w_error": np.sqrt(1 - np.arange(1, 33) / 32)})
     write_rank_result(tmp_path / "b", 2000, arrays_of(ranks=np.array([400, 800])), corpus="[bold]pile")
     assert main(["bottleneck", str(tmp_path), "--within", "5"]) == 0
     shown = capsys.readouterr().out
@@ -185,10 +174,7 @@ def test_analysis_and_command_import_neither_torch_nor_lm_eval_nor_matplotlib(tm
 def test_a_sweep_with_heads_of_several_ranks(tmp_path, capsys, checkpoint):
     """What a sweep itself writes, with the model's arguments that it was given."""
     folder = str(checkpoint("gpt_neox"))
-    heads = [
-        {"pretrained": folder, "name": f"tiny rank {rank}", "model_args": {"head_rank": rank}}
-        for rank in (2, 8)
-    ]
+    heads = [{"pretrained": folder, "name": f"tiny rank {rank}", "model_args": {"head_rank": rank}} for rank in (2, 8)]
     config = {
         "models": [*heads, folder],
         "tasks": ["quiz", "lmsat_head"],
@@ -201,19 +187,13 @@ def test_a_sweep_with_heads_of_several_ranks(tmp_path, capsys, checkpoint):
     capsys.readouterr()
     [one] = run_json(capsys, tmp_path / "out")
     values = {
-        json.loads(path.read_text())["config"]["model_args"].get("head_rank", 48): json.loads(
-            path.read_text()
-        )
+        json.loads(path.read_text())["config"]["model_args"].get("head_rank", 48): json.loads(path.read_text())
         for path in (tmp_path / "out").rglob("results_*.json")
     }
     assert {rank: value for (*_, rank), value in scores_of(one).items()} == {
         rank: document["results"]["quiz"]["acc,none"] for rank, document in values.items()
     }
-    assert [(s["rank"], s["curve"]) for s in one["downstream"]] == [
-        (2, "truncated"),
-        (8, "truncated"),
-        (48, None),
-    ]
+    assert [(s["rank"], s["curve"]) for s in one["downstream"]] == [(2, "truncated"), (8, "truncated"), (48, None)]
     assert one["model"] == "gpt_neox"
 
 
@@ -226,13 +206,7 @@ def test_the_sweep_over_ranks_that_is_shipped(monkeypatch):
         ("EleutherAI/pythia-410m", "step143000")
     }
     assert [job.model_args for job in jobs] == [{"head_rank": r} for r in (32, 64, 128, 256, 512, 768)] + [{}]
-    assert {entry.task for entry in config.tasks} == {
-        "lambada_openai",
-        "arc_easy",
-        "piqa",
-        "sciq",
-        "lmsat_loss",
-    }
+    assert {entry.task for entry in config.tasks} == {"lambada_openai", "arc_easy", "piqa", "sciq", "lmsat_loss"}
 
 
 def test_one_corpus_of_several(tmp_path, capsys):

@@ -12,19 +12,7 @@ from emergence_scores import three_tasks
 from lmsat_plugin.cli.main import main
 
 KEYS = [
-    *(
-        "task",
-        "metric",
-        "variant",
-        "threshold",
-        "low",
-        "high",
-        "emergent",
-        "reason",
-        "spearman",
-        "pearson",
-        "chance",
-    ),
+    *("task", "metric", "variant", "threshold", "low", "high", "emergent", "reason", "spearman", "pearson", "chance"),
     *("n_points", "n_models", "p_value", "shared", "two_step"),
 ]
 MODELS = 5
@@ -53,20 +41,14 @@ def found(csv):
 
 def test_json(found):
     assert [list(row) for row in found.values()] == [KEYS] * 3
-    assert {task: row["emergent"] for task, row in found.items()} == {
-        "hellaswag": False,
-        "mmlu": True,
-        "race": None,
-    }
+    assert {task: row["emergent"] for task, row in found.items()} == {"hellaswag": False, "mmlu": True, "race": None}
     assert found["mmlu"]["low"] <= 2.2 <= found["mmlu"]["high"]
     assert found["mmlu"]["n_models"] == MODELS
     assert found["mmlu"]["n_points"] == 15 * MODELS
     assert found["mmlu"]["chance"] == 0.25
     assert found["mmlu"]["shared"]["factor"] == "model"
     assert found["hellaswag"]["two_step"]["absolute_error"] < 0.05
-    assert [found[task][end] for task in ("hellaswag", "race") for end in ("threshold", "low", "high")] == [
-        None
-    ] * 6
+    assert [found[task][end] for task in ("hellaswag", "race") for end in ("threshold", "low", "high")] == [None] * 6
 
 
 def test_globs_and_factor(csv, capsys):
@@ -116,11 +98,7 @@ def test_a_tree_of_results(tmp_path, found, capsys):
             for row in rows.itertuples()
         }
         loss = float(rows["loss"].iloc[0])
-        results["lmsat_loss"] = {
-            "loss,none": loss,
-            "bits_per_byte,none": loss / 3,
-            "perplexity,none": 2.7**loss,
-        }
+        results["lmsat_loss"] = {"loss,none": loss, "bits_per_byte,none": loss / 3, "perplexity,none": 2.7**loss}
         content = {
             "results": results,
             "n-samples": {task: {"original": 3000, "effective": 3000} for task in results},

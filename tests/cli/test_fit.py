@@ -22,9 +22,7 @@ def runs(tmp_path):
     """Return a CSV of ten sizes trained over four lengths, with 0.5 % of noise."""
     n, d = (one.ravel() for one in np.meshgrid(np.geomspace(1e7, 1e10, 10), np.geomspace(1e9, 1e12, 4)))
     noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(40))
-    table = pd.DataFrame(
-        {"run": range(40), "model": n, "n_params": n, "tokens": d, "loss": loss(n, d) * noise}
-    )
+    table = pd.DataFrame({"run": range(40), "model": n, "n_params": n, "tokens": d, "loss": loss(n, d) * noise})
     path = tmp_path / "runs.csv"
     table.to_csv(path, index=False)
     return path
@@ -35,9 +33,7 @@ def saturated(tmp_path):
     """Return a CSV of two models, 1 % and then 3 % above the law, the second 2 % and then 1 %."""
     n, d = np.repeat([1e7, 3e7], 2), np.tile([1e11, 3e11], 2)
     gaps = np.array([0.01, 0.03, 0.02, 0.01])
-    table = pd.DataFrame(
-        {"model": ["a", "a", "b", "b"], "n_params": n, "tokens": d, "loss": loss(n, d) * (1 + gaps)}
-    )
+    table = pd.DataFrame({"model": ["a", "a", "b", "b"], "n_params": n, "tokens": d, "loss": loss(n, d) * (1 + gaps)})
     path = tmp_path / "saturated.csv"
     table.to_csv(path, index=False)
     return path
@@ -65,15 +61,10 @@ def test_json(runs, capsys):
 def test_gaps_of_given_constants(runs, saturated, capsys):
     found = printed(capsys, "chinchilla", runs, "--given", PAPER, "--predict", saturated)
     assert all(one["given"] and one["low"] is None for one in found["params"].values())
-    np.testing.assert_allclose(
-        [row["gap"] for row in found["predictions"]], [0.01, 0.03, 0.02, 0.01], atol=1e-9
-    )
+    np.testing.assert_allclose([row["gap"] for row in found["predictions"]], [0.01, 0.03, 0.02, 0.01], atol=1e-9)
     # Of the second model the least loss is the last.
     assert found["gaps"]["mean_final"] == pytest.approx(0.02)
-    least = [
-        min((row["observed"], row["gap"]) for row in found["predictions"] if row["model"] == m)[1]
-        for m in "ab"
-    ]
+    least = [min((row["observed"], row["gap"]) for row in found["predictions"] if row["model"] == m)[1] for m in "ab"]
     assert found["gaps"]["mean_best"] == pytest.approx(np.mean(least))
 
 
@@ -91,14 +82,7 @@ def test_table_for_people(runs, saturated, tmp_path, capsys):
     arguments = ["--given", "B=410.7,beta=0.28", "--predict", str(saturated), "--figure", str(figure)]
     assert main(["fit", "chinchilla", str(runs), "--repetitions", "50", *arguments]) == 0
     out = capsys.readouterr().out
-    for text in (
-        "alpha",
-        "given",
-        "90 % interval",
-        "condition number",
-        "fitted without the largest N",
-        "best %",
-    ):
+    for text in ("alpha", "given", "90 % interval", "condition number", "fitted without the largest N", "best %"):
         assert text in out
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert main(["fit", "kaplan-d", str(runs), "--repetitions", "50"]) == 0
@@ -120,9 +104,7 @@ def test_results_tree(tmp_path, capsys):
         path = tmp_path / f"model-{index}" / "results_1.json"
         path.parent.mkdir()
         path.write_text(json.dumps(result), "utf-8")
-    found = printed(
-        capsys, "chinchilla", tmp_path, "--given", "B=410.7,beta=0.28,E=1.69", "--repetitions", 50
-    )
+    found = printed(capsys, "chinchilla", tmp_path, "--given", "B=410.7,beta=0.28,E=1.69", "--repetitions", 50)
     assert found["n"] == "n_params"
     assert found["params"]["alpha"]["value"] == pytest.approx(0.246, rel=1e-4)
     assert [other["n"] for other in found["others"]] == ["n_params_non_embedding"]
@@ -135,10 +117,7 @@ def test_results_tree(tmp_path, capsys):
     ("arguments", "says"),
     [
         (["gopher", "{runs}"], "'gopher' is not a law: give one of chinchilla"),
-        (
-            ["chinchilla", "{runs}", "--given", "alpha"],
-            "--given alpha does not name a constant and its number",
-        ),
+        (["chinchilla", "{runs}", "--given", "alpha"], "--given alpha does not name a constant and its number"),
         (
             ["chinchilla", "{runs}", "--given", "alpha=steep"],
             "--given alpha=steep does not name a constant and its number",

@@ -47,9 +47,7 @@ def test_json_is_strict(tree, capsys):
     assert (loss["value"], loss["stderr"], loss["step"], loss["higher_is_better"]) == (3.5, 0.25, 1, False)
     assert loss["date"] == "2023-11-14T22:13:20+00:00"
     odd = {row["metric"]: row for row in rows if row["task"] == "piqa\nzwei"}
-    assert (
-        odd["acc"]["value"] is odd["acc_norm"]["value"] is odd["acc"]["corpus"] is odd["acc"]["step"] is None
-    )
+    assert odd["acc"]["value"] is odd["acc_norm"]["value"] is odd["acc"]["corpus"] is odd["acc"]["step"] is None
     assert odd["odd|<i>"]["value"] == 50000
 
 
@@ -130,10 +128,7 @@ def test_globs(tree, capsys):
 
 def test_options_reach_the_table(tmp_path, capsys):
     for number in (1, 2):
-        write(
-            tmp_path / f"results_{number}.json",
-            new(args={"pretrained": "a/b", "revision": "it5"}, date=number),
-        )
+        write(tmp_path / f"results_{number}.json", new(args={"pretrained": "a/b", "revision": "it5"}, date=number))
     options = ["--format", "json", "--step-pattern", r"it(?P<step>\d+)", "--tokens-per-step", "3"]
     [row] = json.loads(printed(capsys, tmp_path, *options))
     assert (row["step"], row["tokens"]) == (5, 15)

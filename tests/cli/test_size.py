@@ -20,14 +20,7 @@ def test_command(tmp_path, capsys):
     assert found["parameters"]["total"] == 70_426_624
     assert (found["non_embedding"], found["tied_head"], found["n_ctx"]) == (18_915_328, False, 1024)
     # By hand, from Table 1: embed, QKV, mask, project, feed-forward, de-embed.
-    parts = [
-        4 * 512,
-        2 * 6 * 512 * 3 * 512,
-        2 * 6 * 1024 * 512,
-        2 * 6 * 512**2,
-        2 * 6 * 8 * 512**2,
-        2 * 512 * 50304,
-    ]
+    parts = [4 * 512, 2 * 6 * 512 * 3 * 512, 2 * 6 * 1024 * 512, 2 * 6 * 512**2, 2 * 6 * 8 * 512**2, 2 * 512 * 50304]
     assert list(found["forward_flops"].values()) == [*parts, 0, sum(parts)]
     assert found["kaplan_forward_flops"] == 2 * 18_915_328 + 2 * 6 * 1024 * 512
     assert (found["training_flops"], found["kaplan_training_flops"]) == (3 * sum(parts), 6 * 18_915_328)
@@ -44,14 +37,9 @@ def test_command(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [
-        ("mamba", "MambaForCausalLM has backbone.layers.0"),
-        ("mixtral", "MixtralForCausalLM has model.layers.0"),
-    ],
+    [("mamba", "MambaForCausalLM has backbone.layers.0"), ("mixtral", "MixtralForCausalLM has model.layers.0")],
 )
-def test_operations_are_counted_where_kaplans_formulas_do_not_hold(
-    name, first, tmp_path, capsys, monkeypatch
-):
+def test_operations_are_counted_where_kaplans_formulas_do_not_hold(name, first, tmp_path, capsys, monkeypatch):
     # Without kernels of its own, Mamba's layers go token by token.
     monkeypatch.setattr("lmsat_plugin.model.flops._SHORT_TEXT", 8)
     {**configs(), **mixtures()}[name].save_pretrained(tmp_path)

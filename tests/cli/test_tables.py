@@ -23,9 +23,7 @@ def tables_on(monkeypatch, capsys, width: int | None, rows: list) -> list[str]:
 
 @pytest.mark.parametrize("width", [40, 60, 100, 300])
 def test_wide_tables_come_in_parts_on_a_terminal(monkeypatch, capsys, width):
-    rows = [
-        [index, f"some-model-{index}", *(index + quantity / 8 for quantity in range(8))] for index in range(3)
-    ]
+    rows = [[index, f"some-model-{index}", *(index + quantity / 8 for quantity in range(8))] for index in range(3)]
     lines = tables_on(monkeypatch, capsys, width, rows)
     assert max(map(len, lines)) <= width
     headings = [line for line in lines if "model  " in line and "some" not in line]

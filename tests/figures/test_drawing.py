@@ -37,9 +37,7 @@ def test_results_alone_and_in_a_list():
 
 def test_options_reach_the_figure():
     sizes = np.geomspace(1e7, 1e9, 6)
-    table = pd.DataFrame(
-        {"model": range(6), "n_params_non_embedding": sizes, "loss": (9e13 / sizes) ** 0.076}
-    )
+    table = pd.DataFrame({"model": range(6), "n_params_non_embedding": sizes, "loss": (9e13 / sizes) ** 0.076})
     law = fit("kaplan-n", table, repetitions=0)
     predictions = law.predict(table.assign(model="another"))
     legends = [

@@ -17,11 +17,7 @@ def test_figure_shows_scores_chance_and_threshold():
     table = three_tasks()
     found = find_emergence(table)
     figure = emergence_figure(found)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "hellaswag, acc",
-        "mmlu, acc",
-        "race, acc",
-    ]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["hellaswag, acc", "mmlu, acc", "race, acc"]
     looks = looks_of(f"run-{index}" for index in range(5))
     for axes, one in zip(figure.axes, found, strict=True):
         assert axes.xaxis_inverted()

@@ -19,20 +19,11 @@ from lmsat_plugin.figures.trajectories import by_step_figure, loss_and_anisotrop
 def test_many_models_are_told_by_a_colour_bar(known):
     count = 40
     sizes = {
-        f"an-organisation/a-long-name-of-a-model-{index:02d}": {
-            "sizes": 1e7 * 1.2**index,
-            "one size": 1e8,
-        }.get(known)
+        f"an-organisation/a-long-name-of-a-model-{index:02d}": {"sizes": 1e7 * 1.2**index, "one size": 1e8}.get(known)
         for index in range(count)
     }
     rows = [
-        {
-            "model": name,
-            "step": step,
-            "value": 9 - index / 9 - math.log(step) / 4,
-            "stderr": 0.01,
-            "anisotropy": 0.5,
-        }
+        {"model": name, "step": step, "value": 9 - index / 9 - math.log(step) / 4, "stderr": 0.01, "anisotropy": 0.5}
         for index, name in enumerate(sizes)
         for step in (1e3, 2e3)
     ]

@@ -62,8 +62,6 @@ def test_figure_names_what_differs(tmp_path, monkeypatch):
     for step, corpus in ((10, "sample"), (20, "sample"), (20, "pile")):
         write_rank_result(tmp_path / f"tree/{step}{corpus}", step, arrays_of(trained=False), corpus=corpus)
     losses, accuracies = drawn(monkeypatch, tmp_path / "tree")
-    assert set(losses.model) == {
-        f"neox-w24, {more}" for more in ("step10, sample", "step20, sample", "step20, pile")
-    }
+    assert set(losses.model) == {f"neox-w24, {more}" for more in ("step10, sample", "step20, sample", "step20, pile")}
     assert set(losses.curve) == {"weighted", "truncated"}
     assert accuracies.empty

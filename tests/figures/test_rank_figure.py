@@ -59,9 +59,7 @@ def test_accuracies_end_at_the_models_own_head():
     [axes] = figure.axes
     assert titles_of(figure) == ["Accuracy"]
     lines = lines_of(axes)
-    assert set(lines) == {
-        f"m, {task}, {head}" for task in TASKS[:2] for head in ("trained heads", "truncation")
-    }
+    assert set(lines) == {f"m, {task}, {head}" for task in TASKS[:2] for head in ("trained heads", "truncation")}
     for head in ("trained heads", "truncation"):
         ranks, values = lines[f"m, arc_easy, {head}"]
         assert ranks == list(RANKS)

@@ -9,23 +9,12 @@ import pytest
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import HOFFMANN
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.scaling import (
-    allocation_figure,
-    critical_batch_figure,
-    overfitting_figure,
-    w_error_figure,
-)
+from lmsat_plugin.figures.scaling import allocation_figure, critical_batch_figure, overfitting_figure, w_error_figure
 
 
 def test_published_laws():
     models = ModelLooks({"m": 1e8})
-    row = {
-        "model": ["m"],
-        "n_params": [1e8],
-        "n_params_non_embedding": [1e8],
-        "tokens": [2e9],
-        "flops": [1.2e18],
-    }
+    row = {"model": ["m"], "n_params": [1e8], "n_params_non_embedding": [1e8], "tokens": [2e9], "flops": [1.2e18]}
     axes = allocation_figure(pd.DataFrame(row), models).axes[0]
     flops, n_opt = axes.get_lines()[1].get_data()
     # The least loss of Hoffmann's law at 6ND = C, by brute force.

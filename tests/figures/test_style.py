@@ -31,9 +31,7 @@ def test_the_first_colours_differ_in_grey():
     assert math.gcd(len(PALETTE), len(MARKERS)) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "begins"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF-"), ("a.SVG", b"<?xml")]
-)
+@pytest.mark.parametrize(("name", "begins"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF-"), ("a.SVG", b"<?xml")])
 def test_files_of_each_format(tmp_path, name, begins):
     for folder in ("one", "other"):
         write_figure(small_figure(), tmp_path / folder / name)

@@ -7,11 +7,7 @@ import pandas as pd
 from figure_checks import check_figure
 
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.trajectories import (
-    anisotropy_figure,
-    loss_and_anisotropy_figure,
-    singular_values_figure,
-)
+from lmsat_plugin.figures.trajectories import anisotropy_figure, loss_and_anisotropy_figure, singular_values_figure
 
 
 def test_depth_is_relative():

@@ -49,9 +49,7 @@ def test_hook_is_switched_off_by_the_environment():
     assert not hooked(LMSAT_AUTOLOAD="0")
 
 
-REGISTERED = (
-    "['lmsat' in model_registry, 'lmsat' in lm_eval.models.MODEL_MAPPING, 'lmsat_plugin' in sys.modules]"
-)
+REGISTERED = "['lmsat' in model_registry, 'lmsat' in lm_eval.models.MODEL_MAPPING, 'lmsat_plugin' in sys.modules]"
 IMPORTS = "import lm_eval.models; from lm_eval.api.registry import model_registry"
 
 

@@ -75,9 +75,7 @@ def garble_config(folder):
 
 
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
-DROPPED = (
-    r"lacks 1 of the model's weights, \S*layers\.1\.attention\S* among them: .*copy or download it again"
-)
+DROPPED = r"lacks 1 of the model's weights, \S*layers\.1\.attention\S* among them: .*copy or download it again"
 
 
 @pytest.mark.parametrize(
@@ -104,11 +102,7 @@ DROPPED = (
 )  # fmt: skip
 def test_broken_checkpoint(folder, breakage, message, tmp_path):
     breakage(folder)
-    refused(
-        message.replace("FOLDER", str(folder)),
-        model_args={"pretrained": str(folder)},
-        arrays=tmp_path / "arrays",
-    )
+    refused(message.replace("FOLDER", str(folder)), model_args={"pretrained": str(folder)}, arrays=tmp_path / "arrays")
 
 
 def test_file_in_the_place_of_a_folder(folder):
@@ -133,16 +127,8 @@ def test_weights_that_are_code_are_not_run(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
-        (
-            QKV,
-            "lmsat_loss",
-            r"the loss of document \d+ of \S+ and \d+ more is nan: .*dtype=float32 or leave it out",
-        ),
-        (
-            QKV,
-            "lmsat_anisotropy",
-            r"the hidden states of layer 2 of 3 are not finite or zero: .*leave it out",
-        ),
+        (QKV, "lmsat_loss", r"the loss of document \d+ of \S+ and \d+ more is nan: .*dtype=float32 or leave it out"),
+        (QKV, "lmsat_anisotropy", r"the hidden states of layer 2 of 3 are not finite or zero: .*leave it out"),
         ("embed_out.weight", "lmsat_head", r"the LM head's weight is not finite .* token 7: .*leave it out"),
     ],
 )
@@ -156,9 +142,7 @@ def test_tokenizer_of_another_vocabulary(folder, tmp_path):
     """Of 256 tokens, to which lm-eval adds one for padding."""
     byte_tokenizer().save_pretrained(tmp_path / "bytes")
     model_args = {"pretrained": str(folder), "tokenizer": str(tmp_path / "bytes")}
-    refused(
-        rf"the tokenizer has 25[67] tokens and the model {ROWS} rows: .*tokenizer=", model_args=model_args
-    )
+    refused(rf"the tokenizer has 25[67] tokens and the model {ROWS} rows: .*tokenizer=", model_args=model_args)
 
 
 def test_encoder_decoder_model(tokenizer, corpus_file):
@@ -189,9 +173,7 @@ def test_prefix_token_that_the_model_lacks(folder, prefix, corpus_file):
 @pytest.mark.parametrize("length", [0, -5])
 def test_window_that_is_none(folder, length, corpus_file):
     model_args = {"pretrained": str(folder), "max_length": length}
-    refused(
-        f"max_length={length} is not a number of tokens: give", model_args=model_args, corpus=str(corpus_file)
-    )
+    refused(f"max_length={length} is not a number of tokens: give", model_args=model_args, corpus=str(corpus_file))
 
 
 def test_window_beyond_the_models_positions(checkpoint, corpus_file):

@@ -46,23 +46,17 @@ def test_bad_corpus(lm, tmp_path, name, content, message):
 
 def test_folder_without_text(lm, tmp_path):
     (tmp_path / "text.md").write_text("not looked for")
-    corpus_refused(
-        lm, r"corpus=CORPUS is a folder without .txt, .jsonl, .parquet files: give one that has", tmp_path
-    )
+    corpus_refused(lm, r"corpus=CORPUS is a folder without .txt, .jsonl, .parquet files: give one that has", tmp_path)
 
 
 def test_unknown_corpus(lm):
-    message = (
-        r"corpus=CORPUS is neither a file or folder here nor a known corpus \(.*sample.*\): correct the name"
-    )
+    message = r"corpus=CORPUS is neither a file or folder here nor a known corpus \(.*sample.*\): correct the name"
     corpus_refused(lm, message, "wikitxt")
 
 
 def test_named_corpus_without_the_network(lm):
     """The Hub is out of reach for the tests."""
-    corpus_refused(
-        lm, r"corpus=CORPUS could not be fetched .*: connect to the network, or give corpus=FILE", "imdb"
-    )
+    corpus_refused(lm, r"corpus=CORPUS could not be fetched .*: connect to the network, or give corpus=FILE", "imdb")
 
 
 def test_field_that_a_corpus_lacks(lm, tmp_path):

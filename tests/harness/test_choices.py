@@ -48,9 +48,7 @@ def write_task(folder: Path, text: str, rows: list[dict], name: str = "mine") ->
 
 
 def evaluate(lm, manager: TaskManager, *names: str) -> dict:
-    return simple_evaluate(
-        model=lm, tasks=list(names), task_manager=manager, log_samples=True, bootstrap_iters=100
-    )
+    return simple_evaluate(model=lm, tasks=list(names), task_manager=manager, log_samples=True, bootstrap_iters=100)
 
 
 def plain(folder: Path) -> TaskManager:
@@ -195,13 +193,7 @@ def test_gold_as_lm_eval_reads_it(lm, tmp_path):
     """Several right options; the right one by its text; options in the context; unconditional requests besides."""
     head = "metric_list: [{metric: acc}%s]\ndoc_to_choice: choices\n"
     rows = [
-        {
-            "q": f"A {word} is",
-            "choices": ["red", "blue", "a thing"],
-            "all": [0, 2],
-            "text": "blue",
-            "i": n % 3,
-        }
+        {"q": f"A {word} is", "choices": ["red", "blue", "a thing"], "all": [0, 2], "text": "blue", "i": n % 3}
         for n, word in enumerate(["cat", "dog", "house", "tree"])
     ]
     folder = write_task(tmp_path / "t", head % "" + "doc_to_text: q\ndoc_to_target: all\n", rows, "several")

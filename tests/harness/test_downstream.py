@@ -55,9 +55,7 @@ def test_what_identifies_a_result(files, tmp_path, checkpoint):
 
     def identities(**metadata) -> dict[str, dict]:
         tasks = ["lmsat-storycloze", "lmsat-clozet", "lmsat-arc-easy", "lmsat-pythia"]
-        config = SweepConfig(
-            models=[str(checkpoint("gpt2"))], tasks=tasks, output=tmp_path / "out", metadata=metadata
-        )
+        config = SweepConfig(models=[str(checkpoint("gpt2"))], tasks=tasks, output=tmp_path / "out", metadata=metadata)
         return {unit.task: part for _, unit, part in Plan(config).of_each_checkpoint}
 
     without, given = identities(), identities(**files)

@@ -47,13 +47,7 @@ LETTERS = [" A", " B", " C", " D"]
 
 # The task, what it asks the Hub for, its documents, the first one's prompt and options, and the right one.
 CHOICES = {
-    "lmsat-piqa": (
-        ("baber/piqa", None),
-        1,
-        "Question: To cut bread\nAnswer:",
-        [" use a spoon.", " use a knife."],
-        1,
-    ),
+    "lmsat-piqa": (("baber/piqa", None), 1, "Question: To cut bread\nAnswer:", [" use a spoon.", " use a knife."], 1),
     "lmsat-winogrande": (("allenai/winogrande", "winogrande_xl"), 1, WINO, None, 0),
     "lmsat-winogrande-pythia": (("allenai/winogrande", "winogrande_xl"), 1, WINO, None, 0),
     "lmsat-arc-easy": (("allenai/ai2_arc", "ARC-Easy"), 3, ARC, [" one", " two", " ten"], 2),
@@ -201,44 +195,18 @@ class Scripted(LM):
 
 
 def scores(lm: LM, name: str, **metadata) -> dict:
-    results = simple_evaluate(
-        model=lm, tasks=[name], task_manager=manager(**metadata), bootstrap_iters=0, limit=1
-    )
+    results = simple_evaluate(model=lm, tasks=[name], task_manager=manager(**metadata), bootstrap_iters=0, limit=1)
     return {key: value for key, value in results["results"][name].items() if "stderr" not in key}
 
 
 @pytest.mark.parametrize(
     ("name", "prompt", "right", "wrong", "metric"),
     [
-        (
-            "lmsat-triviaqa",
-            "Question: Who wrote Emma?\nAnswer:",
-            " austen",
-            " Jane",
-            "exact_match,remove_whitespace",
-        ),
-        (
-            "lmsat-gsm8k",
-            "Q: Six and five?\nA:",
-            " The answer is 11.",
-            " The answer is 12.",
-            "exact_match,strict-match",
-        ),
-        (
-            "lmsat-gsm8k-zh",
-            "问题：五加六？\n答案：",
-            "相加。\n#### 11\n",
-            "#### 1",
-            "exact_match,strict-match",
-        ),
+        ("lmsat-triviaqa", "Question: Who wrote Emma?\nAnswer:", " austen", " Jane", "exact_match,remove_whitespace"),
+        ("lmsat-gsm8k", "Q: Six and five?\nA:", " The answer is 11.", " The answer is 12.", "exact_match,strict-match"),
+        ("lmsat-gsm8k-zh", "问题：五加六？\n答案：", "相加。\n#### 11\n", "#### 1", "exact_match,strict-match"),
         ("lmsat-gsm8k-zh", "问题：五加六？\n答案：", "等于 11", "等于 12", "exact_match,flexible-extract"),
-        (
-            "lmsat-nlpcc-kbqa",
-            "问题：《书1》的作者是谁？\n答案：",
-            "作者1",
-            "作者2",
-            "exact_match,remove_whitespace",
-        ),
+        ("lmsat-nlpcc-kbqa", "问题：《书1》的作者是谁？\n答案：", "作者1", "作者2", "exact_match,remove_whitespace"),
     ],
 )
 def test_exact_match(name, prompt, right, wrong, metric, asked, files):
@@ -282,7 +250,6 @@ def test_names_are_none_of_the_probes():
     assert not [name for name in names if "-" in name]
     ours = [load_yaml(path, resolve_func=False) for path in (ROOT / "tasks" / "downstream").glob("*.yaml")]
     assert all(
-        (config.get("task") if isinstance(config.get("task"), str) else config["group"])[5] == "-"
-        for config in ours
+        (config.get("task") if isinstance(config.get("task"), str) else config["group"])[5] == "-" for config in ours
     )
     assert len(ours) == 25

@@ -22,9 +22,7 @@ def test_rolling_loglikelihood_is_that_of_hf(architecture, checkpoint, documents
     for batch_size in (1, 5, "auto"):
         lm.batch_size_per_gpu = batch_size
         # No absolute tolerance: the empty document's log-likelihood is 0.
-        assert lm.loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx(
-            expected, rel=1e-5, abs=0
-        )
+        assert lm.loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx(expected, rel=1e-5, abs=0)
 
 
 def test_rolling_loglikelihood_at_the_default_window(checkpoint, documents):
@@ -40,9 +38,7 @@ def test_out_of_memory_in_rolling_loglikelihood(documents, tokenizer):
     requests = rolling_requests(documents)
 
     def lm(model):
-        return SaturationLM(
-            pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=WINDOW, device="cpu"
-        )
+        return SaturationLM(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=WINDOW, device="cpu")
 
     expected = lm(make_model("llama")).loglikelihood_rolling(requests, disable_tqdm=True)
     model = make_model("llama")

@@ -81,9 +81,7 @@ def test_arrays_are_stored(model_args, corpus_file, tmp_path):
 def test_other_measurement_keeps_the_arrays_of_the_first(model_args, corpus_file, tmp_path):
     arguments = {**model_args, "arrays": str(tmp_path / "arrays")}
     for max_tokens in (100, 200, 100):
-        evaluate(
-            "lmsat", ["lmsat_loss"], model_args=arguments, corpus=str(corpus_file), max_tokens=max_tokens
-        )
+        evaluate("lmsat", ["lmsat_loss"], model_args=arguments, corpus=str(corpus_file), max_tokens=max_tokens)
     totals = {load_file(path)["loss/by_position_tokens"].sum() for path in (tmp_path / "arrays").iterdir()}
     assert totals == {100, 200}
 
@@ -91,9 +89,7 @@ def test_other_measurement_keeps_the_arrays_of_the_first(model_args, corpus_file
 def test_tasks_on_different_corpora_are_passes_of_their_own(lm, tmp_path):
     for name, text in {"one": "first text", "two": "the second"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
-        write_probe_task(
-            tmp_path / "tasks", name, f"probe: loss\nmetadata:\n  corpus: {tmp_path / name}.txt\n"
-        )
+        write_probe_task(tmp_path / "tasks", name, f"probe: loss\nmetadata:\n  corpus: {tmp_path / name}.txt\n")
     together = numbers(evaluate(lm, ["one", "two"], [tmp_path / "tasks"]))
     for name, text in {"one": "first text", "two": "the second"}.items():
         alone = evaluate(lm, [name], [tmp_path / "tasks"])

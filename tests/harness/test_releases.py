@@ -26,9 +26,7 @@ def test_files_that_are_missing_or_wrong_are_named(asked, files, tmp_path):
     )
     assert "--metadata clozet=FILE" in refusal("lmsat-emergence", nlpcc_kbqa=files["nlpcc_kbqa"])
     assert refusal("lmsat-clozet", clozet="nowhere") == "clozet=nowhere is no file: correct its name"
-    assert refusal("lmsat-storycloze", storyclose="x") == (
-        "unknown setting 'storyclose': did you mean storycloze?"
-    )
+    assert refusal("lmsat-storycloze", storyclose="x") == ("unknown setting 'storyclose': did you mean storycloze?")
     bad = tmp_path / "bad"
     for text, key, words in [
         ("", "clozet", "has no JSON lines"),

@@ -32,11 +32,7 @@ def story(right: int) -> dict:
 
 
 def trivia(question: str, *aliases: str) -> dict:
-    answer = {
-        "aliases": list(aliases),
-        "normalized_aliases": [a.lower() for a in aliases],
-        "value": aliases[0],
-    }
+    answer = {"aliases": list(aliases), "normalized_aliases": [a.lower() for a in aliases], "value": aliases[0]}
     return {"question": question, "question_id": "q", "answer": answer}
 
 
@@ -54,12 +50,7 @@ def exam(subject: str, split: str, count: int) -> list[dict]:
 
 def antecedent(text: str, span1: str, pronoun: str, label: int) -> dict:
     places = {"span1_index": text.index(span1), "span2_index": text.rindex(pronoun)}
-    return {
-        "idx": 0,
-        "text": text,
-        "target": {"span1_text": span1, "span2_text": pronoun, **places},
-        "label": label,
-    }
+    return {"idx": 0, "text": text, "target": {"span1_text": span1, "span2_text": pronoun, **places}, "label": label}
 
 
 def cluewsc() -> DatasetDict:
@@ -85,11 +76,7 @@ def cluewsc() -> DatasetDict:
 
 def hub() -> dict[tuple[str, str | None], DatasetDict]:
     """Return small data with the fields, the splits and the kinds of values of the datasets on the Hub."""
-    wino = {
-        "sentence": "The case is too small for the ball as the _ is big.",
-        "option1": "ball",
-        "option2": "case",
-    }
+    wino = {"sentence": "The case is too small for the ball as the _ is big.", "option1": "ball", "option2": "case"}
     arc = [
         {"question": "How many?", "choices": {"text": ["one", "two", "ten"], "label": ["A", "B", "C"]}},
         {"question": "Which?", "choices": {"text": list("vwxyz"), "label": ["1", "2", "3", "4", "5"]}},
@@ -99,31 +86,13 @@ def hub() -> dict[tuple[str, str | None], DatasetDict]:
     sciq = {f"distractor{i}": f"wrong {i}" for i in range(1, 4)}
     sciq = {"question": "What boils?", "correct_answer": "water", "support": " Water boils.", **sciq}
     piqa = {"goal": "To cut bread", "sol1": "use a spoon.", "sol2": "use a knife.", "label": 1}
-    swag = {
-        "activity_label": "Baking",
-        "ctx_a": "A man mixes.",
-        "ctx_b": "he",
-        "ctx": "",
-        "ind": 0,
-        "label": "2",
-    }
+    swag = {"activity_label": "Baking", "ctx_a": "A man mixes.", "ctx_b": "he", "ctx": "", "ind": 0, "label": "2"}
     swag |= {"endings": ["sings.", "runs [title] away.", "bakes.", "sleeps."], "split": "val"}
     wsc = {"text": "Mark told Pete that he won .", "span1_index": 0, "span2_index": 4, "span1_text": "Mark"}
     wsc |= {"span2_text": "he", "idx": 0, "label": 1}
-    race = {
-        "article": "Tom has a dog.",
-        "question": "What has Tom?",
-        "options": ["a cat", "a dog", "no", "all"],
-    }
-    race = [
-        {**race, "example_id": f"{i}.txt", "answer": "B", "article": f"Tom {i} has a dog."} for i in range(5)
-    ]
-    c3 = {
-        "id": 0,
-        "context": ["男：你好。", "女：再见。"],
-        "choice": ["你好", "再见", "谢谢"],
-        "answer": "再见",
-    }
+    race = {"article": "Tom has a dog.", "question": "What has Tom?", "options": ["a cat", "a dog", "no", "all"]}
+    race = [{**race, "example_id": f"{i}.txt", "answer": "B", "article": f"Tom {i} has a dog."} for i in range(5)]
+    c3 = {"id": 0, "context": ["男：你好。", "女：再见。"], "choice": ["你好", "再见", "谢谢"], "answer": "再见"}
     zh = [
         {
             **{"question": "q", "answer": "a", "split": "train", "answer_only": str(i)},
@@ -144,9 +113,7 @@ def hub() -> dict[tuple[str, str | None], DatasetDict]:
         ("EleutherAI/lambada_openai", "default"): splits(test=[{"text": "She opened the door to the cat"}]),
         ("baber/piqa", None): splits(train=[piqa], validation=[piqa], test=[piqa]),
         ("allenai/winogrande", "winogrande_xl"): splits(
-            train=[{**wino, "answer": "2"}],
-            validation=[{**wino, "answer": "1"}],
-            test=[{**wino, "answer": ""}],
+            train=[{**wino, "answer": "2"}], validation=[{**wino, "answer": "1"}], test=[{**wino, "answer": ""}]
         ),
         ("allenai/ai2_arc", "ARC-Easy"): splits(train=arc, validation=arc, test=arc),
         ("allenai/ai2_arc", "ARC-Challenge"): splits(train=arc, validation=arc, test=arc[1:]),
@@ -199,20 +166,12 @@ KBQA = """<question id={0}>	《书{0}》的作者是谁？
 ==================================================
 """
 
-CLOZET = {
-    "story": "猫请鸟来。<mask>猫关上了门。",
-    "plot0": "没有鸟来。",
-    "plot1": "有些鸟来了。",
-    "label": "1",
-}
+CLOZET = {"story": "猫请鸟来。<mask>猫关上了门。", "plot0": "没有鸟来。", "plot1": "有些鸟来了。", "label": "1"}
 
 
 def ceval_rows(subject: str, split: str, count: int) -> list[dict]:
     options = {letter: f"{subject}{letter}" for letter in "ABCD"}
-    return [
-        {"id": i, "question": f"{split}{i}，{subject}？", **options, "answer": "ABCD"[i % 4]}
-        for i in range(count)
-    ]
+    return [{"id": i, "question": f"{split}{i}，{subject}？", **options, "answer": "ABCD"[i % 4]} for i in range(count)]
 
 
 def write_ceval(path: Path) -> Path:

@@ -51,9 +51,7 @@ def table_of(seed, rise, metric="acc", *, models=None, questions=3000, sd=0.01, 
         else:
             scores = 0.75 - gains + rng.normal(0, math.sqrt(0.15 / questions), len(losses))
         tables.append(
-            pd.DataFrame(
-                {"model": f"run-{index}", "step": range(len(losses)), "loss": losses, "score": scores}
-            )
+            pd.DataFrame({"model": f"run-{index}", "step": range(len(losses)), "loss": losses, "score": scores})
         )
     return pd.concat(tables, ignore_index=True).assign(
         task="quiz", metric=metric, chance=CHANCE[metric], n_samples=questions, **columns
@@ -85,12 +83,5 @@ def made_scores(losses, scores, *, chance=None, perfect=None, sign=1, **columns)
     """Return scores of one task; ``columns`` such as the model of each checkpoint."""
     table = pd.DataFrame({"model": "m", "loss": losses, "score": scores, "variance": 0.0, **columns})
     return Scores(
-        task="quiz",
-        metric="acc",
-        variant=None,
-        loss="loss",
-        chance=chance,
-        perfect=perfect,
-        sign=sign,
-        table=table,
+        task="quiz", metric="acc", variant=None, loss="loss", chance=chance, perfect=perfect, sign=sign, table=table
     )

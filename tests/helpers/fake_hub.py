@@ -38,9 +38,7 @@ BROKEN = (500, "", "Internal error")
 class FakeHub:
     """Repositories served on a port of this machine, from the moment it is made until `close`."""
 
-    def __init__(
-        self, repositories: dict[str, dict[str, Path]], tags: dict[str, dict[str, Path]] | None = None
-    ):
+    def __init__(self, repositories: dict[str, dict[str, Path]], tags: dict[str, dict[str, Path]] | None = None):
         self.branches = repositories
         self.tags = tags or {}
         self.refuse: dict[str, tuple[int, str, str]] = {}
@@ -129,9 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         self.hub.count(self.hub.requests, f"{self.command} {path}")
-        if match := re.fullmatch(
-            r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path
-        ):
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path):
             repository, what, revision, inside = match.groups()
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repository, revision, inside = match.groups()
@@ -166,8 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refs(self, repository: str) -> dict[str, object]:
         def refs(kind: str, names: dict[str, Path]) -> list[dict[str, str]]:
             return [
-                {"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": self.hub.commit(repository, n)}
-                for n in names
+                {"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": self.hub.commit(repository, n)} for n in names
             ]
 
         branches = self.hub.branches[repository]

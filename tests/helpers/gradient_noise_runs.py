@@ -32,9 +32,7 @@ def brute_force(model, windows) -> tuple[np.ndarray, np.ndarray, float]:
         chosen = logits.log_softmax(-1)[torch.arange(len(tokens) - 1), tokens[1:]]
         return -chosen[len(chosen) - window.scored :].sum()
 
-    rows = [
-        torch.cat([part.flatten() for part in grad(loss)(weights, window).values()]) for window in windows
-    ]
+    rows = [torch.cat([part.flatten() for part in grad(loss)(weights, window).values()]) for window in windows]
     with torch.no_grad():
         nats = sum(float(loss(weights, window)) for window in windows)
     tokens = np.array([window.scored for window in windows])

@@ -22,9 +22,7 @@ class LargestTensor(TorchDispatchMode):
 class Memory:
     """Makes a model run out of memory above so many tokens at a time, once it has made some calls."""
 
-    def __init__(
-        self, model, most: int, after: int = 0, error: type[Exception] = torch.OutOfMemoryError
-    ) -> None:
+    def __init__(self, model, most: int, after: int = 0, error: type[Exception] = torch.OutOfMemoryError) -> None:
         self.most, self.after, self.error = most, after, error
         self.seen: list[int] = []
         self.refused = 0

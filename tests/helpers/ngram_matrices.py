@@ -47,10 +47,7 @@ def phrases(seed, vocab_size, length, order=5, disorder=0.03) -> list[np.ndarray
         for _ in range(length // 6 + 1)
     ]
     text = np.concatenate(parts).astype(np.int32)
-    return [
-        *np.split(text, sorted(rng.integers(0, len(text), 3))),
-        np.arange(order, dtype=np.int32) % vocab_size,
-    ]
+    return [*np.split(text, sorted(rng.integers(0, len(text), 3))), np.arange(order, dtype=np.int32) % vocab_size]
 
 
 def twins(seed, vocab_size, length, order) -> list[np.ndarray]:

@@ -10,11 +10,5 @@ from lmsat_plugin import measure
 def train(model, tokenizer, texts, **settings):
     settings = {"ranks": [4, 48], "train_tokens": 12_000, "batch_tokens": 512, **settings}
     return measure(
-        model,
-        ["rank_head"],
-        corpus=texts,
-        tokenizer=tokenizer,
-        max_tokens=1500,
-        max_length=WINDOW,
-        **settings,
+        model, ["rank_head"], corpus=texts, tokenizer=tokenizer, max_tokens=1500, max_length=WINDOW, **settings
     )

@@ -45,10 +45,7 @@ def write_rank_result(folder, step, arrays, corpus="sample", note=None, more=Non
     """Write a sweep's result file and its arrays."""
     folder.mkdir(parents=True, exist_ok=True)
     provenance = {
-        "probes": {
-            "rank_head": {"version": 1, "settings": settings or {}},
-            "gradient_bottleneck": {"version": 1},
-        },
+        "probes": {"rank_head": {"version": 1, "settings": settings or {}}, "gradient_bottleneck": {"version": 1}},
         "corpus": {"corpus": corpus, "max_tokens": 50_000, "seed": 0, "documents": 6},
         "model": {"n_params": 1000, "hidden_size": 24, "vocab_size": 512},
         "checkpoint": {"model": "neox-w24", "revision": f"step{step}", "step": step},
@@ -91,12 +88,7 @@ def write_scores(file, args, results, date=1.7e9, name=None, width=None, **more)
 def scores_of(one) -> dict[tuple, float]:
     """Return the accuracies of a checkpoint by task, variant if it has one, metric, curve and rank."""
     return {
-        (
-            *(s[key] for key in ("task", "variant") if s[key] is not None),
-            s["metric"],
-            s["curve"],
-            s["rank"],
-        ): s["value"]
+        (*(s[key] for key in ("task", "variant") if s[key] is not None), s["metric"], s["curve"], s["rank"]): s["value"]
         for s in one["downstream"]
     }
 

@@ -23,9 +23,7 @@ LONG_NAME = 'org/"a" <b>$x$_with-a-name-that-goes-on-and-on-lr3e-4-bs512-seed0'
 def models_of(count: int) -> list[Made]:
     """Return models of 14M parameters to 12B, the smallest of which saturates."""
     sizes = np.geomspace(14e6, 12e9, count)
-    return [
-        Made(f"suite/model-{index}", int(size), None if index else 4000) for index, size in enumerate(sizes)
-    ]
+    return [Made(f"suite/model-{index}", int(size), None if index else 4000) for index, size in enumerate(sizes)]
 
 
 def read_analyses(root: Path, corpus: str | None = None, tokens_per_step: int | None = 2_000_000) -> Analyses:

@@ -54,12 +54,7 @@ def ours(value, date=1.7e9, args=None, corpus=None, checkpoint=None, settings=No
         **({"checkpoint": checkpoint} if checkpoint else {}),
         **more,
     }
-    entry = {
-        "alias": "lmsat_loss",
-        "loss,none": value,
-        "loss_stderr,none": 0.25,
-        "loss_stderr_stderr,none": "N/A",
-    }
+    entry = {"alias": "lmsat_loss", "loss,none": value, "loss_stderr,none": 0.25, "loss_stderr_stderr,none": "N/A"}
     found = new({"lmsat_loss": entry}, args, date, {"lmsat": note})
     found["n-samples"] = {"lmsat_loss": {"original": 30, "effective": 1}}
     found["higher_is_better"] = {"lmsat_loss": {"loss": False}}

@@ -60,15 +60,9 @@ def write_result(
         noted["model"] = {"n_params": n_params, "n_params_non_embedding": n_params * 9 // 10}
     data = {
         "results": results,
-        "config": {
-            "model": "lmsat",
-            "model_args": {"pretrained": model, "revision": f"step{step}"},
-            "lmsat": noted,
-        },
+        "config": {"model": "lmsat", "model_args": {"pretrained": model, "revision": f"step{step}"}, "lmsat": noted},
         "higher_is_better": {
-            task: {metric: metric != "brier_score" for metric in values[task]}
-            for task in values
-            if task not in PROBES
+            task: {metric: metric != "brier_score" for metric in values[task]} for task in values if task not in PROBES
         },
         "n-shot": dict.fromkeys(values, 0),
         "date": 1.79e9 + step,
@@ -121,11 +115,7 @@ def write_tree(
             }
             for task, (chance, learned_at, stderr) in tasks.items():
                 acc = min(0.99, chance + 0.25 * max(0.0, learned_at - loss) + stderr * rng.standard_normal())
-                values[task] = {
-                    "acc": (acc, stderr),
-                    "brier_score": 1 - acc,
-                    "correct_choice_prob": (acc, stderr),
-                }
+                values[task] = {"acc": (acc, stderr), "brier_score": 1 - acc, "correct_choice_prob": (acc, stderr)}
             write_result(root, model.name, step, values, model.n_params, corpus)
 
 

@@ -17,12 +17,7 @@ def table_of(rows: list[dict]) -> pd.DataFrame:
 
 def loss_rows(model: str, loss: float, tokens: int = 1000, **more) -> list[dict]:
     own = {"model": model, "task": "lmsat_loss", "hidden_size": 64, **more}
-    values = {
-        "loss": loss,
-        "bits_per_byte": loss * tokens / 4000 / np.log(2),
-        "tokens": tokens,
-        "bytes": 4000,
-    }
+    values = {"loss": loss, "bits_per_byte": loss * tokens / 4000 / np.log(2), "tokens": tokens, "bytes": 4000}
     return [
         {**own, "metric": name, "value": value, "stderr": 0.01 if name == "loss" else np.nan}
         for name, value in values.items()

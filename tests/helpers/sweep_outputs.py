@@ -8,9 +8,7 @@ from pathlib import Path
 
 def files_of(output: Path) -> dict[str, dict]:
     """Return all result files by path below the output folder."""
-    return {
-        str(path.relative_to(output)): json.loads(path.read_text()) for path in output.rglob("results_*.json")
-    }
+    return {str(path.relative_to(output)): json.loads(path.read_text()) for path in output.rglob("results_*.json")}
 
 
 def values_of(output: Path) -> dict[tuple, float]:

@@ -27,13 +27,7 @@ def configs() -> dict[str, transformers.PretrainedConfig]:
     t = transformers
     return {
         "gpt2": t.GPT2Config(
-            vocab_size=ROWS,
-            n_embd=48,
-            n_layer=3,
-            n_head=4,
-            n_positions=WINDOW,
-            bos_token_id=0,
-            eos_token_id=0,
+            vocab_size=ROWS, n_embd=48, n_layer=3, n_head=4, n_positions=WINDOW, bos_token_id=0, eos_token_id=0
         ),
         "gpt_neox": t.GPTNeoXConfig(**COMMON),
         "opt": t.OPTConfig(**{**COMMON, "ffn_dim": 96, "word_embed_proj_dim": 48}),

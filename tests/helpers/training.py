@@ -10,14 +10,7 @@ LOSS = "lmsat_loss/loss"
 
 
 def train(
-    tokenizer,
-    documents,
-    folder,
-    *callbacks,
-    steps=STEPS,
-    model=None,
-    trainer_type=transformers.Trainer,
-    **options,
+    tokenizer, documents, folder, *callbacks, steps=STEPS, model=None, trainer_type=transformers.Trainer, **options
 ) -> transformers.Trainer:
     """Train a tiny model, with dropout and accumulated gradients; the same at each call."""
     transformers.set_seed(0)

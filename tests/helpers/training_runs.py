@@ -19,9 +19,7 @@ def table_of(values, steps=STEPS, model="m", **columns) -> pd.DataFrame:
     return pd.DataFrame({"model": model, "step": steps, "loss": values, **columns})
 
 
-def results_of(
-    values, steps=STEPS, task="piqa", metric="acc", model="m", higher=True, **columns
-) -> pd.DataFrame:
+def results_of(values, steps=STEPS, task="piqa", metric="acc", model="m", higher=True, **columns) -> pd.DataFrame:
     """Return a tidy table of results."""
     return pd.DataFrame(
         {

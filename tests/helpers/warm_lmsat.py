@@ -74,11 +74,7 @@ class WarmLmsat:
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder, self._started = folder, []
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def start(self, *arguments: str, **environment: str) -> Running:
@@ -89,9 +85,7 @@ class WarmLmsat:
         stderr.touch()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(
-            json.dumps([arguments, environment, *map(str, (stdout, stderr, code))]) + "\n"
-        )
+        self._process.stdin.write(json.dumps([arguments, environment, *map(str, (stdout, stderr, code))]) + "\n")
         self._process.stdin.flush()
         running = Running(int(self._process.stdout.readline()), stdout, stderr, code)
         self._started.append(running)
@@ -101,9 +95,7 @@ class WarmLmsat:
         """Run a command to its end."""
         running = self.start(*arguments)
         code = running.wait()
-        return subprocess.CompletedProcess(
-            arguments, code, running.stdout.read_text(), running.stderr.read_text()
-        )
+        return subprocess.CompletedProcess(arguments, code, running.stdout.read_text(), running.stderr.read_text())
 
     def close(self) -> None:
         """Kill what is still at work."""

@@ -37,9 +37,7 @@ def undisturbed(documents, tokenizer):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
 @pytest.mark.parametrize(("most", "after"), [(5 * WINDOW, 0), (WINDOW, 0), (3 * WINDOW, 4)])
-def test_out_of_memory_begins_again_with_smaller_batches(
-    documents, tokenizer, undisturbed, caplog, most, after, error
-):
+def test_out_of_memory_begins_again_with_smaller_batches(documents, tokenizer, undisturbed, caplog, most, after, error):
     """After 4: the check's two calls and two whole batches have been counted when memory runs out."""
     model = make_model("llama").double()
     memory = Memory(model, most, after, error)
@@ -56,9 +54,7 @@ def test_out_of_memory_begins_again_with_smaller_batches(
 def test_window_that_does_not_fit_is_an_error(documents, tokenizer):
     model = make_model("llama")
     Memory(model, WINDOW - 1, after=2)
-    with pytest.raises(
-        LmsatError, match=rf"memory does not suffice for one window of {WINDOW} tokens: .*max_length"
-    ):
+    with pytest.raises(LmsatError, match=rf"memory does not suffice for one window of {WINDOW} tokens: .*max_length"):
         measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, batch_size=8)
 
 

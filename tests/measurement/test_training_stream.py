@@ -21,9 +21,7 @@ def test_training_text_is_apart_from_what_is_measured(tokenizer, texts):
     settings = CorpusSettings(corpus="documents", max_tokens=1000, seed=3)
     measured = tokenize(documents, settings, tokenizer, prefix=0, window=WINDOW)
     assert measured.documents[-1].n_bytes < len(documents.documents[measured.documents[-1].source].encode())
-    text = MeasuredText(
-        tokenized=measured, read=lambda: documents, settings=settings, tokenizer=tokenizer, sources={}
-    )
+    text = MeasuredText(tokenized=measured, read=lambda: documents, settings=settings, tokenizer=tokenizer, sources={})
     found = training_text(text, 50_000, None, least=1000)
     seen = {documents.documents[document.source] for document in measured.documents}
     rest = "".join(tokenizer.decode(document.tokens) for document in found.documents)

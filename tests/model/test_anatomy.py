@@ -39,9 +39,7 @@ def test_states_seen_by_hooks_are_the_models_hidden_states(architecture, window)
         expected = model(window[None], output_hidden_states=True).hidden_states
         seen = {}
         hidden_states(anatomy.base, anatomy.blocks, window[None], lambda i, h: seen.setdefault(i, h.clone()))
-    if (
-        architecture == "mamba"
-    ):  # its list begins after the first block and holds the last before the norm too
+    if architecture == "mamba":  # its list begins after the first block and holds the last before the norm too
         expected = (model.get_input_embeddings()(window[None]), *expected[:2], expected[3])
     assert sorted(seen) == list(range(len(expected)))
     for index, states in enumerate(expected):
@@ -76,11 +74,7 @@ def test_head_keeps_half_types_unrounded():
 )
 def test_numbers_of_parameters_are_those_published(width, heads, expected):
     config = transformers.GPTNeoXConfig(
-        vocab_size=50304,
-        hidden_size=width,
-        num_hidden_layers=6,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
+        vocab_size=50304, hidden_size=width, num_hidden_layers=6, num_attention_heads=heads, intermediate_size=4 * width
     )
     with torch.device("meta"):
         model = transformers.GPTNeoXForCausalLM(config)

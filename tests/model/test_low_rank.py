@@ -42,9 +42,7 @@ def test_truncation_in_a_singular_metric_is_still_the_head_at_full_rank():
     weight = head.weight_VD.double()
     truncation = Truncation.of(torch.linalg.qr(weight, mode="r").R, states.T @ states / 5)
     torch.testing.assert_close(truncation.weight(weight, 12), weight, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        states @ truncation.weight(weight, 5).T, states @ weight.T, rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(states @ truncation.weight(weight, 5).T, states @ weight.T, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("parts", [{}, {"scale": 0.3, "softcap": 4.0}, {"bias_V": torch.arange(300) / 100.0}])

@@ -61,9 +61,7 @@ def test_head_rank_through_lm_eval(architecture, checkpoint, documents, tokenize
     ours, theirs = (each.loglikelihood_rolling(rolling_requests(documents[:5]), True) for each in (lm, hf))
     assert ours == pytest.approx(theirs, rel=1e-5, abs=0)
     whole = SaturationLM(pretrained=str(checkpoint(architecture)), dtype="float32", **options)
-    assert whole.loglikelihood_rolling(rolling_requests(documents[:5]), True) != pytest.approx(
-        theirs, rel=1e-3
-    )
+    assert whole.loglikelihood_rolling(rolling_requests(documents[:5]), True) != pytest.approx(theirs, rel=1e-3)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 49, 1.5, "x", True])

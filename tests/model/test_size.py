@@ -15,11 +15,7 @@ from lmsat_plugin.model.size import count_parameters, has_tied_head, shape_of, s
 def test_pythia_has_the_parameters_that_are_published(size):
     layers, width, rows, non_embedding, total = PYTHIA[size]
     counts = count_parameters(empty(pythia(size)))
-    assert (counts.total, counts.non_embedding, counts.non_embedding_pythia) == (
-        total,
-        non_embedding,
-        non_embedding,
-    )
+    assert (counts.total, counts.non_embedding, counts.non_embedding_pythia) == (total, non_embedding, non_embedding)
     assert counts.token_embedding == counts.head == rows * width
     # Of a block: four matrices d × d with biases, two of d × 4d with theirs, two norms; and the final norm.
     assert counts.attention == layers * (4 * width**2 + 4 * width)
@@ -91,11 +87,9 @@ def test_parts_are_those_of_the_modules(architecture):
     )
     assert counts.attention == by_hand
     assert (counts.mlp == 0) == (architecture == "mamba")
-    assert counts.other == {
-        "gptj": ROWS,
-        "opt_narrow": 2 * 24 * 48,
-        "mamba": counts.non_embedding - counts.norms,
-    }.get(architecture, 0)
+    assert counts.other == {"gptj": ROWS, "opt_narrow": 2 * 24 * 48, "mamba": counts.non_embedding - counts.norms}.get(
+        architecture, 0
+    )
 
 
 def test_results_have_the_same_count(architecture):

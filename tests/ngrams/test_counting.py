@@ -55,9 +55,7 @@ def test_counts_on_disk_are_the_same(tmp_path, monkeypatch, vocab_size):
     monkeypatch.setattr(records, "_IN_MEMORY", 1000)
     opened = []
     temporary_file = records.tempfile.TemporaryFile
-    monkeypatch.setattr(
-        records.tempfile, "TemporaryFile", lambda **k: opened.append(temporary_file(**k)) or opened[-1]
-    )
+    monkeypatch.setattr(records.tempfile, "TemporaryFile", lambda **k: opened.append(temporary_file(**k)) or opened[-1])
     found = count_ngrams(documents, 3, vocab_size, tmp_path)
     assert_counts(found, documents, 3, vocab_size)
     assert opened[0].closed

@@ -47,10 +47,7 @@ def test_names_that_are_made_safe_stay_apart(corpus, checkpoint, tmp_path):
     for name in names:
         name.write_bytes(corpus.read_bytes())
     config = PairsConfig(
-        corpora=list(map(str, names)),
-        tokenizers=[str(checkpoint("gpt_neox"))],
-        output=tmp_path / "out",
-        order=2,
+        corpora=list(map(str, names)), tokenizers=[str(checkpoint("gpt_neox"))], output=tmp_path / "out", order=2
     )
     paths = [path for path, _ in measure_pairs(config, NgramSettings(), sources={})]
     assert len(set(paths)) == 2

@@ -136,9 +136,7 @@ def test_every_value_has_its_file(page, tree, report):
 
 
 def test_verdicts_come_first_and_are_printed(tree, page, run):
-    verdicts = dict(
-        zip(page.column("saturation", "model"), page.column("saturation", "verdict"), strict=True)
-    )
+    verdicts = dict(zip(page.column("saturation", "model"), page.column("saturation", "verdict"), strict=True))
     assert verdicts[HOSTILE] == "saturates"
     assert verdicts["plain"] == "improving"
     found = read_analyses(tree)
@@ -172,10 +170,7 @@ def test_results_without_ours(tmp_path, capsys):
         (["{root}/empty"], "holds no lm-eval results"),
         (["{root}/nowhere"], "is neither a folder nor a file"),
         (["{root}/two"], "results on a, b, which do not compare: choose one with --corpus NAME"),
-        (
-            ["{root}/two", "--corpus", "c"],
-            "nothing in {root}/two was measured on --corpus c: give some of a, b",
-        ),
+        (["{root}/two", "--corpus", "c"], "nothing in {root}/two was measured on --corpus c: give some of a, b"),
         (["{root}/two", "--corpus", "a", "--output", "{root}/file/x"], "cannot write to {root}/file/x"),
     ],
 )

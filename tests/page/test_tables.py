@@ -14,9 +14,7 @@ def test_columns_that_have_no_room_are_told(tmp_path, monkeypatch):
     write_tree(tmp_path, MODELS, tasks={"arc_easy": (0.25, 3.4, 0.010)})
     analyses = read_analyses(tmp_path, tokens_per_step=None)
     monkeypatch.setattr(tables, "CELLS", 5 * len(MODELS) * len(STEPS))
-    values = next(
-        table for table in tables.tables_of(analyses, tmp_path / "report") if table.name == "values"
-    )
+    values = next(table for table in tables.tables_of(analyses, tmp_path / "report") if table.name == "values")
     kept = values.columns[3:-1]
     assert len(kept) == 5
     assert {heading.split(" ")[0] for heading in kept} == {*analyses.table.task}

@@ -85,13 +85,9 @@ def test_effective_rank_against_lapack(architecture, tokenizer, documents):
     centred = states - states.mean(0)
     s = np.linalg.svd(centred, compute_uv=False)
     p = s[s > 0] / s.sum()
-    assert outcome.metrics["anisotropy/effective_rank_last"] == pytest.approx(
-        np.exp(-(p * np.log(p)).sum()), rel=1e-6
-    )
+    assert outcome.metrics["anisotropy/effective_rank_last"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
     eigenvalues = outcome.arrays["anisotropy/last_covariance_eigenvalues"]
-    np.testing.assert_allclose(
-        eigenvalues, s**2 / len(states), rtol=1e-9, atol=1e-12 * s[0] ** 2 / len(states)
-    )
+    np.testing.assert_allclose(eigenvalues, s**2 / len(states), rtol=1e-9, atol=1e-12 * s[0] ** 2 / len(states))
 
 
 def anisotropy_of(batches: list[torch.Tensor]) -> float:
@@ -139,7 +135,5 @@ def test_broken_layer_is_named(layer, tokenizer):
             model.model.layers[layer - 1].mlp.down_proj.weight[5, 5] = math.nan
         else:
             model.get_input_embeddings().weight.fill_(0)
-    with pytest.raises(
-        LmsatError, match=f"hidden states of layer {layer} of 3 are not finite or zero: .*float32"
-    ):
+    with pytest.raises(LmsatError, match=f"hidden states of layer {layer} of 3 are not finite or zero: .*float32"):
         measure(model, ["anisotropy"], corpus=["a few words"], tokenizer=tokenizer)

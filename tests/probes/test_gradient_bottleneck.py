@@ -15,12 +15,7 @@ from lmsat_plugin.synthetic import MarkovSource
 def test_suppressed_share_against_autograd_and_a_dense_projector(architecture, tokenizer, texts):
     model = make_model(architecture)
     metrics = measure(
-        model,
-        ["gradient_bottleneck"],
-        corpus=[texts[0]],
-        tokenizer=tokenizer,
-        max_length=WINDOW,
-        max_tokens=40,
+        model, ["gradient_bottleneck"], corpus=[texts[0]], tokenizer=tokenizer, max_length=WINDOW, max_tokens=40
     ).metrics
     tokens = torch.tensor([0, *tokenizer.encode(texts[0])[:40]])
     anatomy = dissect(model, tokens[:-1])
@@ -39,9 +34,7 @@ def test_suppressed_share_against_autograd_and_a_dense_projector(architecture, t
     lost = gradient - gradient @ basis @ basis.T
     shares = lost.norm(dim=1) / gradient.norm(dim=1)
     energy = (lost**2).sum() / (gradient**2).sum()
-    assert metrics["gradient_bottleneck/suppressed_norm_share"] == pytest.approx(
-        float(shares.mean()), abs=1e-5
-    )
+    assert metrics["gradient_bottleneck/suppressed_norm_share"] == pytest.approx(float(shares.mean()), abs=1e-5)
     assert metrics["gradient_bottleneck/suppressed_energy_share"] == pytest.approx(float(energy), abs=1e-5)
 
 

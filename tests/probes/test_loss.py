@@ -39,15 +39,11 @@ def brute_force(model, tokenizer, texts, length, prefix=0) -> list[list[tuple[in
 def test_loss_probe_against_a_loop(documents, tokenizer, batch_size):
     model = make_model("gpt_neox").double()
     texts = [text for text in documents if text]
-    outcome = measure(
-        model, ["loss"], corpus=documents, tokenizer=tokenizer, max_tokens=None, batch_size=batch_size
-    )
+    outcome = measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, max_tokens=None, batch_size=batch_size)
     metrics, arrays = outcome.measurements["loss"].metrics, outcome.measurements["loss"].arrays
     scored = brute_force(model, tokenizer, texts, WINDOW)
     every = [pair for document in scored for pair in document]
-    counts = Counter(
-        token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]
-    )
+    counts = Counter(token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"])
     unigram = -sum(n * math.log(n / len(every)) for n in counts.values()) / len(every)
     nats, n_bytes = sum(loss for _, loss in every), sum(len(text.encode()) for text in texts)
     expected = {

@@ -28,9 +28,7 @@ def tokens_of(corpus_file, tokenizer) -> list[list[int]]:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_probe(folder, corpus_file, tokenizer, weighted):
-    outcome = measure(
-        folder, ["ngram"], corpus=str(corpus_file), order=3, dims=[1, 100, VOCAB], weighted=weighted
-    )
+    outcome = measure(folder, ["ngram"], corpus=str(corpus_file), order=3, dims=[1, 100, VOCAB], weighted=weighted)
     documents = tokens_of(corpus_file, tokenizer)
     expected = w_error_of(dense(documents, 3, VOCAB, weighted))
     half, negligible = (int((expected > threshold).sum()) + 1 for threshold in (0.5, 0.01))

@@ -62,9 +62,7 @@ def on_two(runs, tmp_path_factory):
 def test_two_processes_give_the_numbers_of_one(task, tolerance, metric, runs, on_two):
     """The whole task in lm-eval, standard errors too."""
     assert on_two[task]["config"]["lmsat"]["processes"] == 2
-    expected, found = (
-        numbers(results) for results in (evaluate("lmsat", [task], **runs[task]), on_two[task])
-    )
+    expected, found = (numbers(results) for results in (evaluate("lmsat", [task], **runs[task]), on_two[task]))
     assert (task, metric) in expected
     assert found.keys() == expected.keys()
     assert {key[1]: found[key] for key in found} == pytest.approx(

@@ -14,10 +14,7 @@ HOSTILE = '<script>alert("x")</script>|y'
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
-    models = [
-        *(Made(f"org/m{size}", 10**6 * 4**size) for size in range(5)),
-        Made("org/sick", 4 * 10**6, 4000),
-    ]
+    models = [*(Made(f"org/m{size}", 10**6 * 4**size) for size in range(5)), Made("org/sick", 4 * 10**6, 4000)]
     write_tree(root, [*models, Made(HOSTILE, 2 * 10**6)])
     return root
 

@@ -58,9 +58,7 @@ def test_gap_to_a_law():
     rows = [
         row
         for index, (n, d) in enumerate(sizes)
-        for row in loss_rows(
-            f"m{index}", 1.7 + 400 / n**0.34 + 410 / d**0.28, n_params=int(n), tokens_=int(d)
-        )
+        for row in loss_rows(f"m{index}", 1.7 + 400 / n**0.34 + 410 / d**0.28, n_params=int(n), tokens_=int(d))
     ]
     table = table_of(rows).assign(tokens=lambda t: t.tokens_.astype("Int64"))
     law = fit("chinchilla", table[table.metric == "loss"].rename(columns={"value": "loss"}))
@@ -80,16 +78,12 @@ def test_leaderboard_of_a_tree(board):
         # Holm's strictest level, of 21 pairs: whoever is better by that is ranked before.
         if z > norm.isf(0.025 / 21):
             assert worse["rank"] > better["rank"]
-    assert {"downstream", "above_loss", "anisotropy_last", "best_step"} <= {
-        column.name for column in board.columns
-    }
+    assert {"downstream", "above_loss", "anisotropy_last", "best_step"} <= {column.name for column in board.columns}
     assert "21 pairs (0 of them document by document" in board.notes[1]
     # All have seen as many tokens.
     assert board.notes[-1].endswith("at their last checkpoints, with E = 1.69, B = 410.7, beta = 0.28 given.")
     assert rows["org/sick"]["law_gap"] > rows["org/m4"]["law_gap"]
-    assert "2 tasks that all of these models have: arc_easy (acc, 0-shot), piqa (acc, 0-shot)" in " ".join(
-        board.notes
-    )
+    assert "2 tasks that all of these models have: arc_easy (acc, 0-shot), piqa (acc, 0-shot)" in " ".join(board.notes)
 
 
 def test_losses_by_document_tell_apart_what_standard_errors_cannot(tmp_path):
@@ -123,7 +117,5 @@ def test_published_scores_of_pythia():
         "lambada_openai": 0.0,
     }
     own = [(scores[task]["acc"] - chance) / (1 - chance) for task, chance in chances.items()]
-    subjects = [
-        (score["acc"] - 0.25) / 0.75 for task, score in scores.items() if task.startswith("hendrycksTest-")
-    ]
+    subjects = [(score["acc"] - 0.25) / 0.75 for task, score in scores.items() if task.startswith("hendrycksTest-")]
     assert found.rows[0]["downstream"] == pytest.approx((sum(own) + np.mean(subjects)) / 9)

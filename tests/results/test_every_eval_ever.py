@@ -44,9 +44,7 @@ def test_a_record_for_each_result_file(tree, tmp_path):
 
 def test_values_are_those_of_the_file(tree, tmp_path):
     for path, record in exported(tree, tmp_path).items():
-        source = json.loads(
-            (tree / record["source_metadata"]["additional_details"]["file"]).read_text("utf-8")
-        )
+        source = json.loads((tree / record["source_metadata"]["additional_details"]["file"]).read_text("utf-8"))
         results = {one["evaluation_result_id"]: one for one in record["evaluation_results"]}
         wanted = {
             f"{task}:{key.removesuffix(',none')}": value
@@ -57,9 +55,7 @@ def test_values_are_those_of_the_file(tree, tmp_path):
         scores = {name: one["score_details"]["score"] for name, one in results.items()}
         assert scores == pytest.approx(wanted), path
         stderr = source["results"]["lmsat_loss"]["loss_stderr,none"]
-        assert results["lmsat_loss:loss"]["score_details"]["uncertainty"]["standard_error"] == {
-            "value": stderr
-        }
+        assert results["lmsat_loss:loss"]["score_details"]["uncertainty"]["standard_error"] == {"value": stderr}
         assert results["lmsat_loss:loss"]["metric_config"]["lower_is_better"]
         assert not results["piqa:acc"]["metric_config"]["lower_is_better"]
         assert results["piqa:acc"]["metric_config"]["metric_id"] == "accuracy"

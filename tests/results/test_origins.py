@@ -42,9 +42,7 @@ def test_names(tmp_path, args, name, expected):
 
 
 def test_names_of_ones_own(tmp_path):
-    path = write(
-        tmp_path / "r.json", new(args={"pretrained": "EleutherAI/pythia-160m", "revision": "it_12k"})
-    )
+    path = write(tmp_path / "r.json", new(args={"pretrained": "EleutherAI/pythia-160m", "revision": "it_12k"}))
     row = load_results(path, step_pattern=r"it_(?P<step>\d+k?)", tokens_per_step=10).iloc[0]
     assert (row.model, row.step, row.tokens) == ("EleutherAI/pythia-160m", 12_000, 120_000)
     # A pattern that finds a number anywhere does not make checkpoints of names on the Hub.

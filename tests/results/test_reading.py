@@ -60,11 +60,7 @@ def test_new_schema(tmp_path):
     write(tmp_path / "EleutherAI__pythia-14m/results_2024-05-01T12-00-00.000001.json", content)
     table = load_results(tmp_path)
     rows = {(row.metric, row["filter"]): row for _, row in table.iterrows()}
-    assert set(rows) == {
-        ("exact_match", "strict-match"),
-        ("exact_match", "flexible-extract"),
-        ("weird", "none"),
-    }
+    assert set(rows) == {("exact_match", "strict-match"), ("exact_match", "flexible-extract"), ("weird", "none")}
     row = rows["exact_match", "strict-match"]
     assert (row.value, row.stderr, row.num_fewshot, row.n_samples) == (0.25, 0.01, 8, 100)
     assert (row.n_params, row.commit, row.revision) == (14_067_712, "abc", "step1000")
@@ -153,20 +149,7 @@ def test_nonsense_anywhere_stops_nothing(tmp_path):
             part = part[key]
         if isinstance(part, dict):
             paths += [[*path, key] for key in part]
-    bad = (
-        None,
-        5,
-        -1e400,
-        10**400,
-        "\ud800",
-        "x" * 9999,
-        "step" + "9" * 9999,
-        [],
-        [[1]],
-        {},
-        {"a": {"b": []}},
-        True,
-    )
+    bad = (None, 5, -1e400, 10**400, "\ud800", "x" * 9999, "step" + "9" * 9999, [], [[1]], {}, {"a": {"b": []}}, True)
     write(tmp_path / "good" / "results_1.json", new())
     for path in paths[1:]:
         for number, value in enumerate(bad):

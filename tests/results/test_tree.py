@@ -115,9 +115,7 @@ def test_neither_torch_nor_lm_eval_is_imported(tmp_path):
         "import sys; from lmsat_plugin import load_results; load_results(sys.argv[1]); "
         "print(*[name for name in ('torch', 'lm_eval', 'transformers', 'datasets') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
@@ -128,10 +126,7 @@ def test_real_files_lose_nothing():
         for task, entry in json.loads(path.read_text()).get("results", {}).items():
             for key, value in entry.items():
                 if not key.endswith("_stderr"):
-                    expected[path.relative_to(PYTHIA_EVALS).as_posix(), task, key] = (
-                        value,
-                        entry.get(f"{key}_stderr"),
-                    )
+                    expected[path.relative_to(PYTHIA_EVALS).as_posix(), task, key] = (value, entry.get(f"{key}_stderr"))
     table = load_results(PYTHIA_EVALS, tokens_per_step=2_097_152)
     assert len(table) == len(expected) > 10_000
     assert table.path.nunique() == 81
@@ -146,13 +141,9 @@ def test_real_files_lose_nothing():
     assert all(f"_{row.revision}.json" in row.path for row in table.itertuples())
     file = json.loads((PYTHIA_EVALS / "pythia-160m/zero-shot/160m_step143000.json").read_text())
     lambada = table[
-        (table.model == "EleutherAI/pythia-v1.1-160m")
-        & (table.step == 143_000)
-        & (table.task == "lambada_openai")
+        (table.model == "EleutherAI/pythia-v1.1-160m") & (table.step == 143_000) & (table.task == "lambada_openai")
     ].set_index("metric")
-    assert lambada.value.to_dict() == {
-        name: file["results"]["lambada_openai"][name] for name in ("acc", "ppl")
-    }
+    assert lambada.value.to_dict() == {name: file["results"]["lambada_openai"][name] for name in ("acc", "ppl")}
     assert lambada.higher_is_better.to_dict() == {"acc": True, "ppl": False}
 
 

@@ -106,11 +106,7 @@ def test_old_files_have_no_variant(tmp_path):
 
 
 def test_names_for_people(tmp_path):
-    assert (label("a/b", "head_rank=8"), label("a/b", None), label("a/b", "")) == (
-        "a/b (head_rank=8)",
-        "a/b",
-        "a/b",
-    )
+    assert (label("a/b", "head_rank=8"), label("a/b", None), label("a/b", "")) == ("a/b (head_rank=8)", "a/b", "a/b")
     write(tmp_path / "1/results_1.json", new(args=ARGS))
     table = load_results(tmp_path)
     assert labelled(table) is table
@@ -126,10 +122,7 @@ def both(tmp_path) -> Results:
         args = {**ARGS, **({"head_rank": rank} if rank else {})}
         for tokens in (100, 200):
             value = 1.0 + tokens + (rank or 0) / 100
-            write(
-                tmp_path / f"{rank}{tokens}/results_1.json",
-                ours(value, args=args, corpus={"max_tokens": tokens}),
-            )
+            write(tmp_path / f"{rank}{tokens}/results_1.json", ours(value, args=args, corpus={"max_tokens": tokens}))
         write(tmp_path / f"{rank}/results_1.json", new({"piqa": {"acc,none": 0.5 - (rank or 0) / 100}}, args))
     return Results.read(tmp_path)
 
@@ -165,9 +158,7 @@ def test_the_models_part_of_a_variant(both):
 
 
 def test_texts_that_do_not_compare_are_named_with_what_chooses_one(both, tmp_path):
-    with pytest.raises(
-        LmsatError, match=r"sample \(max_tokens=100\), sample \(max_tokens=200\).*--variant KEY=VALUE"
-    ):
+    with pytest.raises(LmsatError, match=r"sample \(max_tokens=100\), sample \(max_tokens=200\).*--variant KEY=VALUE"):
         both.check_one_text()
     both.select(variant="max_tokens=100").check_one_text()
     both.check_one_text("piqa")

@@ -17,9 +17,7 @@ from tiny_models import make_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("LMSAT_TEST_SLURM"), reason="needs a Slurm: make test-slurm"
-)
+pytestmark = pytest.mark.skipif(not os.environ.get("LMSAT_TEST_SLURM"), reason="needs a Slurm: make test-slurm")
 STEPS = (0, 10, 20, 30)
 
 

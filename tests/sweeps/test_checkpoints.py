@@ -149,12 +149,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path, pretrained, says):
 def test_offline_lists_what_is_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     cache = tmp_path / "models--org--m"
-    for name, commit in (
-        ("main", "a" * 40),
-        ("step2", "b" * 40),
-        ("seed/step1", "c" * 40),
-        ("refs/pr/1", "d" * 40),
-    ):
+    for name, commit in (("main", "a" * 40), ("step2", "b" * 40), ("seed/step1", "c" * 40), ("refs/pr/1", "d" * 40)):
         (cache / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / "refs" / name).write_text(commit)
         (cache / "snapshots" / commit).mkdir(parents=True)
@@ -223,11 +218,7 @@ assert main(["checkpoints", "org/m", "--revisions", "stp10"]) == 2
         ("v1.0", None, hub.commit("org/m", "v1.0")),
     ]
     assert all(row["size"] is None and row["pretrained"] == row["model"] == "org/m" for row in listed)
-    assert [(row["revision"], row["size"]) for row in sized] == [
-        ("step9", 1000),
-        ("step10", 1001),
-        ("v1.0", 1003),
-    ]
+    assert [(row["revision"], row["size"]) for row in sized] == [("step9", 1000), ("step10", 1001), ("v1.0", 1003)]
     assert done.stderr.splitlines() == [
         "lmsat: error: org/gated is gated: accept the terms at https://huggingface.co/org/gated, then `hf auth login`",
         "lmsat: error: the Hub refuses org/forbidden (HTTP 403): `hf auth login` with a token that may read it",

@@ -38,10 +38,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_measured(configure, tmp_p
             "models: [x]\ntasks: [y]\noutput: z\nbach_size: 3\n",
             "line 4: unknown key 'bach_size': did you mean 'batch_size'?",
         ),
-        (
-            "models:\n  - pretrained: x\n    revision: main\ntasks: y\noutput: z\n",
-            "line 3: unknown key 'revision'",
-        ),
+        ("models:\n  - pretrained: x\n    revision: main\ntasks: y\noutput: z\n", "line 3: unknown key 'revision'"),
         ("models: [x]\ntasks: y\noutput: z\nmax_tokens: many\n", "line 4: max_tokens: many is not right"),
         ("models: [x]\ntasks: y\noutput: z\nslurm:\n  time: -1\n", "line 5: time: -1 is not right"),
         ("models: [x]\ntasks: y\n", "the key 'output' is missing"),
@@ -59,9 +56,7 @@ def test_a_wrong_configuration_is_named_with_its_line(tmp_path, text, says):
 
 
 @pytest.mark.parametrize("name", ["[brackets].txt", "%percent.txt", "{brace.txt", "plain.txt"])
-def test_a_corpus_on_the_command_line_may_have_a_name_that_is_no_yaml(
-    configure, tmp_path, monkeypatch, capsys, name
-):
+def test_a_corpus_on_the_command_line_may_have_a_name_that_is_no_yaml(configure, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text("Some words to measure. " * 50)
     arguments = ["sweep", str(configure()), f"corpus={name}", "tasks=lmsat_loss", "--only", "run@step0"]

@@ -138,9 +138,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 2_050_000_000))
     downloads = Downloads(tmp_path, 1)
     assert downloads.size(checkpoint) == 2_000_000_010
-    with pytest.raises(
-        LmsatError, match=r"org/m at step5 needs 2.10 GB, but .* has 2.05 GB free: free space"
-    ):
+    with pytest.raises(LmsatError, match=r"org/m at step5 needs 2.10 GB, but .* has 2.05 GB free: free space"):
         downloads.fetch(checkpoint)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 3_000_000_000))
 
@@ -243,9 +241,7 @@ with ThreadPoolExecutor(3) as pool:
     small = {name: count for name, count in hub.sent.items() if name not in shards}
     assert {name: hub.sent[name] for name in shards} == {**{name: needed[name] for name in shards}, head: 0}
     main = hub.branches["org/m"]["main"]
-    assert small == needed_files(
-        {path.name: path.stat().st_size for path in main.iterdir() if path.is_file()}
-    )
+    assert small == needed_files({path.name: path.stat().st_size for path in main.iterdir() if path.is_file()})
     assert read_ahead(Path(place)) == read_ahead(source)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(place)
     assert torch.equal(loaded.lm_head.weight, make_model("llama", 1).lm_head.weight)
@@ -358,10 +354,7 @@ assert not list(folder.rglob(".complete"))
             "org/m at bare has no weights",
             f"cannot write to {tmp_path}/file/x",
             # The latter where a connection that is still open breaks.
-            (
-                "org/m at main: config.json did not arrive: check the connection",
-                "org/m at main cannot be had",
-            ),
+            ("org/m at main: config.json did not arrive: check the connection", "org/m at main cannot be had"),
             "org/m at step0 cannot be had from the Hub",
         ),
         strict=True,

@@ -111,9 +111,7 @@ def test_one_failing_task_does_not_cost_the_others(configure, run_folder, tmp_pa
     summary = run_sweep(load_config(configure(tasks=["lmsat_*"])))
     assert list(summary.failed) == ["run step10"]
     [record] = (tmp_path / "out").rglob("failures.json")
-    assert [failure["identity"]["task"] for failure in json.loads(record.read_text())["failures"]] == [
-        "lmsat_head"
-    ]
+    assert [failure["identity"]["task"] for failure in json.loads(record.read_text())["failures"]] == ["lmsat_head"]
     assert len(list(record.parent.glob("results_*.json"))) == 2
 
 
@@ -149,10 +147,7 @@ def test_a_checkpoint_of_another_shape_or_tokenizer_in_the_series(configure, sav
 
 
 def test_head_alone_is_read_for_what_needs_no_more(configure, run_folder, tmp_path, monkeypatch):
-    assert (
-        main(["sweep", str(configure(tasks=["lmsat_head", "lmsat_anisotropy"], output=str(tmp_path / "a")))])
-        == 0
-    )
+    assert main(["sweep", str(configure(tasks=["lmsat_head", "lmsat_anisotropy"], output=str(tmp_path / "a")))]) == 0
 
     def no_whole(*args):
         raise AssertionError("the whole checkpoint was loaded")

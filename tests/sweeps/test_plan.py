@@ -129,9 +129,7 @@ def test_changed_weights_are_measured_anew(configure, save, run_folder, tmp_path
     assert (name, sorted(tasks)) == (Path(old).name, ["lmsat_head", "lmsat_loss"])
 
 
-def test_a_head_or_a_text_to_train_on_that_was_replaced_is_measured_anew(
-    configure, tmp_path, corpus_file, capsys
-):
+def test_a_head_or_a_text_to_train_on_that_was_replaced_is_measured_anew(configure, tmp_path, corpus_file, capsys):
     head, text = tmp_path / "head.safetensors", tmp_path / "train.txt"
     config = str(
         configure(
@@ -208,9 +206,7 @@ def test_overrides_and_shards_and_one_checkpoint(configure, tmp_path, capsys):
     assert sorted(Path(path).parts[1] for path in files_of(tmp_path / "out")) == ["step10", "step100"]
     assert main(["sweep", config, "--only", "run@step7"]) == 2
     assert main(["sweep", config, "bach_size=3"]) == 2
-    assert (
-        "on the command line: unknown key 'bach_size': did you mean 'batch_size'?" in capsys.readouterr().err
-    )
+    assert "on the command line: unknown key 'bach_size': did you mean 'batch_size'?" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(configure, tmp_path, capsys):

@@ -69,11 +69,7 @@ def test_selections():
 
 def test_tokens_stand_for_steps():
     found = [org_checkpoint(f"tokens{n}B", tokens=n * 10**9) for n in (1, 2, 4, 8, 100)]
-    assert named(select([*found, org_checkpoint("main")], "log:3")) == [
-        "tokens1B",
-        "tokens8B",
-        "tokens100B",
-    ]
+    assert named(select([*found, org_checkpoint("main")], "log:3")) == ["tokens1B", "tokens8B", "tokens100B"]
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 20, 50, 100, 153, 154, 500])

@@ -25,9 +25,7 @@ def test_two_sweeps_at_once_share_the_work(start, configure, save, run_folder, t
     assert not strays(tmp_path / "out")
 
 
-def test_workers_share_the_work_and_one_that_is_killed_is_replaced(
-    start, configure, save, run_folder, tmp_path
-):
+def test_workers_share_the_work_and_one_that_is_killed_is_replaced(start, configure, save, run_folder, tmp_path):
     for step in range(200, 900, 100):
         save(run_folder / f"step{step}", step)
     process = start(configure(), "--executor", "processes", "--workers", "2")

@@ -22,9 +22,7 @@ def test_a_damaged_result_is_put_aside_and_measured_again(configure, tmp_path, d
     [path] = (tmp_path / "out/run/step10").glob("results_*.json")
     text = path.read_text()
     value = json.loads(text)["results"]["lmsat_loss"]["loss,none"]
-    damaged = {"cut": text[:900], "edited": text.replace(str(value), "0.5"), "empty": "", "list": "[]"}[
-        damage
-    ]
+    damaged = {"cut": text[:900], "edited": text.replace(str(value), "0.5"), "empty": "", "list": "[]"}[damage]
     path.write_text(damaged)
     assert main(["sweep", str(configure())]) == 0
     assert path.with_name(path.name + ".quarantined").read_text() == damaged

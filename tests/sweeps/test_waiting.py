@@ -70,16 +70,12 @@ def test_waiting_reads_no_result_that_has_not_changed(configure, tmp_path, claim
     assert sum("lmsat_loss" in document["results"] for document in done) == 1
 
 
-def test_waiting_ends_when_another_process_has_written_what_is_left(
-    configure, tmp_path, claimed, reads, monkeypatch
-):
+def test_waiting_ends_when_another_process_has_written_what_is_left(configure, tmp_path, claimed, reads, monkeypatch):
     """Even while that process is still at work on something else there."""
     elsewhere = tmp_path / "elsewhere"
     assert main(["sweep", str(configure(output=str(elsewhere))), "--only", "run@step10"]) == 0
     [path] = (elsewhere / "run" / "step10").glob("results_*.json")
-    at_each_poll(
-        monkeypatch, lambda poll: poll == 3 and shutil.copy(path, tmp_path / "out" / "run" / "step10")
-    )
+    at_each_poll(monkeypatch, lambda poll: poll == 3 and shutil.copy(path, tmp_path / "out" / "run" / "step10"))
     summary = run_sweep(load_config(configure()))
     assert (summary.measured, summary.done_before, summary.elsewhere) == (2, 1, 0)
     assert path.name in reads

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "spiece.model")
-SMALL = (
-    "config.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    *TOKENIZER,
-)
+SMALL = ("config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json", *TOKENIZER)
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
@@ -61,12 +55,7 @@ def test_head_shards():
     assert head_shards({**layers, "model.embed_tokens.weight": "in", "model.norm.weight": "n"}) == {"in"}
     for name in (
         *("embed_out.weight", "output.weight", "transformer.output_layer.weight", "gpt_neox.embed_in.weight"),
-        *(
-            "wte.weight",
-            "transformer.wte.weight",
-            "model.decoder.embed_tokens.weight",
-            "backbone.embeddings.weight",
-        ),
+        *("wte.weight", "transformer.wte.weight", "model.decoder.embed_tokens.weight", "backbone.embeddings.weight"),
     ):
         assert head_shards({**layers, name: "it"}) == {"it"}, name
     assert head_shards({**layers, "something.weight": "x"}) is None
@@ -75,9 +64,7 @@ def test_head_shards():
 @pytest.fixture
 def tensors() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
-    return {
-        f"layers.{n}.weight": generator.normal(size=(n + 1, 300)).astype(np.float32) for n in range(4)
-    } | {
+    return {f"layers.{n}.weight": generator.normal(size=(n + 1, 300)).astype(np.float32) for n in range(4)} | {
         "none": np.zeros((0, 3), np.float32),
         "lm_head.weight": generator.normal(size=(1500, 1000)).astype(np.float32),
     }
@@ -137,15 +124,7 @@ def test_broken_weights_are_one_sentence(tmp_path, tensors):
     [file] = folder.glob("*.safetensors")
     data = file.read_bytes()
     bad_header = (20).to_bytes(8, "little") + b'{"a": {"dtype": 1}} ' + bytes(9)
-    for cut in (
-        b"",
-        data[:7],
-        data[:100],
-        data[:-1],
-        b"<html>" * 50,
-        bad_header,
-        (2).to_bytes(8, "little") + b"[]",
-    ):
+    for cut in (b"", data[:7], data[:100], data[:-1], b"<html>" * 50, bad_header, (2).to_bytes(8, "little") + b"[]"):
         file.write_bytes(cut)
         with pytest.raises(LmsatError, match="is cut short or no file of weights") as error:
             read_ahead(folder)

@@ -8,12 +8,7 @@ import pytest
 
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
-TEXTS = [
-    "two\nlines",
-    "line\u2028separator, paragraph\u2029separator",
-    "next\x85line, form\x0cfeed",
-    'quotes " and \\',
-]
+TEXTS = ["two\nlines", "line\u2028separator, paragraph\u2029separator", "next\x85line, form\x0cfeed", 'quotes " and \\']
 
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])

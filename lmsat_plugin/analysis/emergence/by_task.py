@@ -5,10 +5,12 @@ Shapes: P checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.emergence.noise import estimate_noise, smooth_variances
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
@@ -16,13 +18,7 @@ from lmsat_plugin.analysis.emergence.sharing import Sharing, sharing
 from lmsat_plugin.analysis.emergence.thresholds import BreakFit, fit_break
 from lmsat_plugin.analysis.emergence.two_step import TwoStep, two_step
 from lmsat_plugin.analysis.emergence.verdict import judge, too_little
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pandas as pd
-
-    from lmsat_plugin.results.tree import Results
+from lmsat_plugin.results.tree import Results
 
 _SOME = 0.05
 """The share of scores that may lie two standard deviations below chance by noise."""
@@ -63,11 +59,7 @@ class Emergence:
         """Return plain data, as ``lmsat emergence --json`` prints it: all but the scores and the fit."""
         names = (item.name for item in fields(self) if item.name not in ("scores", "break_fit"))
         two_step = None if self.two_step is None else self.two_step.to_dict()
-        return {
-            **{name: getattr(self, name) for name in names},
-            "shared": asdict(self.shared),
-            "two_step": two_step,
-        }
+        return {**{name: getattr(self, name) for name in names}, "shared": asdict(self.shared), "two_step": two_step}
 
 
 def find_emergence(

@@ -6,12 +6,10 @@ Shapes: P checkpoints, C curves, R tables of scores.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.noise import Noise
+from lmsat_plugin.analysis.emergence.noise import Noise
 
 _POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
 _SATURATIONS = tuple(np.geomspace(0.08, 1.6, 8))

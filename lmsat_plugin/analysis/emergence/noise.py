@@ -5,15 +5,12 @@ Shapes: P checkpoints, K columns of a design, X any number of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmsat_plugin.analysis.stats.autoregressive import correlations
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _KNOTS = 7
 _SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)

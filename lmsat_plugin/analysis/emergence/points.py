@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import pandas as pd
-
-    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +69,7 @@ class Scores:
 
 
 def scores_of(
-    data: Results | pd.DataFrame,
-    *,
-    loss: str = "loss",
-    task: str = "*",
-    metric: str = "*",
-    factor: str | None = None,
+    data: Results | pd.DataFrame, *, loss: str = "loss", task: str = "*", metric: str = "*", factor: str | None = None
 ) -> list[Scores]:
     """Return the scores of each task, metric and variant, beside the losses of their checkpoints.
 
@@ -132,9 +123,7 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
         raise LmsatError(f"row {row} lacks a model, task or metric: fill it in or leave the row out")
     if loss != "loss":
         table = table.drop(columns="loss", errors="ignore").rename(columns={loss: "loss"})
-    rows = numbers(
-        table, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step"), positive=["loss"]
-    )
+    rows = numbers(table, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step"), positive=["loss"])
     if loss == "loss":
         check_nats(rows)
     rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
@@ -189,15 +178,11 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
     if not (rises or kind.is_score):
         return
     if kind.is_share and rows["score"].max() > 1:
-        raise LmsatError(
-            f"{name} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent"
-        )
+        raise LmsatError(f"{name} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent")
     chance = chance_level(task, name, measured)
     if "chance" in rows.columns and len(given := rows["chance"].dropna()):
         if given.nunique() > 1:
-            raise LmsatError(
-                f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task"
-            )
+            raise LmsatError(f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task")
         chance = float(given.iloc[0])
     order = [column for column in ("model", "step") if column in rows.columns]
     if "step" not in order:

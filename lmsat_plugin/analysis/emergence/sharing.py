@@ -6,15 +6,12 @@ Shapes: P checkpoints, K columns of a design, V levels of the factor, R permutat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.noise import broken_lines, fitted
+from lmsat_plugin.analysis.emergence.points import Scores
 from lmsat_plugin.analysis.stats.bootstrap import p_value
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.points import Scores
 
 _LEAST_IN_COMMON = 6
 _LEAST_PERMUTATIONS = 20
@@ -131,8 +128,7 @@ class _Levels:
     def left_by(self, scores_RP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the residual sums of squares of the common curve and of the levels' curves, shapes [R]."""
         less_R, more_R = (
-            ((scores_RP - scores_RP @ basis_PK @ basis_PK.T) ** 2).sum(1)
-            for basis_PK in (self.less_PK, self.more_PK)
+            ((scores_RP - scores_RP @ basis_PK @ basis_PK.T) ** 2).sum(1) for basis_PK in (self.less_PK, self.more_PK)
         )
         return less_R, more_R
 
@@ -146,9 +142,7 @@ def _basis(design_PK: np.ndarray) -> np.ndarray:
     return left_PK[:, values_K > 1e-10 * values_K[0]]
 
 
-def _neighbours(
-    losses_P: np.ndarray, repetitions: int, rng: np.random.Generator, width: int = 8
-) -> np.ndarray:
+def _neighbours(losses_P: np.ndarray, repetitions: int, rng: np.random.Generator, width: int = 8) -> np.ndarray:
     """Return permutations [R, P] that keep each checkpoint among its neighbours in loss."""
     order_P = np.argsort(losses_P, kind="stable")
     offsets_R1 = rng.integers(1, width + 1, (repetitions, 1))

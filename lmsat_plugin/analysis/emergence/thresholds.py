@@ -6,15 +6,13 @@ Shapes: P checkpoints, C curves, E thresholds, F forms of a curve, R simulated t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.curves import CurveFits, break_curves, smooth_curves
+from lmsat_plugin.analysis.emergence.noise import Noise
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, TAIL, p_value
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +88,7 @@ def fit_break(
 class _Curves:
     """The fits of all breaks, which come first, and of all smooth curves to one table of scores."""
 
-    def __init__(
-        self, losses_P: np.ndarray, scores_P: np.ndarray, noise: Noise, deviations_RP: np.ndarray
-    ) -> None:
+    def __init__(self, losses_P: np.ndarray, scores_P: np.ndarray, noise: Noise, deviations_RP: np.ndarray) -> None:
         breaks_CP, self.etas_C, of_breaks_C = break_curves(losses_P)
         smooth_CP, self.smooth_names, of_smooth_C = smooth_curves(losses_P)
         self.breaks = len(breaks_CP)
@@ -164,9 +160,7 @@ def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
 
 def _level_and_rise(noise: Noise, shape_P: np.ndarray, white_P: np.ndarray) -> tuple[float, float, float]:
     """Return level and rise of a curve, level + rise · shape, and the standard error of the level."""
-    (level, rise), (stderr, _) = _least_squares(
-        noise, np.column_stack([np.ones(len(shape_P)), shape_P]), white_P
-    )
+    (level, rise), (stderr, _) = _least_squares(noise, np.column_stack([np.ones(len(shape_P)), shape_P]), white_P)
     return level, rise, stderr
 
 

@@ -6,12 +6,11 @@ Shapes: P checkpoints.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.points import Scores
+from lmsat_plugin.analysis.emergence.points import Scores
 
 LEAST_FITTED = 8
 LEAST_PREDICTED = 3
@@ -82,9 +81,7 @@ def two_step(scores: Scores) -> TwoStep | None:
         for place in (-0.2, 0.2, 0.6)
         for rate in (3.0, 10.0)
     ]
-    fits = [
-        least_squares(residuals, start, bounds=(low, high), x_scale=np.abs(start) + 1e-3) for start in starts
-    ]
+    fits = [least_squares(residuals, start, bounds=(low, high), x_scale=np.abs(start) + 1e-3) for start in starts]
     fit = min(fits, key=lambda fit: fit.cost)
     constant = ((gains_P[seen_P] - gains_P[seen_P].mean()) ** 2).sum() / 2
     seen = int(seen_P.sum())

@@ -5,16 +5,12 @@ Shapes: P checkpoints.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lmsat_plugin.analysis.emergence.curves import LEAST_BESIDE
+from lmsat_plugin.analysis.emergence.noise import Noise
+from lmsat_plugin.analysis.emergence.thresholds import BreakFit
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.noise import Noise
-    from lmsat_plugin.analysis.emergence.thresholds import BreakFit
 
 _LEAST_POINTS = 12
 _LEAST_MODELS = 3
@@ -40,9 +36,7 @@ def too_little(losses_P: np.ndarray, models: int) -> str | None:
     return None
 
 
-def judge(
-    fit: BreakFit, losses_P: np.ndarray, noise: Noise, *, chance_known: bool
-) -> tuple[bool | None, str]:
+def judge(fit: BreakFit, losses_P: np.ndarray, noise: Noise, *, chance_known: bool) -> tuple[bool | None, str]:
     """Return whether an ability is emergent, and why (Du et al. 2024, Definition 1); None where that is unknown.
 
     It is emergent if a break explains the scores clearly better than every curve that improves from the start, its

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
 from lmsat_plugin.analysis.rank_needed.head_runs import (
@@ -20,12 +21,8 @@ from lmsat_plugin.analysis.rank_needed.head_runs import (
 from lmsat_plugin.analysis.rank_needed.needed import rank_needed
 from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +105,6 @@ def find_rank_needed(
 
 def _full_losses(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row of the table for each result of lmsat_rank_head."""
-    import pandas as pd
-
     rows = table[(table.task == _TASK) & (table.metric == "full_loss")]
     return [
         {str(key): None if pd.isna(value) else value for key, value in record.items()}
@@ -140,15 +135,10 @@ def _capacity(hidden_size: int | None, corpus_w_error: np.ndarray | None) -> dic
     if corpus_w_error is None or hidden_size is None:
         return {}
     width = capacity(corpus_w_error, hidden_size)
-    return {
-        "corpus_dimension": width.dimension,
-        "corpus_w_error_at_hidden_size": _finite(width.w_error_at_hidden_size),
-    }
+    return {"corpus_dimension": width.dimension, "corpus_w_error_at_hidden_size": _finite(width.w_error_at_hidden_size)}
 
 
-def _values(
-    checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: dict[str, Any]
-) -> dict[str, Any]:
+def _values(checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: dict[str, Any]) -> dict[str, Any]:
     """Return all values of one checkpoint, with None or [] for what was not measured."""
     return {
         **{key: checkpoint[key] for key in ("model", "variant", "revision", "step")},
@@ -169,9 +159,7 @@ def _suppressed(row: dict[str, Any], results: Results) -> float | None:
     """Return what lmsat_gradient_bottleneck measured of the checkpoint on the same corpus, if with other settings."""
     table = results.table
     rows = table[(table.task == "lmsat_gradient_bottleneck") & (table.metric == "suppressed_norm_share")]
-    rows = rows[
-        (rows.model == row["model"]) & (rows.revision == row["revision"]) & (rows.corpus == row["corpus"])
-    ]
+    rows = rows[(rows.model == row["model"]) & (rows.revision == row["revision"]) & (rows.corpus == row["corpus"])]
     of_model = results.model_variant(row["variant"])
     by_variant = {
         variant: value

@@ -23,9 +23,7 @@ def w_error(singular_values: np.ndarray) -> np.ndarray:
     """
     s = np.sort(np.asarray(singular_values, dtype=np.float64))
     if not np.isfinite(s).all() or not s.any():
-        raise LmsatError(
-            "singular values that are not finite, or all zero, have no W-error: measure them again"
-        )
+        raise LmsatError("singular values that are not finite, or all zero, have no W-error: measure them again")
     sums = np.cumsum((s / s[-1]) ** 2)
     return np.sqrt(np.append(sums[-2::-1], 0.0) / sums[-1])
 

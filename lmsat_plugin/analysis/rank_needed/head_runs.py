@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import pandas as pd
-
-    from lmsat_plugin.results.reading import ResultFile
-    from lmsat_plugin.results.tree import Results
+from lmsat_plugin.results.reading import ResultFile
+from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +80,7 @@ def _read_run(file: ResultFile) -> HeadRun:
     settings = {key: value for key, value in origin.settings.items() if key != "folder"}
     curve, rank = _head(settings.pop("head", None), settings.pop("head_rank", None), config.get("lmsat_head"))
     return HeadRun(
-        checkpoint=(origin.model, origin.revision),
-        curve=curve,
-        rank=rank,
-        settings=settings,
-        groups=file.group_members,
+        checkpoint=(origin.model, origin.revision), curve=curve, rank=rank, settings=settings, groups=file.group_members
     )
 
 
@@ -100,15 +93,9 @@ def _head(file: str | None, rank: str | None, recorded: Any) -> tuple[str | None
         return None, None
     if file is None and rank is not None and _RANK.fullmatch(rank):
         return "truncated", int(rank)
-    if (
-        file is not None
-        and rank is None
-        and (head := _recorded(recorded) or _described(file) or _named(file))
-    ):
+    if file is not None and rank is None and (head := _recorded(recorded) or _described(file) or _named(file)):
         return head.kind, head.rank
-    given = " and ".join(
-        f"{key}={value}" for key, value in (("head", file), ("head_rank", rank)) if value is not None
-    )
+    given = " and ".join(f"{key}={value}" for key, value in (("head", file), ("head_rank", rank)) if value is not None)
     raise LmsatError(
         f"{given} does not say a rank: run with head_rank=R, or with head=FILE alone, a file that lmsat_rank_head saved"
     )
@@ -138,9 +125,7 @@ def _named(file: str) -> RestrictedHead | None:
 def hidden_sizes(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, int]:
     """Return the width of each checkpoint, where some result states it."""
     known = table[table.hidden_size.notna() & table.path.isin(runs)]
-    return {
-        runs[path].checkpoint: int(size) for path, size in zip(known.path, known.hidden_size, strict=True)
-    }
+    return {runs[path].checkpoint: int(size) for path, size in zip(known.path, known.hidden_size, strict=True)}
 
 
 def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[Checkpoint, list[Accuracy]]:
@@ -170,9 +155,7 @@ def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict
             stderr=row["stderr"],
         )
     return {
-        checkpoint: sorted(
-            kept, key=lambda row: (row.task, row.variant or "", row.curve is None, row.curve, row.rank)
-        )
+        checkpoint: sorted(kept, key=lambda row: (row.task, row.variant or "", row.curve is None, row.curve, row.rank))
         for checkpoint, by_head in newest.items()
         if (kept := _restricted(by_head.values()))
     }
@@ -206,9 +189,7 @@ def _settings(row: Mapping[str, Any], run: HeadRun) -> dict[str, str]:
 def _differing(variants: Iterable[dict[str, str]]) -> set[str]:
     """Return the settings that some variants lack, or have with another value."""
     variants = list(variants)
-    return {
-        key for some in variants for key in some if any(other.get(key) != some[key] for other in variants)
-    }
+    return {key for some in variants for key in some if any(other.get(key) != some[key] for other in variants)}
 
 
 def _restricted(accuracies: Iterable[Accuracy]) -> list[Accuracy]:
@@ -223,8 +204,6 @@ def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Hea
 
     The name is that of the results with the model's own head, since a sweep names each other head differently.
     """
-    import pandas as pd
-
     paths = [path for path, run in runs.items() if run.checkpoint == checkpoint]
     path = min(paths, key=lambda path: runs[path].curve is not None)
     row = table[table.path == path].iloc[0]
@@ -247,13 +226,7 @@ def next_token_accuracies(table: pd.DataFrame, path: str, corpus: str | None) ->
     }
     return [
         Accuracy(
-            task="next token",
-            variant=None,
-            metric="accuracy",
-            curve="trained",
-            rank=rank,
-            value=value,
-            stderr=stderr,
+            task="next token", variant=None, metric="accuracy", curve="trained", rank=rank, value=value, stderr=stderr
         )
         for rank, (value, stderr) in sorted(by_rank.items())
     ]

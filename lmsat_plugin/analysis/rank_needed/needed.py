@@ -6,15 +6,12 @@ Shapes: K ranks, M documents, R repetitions of the bootstrap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resampled_sums
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,7 @@ class RankNeeded:
 
 
 def rank_needed(
-    curve: RankCurve,
-    within: float = 0.01,
-    confidence: float = CONFIDENCE,
-    repetitions: int = 1000,
-    seed: int = 0,
+    curve: RankCurve, within: float = 0.01, confidence: float = CONFIDENCE, repetitions: int = 1000, seed: int = 0
 ) -> RankNeeded:
     """Return the rank at which the loss is (1 + within) times that of the full head, a real number.
 
@@ -64,8 +57,7 @@ def rank_needed(
     if len(sums_MX) > 1:
         # A rank beyond the highest one measured is infinite.
         ends = interval(
-            _crossings(curve.ranks_K, resampled_sums(sums_MX, repetitions, seed), within),
-            confidence=confidence,
+            _crossings(curve.ranks_K, resampled_sums(sums_MX, repetitions, seed), within), confidence=confidence
         )
     low, high = ends or (np.inf, np.inf)
     return RankNeeded(

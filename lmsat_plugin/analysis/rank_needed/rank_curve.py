@@ -5,19 +5,15 @@ Shapes: K ranks, M documents, S singular values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.rank_needed.dimension import w_error
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
 
 _BY_DOCUMENT = {
     "trained": "trained_by_document",
@@ -71,11 +67,7 @@ class RankCurve:
         bounds = [own[key] for kind in kinds if (key := f"{kind}truncated_bound") in own]
         sound = [nats.shape == ranks.shape + tokens.shape, full.shape == tokens.shape]
         sound += [bound.shape == ranks.shape for bound in bounds]
-        sound += [
-            ranks.ndim == tokens.ndim == 1,
-            nats.size > 0,
-            bool((ranks > 0).all() and (tokens > 0).all()),
-        ]
+        sound += [ranks.ndim == tokens.ndim == 1, nats.size > 0, bool((ranks > 0).all() and (tokens > 0).all())]
         if not all(sound):
             raise LmsatError(
                 f"the arrays of lmsat_rank_head do not belong together (ranks {ranks.tolist()}, "
@@ -121,8 +113,6 @@ def by_rank(curve: RankCurve, singular_values: np.ndarray) -> pd.DataFrame:
     ``singular_values`` are those of the head, shape [S]. Columns: ``rank``, ``w_error`` (0 from rank S on), ``loss``,
     ``gap``, ``gap_stderr``, ``bound`` (nats per token; NaN where unknown).
     """
-    import pandas as pd
-
     errors = w_error(singular_values)
     return pd.DataFrame(
         {

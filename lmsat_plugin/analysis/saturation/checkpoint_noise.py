@@ -90,9 +90,7 @@ class NoiseEstimator:
         products_RE = residuals_RE[:, 1:] * residuals_RE[:, :-1]
         products_RE[runs, self._broken_B[break_R]] = 0
         correlation_R = products_RE.mean(1) / np.maximum(variances_BR[break_R, runs], _TINY)
-        return ResidualNoise(
-            white_R=np.sqrt(white_BR[break_R, runs]), correlation_R=correlation_R, break_R=break_R
-        )
+        return ResidualNoise(white_R=np.sqrt(white_BR[break_R, runs]), correlation_R=correlation_R, break_R=break_R)
 
     def phi(self, noise: ResidualNoise) -> float:
         """Return the correlation of neighbouring checkpoints, from 0 to 0.8, of the first run."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 _LEAST = 4
 _COLLAPSED = 0.5
@@ -92,9 +89,7 @@ def _stays_above(steps: np.ndarray, values: np.ndarray) -> int | None:
     return int(steps[first]) if first < len(steps) else None
 
 
-def _correlation(
-    steps: np.ndarray, values: np.ndarray, other_steps: np.ndarray, others: np.ndarray
-) -> float | None:
+def _correlation(steps: np.ndarray, values: np.ndarray, other_steps: np.ndarray, others: np.ndarray) -> float | None:
     from scipy.stats import spearmanr
 
     shared = np.intersect1d(steps[steps > 0], other_steps)

@@ -5,10 +5,12 @@ Shapes: K checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers
@@ -16,11 +18,6 @@ from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
 
 DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
@@ -150,14 +147,10 @@ def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[
     pairs = table[["task", "metric"]].drop_duplicates()
     asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
     if asked.empty:
-        raise LmsatError(
-            f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(pairs)}"
-        )
+        raise LmsatError(f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(pairs)}")
     if "higher_is_better" in table.columns:
         directed = table[table.higher_is_better.notna()]
-        asked = asked[
-            asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)
-        ]
+        asked = asked[asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)]
     if asked.empty:
         named = " ".join(filter(None, (task, metric))) or "any metric here"
         raise LmsatError(f"it is not known whether higher is better for {named}: choose a loss or a score")
@@ -186,8 +179,7 @@ def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | N
         raise LmsatError(f"{name} has a {metric} of {rows[metric].min():g}, which cannot be: leave it out")
     direction = rows["higher_is_better"].dropna()
     tokens, stderr = (
-        rows[column].to_numpy(np.float64) if column in rows.columns else None
-        for column in ("tokens", "stderr")
+        rows[column].to_numpy(np.float64) if column in rows.columns else None for column in ("tokens", "stderr")
     )
     return MetricSeries(
         task=task,
@@ -204,8 +196,6 @@ def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | N
 
 
 def _keys_of(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
-    import pandas as pd
-
     for name in _KEYS:
         value = rows[name].iloc[0] if name in rows.columns else None
         if value is None or pd.isna(value):

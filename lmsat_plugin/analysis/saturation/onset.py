@@ -6,15 +6,12 @@ Shapes: K checkpoints, P of them from the best stretch on, R simulated runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.saturation.rise import Rise
 from lmsat_plugin.analysis.stats.autoregressive import simulate
 from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.saturation.rise import Rise
 
 _LEAST_AFTER = 3
 _PARAMETERS = 4
@@ -60,6 +57,4 @@ def onset_of(log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise, simulati
     onsets_R = onsets[choose(curve_P + simulate(white_RP, np.full(repetitions, rise.phi)))]
     low, high = np.quantile(onsets_R, [TAIL, 1 - TAIL], method="inverted_cdf")
     first = int(onsets[best])
-    return Onset(
-        first=start + first, low=start + min(int(low), first) - 1, high=start + max(int(high), first)
-    )
+    return Onset(first=start + first, low=start + min(int(low), first) - 1, high=start + max(int(high), first))

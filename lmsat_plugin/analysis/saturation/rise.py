@@ -41,9 +41,7 @@ class Stretches:
         if last is None:
             last = max(5, checkpoints // 12) if checkpoints >= 15 else max(_SHORTEST, checkpoints // 3)
         lengths = range(min(_SHORTEST, last), last + 1)
-        pairs = [
-            (first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)
-        ]
+        pairs = [(first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)]
         firsts, stops = np.array(pairs).T
         return cls(firsts_S=firsts, stops_S=stops, last=last)
 

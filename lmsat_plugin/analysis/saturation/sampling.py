@@ -6,15 +6,12 @@ Shapes: K checkpoints, S stretches before the last one, M documents, R repetitio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.saturation.rise import Stretches
 from lmsat_plugin.analysis.stats.bootstrap import Simulation, p_value
 from lmsat_plugin.analysis.stats.ratio import residuals
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.saturation.rise import Stretches
 
 _NUMBERS_AT_ONCE = 10_000_000
 

@@ -5,16 +5,14 @@ Shapes: K checkpoints.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
+from lmsat_plugin.analysis.saturation.rise import Rise
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
-    from lmsat_plugin.analysis.saturation.rise import Rise
 
 Verdict = Literal["saturates", "plateaus", "improving", "unclear"]
 
@@ -30,9 +28,7 @@ _NORMAL_MAD = 0.6745
 """Median absolute deviation over standard deviation of normal numbers."""
 
 
-def judge(
-    series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value: float | None
-) -> tuple[Verdict, str]:
+def judge(series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value: float | None) -> tuple[Verdict, str]:
     """Return the verdict on a series, and the reason.
 
     Args:

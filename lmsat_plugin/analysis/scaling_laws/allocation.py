@@ -172,10 +172,5 @@ def _details(best: kaplan.ComputeOptimal[float], c_min: float) -> KaplanDetails:
 def _advice(source: str, n_params: float, flops: float, loss: float) -> Advice:
     tokens = flops / (6 * n_params)
     return Advice(
-        source=source,
-        n_params=n_params,
-        tokens=tokens,
-        tokens_per_param=tokens / n_params,
-        flops=flops,
-        loss=loss,
+        source=source, n_params=n_params, tokens=tokens, tokens_per_param=tokens / n_params, flops=flops, loss=loss
     )

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
-from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lmsat_plugin.analysis.scaling_laws.laws import Points
+from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law, Points
 
 GOPHER_FLOPS = 5.88e23
 """The compute of Gopher, for which Chinchilla was planned."""
 
 
-def compute_optimal(
-    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
-) -> dict[str, np.ndarray]:
+def compute_optimal(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
     """Return a and b of N_opt ∝ C^a and D_opt ∝ C^b, and D_opt/N_opt at two computes (eq. 4).
 
     The computes C = 6ND are Gopher's, and the largest among the points. NaN for exponents that are not above 0.

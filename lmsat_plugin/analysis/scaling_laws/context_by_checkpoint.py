@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain, context_gain
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 

@@ -5,17 +5,15 @@ Shapes: P positions, K bins of positions, R simulated tables of losses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.analysis.stats.power_decay import fit_power_decay
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FEWEST_POSITIONS = 32
 
@@ -52,10 +50,7 @@ class ContextGain:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            key: value.tolist() if isinstance(value, np.ndarray) else value
-            for key, value in asdict(self).items()
-        }
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in asdict(self).items()}
 
 
 def context_gain(

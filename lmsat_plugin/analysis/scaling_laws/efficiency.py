@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-
-    from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +198,7 @@ def _best(models: list[Reached], loss: float, fewest_saved: float) -> BestSize:
         optimal = cheapest.model
         at_edge = cheapest.n_params in (there[0].n_params, there[-1].n_params)
     steps = [model for model in models if model.saved is not None]
-    poor = next(
-        (i for i in range(len(steps)) if all((model.saved or 0) < fewest_saved for model in steps[i:])), None
-    )
+    poor = next((i for i in range(len(steps)) if all((model.saved or 0) < fewest_saved for model in steps[i:])), None)
     return BestSize(
         loss=loss,
         compute_optimal=optimal,

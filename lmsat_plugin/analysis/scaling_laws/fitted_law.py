@@ -6,25 +6,18 @@ Shapes: P points, Q constants, R sets of constants: the estimate, then the sampl
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.scaling_laws.huber_regression import DELTA
-from lmsat_plugin.analysis.scaling_laws.laws import rows_of
+from lmsat_plugin.analysis.scaling_laws.laws import Law, Points, rows_of
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
-    from lmsat_plugin.results.tree import Results
-
-_SHOWN = (
-    *("model", "variant", "run", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
-    "position",
-)
+_SHOWN = (*("model", "variant", "run", "revision", "step", "tokens", "n_params", "n_params_non_embedding"), "position")
 
 
 @dataclass(frozen=True)
@@ -85,11 +78,8 @@ class Predictions:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    import pandas as pd
-
     return [
-        {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        for row in table.to_dict("records")
+        {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in table.to_dict("records")
     ]
 
 
@@ -133,8 +123,6 @@ class FittedLaw:
         Raises:
             LmsatError: For a table without the law's variables, and for one without rows of the law's models.
         """
-        import pandas as pd
-
         rows, _ = rows_of(self.law, data)
         if self.model is None or "model" not in rows:
             predicted = self._predict(rows)
@@ -207,12 +195,8 @@ def interval_of_fit(estimate: float, samples_R: np.ndarray, *, repeated: bool) -
 
 
 def _best_and_final(rows: pd.DataFrame) -> pd.DataFrame | None:
-    import pandas as pd
-
     rows = rows[rows.observed.notna()]
-    order = next(
-        (name for name in ("tokens", "step", "steps") if name in rows and rows[name].notna().any()), None
-    )
+    order = next((name for name in ("tokens", "step", "steps") if name in rows and rows[name].notna().any()), None)
     if order is None or "model" not in rows or not rows.model.duplicated().any():
         return None
     return pd.DataFrame(

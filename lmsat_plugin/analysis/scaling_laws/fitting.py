@@ -6,42 +6,26 @@ Shapes: P points, Q constants, G runs, R samples of the bootstrap.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
 from lmsat_plugin.analysis.scaling_laws import resampling
 from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
-from lmsat_plugin.analysis.scaling_laws.fitted_law import (
-    Constant,
-    FittedLaw,
-    HeldOut,
-    Spread,
-    interval_of_fit,
-)
-from lmsat_plugin.analysis.scaling_laws.forms import PowerSum
+from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
+from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Variables
 from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
-from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, counts_of, rows_of
+from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, Law, Points, counts_of, rows_of
 from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
 from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws.forms import Variables
-    from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
-    from lmsat_plugin.results.tree import Results
-
-LAWS = {
-    law.name: law
-    for law in (CHINCHILLA, KAPLAN_N, KAPLAN_D, KAPLAN_C, KAPLAN_ND, KAPLAN_NS, CONTEXT, TRANSFER)
-}
+LAWS = {law.name: law for law in (CHINCHILLA, KAPLAN_N, KAPLAN_D, KAPLAN_C, KAPLAN_ND, KAPLAN_NS, CONTEXT, TRANSFER)}
 _TOLERANCE = 0.01
 _SAME = 1e-6
 _NEGLIGIBLE = 1e-6
@@ -161,13 +145,9 @@ def _check_given(law: Law, given: Mapping[str, float]) -> None:
             raise LmsatError(f"{name}={value} is not a number: give one, or leave {name} to the fit")
         zero = isinstance(law.form, PowerSum) and not law.form.inside and name in law.form.coefficients
         if isinstance(law.form, PowerSum) and (value < 0 or (value == 0 and not zero)):
-            raise LmsatError(
-                f"{name}={value:g} must be {'at least' if zero else 'above'} 0: give another number"
-            )
+            raise LmsatError(f"{name}={value:g} must be {'at least' if zero else 'above'} 0: give another number")
     if law.form.coefficients and all(given.get(name) == 0 for name in law.form.coefficients):
-        raise LmsatError(
-            f"{', '.join(law.form.coefficients)} are all 0, which leaves no loss: give one above 0"
-        )
+        raise LmsatError(f"{', '.join(law.form.coefficients)} are all 0, which leaves no loss: give one above 0")
 
 
 def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str | None:
@@ -194,17 +174,13 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
     return None
 
 
-def _warnings(
-    law: Law, points: Points, count: str | None, theta_Q: np.ndarray, *, free: list[str]
-) -> list[str]:
+def _warnings(law: Law, points: Points, count: str | None, theta_Q: np.ndarray, *, free: list[str]) -> list[str]:
     warnings = []
     if law.counts and count == TOTAL and law.counts[0] != TOTAL:
         warnings.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
     if not isinstance(law.form, PowerSum):
         return warnings
-    fitted = [
-        term for term in law.form.terms if term.variable and {term.coefficient, term.exponent} & set(free)
-    ]
+    fitted = [term for term in law.form.terms if term.variable and {term.coefficient, term.exponent} & set(free)]
     if len(fitted) == 2:
         first, second = (str(term.variable) for term in fitted)
         correlation = float(np.corrcoef(points.variables[first], points.variables[second])[0, 1])

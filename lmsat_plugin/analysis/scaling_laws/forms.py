@@ -5,14 +5,11 @@ Shapes: P points, K terms, Q constants, R sets of constants.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Variables = dict[str, np.ndarray]
 """A law's variables by name, each of shape [P]."""

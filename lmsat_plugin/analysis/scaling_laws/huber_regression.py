@@ -196,9 +196,7 @@ def _grid_starts(form: PowerSum, problem: Problem, given_Q: np.ndarray) -> np.nd
     return starts_GQ
 
 
-def condition_numbers(
-    problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray
-) -> tuple[float | None, float | None]:
+def condition_numbers(problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray) -> tuple[float | None, float | None]:
     """Return the condition numbers of the Jacobian of log losses by all fitted constants, and by the exponents alone.
 
     Coefficients count as logarithms. For the exponents, what the coefficients explain is projected out. None where no

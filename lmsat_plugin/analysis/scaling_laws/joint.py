@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
-from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws.laws import Points, Prepared
+from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL, Law, Points, Prepared
 
 
 def add_s_min(table: pd.DataFrame, count: str | None) -> Prepared:
@@ -41,16 +36,12 @@ def add_s_min(table: pd.DataFrame, count: str | None) -> Prepared:
     return table.assign(s_min=s_min_P), (note,)
 
 
-def _data_exponent(
-    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
-) -> dict[str, np.ndarray]:
+def _data_exponent(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
     """Return the exponent of the data that keep overfitting constant, D ∝ N^(alpha_N/alpha_D) (eq. 4.4)."""
     return {"alpha_N_over_alpha_D": values["alpha_N"] / values["alpha_D"]}
 
 
-def _efficient_excess(
-    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
-) -> dict[str, np.ndarray]:
+def _efficient_excess(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
     """Return how far above its converged loss a model should stop, as a share: alpha_N/alpha_S (App. B)."""
     return {"alpha_N_over_alpha_S": values["alpha_N"] / values["alpha_S"]}
 

@@ -83,9 +83,7 @@ def tokens_of_steps(s: X, s_min: X, loss: X) -> X:
     """
     _check(s=s, s_min=s_min)
     if np.any(np.less(s, s_min)):
-        raise LmsatError(
-            f"{_worst(s)} steps are fewer than S_min={_worst(s_min)}, which any batch needs: give more"
-        )
+        raise LmsatError(f"{_worst(s)} steps are fewer than S_min={_worst(s_min)}, which any batch needs: give more")
     with np.errstate(divide="ignore"):
         beyond = 1 + np.divide(1, s / s_min - 1)
     return critical_batch(loss) * s_min * beyond

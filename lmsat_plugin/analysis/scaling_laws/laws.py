@@ -5,23 +5,18 @@ Shapes: P points, G runs, R sets of constants, the first of them the estimate an
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
+from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
+from lmsat_plugin.analysis.stats.bootstrap import Estimate
+from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
-    from lmsat_plugin.analysis.stats.bootstrap import Estimate
-    from lmsat_plugin.results.tree import Results
 
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
 COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
@@ -60,9 +55,7 @@ def _unchanged(table: pd.DataFrame, count: str | None) -> Prepared:
     return table, ()
 
 
-def _nothing(
-    values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray
-) -> dict[str, np.ndarray]:
+def _nothing(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
     return {}
 
 
@@ -108,9 +101,7 @@ class Law:
             known = rows[rows[column].notna()]
             check_nats(known if column == "loss" else known[[column]].rename(columns={column: "loss"}))
         values = {name: rows[column].to_numpy(np.float64) for name, column in columns.items()}
-        losses_P = (
-            rows[self.target].to_numpy(np.float64) if self.target in rows else np.full(len(rows), np.nan)
-        )
+        losses_P = rows[self.target].to_numpy(np.float64) if self.target in rows else np.full(len(rows), np.nan)
         warnings = []
         if left_out := len(table) - len(rows):
             warnings.append(f"{left_out} of {len(table)} rows are left out: they lack a number")
@@ -126,8 +117,6 @@ class Law:
         )
 
     def _runs(self, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-        import pandas as pd
-
         each_P = np.arange(len(rows))
         if self.by_model:
             return each_P, ["positions count as independent, which losses in the same documents are not"]
@@ -138,9 +127,7 @@ class Law:
         if len(set(runs_P)) == len(runs_P):
             return runs_P, []
         if self.checkpoints:
-            return runs_P, [
-                "checkpoints of a run are not independent: the intervals are those of drawing runs"
-            ]
+            return runs_P, ["checkpoints of a run are not independent: the intervals are those of drawing runs"]
         return runs_P, [
             f"rows of the same {column} are checkpoints of one run: before the end of their schedule they overestimate "
             "the loss, and they are not independent (give a column run where they are runs of their own)"
@@ -167,26 +154,16 @@ def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple
 
 def counts_of(law: Law, table: pd.DataFrame) -> list[str | None]:
     """Return the columns of a table that may be N, the one of the law's paper first; just that one if there is none."""
-    import pandas as pd
-
     if not law.counts:
         return [None]
-    there = [
-        name
-        for name in law.counts
-        if name in table and pd.to_numeric(table[name], errors="coerce").notna().any()
-    ]
+    there = [name for name in law.counts if name in table and pd.to_numeric(table[name], errors="coerce").notna().any()]
     return [*there] or [law.counts[0]]
 
 
 def _shallow(rows: pd.DataFrame) -> list[str]:
-    import pandas as pd
-
     if "n_layers" not in rows:
         return []
     shallow = int((pd.to_numeric(rows["n_layers"], errors="coerce") < 2).sum())
     if not shallow:
         return []
-    return [
-        f"{shallow} rows are of models with fewer than 2 layers, which Kaplan et al. leave out of their fits"
-    ]
+    return [f"{shallow} rows are of models with fewer than 2 layers, which Kaplan et al. leave out of their fits"]

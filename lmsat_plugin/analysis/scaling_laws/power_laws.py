@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Term
 from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
-from lmsat_plugin.analysis.scaling_laws.laws import COUNTS, NON_EMBEDDING, TOTAL, Law
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lmsat_plugin.analysis.scaling_laws.laws import Prepared
+from lmsat_plugin.analysis.scaling_laws.laws import COUNTS, NON_EMBEDDING, TOTAL, Law, Prepared
 
 
 def add_pf_days(table: pd.DataFrame, count: str | None) -> Prepared:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
 from lmsat_plugin.errors import LmsatError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FEWEST_MODELS = 8
 """Twice the number of coefficients: then the 90 % intervals cover the truth in 93 to 96 % of simulations."""
@@ -75,11 +73,7 @@ class ShapeDependence:
 
 
 def shape_dependence(
-    table: pd.DataFrame,
-    within: float = 0.1,
-    confidence: float = CONFIDENCE,
-    repetitions: int = 2000,
-    seed: int = 0,
+    table: pd.DataFrame, within: float = 0.1, confidence: float = CONFIDENCE, repetitions: int = 2000, seed: int = 0
 ) -> ShapeDependence:
     """Return how the loss depends on the aspect ratio, width over depth, at a fixed size.
 
@@ -109,9 +103,7 @@ def shape_dependence(
     typical = np.exp(np.log(n_M).mean())
     design_MK = np.column_stack([np.ones_like(x_M), -np.log(n_M / typical), x_M, x_M**2])
     if np.linalg.matrix_rank(design_MK / np.abs(design_MK).max(0), tol=1e-6) < design_MK.shape[1]:
-        raise LmsatError(
-            "the sizes and the shapes do not vary apart: add models of other shapes at the same size"
-        )
+        raise LmsatError("the sizes and the shapes do not vary apart: add models of other shapes at the same size")
     found_K = np.linalg.lstsq(design_MK, np.log(loss_M), rcond=None)[0]
     residuals_M = np.log(loss_M) - design_MK @ found_K
     samples_RK = _bootstrap(design_MK, np.log(loss_M), repetitions, seed)
@@ -126,9 +118,7 @@ def shape_dependence(
     at_n_M = loss_M * (n_M / n_M.mean()) ** alpha_n
     group_M = _groups(n_M, within)
     return ShapeDependence(
-        groups=tuple(
-            _same_size(models.assign(at_n=at_n_M)[group_M == group]) for group in range(group_M.max() + 1)
-        ),
+        groups=tuple(_same_size(models.assign(at_n=at_n_M)[group_M == group]) for group in range(group_M.max() + 1)),
         level=float(level + alpha_n * np.log(typical)),
         alpha_n=estimates[0],
         slope=estimates[1],

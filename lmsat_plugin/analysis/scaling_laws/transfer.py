@@ -5,19 +5,15 @@ Shapes: G runs, R repetitions, the first of them the estimate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.analysis.scaling_laws.forms import Line
-from lmsat_plugin.analysis.scaling_laws.laws import Law
+from lmsat_plugin.analysis.scaling_laws.laws import Law, Points
 from lmsat_plugin.analysis.scaling_laws.resampling import RUNS_BEYOND
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lmsat_plugin.analysis.scaling_laws.laws import Points
-    from lmsat_plugin.analysis.stats.bootstrap import Estimate
+from lmsat_plugin.analysis.stats.bootstrap import Estimate
 
 
 def offsets(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
@@ -26,8 +22,6 @@ def offsets(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndar
     The offset is other_loss − loss, as if the slope were 1. The drift needs a column ``tokens`` or ``step`` and runs of
     several checkpoints; with few such runs it has no interval.
     """
-    import pandas as pd
-
     offsets_P = points.losses_P - points.values["loss"]
     means_G = np.bincount(points.runs_P, offsets_P) / np.bincount(points.runs_P)
     derived = {"offset_at_slope_1": counts_RG @ means_G / counts_RG.sum(1)}
@@ -57,9 +51,7 @@ def parallel(params: Mapping[str, Estimate]) -> tuple[str, ...]:
     if slope.low is None or slope.high is None:
         return ()
     inside = slope.low <= 1 <= slope.high
-    return (
-        f"a slope of 1, a constant offset, lies {'within' if inside else 'outside'} the slope's interval",
-    )
+    return (f"a slope of 1, a constant offset, lies {'within' if inside else 'outside'} the slope's interval",)
 
 
 TRANSFER = Law(

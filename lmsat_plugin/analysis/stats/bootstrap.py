@@ -9,13 +9,10 @@ Shapes: G units, R repetitions, X sums.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CONFIDENCE = 0.9
 """Of all intervals, unless another confidence is stated."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections import cards, published_laws, scaling, scores, training
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.hookspecs import ReportFigure
 
 
 def all_figures(analyses: Analyses) -> list[ReportFigure]:

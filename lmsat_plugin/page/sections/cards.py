@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.checkpoint_values import by_step, values_of
 from lmsat_plugin.analysis.downstream_average import downstream_average
+from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.card import Track, card_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.analysis.saturation import Saturation
 
 _LOSS_LABEL = "loss\n(nats per token)"
 _TRACKS = (
@@ -32,9 +28,7 @@ _TRACKS = (
 def figures(analyses: Analyses) -> Iterator[ReportFigure]:
     """Yield a card for each model with several steps: first the models that saturate, then the others by size."""
     verdicts = {
-        result.label: result
-        for result in analyses.saturation
-        if (result.task, result.metric) == ("lmsat_loss", "loss")
+        result.label: result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")
     }
     saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
     for model in sorted(analyses.sizes, key=lambda model: model not in saturating):
@@ -62,15 +56,11 @@ def _tracks(analyses: Analyses, model: str) -> list[Track]:
 
 def _downstream(table: pd.DataFrame) -> Track:
     """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have."""
-    import pandas as pd
-
     rows = table[table.step.notna()]
     # The average is over what several models share: here each checkpoint is a model.
     average = downstream_average(rows.assign(model=rows.step.astype("int64").astype(str)))
     scores, tasks = ({}, ()) if average is None else (average.scores, average.tasks)
-    values = pd.DataFrame(
-        [(int(step), *score) for step, score in scores.items()], columns=["step", "value", "stderr"]
-    )
+    values = pd.DataFrame([(int(step), *score) for step, score in scores.items()], columns=["step", "value", "stderr"])
     mean = "one task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
     table = by_step(values.sort_values("step").assign(model=""))
     return Track(label=f"score above chance\n({mean})", table=table)

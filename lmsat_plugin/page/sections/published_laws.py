@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.checkpoint_values import last_of, values_of
 from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
 from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch, data_needed
@@ -12,11 +13,6 @@ from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, listed
 from lmsat_plugin.page.sections.scaling import losses_with_flops
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lmsat_plugin.analysis.analyses import Analyses
 
 
 def figures(analyses: Analyses) -> list[ReportFigure]:
@@ -87,9 +83,7 @@ def _own_law(analyses: Analyses) -> Chinchilla | None:
     if law is None:
         return None
     constants = {name: law.params[name].value for name in ("A", "B", "E", "alpha", "beta")}
-    usable = {
-        key: value for key, value in constants.items() if value is not None and (value > 0 or key == "E")
-    }
+    usable = {key: value for key, value in constants.items() if value is not None and (value > 0 or key == "E")}
     return Chinchilla(name="fitted to these models", **usable) if len(usable) == len(constants) else None
 
 

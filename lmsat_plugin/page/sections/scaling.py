@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.checkpoint_values import last_of, values_of
-from lmsat_plugin.analysis.scaling_laws import fit
+from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures import scaling as draw
 from lmsat_plugin.figures.context import context_figure
@@ -14,14 +17,6 @@ from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.model_looks import FEW, ModelLooks, spread
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.analysis.scaling_laws import FittedLaw
 
 _KAPLAN = "Kaplan et al. 2020, "
 _LAWS = {
@@ -56,9 +51,7 @@ def _curves(analyses: Analyses) -> Iterator[ReportFigure]:
     rows = rows[rows.groupby("model").tokens.transform("nunique") > 1]
     models = ModelLooks(analyses.sizes, rows.model)
     if models.sizes:
-        ends = by_model(
-            last_of(rows), models.sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens"
-        )
+        ends = by_model(last_of(rows), models.sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
         yield ReportFigure(
             name="loss-by-tokens",
             title="Loss against tokens and compute",
@@ -74,9 +67,7 @@ def _power_laws(analyses: Analyses) -> Iterator[ReportFigure]:
     if len(final):
         larger = final[final.model.isin(analyses.final_losses(larger=True).model)]
     size = "n_params_non_embedding" if final.n_params_non_embedding.notna().all() else "n_params"
-    columns = [
-        name for name in (size, "tokens", "flops") if final[name].max() >= _LEAST_SPAN * final[name].min()
-    ]
+    columns = [name for name in (size, "tokens", "flops") if final[name].max() >= _LEAST_SPAN * final[name].min()]
     if columns and len(final) >= _LEAST_DRAWN:
         fits = {column: _fitted(column, larger) for column in columns}
         if size in fits and "tokens" in fits:
@@ -84,9 +75,7 @@ def _power_laws(analyses: Analyses) -> Iterator[ReportFigure]:
             fits["tokens"] = None
         models = ModelLooks(analyses.sizes, final.model)
         exponents = (
-            f"exponent {_exponent(law):.3g} in {draw.LABELS[column]}"
-            for column, law in fits.items()
-            if law is not None
+            f"exponent {_exponent(law):.3g} in {draw.LABELS[column]}" for column, law in fits.items() if law is not None
         )
         yield ReportFigure(
             name="power-laws",

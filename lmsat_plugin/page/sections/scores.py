@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.checkpoint_values import by_step, shown_scores, values_of
+from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.scores import scores_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import count_of, listed
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.analysis.emergence import Emergence
 
 _PAPER = "Du et al. 2024, "
 _PANELS = 9
@@ -44,9 +40,7 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
         shown = {pair: tables[pair] for pair in filled[index : index + _PANELS]}
         models = ModelLooks(analyses.sizes, {model for rows in shown.values() for model in rows.model})
         chances = {task: chance_level(task, metric, measured) for task, metric in shown}
-        ranges = (
-            f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items()
-        )
+        ranges = (f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items())
         yield ReportFigure(
             name=_numbered("scores-by-step", index),
             title="Scores by training step",

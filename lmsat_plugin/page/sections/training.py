@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.checkpoint_values import by_step, evenly, last_of, values_of
 from lmsat_plugin.figures import trajectories as draw
 from lmsat_plugin.figures.model_looks import ModelLooks, spread
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lmsat_plugin.analysis.analyses import Analyses
 
 _LOSS = "loss (nats per token)"
 _PAPER = "Godey et al. 2024, "
@@ -51,11 +48,7 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
             continue
         ends = by_model(last_of(rows), models.sizes, lambda row: f"ends at {row['value']:.4g}")
         marked = best if metric == "loss" else {}
-        lowest = (
-            f"{marked[model][1]:.4g} at step {marked[model][0]:.0f}"
-            for model in models.sizes
-            if model in marked
-        )
+        lowest = (f"{marked[model][1]:.4g} at step {marked[model][0]:.0f}" for model in models.sizes if model in marked)
         yield ReportFigure(
             name=name,
             title=f"{what} by training step",
@@ -67,8 +60,6 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
 
 
 def _extrapolation(analyses: Analyses) -> Iterator[ReportFigure]:
-    import pandas as pd
-
     law = analyses.law
     if law is None or law.count is None:
         return
@@ -128,9 +119,7 @@ def _loss_and_anisotropy(analyses: Analyses) -> Iterator[ReportFigure]:
         rows = by_step(values.merge(anisotropy, on=["model", "step"]))
         models = ModelLooks(analyses.sizes, rows.model)
         if models.sizes:
-            ends = by_model(
-                last_of(rows), models.sizes, lambda row: f"{row['anisotropy']:.2g} at {row['value']:.4g}"
-            )
+            ends = by_model(last_of(rows), models.sizes, lambda row: f"{row['anisotropy']:.2g} at {row['value']:.4g}")
             yield ReportFigure(
                 name=name,
                 title=f"{what} by training step, and the last layer's anisotropy",
@@ -155,9 +144,7 @@ def _spectra(analyses: Analyses) -> Iterator[ReportFigure]:
         if len(by_steps) > 1 and len({len(values_S) for values_S in by_steps.values()}) == 1:
             spectra[model] = np.array(list(by_steps)), list(by_steps.values())
     if spectra:
-        second = listed(
-            f"{model} {values[-1][1] / values[-1][0]:.2g}" for model, (_, values) in spectra.items()
-        )
+        second = listed(f"{model} {values[-1][1] / values[-1][0]:.2g}" for model, (_, values) in spectra.items())
         yield ReportFigure(
             name="singular-values",
             title=f"Singular values of the LM head in training{some_of(spectra, models)}",

@@ -5,6 +5,7 @@ Shapes: K sequences, G groups of them, X entries of a sketch, E entries of a gra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,11 @@ import torch.distributed
 from torch.nn import functional
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from torch import nn
     from transformers import PreTrainedModel
-
-    from lmsat_plugin.text.windows import Window
 
 _HALVES = (torch.float16, torch.bfloat16)
 _TRAINABLE = (*_HALVES, torch.float32, torch.float64)

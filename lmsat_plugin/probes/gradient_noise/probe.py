@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import PositiveInt
@@ -22,10 +22,8 @@ from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknife
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
 from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.tokenization import TokenizedCorpus
 from lmsat_plugin.text.windows import Window
-
-if TYPE_CHECKING:
-    from lmsat_plugin.text.tokenization import TokenizedCorpus
 
 logger = logging.getLogger(__name__)
 
@@ -160,12 +158,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
             "noise_trace_stderr": jackknife(without.trace),
             "kaplan_critical_batch_tokens": critical_batch(loss),
         }
-        details |= {
-            "sequences": len(tokens_K),
-            "sequence": self.length,
-            "tokens": int(tokens),
-            "loss": float(loss),
-        }
+        details |= {"sequences": len(tokens_K), "sequence": self.length, "tokens": int(tokens), "loss": float(loss)}
         details["drowned"] = bool(noise.squared_norm <= stderr or without.squared_norm.min() <= 0)
         if details["drowned"]:
             logger.warning(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +19,11 @@ import torch
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name
 from lmsat_plugin.model.head_files import save_restricted_head
-from lmsat_plugin.probes.rank_head.settings import SEARCHED, SEARCHED_SHARE, default_rate
+from lmsat_plugin.model.low_rank import NestedHeads
+from lmsat_plugin.probe import ProbeContext, TrainingStream
+from lmsat_plugin.probes.rank_head.settings import SEARCHED, SEARCHED_SHARE, RankHeadSettings, default_rate
 from lmsat_plugin.probes.rank_head.trainer import HeadTrainer, LowRankHead
 from lmsat_plugin.probes.rank_head.training_state import TrainingState, cache_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lmsat_plugin.model.low_rank import NestedHeads
-    from lmsat_plugin.probe import ProbeContext, TrainingStream
-    from lmsat_plugin.probes.rank_head.settings import RankHeadSettings
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +21,9 @@ from lmsat_plugin.model.low_rank import NestedHeads, Truncation
 from lmsat_plugin.model.spectrum import triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
 from lmsat_plugin.probes.loss import stderr_by_document
-from lmsat_plugin.probes.rank_head.head_training import (
-    HeadTraining,
-    TrainedHeads,
-    save_heads,
-    save_trained_heads,
-)
+from lmsat_plugin.probes.rank_head.head_training import HeadTraining, TrainedHeads, save_heads, save_trained_heads
 from lmsat_plugin.probes.rank_head.settings import RankHeadSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.text.corpora import CorpusSettings
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +48,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     settings_type = RankHeadSettings
 
     @classmethod
-    def other_corpora(
-        cls, settings: RankHeadSettings, corpus: CorpusSettings
-    ) -> Mapping[str, CorpusSettings]:
+    def other_corpora(cls, settings: RankHeadSettings, corpus: CorpusSettings) -> Mapping[str, CorpusSettings]:
         """Return the corpus to train on, if the settings name one."""
         if settings.train_corpus is None:
             return {}
@@ -74,9 +64,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         powers = (2**k for k in range(width.bit_length()) if 2**k <= width)
         self.ranks = tuple(sorted(self.settings.ranks or {width, *powers}))
         if self.ranks[-1] > width:
-            raise LmsatError(
-                f"ranks={self.ranks[-1]} is above the width of this head: give ranks from 1 to {width}"
-            )
+            raise LmsatError(f"ranks={self.ranks[-1]} is above the width of this head: give ranks from 1 to {width}")
         if not torch.isfinite(self.head.weight_VD).all():
             raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
         self.details: dict[str, Any] = {}
@@ -203,9 +191,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             "ranks": np.array(self.ranks),
             "by_document_tokens": sums["tokens"].long().numpy(),
             **{
-                f"{name}_by_document": value.numpy()
-                for name, value in sums.items()
-                if name not in ("tokens", "moment")
+                f"{name}_by_document": value.numpy() for name, value in sums.items() if name not in ("tokens", "moment")
             },
         }
         moment_DD = sums["moment"] / sums["tokens"].sum()

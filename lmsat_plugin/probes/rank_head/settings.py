@@ -33,9 +33,7 @@ class RankHeadSettings(Settings):
     """Which heads are measured and how they are trained; without ``train_tokens`` none is trained."""
 
     ranks: Annotated[
-        tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None,
-        BeforeValidator(_listed),
-        Field(min_length=1),
+        tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None, BeforeValidator(_listed), Field(min_length=1)
     ] = None
     """Powers of two up to the head's width, and the width, by default."""
     train_tokens: PositiveInt | None = None
@@ -81,7 +79,6 @@ def default_rate(init: str, rank: int, width: int, batch_tokens: int) -> float:
     if init == "svd":
         return min(1e-2, 4e-3 * math.sqrt(width * batch_tokens / 1024) / rank)
     logs = [
-        np.interp(math.log(rank), np.log(list(rates)), np.log(list(rates.values())))
-        for rates in _PAPERS_RATES.values()
+        np.interp(math.log(rank), np.log(list(rates)), np.log(list(rates.values()))) for rates in _PAPERS_RATES.values()
     ]
     return math.exp(np.interp(math.log(width), np.log(list(_PAPERS_RATES)), logs))

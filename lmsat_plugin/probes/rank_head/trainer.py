@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from lmsat_plugin.model.lm_head import Head
-    from lmsat_plugin.probe import TrainingStream
-    from lmsat_plugin.probes.rank_head.training_state import TrainingState
-    from lmsat_plugin.text.windows import Window
+from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.probe import TrainingStream
+from lmsat_plugin.probes.rank_head.training_state import TrainingState
+from lmsat_plugin.text.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +111,7 @@ class HeadTrainer:
         """Mean loss of each batch, before its step, for each head."""
         self._prepare, self._synchronise = prepare, synchronise
         make = OPTIMIZERS[optimizer]
-        self._optimizers = [
-            make([h.left_VR, h.right_RD], lr=h.learning_rate, weight_decay=weight_decay) for h in heads
-        ]
+        self._optimizers = [make([h.left_VR, h.right_RD], lr=h.learning_rate, weight_decay=weight_decay) for h in heads]
         largest = max(heads, key=lambda h: h.rank)
         # The heads take turns, so that memory holds the gradient of one head only.
         self._gradient = torch.empty_like(largest.left_VR).flatten()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed
@@ -15,9 +16,6 @@ from safetensors.torch import save_file
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import replacing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +94,7 @@ class TrainingState:
             return 0
         rounds, diverged, shapes = layout
         if not first:
-            tensors = {
-                name: torch.empty(shape, dtype=t, device=device) for name, (shape, t) in shapes.items()
-            }
+            tensors = {name: torch.empty(shape, dtype=t, device=device) for name, (shape, t) in shapes.items()}
         if self._synchronise:
             for tensor in tensors.values():
                 torch.distributed.broadcast(tensor, src=0)

@@ -41,10 +41,7 @@ def test_threshold_beside_an_ordinary_fit():
     table = table_of(1, RISES["line"], sd=0.0, questions=100_000)
     found = verdict(table)
     (eta, _, _), _ = curve_fit(
-        lambda loss, eta, rate, base: base + rate * np.maximum(eta - loss, 0),
-        table.loss,
-        table.score,
-        [2.1, 1, 0.25],
+        lambda loss, eta, rate, base: base + rate * np.maximum(eta - loss, 0), table.loss, table.score, [2.1, 1, 0.25]
     )
     assert found.emergent
     assert found.threshold == pytest.approx(eta, abs=0.01)
@@ -130,9 +127,7 @@ def test_pythia_shows_no_threshold():
     results = results[(results.metric == "acc") & (results.step >= 5000)].drop(columns="vocab_size")
     for model, rows in results.groupby("model"):
         own = curve[curve.model == model].sort_values("step")
-        results.loc[rows.index, "loss"] = np.interp(
-            np.log(rows.step.astype(float)), np.log(own.step), own.loss
-        )
+        results.loc[rows.index, "loss"] = np.interp(np.log(rows.step.astype(float)), np.log(own.step), own.loss)
     found = {one.task: one for one in find_emergence(results.rename(columns={"value": "score"}))}
     assert {name: one.emergent for name, one in found.items()} == {
         "sciq": False,

@@ -13,9 +13,7 @@ def test_fits_are_generalised_least_squares():
     rng = np.random.default_rng(0)
     losses = np.sort(rng.uniform(1.8, 3.0, 30))
     covariance = 0.01 * 0.6 ** abs(np.subtract.outer(np.arange(30), np.arange(30)))
-    noise = Noise(
-        runs=(np.arange(30),), factors=(np.linalg.cholesky(covariance),), shared=0.1, correlation=0.6
-    )
+    noise = Noise(runs=(np.arange(30),), factors=(np.linalg.cholesky(covariance),), shared=0.1, correlation=0.6)
     shapes, _, parameters = break_curves(losses)
     others, _, of_others = smooth_curves(losses)
     fits = CurveFits.of(np.vstack([shapes, others]), np.concatenate([parameters, of_others]), noise)

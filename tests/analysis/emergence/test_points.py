@@ -51,10 +51,7 @@ def test_sampling_variance_from_questions_and_standard_errors():
         (lambda t: t.assign(score=100 * t.score), "give shares from 0 to 1, not per cent"),
         (lambda t: t.assign(perplexity=2**t.loss), "multiply them by ln 2"),
         (lambda t: t.assign(loss=-t.loss), "must be above 0"),
-        (
-            lambda t: t.assign(metric="word_perplexity"),
-            "improve in a known direction: there are quiz word_perp",
-        ),
+        (lambda t: t.assign(metric="word_perplexity"), "improve in a known direction: there are quiz word_perp"),
         (lambda t: t.assign(chance=t.chance + 0.1 * (t.step > 5)), "give one for each task"),
     ],
 )

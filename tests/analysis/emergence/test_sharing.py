@@ -37,9 +37,7 @@ def test_sharing_tells_shifted_levels_from_one_curve():
 def test_sharing_statistic_is_f():
     shifted_scores = shifted(0, 0.02)
     found = sharing("tokenizer", shifted_scores, repetitions=50)
-    losses, scores, levels = (
-        shifted_scores.table[name].to_numpy() for name in ("loss", "score", "tokenizer")
-    )
+    losses, scores, levels = (shifted_scores.table[name].to_numpy() for name in ("loss", "score", "tokenizer"))
     inside = np.ones(96, dtype=bool)
     for level in (0, 1):
         own = losses[levels == 1 - level]

@@ -20,11 +20,7 @@ def test_accuracies_of_a_sweep_over_ranks(tmp_path):
         write_scores(tmp_path / f"out/r{rank}/results_1.json", args, found, name=f"neox rank {rank}")
     own = {"quiz": {"acc,none": 0.5, "acc_stderr,none": "N/A"}, "other": {"acc,none": 0.1}}
     write_scores(
-        tmp_path / "out/own/results_1.json",
-        {"pretrained": str(folder / "step10")},
-        own,
-        name="my neox",
-        width=24,
+        tmp_path / "out/own/results_1.json", {"pretrained": str(folder / "step10")}, own, name="my neox", width=24
     )
     [one] = values_of(tmp_path / "out")
     assert [one[key] for key in ("model", "revision", "step", "hidden_size", "curve", "ranks")] == [
@@ -79,9 +75,7 @@ def test_ranks_of_heads_whose_files_have_other_names(tmp_path):
         "old_truncated_rank_9": {},
     }.items():
         rank = 3 + len(name)
-        save_restricted_head(
-            tmp_path / f"{name}.safetensors", torch.zeros(9, rank), torch.zeros(rank, 24), details
-        )
+        save_restricted_head(tmp_path / f"{name}.safetensors", torch.zeros(9, rank), torch.zeros(rank, 24), details)
     heads = {
         "gone.safetensors": ({"rank": 5, "kind": "trained"}, ("trained", 5)),
         "gone_truncated_rank_7.safetensors": ({"rank": 6, "kind": "weighted"}, ("weighted", 6)),
@@ -128,9 +122,7 @@ def test_which_accuracy_of_a_task(tmp_path):
 def test_settings_tell_accuracies_apart_and_the_newest_stands(tmp_path):
     args = {"pretrained": "a/b", "head_rank": 4}
     for date, value in ((2, 0.2), (1, 0.1)):
-        write_scores(
-            tmp_path / f"{date}/results_1.json", {**args, "arrays": "x"}, {"piqa": {"acc,none": value}}, date
-        )
+        write_scores(tmp_path / f"{date}/results_1.json", {**args, "arrays": "x"}, {"piqa": {"acc,none": value}}, date)
     [one] = values_of(tmp_path)
     assert scores_of(one) == {("piqa", "acc", "truncated", 4): 0.2}
     few = {"piqa": {"task": "piqa", "num_fewshot": 5}}

@@ -76,10 +76,7 @@ def test_heads_that_diverged_are_left_out():
     [
         ({"trained_by_document": None}, "no heads were trained: .*train_tokens=N"),
         ({"ranks": None}, "lack rank_head/ranks: run"),
-        (
-            {"ranks": np.array([4, 8])},
-            r"do not belong together \(ranks \[4, 8\], losses of shape \(4, 6\), 6",
-        ),
+        ({"ranks": np.array([4, 8])}, r"do not belong together \(ranks \[4, 8\], losses of shape \(4, 6\), 6"),
         ({"ranks": np.array([0, 4, 8, 16])}, "do not belong together"),
         ({"by_document_tokens": np.ones(5)}, "do not belong together"),
         ({"by_document_tokens": np.zeros(6)}, "do not belong together"),

@@ -24,17 +24,14 @@ def test_the_default_metric_and_others():
         find_saturation(two)
     with pytest.raises(LmsatError, match="not known whether higher is better for lmsat_head stable_rank"):
         find_saturation(
-            results_of(falling(rng), task="lmsat_head", metric="stable_rank", higher=None),
-            "lmsat_head",
-            "stable_rank",
+            results_of(falling(rng), task="lmsat_head", metric="stable_rank", higher=None), "lmsat_head", "stable_rank"
         )
 
 
 def test_series_are_told_apart_and_perplexities_compared_by_ratio():
     rng = np.random.default_rng(13)
     tables = [
-        results_of(np.exp(falling(rng)), metric="word_perplexity", higher=False, num_fewshot=shots)
-        for shots in (0, 5)
+        results_of(np.exp(falling(rng)), metric="word_perplexity", higher=False, num_fewshot=shots) for shots in (0, 5)
     ]
     found = find_saturation(pd.concat(tables))
     assert [one.num_fewshot for one in found] == [0, 5]

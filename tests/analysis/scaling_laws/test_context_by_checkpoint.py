@@ -56,9 +56,7 @@ def test_each_corpus_has_its_own_curve(tmp_path):
     write_losses(tmp_path, 1, flat(), corpus="a")
     write_losses(tmp_path, 1, falling(), corpus="b")
     results = Results.read(tmp_path)
-    with pytest.raises(
-        LmsatError, match="lmsat_loss on a, b, which do not compare: choose one with --corpus"
-    ):
+    with pytest.raises(LmsatError, match="lmsat_loss on a, b, which do not compare: choose one with --corpus"):
         find_context(results)
     for corpus, improves in (("a", False), ("b", True)):
         (found,) = find_context(results.select([corpus]))

@@ -26,9 +26,7 @@ def table_of(rows, columns=("model", "n_params", "tokens", "loss")) -> pd.DataFr
 @pytest.fixture(scope="module")
 def chinchilla() -> pd.DataFrame:
     """Return checkpoints on a law, dense enough that a straight line between two of them is the curve."""
-    return table_of(
-        [(f"m{n:.0e}", n, t, HOFFMANN.loss(n, t)) for n in SIZES for t in np.geomspace(1e8, 3e12, 2000)]
-    )
+    return table_of([(f"m{n:.0e}", n, t, HOFFMANN.loss(n, t)) for n in SIZES for t in np.geomspace(1e8, 3e12, 2000)])
 
 
 def test_tokens_to_a_loss_are_those_of_the_law(chinchilla):
@@ -92,19 +90,7 @@ def test_upper_bounds_and_flops_of_ones_own():
 def test_pythia(capsys, tmp_path):
     figure = tmp_path / "figure.png"
     assert (
-        main(
-            [
-                "efficiency",
-                str(PYTHIA_LOSSES),
-                "--loss",
-                "3.2",
-                "--loss",
-                "3.0",
-                "--json",
-                "--figure",
-                str(figure),
-            ]
-        )
+        main(["efficiency", str(PYTHIA_LOSSES), "--loss", "3.2", "--loss", "3.0", "--json", "--figure", str(figure)])
         == 0
     )
     out, _ = capsys.readouterr()

@@ -64,9 +64,7 @@ def test_gaps_of_small_pythias_to_the_papers_law():
     predicted = law.predict(table[table.n_params < 4e8]).to_dict()
     assert 100 * predicted["gaps"]["mean_final"] == pytest.approx(7.9, abs=0.15)
     assert 100 * predicted["gaps"]["mean_best"] == pytest.approx(4.1, abs=0.15)
-    assert [one["model"] for one in predicted["gaps"]["models"]] == [
-        f"pythia-{n}m" for n in (14, 31, 70, 160)
-    ]
+    assert [one["model"] for one in predicted["gaps"]["models"]] == [f"pythia-{n}m" for n in (14, 31, 70, 160)]
     assert law.condition_number == {"all": None, "exponents": None}
 
 
@@ -92,14 +90,10 @@ def test_nothing_is_dropped_in_silence():
 def test_warnings():
     table = chinchilla_table(20)
     checkpoints = pd.concat([table, table.assign(tokens=table.tokens / 2, loss=table.loss * 1.05)])
-    assert any(
-        "checkpoints of one run" in one for one in fit("chinchilla", checkpoints, repetitions=0).warnings
-    )
+    assert any("checkpoints of one run" in one for one in fit("chinchilla", checkpoints, repetitions=0).warnings)
     assert not fit("chinchilla", table, repetitions=0).warnings
     proportional = table.assign(tokens=20 * table.n_params)
-    assert any(
-        "hardly be told apart" in one for one in fit("chinchilla", proportional, repetitions=0).warnings
-    )
+    assert any("hardly be told apart" in one for one in fit("chinchilla", proportional, repetitions=0).warnings)
     few = fit("chinchilla", table[:5], {"E": 1.8, "B": 2000, "beta": 0.36}, repetitions=50)
     assert few.params["A"].low is not None
     fewer = fit("chinchilla", table[:4], {"E": 1.8, "B": 2000, "beta": 0.36}, repetitions=50)

@@ -65,6 +65,4 @@ def test_condition_numbers():
     jacobian = CHINCHILLA.form.log_losses(found.theta_RQ[:1], found.points.variables)[1][0]
     assert found.condition_number["all"] == pytest.approx(np.linalg.cond(jacobian))
     # The exponents' part of the triangular factor is what is orthogonal to the coefficients.
-    assert found.condition_number["exponents"] == pytest.approx(
-        np.linalg.cond(np.linalg.qr(jacobian)[1][3:, 3:])
-    )
+    assert found.condition_number["exponents"] == pytest.approx(np.linalg.cond(np.linalg.qr(jacobian)[1][3:, 3:]))

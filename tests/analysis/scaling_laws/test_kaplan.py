@@ -40,9 +40,7 @@ def test_a_law_is_one_at_its_scale_and_turns_round(law):
 def test_joint_laws_go_over_into_those_of_one_variable():
     assert kaplan.loss_of_n_d(1e8, 1e30) == pytest.approx(kaplan.N_WITH_D.loss(1e8))
     assert kaplan.loss_of_n_d(1e30, 1e9) == pytest.approx(kaplan.D_WITH_N.loss(1e9))
-    assert kaplan.loss_of_n_d(1e8, 1e9, kaplan.N, kaplan.D) != pytest.approx(
-        kaplan.loss_of_n_d(1e8, 1e9), rel=1e-3
-    )
+    assert kaplan.loss_of_n_d(1e8, 1e9, kaplan.N, kaplan.D) != pytest.approx(kaplan.loss_of_n_d(1e8, 1e9), rel=1e-3)
     assert kaplan.C_MIN.loss(1.0) < NAIVE_C.loss(0.1)
 
 
@@ -64,9 +62,7 @@ def test_data_needed_solves_the_overfitting_and_the_rule_is_a_little_less():
     for n in SIZES:
         solved = brentq(lambda ln_d, n=n: kaplan.overfitting(n, math.exp(ln_d)) - 0.02, 0, 60)
         assert kaplan.data_needed(n) == pytest.approx(math.exp(solved))
-    assert kaplan.overfitting(1e8, 1e9) == pytest.approx(
-        kaplan.loss_of_n_d(1e8, 1e9) / kaplan.N_WITH_D.loss(1e8) - 1
-    )
+    assert kaplan.overfitting(1e8, 1e9) == pytest.approx(kaplan.loss_of_n_d(1e8, 1e9) / kaplan.N_WITH_D.loss(1e8) - 1)
     ratio = kaplan.data_needed(SIZES) / kaplan.data_needed_rule(SIZES)
     assert (ratio > 1.05).all()
     assert (ratio < 1.075).all()
@@ -95,9 +91,7 @@ def test_the_implied_optimum_is_the_least_compute_for_its_loss(c_min):
         steps = kaplan.S_WITH_N.at_loss(found.loss - kaplan.N_WITH_S.loss(math.exp(ln_n)))
         return math.log(6 * math.exp(ln_n) * kaplan.critical_batch(found.loss) * steps / kaplan.PF_DAY)
 
-    by_hand = minimize_scalar(
-        compute, bounds=(least + 1e-3, least + 6), method="bounded", options={"xatol": 1e-9}
-    )
+    by_hand = minimize_scalar(compute, bounds=(least + 1e-3, least + 6), method="bounded", options={"xatol": 1e-9})
     assert math.exp(by_hand.fun) == pytest.approx(c_min)
     assert found.n_opt == pytest.approx(math.exp(by_hand.x), rel=1e-5)
     assert found.loss == pytest.approx(loss_of_n_s(found.n_opt, found.s_min))

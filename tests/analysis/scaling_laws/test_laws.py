@@ -21,9 +21,7 @@ def test_both_ways_to_count_are_fitted_the_papers_first():
     assert found.others[0].params["alpha_N"].value > 0.085
     assert "all parameters" in found.others[0].warnings[0]
     both = fit(
-        "chinchilla",
-        chinchilla_table().assign(n_params_non_embedding=lambda t: t.n_params - 1e6),
-        repetitions=0,
+        "chinchilla", chinchilla_table().assign(n_params_non_embedding=lambda t: t.n_params - 1e6), repetitions=0
     )
     assert [both.count, both.others[0].count] == ["n_params", "n_params_non_embedding"]
 
@@ -77,9 +75,7 @@ def test_zero_can_be_given():
 def test_transfer_tells_a_drift_from_a_constant_offset():
     table, _ = simulated("transfer", size=0)
     drifting = table.other_loss.copy()
-    drifting[:] = (
-        table.loss + 0.6 + 0.03 * np.log2(table.step) + np.random.default_rng(0).normal(0, 0.002, 80)
-    )
+    drifting[:] = table.loss + 0.6 + 0.03 * np.log2(table.step) + np.random.default_rng(0).normal(0, 0.002, 80)
     found = fit("transfer", table.assign(other_loss=drifting), repetitions=200)
     drift = found.derived["drift_per_doubling"]
     assert drift.low < 0.03 < drift.high
@@ -103,13 +99,9 @@ def test_compute_optimal_is_the_least_loss_of_a_compute():
             n = np.exp(log_n)
             return TRUE["E"] + TRUE["A"] / n ** TRUE["alpha"] + TRUE["B"] / (flops / 6 / n) ** TRUE["beta"]
 
-        best = minimize_scalar(
-            loss, bounds=(np.log(1e6), np.log(1e14)), method="bounded", options={"xatol": 1e-9}
-        )
+        best = minimize_scalar(loss, bounds=(np.log(1e6), np.log(1e14)), method="bounded", options={"xatol": 1e-9})
         tokens = flops / 6 / np.exp(best.x)
-        assert law.derived[f"tokens_per_parameter_{name}"].value == pytest.approx(
-            tokens / np.exp(best.x), rel=1e-4
-        )
+        assert law.derived[f"tokens_per_parameter_{name}"].value == pytest.approx(tokens / np.exp(best.x), rel=1e-4)
     assert law.derived["a"].value == pytest.approx(0.513, abs=5e-4)
     assert law.derived["a"].value + law.derived["b"].value == pytest.approx(1)
 

@@ -26,6 +26,4 @@ def test_rows_of_a_run_travel_together():
     assert copies.objective == pytest.approx(4 * once.objective, rel=1e-8)
     np.testing.assert_allclose(np.std(copies.theta_RQ, 0), np.std(once.theta_RQ, 0), rtol=1e-3)
     apart = pd.concat([table] * 4).assign(run=np.arange(80))
-    assert (
-        np.std(fit("chinchilla", apart, repetitions=50).theta_RQ, 0)[0] < 0.75 * np.std(once.theta_RQ, 0)[0]
-    )
+    assert np.std(fit("chinchilla", apart, repetitions=50).theta_RQ, 0)[0] < 0.75 * np.std(once.theta_RQ, 0)[0]

@@ -21,9 +21,7 @@ def shapes(rng, models=30, noise=0.004, sizes=None) -> pd.DataFrame:
     ln_loss = np.log((8.8e13 / sizes) ** 0.076) + 0.01 * x + 0.008 * x**2
     loss = np.exp(ln_loss + noise * rng.standard_normal(len(sizes)))
     names = [f"m{i}" for i in range(len(sizes))]
-    return pd.DataFrame(
-        {"model": names, "n_params": sizes, "loss": loss, "hidden_size": aspect * 8, "n_layers": 8}
-    )
+    return pd.DataFrame({"model": names, "n_params": sizes, "loss": loss, "hidden_size": aspect * 8, "n_layers": 8})
 
 
 def test_shape_recovers_the_law_it_was_made_with():

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmsat_plugin.analysis.stats.bootstrap import (
-    CONFIDENCE,
-    NORMAL,
-    TAIL,
-    interval,
-    p_value,
-    resample,
-    resampled_sums,
-)
+from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, NORMAL, TAIL, interval, p_value, resample, resampled_sums
 
 DOCUMENTS, REPETITIONS = 60, 20_000
 

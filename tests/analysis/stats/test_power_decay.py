@@ -26,9 +26,7 @@ def by_scipy(y: np.ndarray) -> tuple[np.ndarray, float]:
     return best.x, 2 * best.cost
 
 
-@pytest.mark.parametrize(
-    "law", [(2.3, 5.4, 0.62), (4.0, 1.0, 1.4), (0.0, 6.0, 0.1), (3.0, 0.2, 0.3)], ids=str
-)
+@pytest.mark.parametrize("law", [(2.3, 5.4, 0.62), (4.0, 1.0, 1.4), (0.0, 6.0, 0.1), (3.0, 0.2, 0.3)], ids=str)
 def test_the_fit_is_scipys(law):
     a, b, c = law
     rng = np.random.default_rng(0)

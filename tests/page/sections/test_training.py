@@ -40,9 +40,7 @@ def test_the_extrapolation_is_that_of_the_law(tmp_path):
     finals = analyses.final_losses().astype({"n_params": float, "tokens": float})
     params = {name: one.value for name, one in law.params.items()}
     predicted = (
-        params["E"]
-        + params["A"] / finals.n_params ** params["alpha"]
-        + params["B"] / finals.tokens ** params["beta"]
+        params["E"] + params["A"] / finals.n_params ** params["alpha"] + params["B"] / finals.tokens ** params["beta"]
     )
     order = np.argsort(6 * finals.n_params * finals.tokens)
     np.testing.assert_allclose(dashed.get_ydata(), predicted.to_numpy()[order], rtol=1e-6)

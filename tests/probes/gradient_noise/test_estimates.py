@@ -26,10 +26,7 @@ def test_estimates_are_unbiased_and_jackknife_knows_their_spread(signal):
         return GradientNoise.of((sums.sum(1) ** 2).sum(1), squares, tokens.sum(), (tokens**2).sum())
 
     found = estimate(sums, tokens)
-    for values, known in (
-        (found.squared_norm, (mean**2).sum()),
-        (found.trace, (scales**2).sum()),
-    ):
+    for values, known in ((found.squared_norm, (mean**2).sum()), (found.trace, (scales**2).sum())):
         assert abs(values.mean() - known) < 4 * values.std() / math.sqrt(repetitions)
 
     each = np.arange(len(tokens))

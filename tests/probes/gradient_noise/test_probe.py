@@ -60,9 +60,7 @@ def test_standard_errors_of_many_sequences_are_by_group(documents, tokenizer, dr
     metrics = run(make_model("gpt_neox"), documents, tokenizer).metrics
     products, tokens, _ = brute_force(make_model("gpt_neox"), drawn)
     groups = np.arange(len(tokens)) % 5
-    without = [
-        by_definition(products[np.ix_(groups != g, groups != g)], tokens[groups != g]) for g in range(5)
-    ]
+    without = [by_definition(products[np.ix_(groups != g, groups != g)], tokens[groups != g]) for g in range(5)]
     errors = np.sqrt(4 * np.var(without, 0))
     assert metrics["gradient_noise/gradient_norm_squared_stderr"] == pytest.approx(errors[0], rel=0.1)
     assert metrics["gradient_noise/noise_trace_stderr"] == pytest.approx(errors[1], rel=0.1)

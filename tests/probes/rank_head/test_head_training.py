@@ -38,9 +38,7 @@ def test_a_killed_training_goes_on_where_it_was(tokenizer, texts, monkeypatch, t
     again = train(make_model("gpt_neox"), tokenizer, texts)
     assert saved == [1, 2, 3, 4, 5, 6], "the first three rounds are not trained again"
     assert again.metrics == whole.metrics
-    np.testing.assert_array_equal(
-        again.arrays["rank_head/training_loss"], whole.arrays["rank_head/training_loss"]
-    )
+    np.testing.assert_array_equal(again.arrays["rank_head/training_loss"], whole.arrays["rank_head/training_loss"])
     assert not left.exists(), "a training that is through leaves nothing behind"
 
 
@@ -78,9 +76,7 @@ def test_another_model_or_setting_does_not_take_over_a_training(tokenizer, texts
 def test_a_cut_state_is_left_out(tokenizer, texts, monkeypatch, tmp_path, caplog):
     state = TrainingState(tmp_path / "state.safetensors", synchronise=False)
     state.path.write_bytes(b"\x10\0\0\0\0\0\0\0{cut")
-    trainer = HeadTrainer(
-        [LowRankHead(torch.randn(9, 2), torch.randn(2, 3), 0.1)], Head(torch.randn(9, 3)), None
-    )
+    trainer = HeadTrainer([LowRankHead(torch.randn(9, 2), torch.randn(2, 3), 0.1)], Head(torch.randn(9, 3)), None)
     assert state.load(trainer) == 0
     assert "is left out: it cannot be read" in caplog.text
 

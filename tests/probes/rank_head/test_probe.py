@@ -43,9 +43,7 @@ def test_default_ranks_and_names_through_lm_eval(checkpoint, texts, tmp_path):
     options = {"corpus": str(corpus), "max_tokens": 1500, "model_args": model_args}
     found = numbers(evaluate("lmsat", ["lmsat_rank_head"], **options))
     ranks = [
-        int(key[1].split("_")[-1][:-5])
-        for key in found
-        if key[1].startswith("truncated_loss") and "err" not in key[1]
+        int(key[1].split("_")[-1][:-5]) for key in found if key[1].startswith("truncated_loss") and "err" not in key[1]
     ]
     assert ranks == [1, 2, 4, 8, 16, 32, 48]
     assert found["lmsat_rank_head", "truncated_loss_rank_8_stderr,none"] > 0
@@ -93,10 +91,7 @@ def test_rates_go_with_the_ranks_in_the_order_given(tokenizer, texts):
     [
         ({"ranks": [4, 49]}, "ranks=49 is above the width of this head: give ranks from 1 to 48"),
         ({"batch_tokens": 20_000}, "train_tokens=12000 is less than one batch of 20000"),
-        (
-            {"train_tokens": 10**6},
-            "the training wants 1,000,000 tokens, more than the .* tokens that corpus=",
-        ),
+        ({"train_tokens": 10**6}, "the training wants 1,000,000 tokens, more than the .* tokens that corpus="),
         ({"learning_rate": [0.1]}, "learning_rate has 1 values for 2 ranks"),
         ({"train_corpus": "nowhere"}, "corpus=nowhere is neither a file"),
         ({"heads": "/proc/heads"}, "cannot write to /proc/heads"),

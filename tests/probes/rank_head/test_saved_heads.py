@@ -30,20 +30,14 @@ def test_saved_heads_load_as_models(architecture, checkpoint, tokenizer, texts, 
 
 
 def test_truncated_heads_are_saved_without_any_training(tokenizer, texts, tmp_path):
-    outcome = train(
-        make_model("gpt_neox"), tokenizer, texts, train_tokens=None, heads=str(tmp_path / "heads")
-    )
+    outcome = train(make_model("gpt_neox"), tokenizer, texts, train_tokens=None, heads=str(tmp_path / "heads"))
     names = {path.name.split("__")[-1] for path in (tmp_path / "heads").iterdir()}
     assert names == {"truncated_rank_4.safetensors", "truncated_rank_48.safetensors"}
     assert "rank_head/loss_rank_4" not in outcome.metrics
 
 
-@pytest.mark.parametrize(
-    ("name", "head"), [("__rank_4", ("trained", 4)), ("__truncated_rank_48", ("weighted", 48))]
-)
-def test_results_record_the_rank_and_the_kind_of_a_head(
-    name, head, trained, checkpoint, corpus_file, tmp_path
-):
+@pytest.mark.parametrize(("name", "head"), [("__rank_4", ("trained", 4)), ("__truncated_rank_48", ("weighted", 48))])
+def test_results_record_the_rank_and_the_kind_of_a_head(name, head, trained, checkpoint, corpus_file, tmp_path):
     """Whatever its file is called, and with or without probes."""
     [file] = trained[1].glob(f"*{name}.safetensors")
     renamed = tmp_path / "mine.safetensors"

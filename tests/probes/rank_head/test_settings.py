@@ -11,14 +11,7 @@ from lmsat_plugin.settings import parse_settings
 
 @pytest.mark.parametrize(
     ("rank", "width", "rate"),
-    [
-        (32, 1024, 2e-2),
-        (128, 2048, 1e-2),
-        (512, 1024, 7e-3),
-        (2048, 2048, 2e-3),
-        (4096, 4096, 1e-3),
-        (8, 64, 2e-2),
-    ],
+    [(32, 1024, 2e-2), (128, 2048, 1e-2), (512, 1024, 7e-3), (2048, 2048, 2e-3), (4096, 4096, 1e-3), (8, 64, 2e-2)],
 )
 def test_rates_of_normal_heads_are_the_papers(rank, width, rate):
     """Fig. 9 of Godey et al. 2024, as digitised."""
