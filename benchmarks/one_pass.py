@@ -198,7 +198,7 @@ def main() -> int:
             return lmsat_plugin.measure(model, PROBES, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW)
 
     separate = today(model, tokenizer, corpus, common.documents(tokens))
-    loss = ours().metrics["loss/loss"]
+    loss = ours().metrics["lmsat_loss/loss"]
     if abs(bare_pass(anatomy, padded) / loss - 1) > 1e-6:
         raise SystemExit("the bare pass and lmsat disagree: they do not do the same work")
     runs = {"lmsat": ours, "bare": lambda: bare_pass(anatomy, padded), **separate}

@@ -248,7 +248,7 @@ def token_rows(tokens: int, folder: Path) -> list[common.Row]:
         """Return the held-out loss and the learning rate of each rank; a head that diverged has an infinite loss."""
         outcome = measured(model, ["rank_head"], **asked, **settings)
         rates, ranks = (outcome.arrays[f"rank_head/{name}"] for name in ("learning_rates", "ranks"))
-        found = [outcome.metrics.get(f"rank_head/loss_rank_{rank}", math.inf) for rank in ranks]
+        found = [outcome.metrics.get(f"lmsat_rank_head/loss_rank_{rank}", math.inf) for rank in ranks]
         return np.array(found), rates
 
     default, rates = losses(init="normal", train_tokens=tokens)

@@ -151,7 +151,7 @@ class SaturationCallback(TrainerCallback):
             reason = first_sentence(error)
             logger.warning("step %d is not measured: %s", step, reason, exc_info=wants_traceback())
             return
-        metrics = {f"lmsat_{name}": float(value) for name, value in outcome.metrics.items()}
+        metrics = {name: float(value) for name, value in outcome.metrics.items()}
         counted = args.include_num_input_tokens_seen not in (False, "no")
         tokens = int(state.num_input_tokens_seen) if counted else None
         self.history.append({"step": step, "tokens": tokens, "metrics": metrics})

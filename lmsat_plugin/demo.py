@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 import transformers
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate
 
 from lmsat_plugin.sweeps.summary import Summary
 from lmsat_plugin.synthetic import MarkovSource
@@ -89,7 +89,12 @@ class Demonstration:
         """
         generator = torch.Generator().manual_seed(0)
         model = self.make_model(training.width)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+        )
+        schedule = get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
+            optimiser, num_warmup_steps=16, num_training_steps=self.steps[-1], min_lr_rate=0.1
+        )
         order = torch.empty(0, dtype=torch.long)
         for step in itertools.count():
             if step in self.steps:
@@ -101,11 +106,10 @@ class Demonstration:
             if len(order) < self.batch:
                 order = torch.randperm(len(training.rows), generator=generator)
             batch, order = training.rows[order[: self.batch]], order[self.batch :]
-            for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * self._share_of_peak(step)
             model(input_ids=batch, labels=batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
+            schedule.step()
             optimiser.zero_grad()
 
     def make_model(self, width: int) -> transformers.GPTNeoXForCausalLM:
@@ -123,13 +127,6 @@ class Demonstration:
                 eos_token_id=self.tokenizer.eos_token_id,
             )
         )
-
-    def _share_of_peak(self, step: int) -> float:
-        warmup = 16
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = (step - warmup) / (self.steps[-1] - warmup)
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
 
 
 def natural_language(

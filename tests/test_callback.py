@@ -65,7 +65,7 @@ def test_training_is_the_same_to_the_bit_and_the_log_of_the_trainer_too(tokenize
     outcome = measure(tmp_path / "saved", ("loss", "anisotropy"), corpus=documents, max_tokens=500, device="cpu")
     last = callback.history[-1]["metrics"]
     for name, value in outcome.metrics.items():
-        assert last[f"lmsat_{name}"] == pytest.approx(value, rel=1e-6), name
+        assert last[name] == pytest.approx(value, rel=1e-6), name
 
     frame = callback.to_frame()
     assert list(frame.columns) == ["step", "tokens", "task", "metric", "value"]
@@ -186,7 +186,7 @@ def test_mixed_precision_and_modes_of_parts_are_left_alone(tokenizer, documents,
     assert before.modes.count(False) == len(list(frozen.modules()))
     trainer.save_model(tmp_path / "saved")
     outcome = measure(tmp_path / "saved", ["loss"], corpus=documents, max_tokens=200, device="cpu")
-    assert callback.history[-1]["metrics"][LOSS] == pytest.approx(outcome.metrics["loss/loss"], rel=1e-6)
+    assert callback.history[-1]["metrics"][LOSS] == pytest.approx(outcome.metrics["lmsat_loss/loss"], rel=1e-6)
 
 
 def test_compiled_blocks_are_compiled_for_the_training_only(tokenizer, documents, tmp_path):
@@ -256,7 +256,7 @@ def test_best_model_is_not_taken_for_the_last_step(tokenizer, documents, tmp_pat
     [entry] = callback.history
     assert entry["step"] == 2
     last, best = (
-        measure(folder, ["loss"], corpus=documents, max_tokens=200, device="cpu").metrics["loss/loss"]
+        measure(folder, ["loss"], corpus=documents, max_tokens=200, device="cpu").metrics["lmsat_loss/loss"]
         for folder in (tmp_path / "steps" / "checkpoint-2", tmp_path / "best")
     )
     assert entry["metrics"][LOSS] == pytest.approx(last, rel=1e-6)
@@ -338,4 +338,4 @@ def test_two_processes_measure_together(tokenizer, documents, checkpoint, tmp_pa
     assert first == second
     assert [entry["step"] for entry in first] == [entry["step"] for entry in log if LOSS in entry] == [0, 2, 4, 5]
     outcome = measure(tmp_path / "saved", ["loss"], corpus=documents, max_tokens=500, device="cpu")
-    assert first[-1]["metrics"][LOSS] == pytest.approx(outcome.metrics["loss/loss"], rel=1e-6)
+    assert first[-1]["metrics"][LOSS] == pytest.approx(outcome.metrics["lmsat_loss/loss"], rel=1e-6)

@@ -31,4 +31,4 @@ def test_real_model(smollm2):
     prose, shuffled = (
         measure(ours.model, ["loss"], corpus=[text], tokenizer=ours.tokenizer) for text in (PROSE, " ".join(words))
     )
-    assert 2 < prose.metrics["loss/loss"] < 4 < shuffled.metrics["loss/loss"]
+    assert 2 < prose.metrics["lmsat_loss/loss"] < 4 < shuffled.metrics["lmsat_loss/loss"]

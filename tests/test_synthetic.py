@@ -237,8 +237,8 @@ def test_lmsat_and_lm_eval_measure_the_source_s_loss():
     expected = np.mean([source.loss(text) for text in tokens])
     model, tokenizer = optimal_predictor(source), source.tokenizer()
     outcome = measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, max_tokens=None)
-    assert outcome.metrics["loss/tokens"] == tokens.size
-    assert outcome.metrics["loss/loss"] == pytest.approx(expected, rel=1e-9)
+    assert outcome.metrics["lmsat_loss/tokens"] == tokens.size
+    assert outcome.metrics["lmsat_loss/loss"] == pytest.approx(expected, rel=1e-9)
     lm = HFLM(pretrained=model, tokenizer=tokenizer, max_length=64, device="cpu")
     nats = lm.loglikelihood_rolling(rolling_requests(documents), disable_tqdm=True)
     assert -sum(nats) / tokens.size == pytest.approx(expected, rel=1e-5)

@@ -28,9 +28,9 @@ class Outcome:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All scalars, named ``probe/metric``."""
+        """All scalars, named ``lmsat_probe/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
         return {
-            f"{name}/{key}": value
+            f"lmsat_{name}/{key}": value
             for name, measurement in self.measurements.items()
             for key, value in measurement.metrics.items()
         }
@@ -45,11 +45,11 @@ class Outcome:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the scalars as a table with the columns probe, metric, value."""
+        """Return the scalars as a table with the columns task, metric, value."""
         import pandas as pd
 
         rows = [(*name.split("/", 1), value) for name, value in self.metrics.items()]
-        return pd.DataFrame(rows, columns=["probe", "metric", "value"])
+        return pd.DataFrame(rows, columns=["task", "metric", "value"])
 
 
 def describe_run(

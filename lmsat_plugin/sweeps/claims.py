@@ -17,14 +17,18 @@ class Claim:
 
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
+        # A file of its own: filelock below 4.0 empties a lock file when another process asks for the lock.
+        self._note = Path(lock.lock_file).with_suffix(".json")
 
     def note(self, label: str) -> None:
         """Note what this process measures, for whoever finds the claim after its death."""
         with suppress(OSError):
-            Path(self._lock.lock_file).write_text(json.dumps({"pid": os.getpid(), "at": label}), "utf-8")
+            self._note.write_text(json.dumps({"pid": os.getpid(), "at": label}), "utf-8")
 
     def release(self) -> None:
         """Let others have it."""
+        with suppress(OSError):
+            self._note.unlink()
         # Removed while it is held: whoever waits for the file that is gone opens a new one.
         with suppress(OSError):
             Path(self._lock.lock_file).unlink()
@@ -54,7 +58,7 @@ class Claims:
 
     def died_at(self, pid: int) -> str | None:
         """Return what a process was measuring when it died."""
-        for path in self._folder.glob("*.lock"):
+        for path in self._folder.glob("*.json"):
             with suppress(OSError, ValueError, KeyError):
                 noted = json.loads(path.read_text("utf-8"))
                 if noted["pid"] == pid:

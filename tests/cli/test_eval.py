@@ -30,4 +30,4 @@ def test_eval_works_without_the_start_up_hook(checkpoint, corpus_file, tmp_path)
     assert {key for key in row if key.endswith(",none")} >= {"w_error_64,none", "w_error_256,none"}
     assert "w_error_128,none" not in row
     measured = measure(str(checkpoint("llama")), ["ngram"], corpus=str(corpus_file), order=4, dims=[64, 256])
-    assert row["w_error_64,none"] == measured.metrics["ngram/w_error_64"]
+    assert row["w_error_64,none"] == measured.metrics["lmsat_ngram/w_error_64"]

@@ -37,8 +37,8 @@ def test_command_agrees_with_the_probe(folder, corpus_file, capsys, tmp_path):
         "tokenizer": folder,
         "order": 3,
         "weighted": True,
-        "contexts": outcome.metrics["ngram/contexts"],
-        "tokens": outcome.metrics["ngram/ngram_tokens"],
+        "contexts": outcome.metrics["lmsat_ngram/contexts"],
+        "tokens": outcome.metrics["lmsat_ngram/ngram_tokens"],
         "vocab_size": VOCAB,
         "exact": True,
         "w_error_bound": 0.0,
@@ -47,7 +47,7 @@ def test_command_agrees_with_the_probe(folder, corpus_file, capsys, tmp_path):
     table = capsys.readouterr().out
     for d in (1, 2, 64, 512):
         assert f"{outcome.arrays['ngram/w_error'][d - 1]:.4g}" in table
-    assert f"{outcome.metrics['ngram/dimension_half']:,}" in table
+    assert f"{outcome.metrics['lmsat_ngram/dimension_half']:,}" in table
 
 
 def test_command_stops_after_so_many_tokens(folder, corpus_file, capsys):
@@ -56,7 +56,7 @@ def test_command_stops_after_so_many_tokens(folder, corpus_file, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["tokens"] == 1000
     outcome = measure(folder, ["ngram"], corpus=str(corpus_file), order=2, max_tokens=1000)
-    assert outcome.metrics["ngram/ngram_tokens"] == 1000
+    assert outcome.metrics["lmsat_ngram/ngram_tokens"] == 1000
     assert found["w_error"] == outcome.arrays["ngram/w_error"].tolist()
 
 

@@ -39,8 +39,8 @@ def test_losses_are_above_the_entropy_rate(found):
 
 
 def test_measure_and_the_sweep_agree(found):
-    metrics = found["outcome"].to_frame().set_index(["probe", "metric"])["value"]
-    assert metrics["loss", "loss"] == pytest.approx(found["losses"].fresh.iloc[-1], rel=1e-6)
+    metrics = found["outcome"].to_frame().set_index(["task", "metric"])["value"]
+    assert metrics["lmsat_loss", "loss"] == pytest.approx(found["losses"].fresh.iloc[-1], rel=1e-6)
     assert len(found["outcome"].arrays["anisotropy/by_layer"]) == 3
 
 

@@ -20,7 +20,7 @@ def test_numbers_of_hf_and_of_python_are_the_same(model_args, corpus_file):
     outcome = measure(model_args["pretrained"], dtype="float32", device="cpu", **metadata)
     # Other batches: rounding in float32.
     for (task, key), value in numbers(results).items():
-        name = f"{task.removeprefix('lmsat_')}/{key.removesuffix(',none')}"
+        name = f"{task}/{key.removesuffix(',none')}"
         assert outcome.metrics[name] == pytest.approx(value, rel=1e-5)
     assert outcome.provenance["corpus"] == results["config"]["lmsat"]["corpus"]
 
@@ -31,7 +31,7 @@ def test_measure_of_a_loaded_model(model_args, lm, documents, corpus_file):
     assert lm.model.training, "the mode is given back"
     lm.model.eval()
     for (task, key), value in numbers(evaluate(lm, corpus=str(corpus_file))).items():
-        name = f"{task.removeprefix('lmsat_')}/{key.removesuffix(',none')}"
+        name = f"{task}/{key.removesuffix(',none')}"
         assert outcome.metrics[name] == pytest.approx(value, rel=1e-12)
 
 

@@ -26,4 +26,4 @@ def values_of(output: Path) -> dict[tuple, float]:
 
 def strays(output: Path) -> list[Path]:
     """Return what is there only while a sweep is at work."""
-    return [path for path in output.rglob("*") if path.name.endswith(".part") or path.suffix == ".lock"]
+    return [path for path in output.rglob("*") if path.suffix == ".part" or path.parent.name == "claims"]

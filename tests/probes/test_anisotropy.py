@@ -63,7 +63,7 @@ def test_anisotropy_against_a_loop_over_pairs(tokenizer):
     np.testing.assert_allclose(outcome.arrays["anisotropy/by_layer"], expected, rtol=1e-9)
     summary = {"last": expected[-1], "mean": np.mean(expected), "max": max(expected)}
     for key, value in summary.items():
-        assert outcome.metrics[f"anisotropy/anisotropy_{key}"] == pytest.approx(value, rel=1e-9)
+        assert outcome.metrics[f"lmsat_anisotropy/anisotropy_{key}"] == pytest.approx(value, rel=1e-9)
 
 
 def test_anisotropy_of_every_architecture(architecture, tokenizer, documents):
@@ -85,7 +85,9 @@ def test_effective_rank_against_lapack(architecture, tokenizer, documents):
     centred = states - states.mean(0)
     s = np.linalg.svd(centred, compute_uv=False)
     p = s[s > 0] / s.sum()
-    assert outcome.metrics["anisotropy/effective_rank_last"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
+    assert outcome.metrics["lmsat_anisotropy/effective_rank_last"] == pytest.approx(
+        np.exp(-(p * np.log(p)).sum()), rel=1e-6
+    )
     eigenvalues = outcome.arrays["anisotropy/last_covariance_eigenvalues"]
     np.testing.assert_allclose(eigenvalues, s**2 / len(states), rtol=1e-9, atol=1e-12 * s[0] ** 2 / len(states))
 

@@ -34,8 +34,8 @@ def test_suppressed_share_against_autograd_and_a_dense_projector(architecture, t
     lost = gradient - gradient @ basis @ basis.T
     shares = lost.norm(dim=1) / gradient.norm(dim=1)
     energy = (lost**2).sum() / (gradient**2).sum()
-    assert metrics["gradient_bottleneck/suppressed_norm_share"] == pytest.approx(float(shares.mean()), abs=1e-5)
-    assert metrics["gradient_bottleneck/suppressed_energy_share"] == pytest.approx(float(energy), abs=1e-5)
+    assert metrics["lmsat_gradient_bottleneck/suppressed_norm_share"] == pytest.approx(float(shares.mean()), abs=1e-5)
+    assert metrics["lmsat_gradient_bottleneck/suppressed_energy_share"] == pytest.approx(float(energy), abs=1e-5)
 
 
 def test_a_wide_head_suppresses_nothing():
@@ -45,4 +45,4 @@ def test_a_wide_head_suppresses_nothing():
         exact_model(source, 16), ["gradient_bottleneck"], corpus=list(source.documents(5, 20)),
         tokenizer=source.tokenizer(), max_length=WINDOW,
     )  # fmt: skip
-    assert found.metrics["gradient_bottleneck/suppressed_norm_share"] == pytest.approx(0, abs=1e-3)
+    assert found.metrics["lmsat_gradient_bottleneck/suppressed_norm_share"] == pytest.approx(0, abs=1e-3)

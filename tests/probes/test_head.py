@@ -37,9 +37,9 @@ def test_spectrum_against_lapack(dtype, tokenizer):
     outcome, weight = measured_head(head_of(np.logspace(0, -5, 48)), tokenizer, dtype)
     expected = np.linalg.svd(weight.double().numpy(), compute_uv=False)
     np.testing.assert_allclose(outcome.arrays["head/singular_values"], expected, rtol=1e-6)
-    assert outcome.metrics["head/condition_number"] == pytest.approx(expected[0] / expected[-1], rel=1e-6)
+    assert outcome.metrics["lmsat_head/condition_number"] == pytest.approx(expected[0] / expected[-1], rel=1e-6)
     if dtype == torch.float64:
-        assert outcome.metrics["head/condition_number"] == pytest.approx(1e5, rel=1e-6)
+        assert outcome.metrics["lmsat_head/condition_number"] == pytest.approx(1e5, rel=1e-6)
 
 
 def test_flat_spectrum(tokenizer):

@@ -90,7 +90,7 @@ def test_padded_rows_are_in_the_denominator_of_the_loss(tokenizer):
         logits = model(torch.tensor([[0, *tokens[:-1]]])).logits[0]
     assert logits.shape[1] == ROWS > VOCAB
     expected = torch.nn.functional.cross_entropy(logits, tokens)
-    assert metrics["loss/loss"] == pytest.approx(float(expected), rel=1e-9)
+    assert metrics["lmsat_loss/loss"] == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_standard_error_against_a_bootstrap_over_documents(tokenizer, documents):
@@ -101,7 +101,7 @@ def test_standard_error_against_a_bootstrap_over_documents(tokenizer, documents)
     nats, tokens = outcome.arrays["loss/by_document"], outcome.arrays["loss/by_document_tokens"]
     drawn = np.random.default_rng(1).integers(len(nats), size=(4000, len(nats)))
     bootstrap = (nats[drawn].sum(1) / tokens[drawn].sum(1)).std()
-    assert outcome.metrics["loss/loss_stderr"] == pytest.approx(bootstrap, rel=0.1)
+    assert outcome.metrics["lmsat_loss/loss_stderr"] == pytest.approx(bootstrap, rel=0.1)
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "gemma2", "gpt2"])
@@ -109,7 +109,7 @@ def test_bfloat16_model_is_measured_beyond_its_own_rounding(architecture, docume
     """Its states are its own; the product with the head, in float64 here, is not rounded to 8 bits."""
     model = make_model(architecture).bfloat16()
     texts = [text for text in documents if text][:4]
-    ours = measure(model, ["loss"], corpus=texts, tokenizer=tokenizer, batch_size=1).metrics["loss/loss"]
+    ours = measure(model, ["loss"], corpus=texts, tokenizer=tokenizer, batch_size=1).metrics["lmsat_loss/loss"]
     head = model.get_output_embeddings().weight.double()
     cap = getattr(model.config, "final_logit_softcapping", None)
 
@@ -129,7 +129,7 @@ def test_unknown_head_is_measured_by_the_models_own_logits(documents, tokenizer)
     model.register_forward_hook(lambda module, args, out: out.__setitem__("logits", out.logits * 1.5) or out)
     outcome = measure(model, ["loss"], corpus=documents[:5], tokenizer=tokenizer)
     losses = [loss for row in brute_force(model, tokenizer, documents[:5], WINDOW) for _, loss in row]
-    assert outcome.metrics["loss/loss"] == pytest.approx(np.mean(losses), rel=1e-9)
+    assert outcome.metrics["lmsat_loss/loss"] == pytest.approx(np.mean(losses), rel=1e-9)
     assert "the model's own logits" in outcome.provenance["head_form"]
 
 

@@ -33,11 +33,11 @@ def test_probe(folder, corpus_file, tokenizer, weighted):
     expected = w_error_of(dense(documents, 3, VOCAB, weighted))
     half, negligible = (int((expected > threshold).sum()) + 1 for threshold in (0.5, 0.01))
     assert outcome.metrics == {
-        **{f"ngram/w_error_{d}": pytest.approx(expected[d - 1], abs=1e-9) for d in (1, 100, VOCAB)},
-        "ngram/contexts": len(successors_of(documents, 3)),
-        "ngram/ngram_tokens": sum(map(len, documents)),
-        "ngram/dimension_half": half,
-        "ngram/dimension_negligible": negligible,
+        **{f"lmsat_ngram/w_error_{d}": pytest.approx(expected[d - 1], abs=1e-9) for d in (1, 100, VOCAB)},
+        "lmsat_ngram/contexts": len(successors_of(documents, 3)),
+        "lmsat_ngram/ngram_tokens": sum(map(len, documents)),
+        "lmsat_ngram/dimension_half": half,
+        "lmsat_ngram/dimension_negligible": negligible,
     }
     np.testing.assert_allclose(outcome.arrays["ngram/w_error"], expected, rtol=0, atol=1e-9)
     assert outcome.arrays["ngram/singular_values"].shape == (VOCAB,)
@@ -49,7 +49,7 @@ COUNTS = ("contexts", "ngram_tokens")
 def test_probe_leaves_out_what_lies_beyond(folder, corpus_file, monkeypatch):
     monkeypatch.setattr(spectrum, "_WHOLE", 0)
     outcome = measure(folder, ["ngram"], corpus=str(corpus_file), order=2, dims=[4, 16])
-    assert outcome.metrics.keys() == {f"ngram/{name}" for name in ("w_error_4", "w_error_16", *COUNTS)}
+    assert outcome.metrics.keys() == {f"lmsat_ngram/{name}" for name in ("w_error_4", "w_error_16", *COUNTS)}
     assert outcome.arrays["ngram/w_error"].shape == (16,)
 
 

@@ -45,7 +45,7 @@ def running() -> list[str]:
 
 def at_work(output: Path) -> list[str]:
     """Return the running jobs that are measuring, by their claims."""
-    claims = [path.read_text() for path in output.rglob("*.lock")]
+    claims = [path.read_text() for path in output.rglob("claims/*.json")]
     labels = {json.loads(text)["at"] for text in claims if text}
     lines = command("squeue", "--noheader", "--states=RUNNING", "--format=%K %A").splitlines()
     jobs = (line.split() for line in lines)
@@ -106,7 +106,7 @@ def test_a_sweep_through_slurm(configuration, tmp_path, monkeypatch):
     lmsat("sweep", str(configuration), "--executor", "local", f"output={tmp_path / 'local'}")
     assert values(tmp_path / "out") == values(tmp_path / "local")
     assert len(list((tmp_path / "out").rglob("results_*.json"))) == len(STEPS)
-    assert not list((tmp_path / "out").rglob("*.lock"))
+    assert not list((tmp_path / "out").rglob("claims/*"))
 
 
 def test_failures_are_recorded_and_waited_for(configuration, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_workers_share_the_work_and_one_that_is_killed_is_replaced(start, config
         save(run_folder / f"step{step}", step)
     process = start(configure(), "--executor", "processes", "--workers", "2")
     process.first_line()
-    claims = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("*.lock") if p.stat().st_size]
+    claims = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("claims/*.json") if p.stat().st_size]
     os.kill(claims[0]["pid"], signal.SIGKILL)
     assert process.wait() == 0, process.output
     assert "was killed" in process.output

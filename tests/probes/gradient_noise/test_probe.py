@@ -27,7 +27,7 @@ def drawn(monkeypatch):
 def test_all_is_as_by_brute_force(name, documents, tokenizer, drawn):
     model = make_model(name, spread=2)
     outcome = run(model, documents, tokenizer)
-    metrics = {key.removeprefix("gradient_noise/"): value for key, value in outcome.metrics.items()}
+    metrics = {key.removeprefix("lmsat_gradient_noise/"): value for key, value in outcome.metrics.items()}
     products, tokens, loss = brute_force(model, drawn)
     assert 500 <= tokens.sum() < 540
     assert len(set(tokens.tolist())) > 1
@@ -62,8 +62,8 @@ def test_standard_errors_of_many_sequences_are_by_group(documents, tokenizer, dr
     groups = np.arange(len(tokens)) % 5
     without = [by_definition(products[np.ix_(groups != g, groups != g)], tokens[groups != g]) for g in range(5)]
     errors = np.sqrt(4 * np.var(without, 0))
-    assert metrics["gradient_noise/gradient_norm_squared_stderr"] == pytest.approx(errors[0], rel=0.1)
-    assert metrics["gradient_noise/noise_trace_stderr"] == pytest.approx(errors[1], rel=0.1)
+    assert metrics["lmsat_gradient_noise/gradient_norm_squared_stderr"] == pytest.approx(errors[0], rel=0.1)
+    assert metrics["lmsat_gradient_noise/noise_trace_stderr"] == pytest.approx(errors[1], rel=0.1)
 
 
 def test_noise_that_drowns_the_gradient_is_said(documents, tokenizer, monkeypatch, caplog):
@@ -75,7 +75,7 @@ def test_noise_that_drowns_the_gradient_is_said(documents, tokenizer, monkeypatc
         *("gradient_norm_squared", "gradient_norm_squared_stderr", "noise_trace", "noise_trace_stderr"),
         "kaplan_critical_batch_tokens",
     }
-    assert outcome.metrics["gradient_noise/gradient_norm_squared"] < 0
+    assert outcome.metrics["lmsat_gradient_noise/gradient_norm_squared"] < 0
     assert outcome.provenance["probes"]["gradient_noise"]["drowned"] is True
     assert "set noise_tokens higher" in caplog.text
 

@@ -83,9 +83,9 @@ def test_a_cut_state_is_left_out(tokenizer, texts, monkeypatch, tmp_path, caplog
 
 def test_heads_that_diverge_are_said_to(tokenizer, texts, caplog):
     outcome = train(make_model("gpt_neox"), tokenizer, texts, learning_rate=[0.001, 1e5])
-    assert outcome.metrics["rank_head/diverged_rank_48"] == 1
-    assert "rank_head/loss_rank_48" not in outcome.metrics
-    assert math.isfinite(outcome.metrics["rank_head/loss_rank_4"])
+    assert outcome.metrics["lmsat_rank_head/diverged_rank_48"] == 1
+    assert "lmsat_rank_head/loss_rank_48" not in outcome.metrics
+    assert math.isfinite(outcome.metrics["lmsat_rank_head/loss_rank_4"])
     assert "the head of rank 48 diverged at a learning rate of 100000" in caplog.text
 
 

@@ -25,15 +25,17 @@ def test_full_rank_is_the_model_and_truncated_is_head_rank(architecture, checkpo
     width = model.get_output_embeddings().weight.shape[1]
     outcome = measure(model, ["loss", "rank_head"], corpus=texts, ranks=[4, width], **options)
     metrics = outcome.metrics
-    assert metrics["rank_head/full_loss"] == pytest.approx(metrics["loss/loss"], rel=1e-12)
+    assert metrics["lmsat_rank_head/full_loss"] == pytest.approx(metrics["lmsat_loss/loss"], rel=1e-12)
     for kind in ("truncated", "weighted_truncated"):
-        assert metrics[f"rank_head/{kind}_loss_rank_{width}"] == pytest.approx(metrics["loss/loss"], abs=1e-5)
-        gaps = np.abs(outcome.arrays[f"rank_head/{kind}_by_document"].sum(1) / 1500 - metrics["loss/loss"])
+        assert metrics[f"lmsat_rank_head/{kind}_loss_rank_{width}"] == pytest.approx(
+            metrics["lmsat_loss/loss"], abs=1e-5
+        )
+        gaps = np.abs(outcome.arrays[f"rank_head/{kind}_by_document"].sum(1) / 1500 - metrics["lmsat_loss/loss"])
         assert (gaps <= outcome.arrays[f"rank_head/{kind}_bound"] + 1e-5).all()
     lm = SaturationLM(pretrained=str(checkpoint(architecture)), dtype="float32", device="cpu", head_rank=4)
-    low = measure(lm.model, ["loss"], corpus=texts, **options).metrics["loss/loss"]
-    assert metrics["rank_head/truncated_loss_rank_4"] == pytest.approx(low, rel=1e-5)
-    assert low != pytest.approx(metrics["loss/loss"], rel=5e-5)
+    low = measure(lm.model, ["loss"], corpus=texts, **options).metrics["lmsat_loss/loss"]
+    assert metrics["lmsat_rank_head/truncated_loss_rank_4"] == pytest.approx(low, rel=1e-5)
+    assert low != pytest.approx(metrics["lmsat_loss/loss"], rel=5e-5)
 
 
 def test_default_ranks_and_names_through_lm_eval(checkpoint, texts, tmp_path):
@@ -72,12 +74,12 @@ def test_trained_heads_approach_the_entropy_rate_from_above(init, left):
     # The first token of a document has no context; the others know theirs.
     first = -float(source.stationary @ np.log(source.stationary))
     rate = (first + 59 * source.entropy_rate) / 60
-    losses = [outcome.metrics[f"rank_head/loss_rank_{rank}"] for rank in (1, 4, 16)]
-    error = outcome.metrics["rank_head/loss_rank_16_stderr"]
+    losses = [outcome.metrics[f"lmsat_rank_head/loss_rank_{rank}"] for rank in (1, 4, 16)]
+    error = outcome.metrics["lmsat_rank_head/loss_rank_16_stderr"]
     assert losses[0] > losses[1] > losses[2] - 0.01
     assert rate - 3 * error < losses[2] < rate + 3 * error + left
     assert losses[0] > rate + 0.1
-    assert outcome.metrics["rank_head/full_loss"] > rate + 0.5
+    assert outcome.metrics["lmsat_rank_head/full_loss"] > rate + 0.5
 
 
 def test_rates_go_with_the_ranks_in_the_order_given(tokenizer, texts):
@@ -113,8 +115,8 @@ def test_too_little_text_leaves_the_plain_curve(tokenizer, texts, caplog):
     outcome = measure(
         make_model("gpt_neox"), ["rank_head"], corpus=texts[:3], tokenizer=tokenizer, max_tokens=None, ranks=[4]
     )  # fmt: skip
-    assert "rank_head/truncated_loss_rank_4" in outcome.metrics
-    assert "rank_head/weighted_truncated_loss_rank_4" not in outcome.metrics
+    assert "lmsat_rank_head/truncated_loss_rank_4" in outcome.metrics
+    assert "lmsat_rank_head/weighted_truncated_loss_rank_4" not in outcome.metrics
     assert "no weighted truncated heads: the training wants" in caplog.text
 
 

@@ -23,8 +23,8 @@ def test_saved_heads_load_as_models(architecture, checkpoint, tokenizer, texts, 
             lm = SaturationLM(str(checkpoint(architecture)), head=str(path), dtype="float32", device="cpu")
             loss = measure(
                 lm.model, ["loss"], corpus=texts, tokenizer=tokenizer, max_tokens=1500, max_length=WINDOW
-            ).metrics["loss/loss"]
-            assert loss == pytest.approx(outcome.metrics[f"rank_head/{metric}_rank_{rank}"], rel=1e-5)
+            ).metrics["lmsat_loss/loss"]
+            assert loss == pytest.approx(outcome.metrics[f"lmsat_rank_head/{metric}_rank_{rank}"], rel=1e-5)
     assert len(list(heads.iterdir())) == 4
     assert lm.get_model_info()["model_num_parameters"] > 0
 
@@ -33,7 +33,7 @@ def test_truncated_heads_are_saved_without_any_training(tokenizer, texts, tmp_pa
     outcome = train(make_model("gpt_neox"), tokenizer, texts, train_tokens=None, heads=str(tmp_path / "heads"))
     names = {path.name.split("__")[-1] for path in (tmp_path / "heads").iterdir()}
     assert names == {"truncated_rank_4.safetensors", "truncated_rank_48.safetensors"}
-    assert "rank_head/loss_rank_4" not in outcome.metrics
+    assert "lmsat_rank_head/loss_rank_4" not in outcome.metrics
 
 
 @pytest.mark.parametrize(("name", "head"), [("__rank_4", ("trained", 4)), ("__truncated_rank_48", ("weighted", 48))])
