@@ -60,7 +60,7 @@ STOPS = (
         24,
     ),
     Stop(
-        "Trains five on a language whose entropy rate is known. One learns its few tokens by heart.",
+        "Trains five on a language whose entropy rate is known. One memorises its few tokens.",
         "lmsat demo --long",
         4,
         36,
@@ -85,7 +85,7 @@ STOPS = (
     ),
     Stop("At which loss a task's scores leave chance.", "lmsat emergence demo-long/results"),
     Stop("What each size needs to come to a loss.", "lmsat efficiency demo-long/results --loss 4.8"),
-    Stop("Where in the context a model stops to improve.", "lmsat context demo-long/results/fresh-w64", 24),
+    Stop("Where in the context a model stops improving.", "lmsat context demo-long/results/fresh-w64", 24),
     Stop(
         f"How much of the loss is the shape's. The table is made up, to show its form:\n\n```\n{_SHAPES}```",
         "lmsat shape shapes.csv",
