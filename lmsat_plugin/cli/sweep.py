@@ -17,8 +17,7 @@ from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.config import SweepConfig
-    from lmsat_plugin.sweeps.options import Options
+    from lmsat_plugin.sweeps.config import Options, SweepConfig
     from lmsat_plugin.sweeps.summary import Summary
 
 _EXECUTORS = ("local", "processes", "slurm")
@@ -67,8 +66,7 @@ class SweepCommand(Command):
         import lmsat_autoload
 
         lmsat_autoload.install()
-        from lmsat_plugin.sweeps.config import load_config
-        from lmsat_plugin.sweeps.options import Options
+        from lmsat_plugin.sweeps.config import Options, load_config
 
         given = {"executor": args.executor, "workers": args.workers}
         overrides = {**_parse(args.overrides), **{key: value for key, value in given.items() if value is not None}}
@@ -164,11 +162,11 @@ def _worker_arguments(args: argparse.Namespace) -> list[str]:
 
 
 def _show_plan(config: SweepConfig, options: Options) -> None:
-    from lmsat_plugin.sweeps.dry_run import count_work
     from lmsat_plugin.sweeps.jobs import choose_jobs
     from lmsat_plugin.sweeps.local import make_downloads
     from lmsat_plugin.sweeps.plan import Plan
     from lmsat_plugin.sweeps.store import Store
+    from lmsat_plugin.sweeps.summary import count_work
 
     plan = Plan(config)
     store = Store(config.output)

@@ -1,7 +1,9 @@
-"""The YAML file of a sweep: its keys, their types and defaults."""
+"""What a sweep is told: the keys of its YAML file, their types and defaults; the options of ``lmsat sweep``."""
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,3 +134,25 @@ ALIASES = {"corpus": "corpora"}
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:
     """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`."""
     return read_config(path, SweepConfig, overrides or {}, aliases=ALIASES, entries=_ENTRIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of ``lmsat sweep``: which checkpoints, what is measured again. No result depends on them."""
+
+    shard: tuple[int, int] | None = None
+    """Part i of n, counted from 1."""
+    only: tuple[str, str] | None = None
+    """The model and the revision of the one checkpoint to measure."""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What tells this run from others; the workers of one run share it."""
+    force: bool = False
+    """Measure again what was measured before this run."""
+    retry_failed: bool = False
+    """Try again what failed before this run."""
+    wait: bool = True
+    """Wait for the checkpoints that other processes are measuring, and take over those that they leave."""
+    watch: float | None = None
+    """Seconds between two looks for new checkpoints; None ends the sweep when all are measured."""
+    prefix: str = ""
+    """What each line of output begins with: it names the worker where there are several."""

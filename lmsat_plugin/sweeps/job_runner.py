@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +20,15 @@ from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
-from lmsat_plugin.sweeps.background import Background
-from lmsat_plugin.sweeps.claims import Claim
+from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, fingerprint, known_files, remembered
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.launch import Launch
-from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
-from lmsat_plugin.sweeps.store import NewResult, Store
+from lmsat_plugin.sweeps.store import Claim, NewResult, Store
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.summary import Summary
 
@@ -36,25 +37,26 @@ _POLL_SECONDS = 0.5
 _REPLACED_BY = ("weights", "version")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepContext:
-    """What a sweep works with."""
+class _Background:
+    """A thread that makes one call after another and, unlike an executor's, does not keep the process from ending."""
 
-    plan: Plan
-    store: Store
-    downloads: Downloads
-    launch: Launch
-    display: ProgressDisplay
-    interrupts: Interrupts
-    options: Options
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True, name="lmsat-fetch").start()
 
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Queue a call; return what it will return or raise."""
+        future: Future[Any] = Future()
+        self._calls.put((future, function, arguments))
+        return future
 
-@dataclass(frozen=True)
-class _Fetched:
-    """A checkpoint on disk; without a fingerprint if only the shard with the head was fetched."""
-
-    folder: Path
-    fingerprint: Fingerprint | None
+    def _run(self) -> None:
+        while True:
+            future, function, arguments = self._calls.get()
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
 
 
 @dataclass(kw_only=True)
@@ -65,37 +67,42 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[_Fetched]
+    fetched: Future[tuple[Path, Fingerprint | None]]
+    """The folder; without a fingerprint if only the shard with the head was fetched."""
     noted: dict[str, Any]
     """What results note of the checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True)
 class JobRunner:
     """Runs the jobs of a plan that are neither done nor claimed by another process."""
 
-    def __init__(self, context: SweepContext) -> None:
-        self._context = context
-        self._background = Background()
-        self._unfinished: dict[Job, Any] = {}
-        """From the jobs that others have claimed to the stamp of their results when these were read last."""
-        self.summary = Summary()
+    plan: Plan
+    store: Store
+    downloads: Downloads
+    launch: Launch
+    display: ProgressDisplay
+    interrupts: Interrupts
+    options: Options
+    summary: Summary = field(default_factory=Summary)
+    _background: _Background = field(default_factory=_Background)
+    _unfinished: dict[Job, Any] = field(default_factory=dict)
+    """From the jobs that others have claimed to the stamp of their results when these were read last."""
 
-    def run(self, jobs: Sequence[Job]) -> Summary:
-        """Run the jobs.
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs; `summary` counts what became of them.
 
         Raises:
-            LmsatError: Where going on makes no sense: results cannot be written, a task cannot be loaded, the
-                device is broken.
+            LmsatError: Where no job can go on: results cannot be written, a task does not load, the device is broken.
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
-        options = self._context.options
-        wait = options.wait and options.watch is None
+        wait = self.options.wait and self.options.watch is None
         pending = deque(jobs)
         following: _StartedJob | None = None
         try:
             while True:
-                self._context.interrupts.check()
+                self.interrupts.check()
                 current, following = following or self._start_next(pending), None
                 if current is None:
                     if not pending or not wait:
@@ -112,22 +119,19 @@ class JobRunner:
             if following is not None:
                 following.claim.release()
         self.summary.elsewhere = len(pending)
-        return self.summary
 
     def _start_next(self, pending: deque[Job]) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
-        store = self._context.store
         for job in list(pending):
             # Results are read once without a claim, which is cheap, and again only where they have changed.
-            stamp = store.stamp(job.checkpoint)
+            stamp = self.store.stamp(job.checkpoint)
             if self._unfinished.get(job) != stamp:
-                if not self._left(job, store.read(job.checkpoint)):
+                if not self._left(job, self.store.read(job.checkpoint)):
                     pending.remove(job)
                     self._unfinished.pop(job, None)
                     continue
                 self._unfinished[job] = stamp
-            claim = store.claim(job.checkpoint)
-            if claim is None:
+            if (claim := self.store.claim(job.checkpoint)) is None:
                 continue
             pending.remove(job)
             self._unfinished.pop(job)
@@ -142,13 +146,11 @@ class JobRunner:
 
     def _start(self, job: Job, claim: Claim) -> _StartedJob | None:
         """Begin to fetch a job's checkpoint; None if others have done the job before it was claimed."""
-        context = self._context
-        stored = context.store.read(job.checkpoint)
-        context.store.mend(stored)
-        work = self._left(job, stored)
-        if not work:
+        stored = self.store.read(job.checkpoint)
+        self.store.mend(stored)
+        if not (work := self._left(job, stored)):
             return None
-        head_only = context.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
+        head_only = self.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
         return _StartedJob(
             job=job,
             claim=claim,
@@ -160,62 +162,62 @@ class JobRunner:
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
-        plan, folder, weights = self._context.plan, job.checkpoint.folder, job.known_weights(stored)
+        plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
         known = folder is None or weights is not None or known_files(folder, stored.checkpoints) is not None
         if not known and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
-        work = plan.pending(job, stored, weights, self._context.options)
+        work = plan.pending(job, stored, weights, self.options)
         if not work:
             failures = plan.failures(job, stored, weights)
             self._count(job, failures[0][1] if failures else None, before=True)
         return work
 
-    def _fetch(self, job: Job, stored: Stored, head_only: bool) -> _Fetched:
-        folder = self._context.downloads.fetch(job.checkpoint, head_only=head_only)
+    def _fetch(self, job: Job, stored: Stored, head_only: bool) -> tuple[Path, Fingerprint | None]:
+        folder = self.downloads.fetch(job.checkpoint, head_only=head_only)
         known = remembered(folder, stored.checkpoints)
         if known is None and not (head_only and job.checkpoint.folder is None):
             known = fingerprint(folder)
-        return _Fetched(folder, known)
+        return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
         """Measure one checkpoint as far as it can be measured, and record what cannot."""
-        context, job, stored = self._context, started.job, started.stored
-        context.display.begin(job.label)
+        job, stored = started.job, started.stored
+        self.display.begin(job.label)
         started.claim.note(job.label)
         work: list[PlannedResult] = []
         failures: list[tuple[Identity, str]] = []
         weights = job.checkpoint.commit
         try:
-            fetched = started.fetched.result()
-            if fetched.fingerprint is not None:
-                started.noted["weights_sha256"] = fetched.fingerprint.weights_sha256
+            folder, known = started.fetched.result()
+            if known is not None:
+                started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
-                    weights = started.noted["identity"] = fetched.fingerprint.identity
-            work = context.plan.pending(job, stored, weights, context.options)
+                    weights = started.noted["identity"] = known.identity
+            work = self.plan.pending(job, stored, weights, self.options)
             if work:
-                self._load(started, fetched)
+                self._load(started, folder)
         except Exception as error:
-            work = context.plan.pending(job, stored, weights, context.options)
+            work = self.plan.pending(job, stored, weights, self.options)
             failures = [(result.identity, _reason(error)) for result in work]
         else:
             for batch in dict.fromkeys(result.batch for result in work):
                 failures += self._evaluate(started, [result for result in work if result.batch == batch])
-        context.downloads.release(job.checkpoint)
+        self.downloads.release(job.checkpoint)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(result.identity) for result in work}
-        known = context.plan.failures(job, stored, weights)
-        failures += [failure for failure in known if canonical(failure[0]) not in tried]
-        with context.interrupts.held():
-            context.store.write_failures(stored, failures, checkpoint=started.noted, run=context.options.run)
+        failed_before = self.plan.failures(job, stored, weights)
+        failures += [failure for failure in failed_before if canonical(failure[0]) not in tried]
+        with self.interrupts.held():
+            self.store.write_failures(stored, failures, checkpoint=started.noted, run=self.options.run)
         self._count(job, failures[0][1] if failures else None, before=not work, values=started.values)
 
-    def _load(self, started: _StartedJob, fetched: _Fetched) -> None:
-        launch, job = self._context.launch, started.job
+    def _load(self, started: _StartedJob, folder: Path) -> None:
+        job = started.job
         try:
-            launch.call("load", job, fetched.folder, started.head_only)
+            self.launch.call("load", job, folder, started.head_only)
         except HeadNotFoundError:
-            launch.call("load", job, self._context.downloads.fetch(job.checkpoint), False)
+            self.launch.call("load", job, self.downloads.fetch(job.checkpoint), False)
 
     def _evaluate(self, started: _StartedJob, asked: Sequence[PlannedResult]) -> list[tuple[Identity, str]]:
         """Evaluate results of one batch together; where that fails, one by one, so that one does not cost the others.
@@ -224,7 +226,7 @@ class JobRunner:
         """
         names = [result.unit.task for result in asked]
         try:
-            results, arrays = self._context.launch.call("evaluate", started.job, asked[0].batch, names)
+            results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
         except TaskError:
             raise
         except Exception as error:
@@ -236,18 +238,17 @@ class JobRunner:
                 return [(asked[0].identity, _reason(error))]
             return [failure for result in asked for failure in self._evaluate(started, [result])]
         identities = [result.identity for result in asked]
-        members = results.get("group_subtasks") or {}
         new = NewResult(
             results=results,
             arrays=arrays,
             identities=identities,
-            supersedes=_superseded(started.stored, identities, members),
+            supersedes=_superseded(started.stored, identities, results.get("group_subtasks") or {}),
             checkpoint=started.noted,
-            run=self._context.options.run,
+            run=self.options.run,
         )
-        checkpoint, store = started.job.checkpoint, self._context.store
-        with self._context.interrupts.held():
-            path = store.write(checkpoint, new)
+        checkpoint = started.job.checkpoint
+        with self.interrupts.held():
+            path = self.store.write(checkpoint, new)
         metrics = metrics_of(results)
         started.values.update(metrics)
         plugins().tell(
@@ -258,15 +259,15 @@ class JobRunner:
                 tokens=checkpoint.tokens,
                 metrics=metrics,
                 path=path,
-                output=store.output,
-                trackers=self._context.plan.config.trackers,
+                output=self.store.output,
+                trackers=self.plan.config.trackers,
             )
         )
         return []
 
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
-        self._context.display.end(job.label, values or {}, error, before=before)
+        self.display.end(job.label, values or {}, error, before=before)
 
 
 def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -303,8 +304,6 @@ def metrics_of(results: dict[str, Any]) -> dict[str, float]:
 
 def _reason(error: BaseException) -> str:
     if wants_traceback():
-        import traceback
-
         traceback.print_exception(error)
     if isinstance(error, LmsatError):
         return str(error)

@@ -8,9 +8,8 @@ from typing import Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
-from lmsat_plugin.sweeps.config import ModelEntry, SweepConfig
+from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
-from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.stored import Stored
 

@@ -9,15 +9,14 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.quiet import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.sweeps.config import SweepConfig
+from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import stamp_of
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
-from lmsat_plugin.sweeps.job_runner import JobRunner, SweepContext
+from lmsat_plugin.sweeps.job_runner import JobRunner
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
 from lmsat_plugin.sweeps.launch import Launch
-from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
@@ -67,7 +66,7 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
 
 def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
     jobs = choose_jobs(plan.jobs, options) if options.watch is None else []
-    context = SweepContext(
+    runner = JobRunner(
         plan=plan,
         store=store,
         downloads=make_downloads(plan.config, store),
@@ -76,31 +75,30 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
         interrupts=Interrupts(),
         options=options,
     )
-    runner = JobRunner(context)
     try:
-        with context.interrupts.handled():
+        with runner.interrupts.handled():
             if options.watch is None:
                 runner.run(jobs)
             else:
-                _watch(context, runner, options.watch)
+                _watch(runner, options.watch)
         if not options.prefix:
             # A worker reports nothing: whoever started it does.
             runner.summary.identical = find_identical(plan, store)
     finally:
-        context.display.close()
-        store.claims.clean()
+        runner.display.close()
+        store.clean_claims()
     return runner.summary
 
 
-def _watch(context: SweepContext, runner: JobRunner, seconds: float) -> None:
+def _watch(runner: JobRunner, seconds: float) -> None:
     """Measure checkpoints as they appear. One that is still being written changes from one look to the next."""
     before: dict[Job, Any] = {}
     through: dict[Job, Any] = {}
     waiting = None
     while True:
-        context.interrupts.check()
+        runner.interrupts.check()
         try:
-            jobs = choose_jobs(find_jobs(context.plan.config), context.options)
+            jobs = choose_jobs(find_jobs(runner.plan.config), runner.options)
         except LmsatError as error:
             # A run that has not saved its first checkpoint yet, or a name that is wrong.
             if str(error) != waiting:
@@ -109,7 +107,7 @@ def _watch(context: SweepContext, runner: JobRunner, seconds: float) -> None:
         now = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in jobs}
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
-            context.display.expect(len(through.keys() | set(ready)))
+            runner.display.expect(len(through.keys() | set(ready)))
             runner.run(ready)
             through.update({job: now[job] for job in ready})
         before = now

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.sweeps.config import SweepConfig
+from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_jobs
-from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, load_corpus

@@ -14,11 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from lmsat_plugin.sweeps.config import SweepConfig
+from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs
-from lmsat_plugin.sweeps.options import Options
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.summary import Summary, read_summary
@@ -50,7 +49,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         # Any other end than a kill would come again.
         if 0 <= code <= 128:
             return None
-        label = store.claims.died_at(worker.pid) or "starting"
+        label = store.died_at(worker.pid) or "starting"
         deaths[label] += 1
         message = f"worker {worker.number} was killed (exit code {code}) at {label}"
         print(message, file=sys.stderr, flush=True)

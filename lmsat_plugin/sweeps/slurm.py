@@ -16,9 +16,8 @@ from lmsat_plugin.errors import LmsatError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmsat_plugin.sweeps.config import SlurmSettings, SweepConfig
+    from lmsat_plugin.sweeps.config import Options, SlurmSettings, SweepConfig
     from lmsat_plugin.sweeps.jobs import Job
-    from lmsat_plugin.sweeps.options import Options
     from lmsat_plugin.sweeps.plan import Plan
     from lmsat_plugin.sweeps.store import Store
     from lmsat_plugin.sweeps.summary import Summary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,16 +17,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors.numpy import save as to_safetensors
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.claims import Claim, Claims
 from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, stamp_of_results
 
 logger = logging.getLogger(__name__)
 
 _QUARANTINED = ".quarantined"
+
+
+class Claim:
+    """A checkpoint that this process alone works on, by a lock that the system frees if the process dies."""
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+        # A file of its own: filelock below 4.0 empties a lock file when another process asks for the lock.
+        self._note = Path(lock.lock_file).with_suffix(".json")
+
+    def note(self, label: str) -> None:
+        """Note what this process measures, for whoever finds the claim after its death."""
+        with suppress(OSError):
+            self._note.write_text(json.dumps({"pid": os.getpid(), "at": label}), "utf-8")
+
+    def release(self) -> None:
+        """Let others have it."""
+        with suppress(OSError):
+            self._note.unlink()
+        # Removed while it is held: whoever waits for the file that is gone opens a new one.
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +71,56 @@ class NewResult:
 
 
 class Store:
-    """The results of one sweep's output folder."""
+    """The results of one sweep's output folder. Methods that write raise `LmsatError` where they cannot."""
 
     def __init__(self, output: Path) -> None:
         self.output = output.expanduser()
         self.private = self.output / ".lmsat"
         """Claims, downloads and the logs of jobs."""
-        self.claims = Claims(self.private / "claims")
+        self._claims = self.private / "claims"
 
     def prepare(self) -> None:
-        """Make the folders. Raises `LmsatError` if nothing can be written there."""
+        """Make the folders."""
         check_writable(self.output)
-        check_writable(self.private / "claims")
+        check_writable(self._claims)
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint's results are."""
         return self.output / folder_name(checkpoint.model) / folder_name(checkpoint.revision)
 
     def claim(self, checkpoint: Checkpoint) -> Claim | None:
-        """Claim a checkpoint; None if another process has it. Raises `LmsatError` if no claim can be written."""
-        return self.claims.claim(f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}")
+        """Claim a checkpoint; None if another process has it."""
+        return self._claim(f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}")
+
+    def _claim(self, name: str) -> Claim | None:
+        path = self._claims / f"{name}.lock"
+        lock = FileLock(path, timeout=0, thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            raise LmsatError(
+                f"cannot write {path} ({error.strerror}): free space or choose another output folder"
+            ) from error
+        return Claim(lock)
+
+    def died_at(self, pid: int) -> str | None:
+        """Return what a process was measuring when it died."""
+        for path in self._claims.glob("*.json"):
+            with suppress(OSError, ValueError, KeyError):
+                noted = json.loads(path.read_text("utf-8"))
+                if noted["pid"] == pid:
+                    return noted["at"]
+        return None
+
+    def clean_claims(self) -> None:
+        """Remove the claims that dead processes have left."""
+        for path in self._claims.glob("*.lock"):
+            with suppress(LmsatError):
+                if (left := self._claim(path.stem)) is not None:
+                    left.release()
 
     def read(self, checkpoint: Checkpoint) -> Stored:
         """Return what is stored of a checkpoint."""
@@ -92,10 +147,7 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
-        """Write one result file, its arrays and samples first, so that the file is there only with all of them.
-
-        Raises `LmsatError` if it cannot be written.
-        """
+        """Write one result file, its arrays and samples first, so that the file is there only with all of them."""
         folder = self.folder(checkpoint)
         stamp, path = _free_stamp(folder)
         notes = new.results["config"].setdefault("lmsat", {})
@@ -120,7 +172,7 @@ class Store:
     ) -> None:
         """Replace the record of what could not be measured of a checkpoint; without failures there is none.
 
-        ``checkpoint`` and ``run`` are as in `NewResult`. Raises `LmsatError` if it cannot be written.
+        ``checkpoint`` and ``run`` are as in `NewResult`.
         """
         path = stored.folder / FAILURES
         entries = [{"identity": identity, "error": error} for identity, error in failures]

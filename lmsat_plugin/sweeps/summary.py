@@ -1,10 +1,11 @@
-"""What became of a sweep's checkpoints: counted while they are measured, or read from the output folder."""
+"""What became of a sweep's checkpoints, and what a dry run shows: results done, failed, to do; bytes to download."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
@@ -45,7 +46,7 @@ def read_summary(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
             summary.elsewhere += 1
         else:
             summary.measured += 1
-    store.claims.clean()
+    store.clean_claims()
     return summary
 
 
@@ -57,3 +58,40 @@ def find_identical(plan: Plan, store: Store) -> list[list[str]]:
         if hashes and hashes[-1]:
             groups.setdefault(hashes[-1], []).append(job.label)
     return [labels for labels in groups.values() if len(labels) > 1]
+
+
+@dataclass(kw_only=True)
+class ModelWork:
+    """What a sweep would do with one model: numbers of results, and the bytes to download."""
+
+    checkpoints: int = 0
+    results: int = 0
+    done: int = 0
+    failed: int = 0
+    todo: int = 0
+    download_bytes: int = 0
+
+
+def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Job]) -> dict[str, ModelWork]:
+    """Return what there is to do, by model. Nothing is written, and nothing downloaded."""
+    models: dict[str, ModelWork] = {}
+    sizes: dict[str, int] = {}
+    for job in jobs:
+        checkpoint = job.checkpoint
+        work = models.setdefault(checkpoint.model, ModelWork())
+        stored = store.read(checkpoint)
+        weights = job.known_weights(stored)
+        results = len(plan.work(job, weights))
+        failed = len(plan.failures(job, stored, weights))
+        undone = len(plan.pending(job, stored, weights))
+        work.checkpoints += 1
+        work.results += results
+        work.done += results - undone
+        work.failed += failed
+        work.todo += undone - failed
+        if checkpoint.folder is None and failed < undone:
+            # One request tells the size of a checkpoint; those of a series are alike.
+            if checkpoint.model not in sizes:
+                sizes[checkpoint.model] = downloads.size(checkpoint)
+            work.download_bytes += sizes[checkpoint.model]
+    return models
