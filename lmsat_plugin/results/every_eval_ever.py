@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
@@ -24,9 +25,6 @@ from lmsat_plugin.results.reading import ResultFile
 from lmsat_plugin.results.table import ORDER
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import label
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCHEMA_VERSION = "0.3.0"
 COLLECTION = "lmsat"
@@ -74,12 +72,9 @@ def export(results: Results, folder: Path) -> list[Path]:
 def _named(results: Results) -> pd.DataFrame:
     """Return the table with the variants in the names of the models and of the corpora that they belong to."""
     table = results.table
-    variants = [results.variants.get(name or "") for name in table.variant]
-    models = [label(name, own and own.model) for name, own in zip(table.model, variants, strict=True)]
-    corpora = [
-        name if _unknown(name) else label(name, own and own.text)
-        for name, own in zip(table.corpus, variants, strict=True)
-    ]
+    variants = [results.variants[name or ""] for name in table.variant]
+    models = [label(name, own.model) for name, own in zip(table.model, variants, strict=True)]
+    corpora = [label(name, own.text) for name, own in zip(table.corpus, variants, strict=True)]
     named = table.assign(model=models, corpus=corpora)
     return named.sort_values([name for name in ORDER if name != "variant"], na_position="last")
 
@@ -89,7 +84,7 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
     values: list[dict[Any, Any]] = rows.to_dict("records")
     first, now = values[0], str(int(time.time()))
     evaluated = None if rows.date.isna().all() else str(int(first["date"].timestamp()))
-    details = {name: str(first[name]) for name in _MODEL_COLUMNS if not _unknown(first[name])}
+    details = {name: str(first[name]) for name in _MODEL_COLUMNS if not pd.isna(first[name])}
     kind = as_text(file.header["config"].get("model"))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -121,11 +116,11 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
 
 def _result(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
     filtered = "" if row["filter"] == "none" else f":{row['filter']}"
-    shots = {} if _unknown(row["num_fewshot"]) else {"num_fewshot": int(row["num_fewshot"])}
+    shots = {} if pd.isna(row["num_fewshot"]) else {"num_fewshot": int(row["num_fewshot"])}
     uncertainty: dict[str, Any] = {}
     if np.isfinite(row["stderr"]):
         uncertainty["standard_error"] = {"value": row["stderr"]}
-    if not _unknown(row["n_samples"]):
+    if not pd.isna(row["n_samples"]):
         uncertainty["num_samples"] = int(row["n_samples"])
     return {
         "evaluation_result_id": f"{row['task']}:{row['metric']}{filtered}",
@@ -139,7 +134,7 @@ def _result(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
 def _source(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
     """Return where the text or the questions come from."""
     dataset, split = file.datasets.get(row["task"], (None, None))
-    if not _unknown(row["corpus"]):
+    if not pd.isna(row["corpus"]):
         return {"dataset_name": row["corpus"], "source_type": "other"}
     if dataset is None or dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
         return {"dataset_name": row["task"], "source_type": "other"}
@@ -150,7 +145,7 @@ def _source(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
 def _metric(row: Mapping[str, Any], shots: dict[str, int]) -> dict[str, Any]:
     """Return the metric's unit, direction and range; what is unknown is marked as the project's converters mark it."""
     own, kind = row["task"].startswith("lmsat_"), metric(row["metric"])
-    directed = not _unknown(row["higher_is_better"])
+    directed = not pd.isna(row["higher_is_better"])
     marks = {} if directed else {"polarity": "not_applicable" if own else "unknown"}
     scale: dict[str, Any] = {}
     if kind.low is None or kind.high is None:
@@ -172,9 +167,3 @@ def _metric(row: Mapping[str, Any], shots: dict[str, int]) -> dict[str, Any]:
 
 def _developer(model: str) -> str:
     return model.rpartition("/")[0] or "unknown"
-
-
-def _unknown(value: Any) -> bool:
-    import pandas as pd
-
-    return bool(pd.isna(value))

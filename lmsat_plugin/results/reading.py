@@ -1,16 +1,18 @@
-"""One lm-eval result file, of any version, as plain records. Imports neither lm_eval nor torch."""
+"""One lm-eval result file, of any version, as plain records, and its arrays. Imports neither lm_eval nor torch."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import first_sentence
+import numpy as np
+
+from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
@@ -74,6 +76,33 @@ class ResultFile:
         """Return what lmsat noted of a task; empty if it noted nothing."""
         part = next((result.part for result in self.tasks if result.task == task), None)
         return {} if part is None else self.provenance[part]
+
+    def arrays(self, task: str, prefixes: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the arrays of a task's measurement whose names begin with one of the prefixes.
+
+        They are in the file that lmsat's notes name, or, as in a tree that was moved, one of that name beside this one.
+
+        Raises:
+            LmsatError: For a task without arrays, and for arrays that cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        name = as_text(self.notes(task).get("arrays"))
+        if name is None:
+            raise LmsatError(
+                f"{task} has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep"
+            )
+        path = self.path.parent / name
+        if not path.exists() and (neighbour := self.path.parent / Path(name).name).exists():
+            path = neighbour
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                keys = [key for key in stored.keys() if key.startswith(tuple(prefixes))]  # noqa: SIM118
+                return {key: stored.get_tensor(key) for key in keys}
+        except (OSError, ValueError, SafetensorError) as error:
+            raise LmsatError(
+                f"the arrays {path} cannot be read ({first_sentence(error)}): restore them or run {task} again"
+            ) from error
 
 
 def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None:

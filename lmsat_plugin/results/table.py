@@ -17,10 +17,14 @@ COLUMNS = (
     *("corpus", "task", "num_fewshot", "metric", "filter"),
     *("value", "stderr", "n_samples", "higher_is_better", "date", "path"),
 )
-_INTEGERS = {
-    *("step", "tokens", "n_params", "n_params_non_embedding", "hidden_size", "vocab_size"),
-    *("num_fewshot", "n_samples"),
+_KINDS = {
+    **dict.fromkeys(("step", "tokens", "n_params", "n_params_non_embedding", "hidden_size", "vocab_size"), "Int64"),
+    **dict.fromkeys(("num_fewshot", "n_samples"), "Int64"),
+    **dict.fromkeys(("value", "stderr", "date"), "float64"),
+    "higher_is_better": "boolean",
 }
+_OF_METRICS = ("metric", "filter", "value", "stderr", "higher_is_better")
+"""The parts of an entry of `TaskResult.metrics`."""
 _IDENTITY = ["model", "variant", "revision", "commit", "corpus", "task", "num_fewshot", "metric", "filter"]
 ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter", "step", "revision")
 """The columns by which rows are sorted."""
@@ -45,7 +49,7 @@ def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
 
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for result, variant in results:
-        origin, n = result.origin, len(result.metrics)
+        origin = result.origin
         shared = {
             "model": origin.model,
             "variant": str(variant) or None,
@@ -61,19 +65,8 @@ def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
             "date": origin.date,
             "path": origin.path,
         }
-        for name, value in shared.items():
-            columns[name] += [value] * n
-        of_metrics = ("metric", "filter", "value", "stderr", "higher_is_better")
         for metric in result.metrics:
-            for name, value in zip(of_metrics, metric, strict=True):
+            for name, value in {**shared, **dict(zip(_OF_METRICS, metric, strict=True))}.items():
                 columns[name].append(value)
-    series = {}
-    for name, values in columns.items():
-        if name == "date":
-            seconds = pd.Series(values, dtype="float64")
-            dates = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
-            series[name] = dates.dt.as_unit("us")
-        else:
-            kind = {"value": "float64", "stderr": "float64", "higher_is_better": "boolean"}.get(name, "object")
-            series[name] = pd.Series(values, dtype="Int64" if name in _INTEGERS else kind)
-    return pd.DataFrame(series)
+    table = pd.DataFrame(columns, dtype="object").astype(_KINDS)
+    return table.assign(date=pd.to_datetime(table.date, unit="s", utc=True, errors="coerce").dt.as_unit("us"))

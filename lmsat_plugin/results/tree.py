@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.results.arrays import read_arrays
 from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
@@ -167,7 +166,7 @@ class Results:
         Raises:
             LmsatError: For a result without arrays, and for arrays that cannot be read.
         """
-        return read_arrays(self.files[path], task, prefixes)
+        return self.files[path].arrays(task, prefixes)
 
     def notes(self, path: str, task: str) -> dict[str, Any]:
         """Return what lmsat noted of one result: checkpoint, corpus, versions; empty if it noted nothing."""

@@ -21,24 +21,14 @@ _HASH_DIGITS = 8
 
 @dataclass(frozen=True)
 class Variant:
-    """The settings in which one result differs from others of its model, task and corpus, as text by key."""
+    """The settings of model and text, as ``key=value, ...``, in which one result differs from others like it."""
 
-    of_model: Mapping[str, str]
-    of_text: Mapping[str, str]
+    model: str
+    text: str
 
     def __str__(self) -> str:
-        """Return ``key=value, ...``, the model's settings first; empty where nothing differs."""
-        return ", ".join((*key_values(self.of_model), *key_values(self.of_text)))
-
-    @property
-    def model(self) -> str:
-        """The model's settings."""
-        return ", ".join(key_values(self.of_model))
-
-    @property
-    def text(self) -> str:
-        """The text's settings."""
-        return ", ".join(key_values(self.of_text))
+        """Return the model's settings, then the text's; empty where nothing differs."""
+        return ", ".join(filter(None, (self.model, self.text)))
 
 
 def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
@@ -47,25 +37,24 @@ def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
     All results of one model show the same keys of the model's settings, so that its tasks stay together. All results on
     one corpus show the same keys of the text's settings.
     """
-    of_model = _differing(results, "model", "model_settings")
-    of_text = _differing([result for result in results if result.corpus is not None], "corpus", "corpus_settings")
+    of_model, of_text = _differing(results, "model"), _differing(results, "corpus")
     return [
         Variant(
-            _shown(result.model_settings, of_model[result.origin.model]),
-            _shown(result.corpus_settings, of_text[result.corpus]) if result.corpus is not None else {},
+            model=_shown(result.model_settings, of_model[result.origin.model]),
+            text=_shown(result.corpus_settings, of_text[result.corpus]),
         )
         for result in results
     ]
 
 
-def _differing(results: Iterable[TaskResult], owner: str, settings: str) -> defaultdict[str | None, set[str]]:
-    """Return the settings that tell some results apart, by the name of their model or their corpus."""
+def _differing(results: Sequence[TaskResult], owner: str) -> defaultdict[str | None, set[str]]:
+    """Return the settings of the ``model`` or of the ``corpus`` that tell some results apart, by its name."""
     groups: dict[tuple[Any, ...], list[TaskResult]] = defaultdict(list)
     for result in results:
         groups[result.origin.model, result.task, result.corpus].append(result)
     keys: defaultdict[str | None, set[str]] = defaultdict(set)
     for (model, _, corpus), group in groups.items():
-        keys[model if owner == "model" else corpus] |= _differing_keys(group, settings)
+        keys[model if owner == "model" else corpus] |= _differing_keys(group, f"{owner}_settings")
     return keys
 
 
@@ -89,8 +78,8 @@ def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
     return differing
 
 
-def _shown(settings: Mapping[str, str], keys: set[str]) -> dict[str, str]:
-    return {key: settings[key] for key in sorted(keys) if key in settings}
+def _shown(settings: Mapping[str, str], keys: set[str]) -> str:
+    return ", ".join(key_values({key: settings[key] for key in sorted(keys) if key in settings}))
 
 
 def key_values(settings: Mapping[str, str]) -> list[str]:
