@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
-from lmsat_plugin.figures.style import BAND, LETTERS_WIDE, PALETTE, STYLE, legend_below, log_axis, wrapped
+from lmsat_plugin.figures.style import BAND, LETTERS_WIDE, PALETTE, legend_below, log_axis, resize, styled, wrapped
 from lmsat_plugin.figures.trajectories import BEST, step_axis
 
 _WIDTH, _HEIGHT = 5.0, 1.25
@@ -34,6 +33,7 @@ class Track:
     """Whether the y axis is logarithmic."""
 
 
+@styled
 def card_figure(model: str, tracks: list[Track], saturation: Saturation | None = None) -> Figure:
     """Draw tracks above each other, on one axis of training steps.
 
@@ -42,25 +42,20 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
         tracks: From top to bottom.
         saturation: The verdict on the first track: its best checkpoint and its onset are marked in all tracks.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        panels = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
-        title = model if saturation is None else f"{model}: {saturation.verdict}"
-        panels[0].set_title(wrapped(title, 2 * LETTERS_WIDE - 20))
-        for axes, track in zip(panels, tracks, strict=True):
-            _draw(axes, track)
-            if saturation is not None:
-                _mark(axes, saturation)
+    figure = Figure(layout="constrained")
+    panels = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
+    title = model if saturation is None else f"{model}: {saturation.verdict}"
+    panels[0].set_title(wrapped(title, 2 * LETTERS_WIDE - 20))
+    for axes, track in zip(panels, tracks, strict=True):
+        _draw(axes, track)
         if saturation is not None:
-            panels[0].plot([saturation.best_step], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
-        steps = np.concatenate([track.table.step.to_numpy("float64") for track in tracks])
-        step_axis(panels[-1], steps)
-        figure.align_ylabels()
-        lines = legend_below(panels[-1], _legend(tracks, saturation))
-        below = (1 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
-        height = _HEIGHT * len(tracks) + 0.4 + below
-        figure.set_size_inches(_WIDTH, height)
-        figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - below / height))
+            _mark(axes, saturation)
+    if saturation is not None:
+        panels[0].plot([saturation.best_step], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
+    step_axis(panels[-1], np.concatenate([track.table.step.to_numpy("float64") for track in tracks]))
+    figure.align_ylabels()
+    lines = legend_below(panels[-1], _legend(tracks, saturation))
+    resize(figure, lines, size=(_WIDTH, _HEIGHT * len(tracks) + 0.4), padding=1)
     return figure
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
 from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
-from lmsat_plugin.figures.style import STYLE, Looks, legend_below, looks_of, resize
+from lmsat_plugin.figures.style import Looks, legend_below, looks_of, resize, styled, subplots
 
 
 def context_figure(results: Iterable[CheckpointContext], among: Iterable[str] = ()) -> Figure:
@@ -35,27 +34,23 @@ def context_gain_figure(gain: ContextGain) -> Figure:
     return _figure({"loss": [(None, gain)]}, ())
 
 
+@styled
 def _figure(by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], among: Iterable[str]) -> Figure:
     """Draw the step, or None, and the fit of each model's checkpoints."""
     looks = looks_of(by_model, among)
     steps = {model: [(step, gain) for step, gain in gains if step is not None] for model, gains in by_model.items()}
-    panels = 3 if any(len(gains) > 1 for gains in steps.values()) else 1
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-        lines = _draw_positions(axes[0], by_model, looks)
-        if panels > 1:
-            _draw_steps(axes[1], axes[2], steps, looks)
-            for panel, letter in zip(axes, "abc", strict=True):
-                panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
-        resize(figure, panels, lines)
+    figure, panels = subplots(3 if any(len(gains) > 1 for gains in steps.values()) else 1)
+    lines = _draw_positions(panels[0], by_model, looks)
+    if len(panels) > 1:
+        _draw_steps(panels[1], panels[2], steps, looks)
+        for axes, letter in zip(panels, "abc", strict=True):
+            axes.set_title(f"({letter}) {axes.get_title(loc='left')}")
+    resize(figure, lines)
     return figure
 
 
 def _draw_positions(axes: Axes, by_model: Mapping[str, Sequence[tuple[int | None, ContextGain]]], looks: Looks) -> int:
-    axes.set_title("Loss by position")
-    axes.set_xlabel("tokens of context")
-    axes.set_ylabel("loss ± standard error (nats per token)")
+    axes.set(title="Loss by position", xlabel="tokens of context", ylabel="loss ± standard error (nats per token)")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -75,18 +70,12 @@ def _draw_positions(axes: Axes, by_model: Mapping[str, Sequence[tuple[int | None
 def _draw_steps(
     first: Axes, exponent: Axes, steps: Mapping[str, Sequence[tuple[int, ContextGain]]], looks: Looks
 ) -> None:
-    first.set_title("Loss after one token")
-    first.set_ylabel("loss ± standard error (nats per token)")
-    exponent.set_title("Exponent and its 90 % interval")
-    exponent.set_ylabel("c of a + b T⁻ᶜ")
+    first.set(title="Loss after one token", ylabel="loss ± standard error (nats per token)")
+    exponent.set(title="Exponent and its 90 % interval", ylabel="c of a + b T⁻ᶜ")
     for model, gains in steps.items():
         dots = {**looks[model], "elinewidth": 0.8}
-        first.errorbar(
-            [step for step, _ in gains],
-            [gain.first_loss for _, gain in gains],
-            [gain.first_stderr for _, gain in gains],
-            **dots,
-        )
+        first_losses = np.array([(step, gain.first_loss, gain.first_stderr) for step, gain in gains]).reshape(-1, 3)
+        first.errorbar(*first_losses.T, **dots)
         for step, gain in gains:
             if gain.exponent is not None and gain.exponent_low is not None and gain.exponent_high is not None:
                 ends = [[gain.exponent - gain.exponent_low], [gain.exponent_high - gain.exponent]]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,13 +13,22 @@ from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.style import BAND, GREY, LETTERS_WIDE, PANEL, REFERENCE, STYLE, Looks, wrapped
+from lmsat_plugin.figures.style import (
+    BAND,
+    GREY,
+    LETTERS_WIDE,
+    REFERENCE,
+    Looks,
+    grid_of,
+    resize,
+    styled,
+    subplots,
+    wrapped,
+)
 from lmsat_plugin.results.variants import label
 
-_ABREAST = 3
-_LEGEND_COLUMNS = 3
 
-
+@styled
 def emergence_figure(results: Sequence[Emergence], models: ModelLooks | None = None) -> Figure:
     """Draw the scores of each task and metric against the loss, which falls to the right (Du et al. 2024, Fig. 1).
 
@@ -34,25 +41,16 @@ def emergence_figure(results: Sequence[Emergence], models: ModelLooks | None = N
     """
     if models is None:
         models = ModelLooks(dict.fromkeys(name for result in results for name in result.scores.table["model"]))
-    columns = min(_ABREAST, len(results))
-    rows = math.ceil(len(results) / columns)
-    with rc_context(STYLE):
-        figure = Figure()
-        for index, result in enumerate(results):
-            _draw(figure.add_subplot(rows, columns, index + 1), result, models.looks)
-        handles = [*models.handles(linestyle="none"), *_marks(results)]
-        labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
-        abreast = min(columns, _LEGEND_COLUMNS)
-        columns_of_labels = np.array_split(labels, abreast)
-        lines = max(sum(text.count("\n") + 1 for text in column) for column in columns_of_labels)
-        legend = (1 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
-        height = PANEL[1] * rows + legend
-        figure.set_size_inches(PANEL[0] * columns, height)
-        figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
-        figure.legend(handles, labels, loc="lower left", ncols=abreast, bbox_to_anchor=(0.02, 0.01)).set_in_layout(
-            False
-        )
-        models.add_colour_bar(figure)
+    figure, panels = subplots(len(results))
+    for axes, result in zip(panels, results, strict=True):
+        _draw(axes, result, models.looks)
+    handles = [*models.handles(linestyle="none"), *_marks(results)]
+    labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
+    _, columns = grid_of(len(results))
+    lines = max(sum(text.count("\n") + 1 for text in column) for column in np.array_split(labels, columns))
+    resize(figure, lines, padding=1)
+    figure.legend(handles, labels, loc="lower left", ncols=columns, bbox_to_anchor=(0.02, 0.01)).set_in_layout(False)
+    models.add_colour_bar(figure)
     return figure
 
 

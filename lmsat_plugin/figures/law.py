@@ -5,12 +5,12 @@ Shapes: P points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lmsat_plugin.analysis.scaling_laws.fitted_law import FittedLaw, Predictions
 from lmsat_plugin.analysis.scaling_laws.laws import COUNTS
-from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, STYLE, legend_below, log_axis, resize
+from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, legend_below, log_axis, resize, styled, subplots
 
 _LABELS = {
     "D": "tokens",
@@ -39,6 +39,7 @@ _CURVE_POINTS = 200
 _MOST_MODELS = 7
 
 
+@styled
 def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure:
     """Draw losses and the law, and the gaps (observed − predicted) / predicted, against size or compute.
 
@@ -47,33 +48,30 @@ def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure
     are those for a table that was not fitted: triangles.
     """
     fits = (fit, *fit.others) if fit.law.by_model else (fit,)
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        panels = losses, gaps = figure.subplots(1, 2)
-        losses.set_title(f"(a) {fit.law.formula}")
-        gaps.set_title("(b) Gap to the law")
-        handles: list[Artist] = []
-        for index, law in enumerate(fits):
-            look = {**_FITTED, "color": PALETTE[index % len(PALETTE)]}
-            rows = replace(law, others=()).predict(law.points.table).rows
-            _draw(panels, law, rows, look)
-            _draw_law(losses, law, [rows] if predictions is None else [rows, predictions.rows])
-            handles.append(Line2D([], [], label=law.model or "fitted", **look))
-        if predictions is not None:
-            for index, (label, rows) in enumerate(_by_model(predictions.rows)):
-                look = {**_PREDICTED, "color": PALETTE[1 + index]}
-                _draw(panels, fit, rows, look)
-                handles.append(Line2D([], [], label=label, **look))
-        handles += _explained(fit)
-        for axes in (losses, gaps):
-            axes.set_xlabel(_label(fit))
-            if fit.law.size != "loss":
-                log_axis(axes, "x")
-        losses.set_ylabel(fit.law.target.replace("_", " ") + " (nats per token)")
-        gaps.set_ylabel("(observed − predicted) / predicted")
-        gaps.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        gaps.axhline(0, color=GREY, **REFERENCE)
-        resize(figure, 2, 1 + legend_below(losses, handles))
+    figure, panels = subplots(2)
+    losses, gaps = panels
+    losses.set(title=f"(a) {fit.law.formula}", ylabel=f"{fit.law.target.replace('_', ' ')} (nats per token)")
+    gaps.set(title="(b) Gap to the law", ylabel="(observed − predicted) / predicted")
+    handles: list[Artist] = []
+    for index, law in enumerate(fits):
+        look = {**_FITTED, "color": PALETTE[index % len(PALETTE)]}
+        rows = replace(law, others=()).predict(law.points.table).rows
+        _draw(panels, law, rows, look)
+        _draw_law(losses, law, [rows] if predictions is None else [rows, predictions.rows])
+        handles.append(Line2D([], [], label=law.model or "fitted", **look))
+    if predictions is not None:
+        for index, (label, rows) in enumerate(_by_model(predictions.rows)):
+            look = {**_PREDICTED, "color": PALETTE[1 + index]}
+            _draw(panels, fit, rows, look)
+            handles.append(Line2D([], [], label=label, **look))
+    handles += _explained(fit)
+    for axes in (losses, gaps):
+        axes.set_xlabel(_label(fit))
+        if fit.law.size != "loss":
+            log_axis(axes, "x")
+    gaps.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    gaps.axhline(0, color=GREY, **REFERENCE)
+    resize(figure, 1 + legend_below(losses, handles))
     return figure
 
 
@@ -100,7 +98,7 @@ def _by_model(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(f"{model}, not fitted", own) for model, own in rows.groupby("model", sort=False)]
 
 
-def _draw(panels: tuple[Axes, Axes], fit: FittedLaw, rows: pd.DataFrame, look: dict[str, Any]) -> None:
+def _draw(panels: Sequence[Axes], fit: FittedLaw, rows: pd.DataFrame, look: dict[str, Any]) -> None:
     """Draw losses in the first panel and gaps in the second."""
     x_P = _x(fit, rows)
     panels[0].plot(x_P, rows.observed, **look)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
-from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, STYLE, wrapped
+from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, styled, wrapped
 from lmsat_plugin.ranking.columns import Column
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
@@ -21,6 +20,7 @@ _ROW = 0.24
 """Inches for each model."""
 
 
+@styled
 def leaderboard_figure(board: Leaderboard) -> Figure:
     """Draw the values that models are ranked by and their downstream average, the best model at the top.
 
@@ -28,16 +28,15 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
     """
     shown = [column for column in board.columns if column.name in {board.ranked_by.name, "downstream"}]
     shown.sort(key=lambda column: column != board.ranked_by)
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, column in zip(panels, shown, strict=True):
-            _draw(axes, board, column)
-        names = [_name(row) for row in board.rows]
-        panels[0].set_yticks(range(len(names)), names)
-        panels[0].set_ylim(len(names) - 0.5, -0.5)
-        lines = sum(name.count("\n") + 1 for name in names)
-        figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
+    figure = Figure(layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, shown, strict=True):
+        _draw(axes, board, column)
+    names = [_name(row) for row in board.rows]
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    lines = sum(name.count("\n") + 1 for name in names)
+    figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
     return figure
 
 

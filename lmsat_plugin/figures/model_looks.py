@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lmsat_plugin.analysis.checkpoint_values import Sizes
-from lmsat_plugin.figures.style import Looks, legend_below, looks_of, resize
+from lmsat_plugin.figures.style import Looks, legend_below, looks_of, lowest_panels, resize
 
 FEW = 8
 """Up to this number, each model has a line in the legend."""
@@ -78,22 +78,14 @@ class ModelLooks:
             return []
         return [Line2D([], [], label=name, **{**own, **look}) for name, own in self.looks.items()]
 
-    def finish(self, figure: Figure, marks: Sequence[Artist] = (), columns: int = 0) -> None:
-        """Add the legend of models and marks, or a colour bar for many models, and set the figure's size.
-
-        Args:
-            figure: With all its panels, in rows.
-            marks: What else the legend explains.
-            columns: Panels of a full row; by default all panels are in one row.
-        """
-        columns = columns or len(figure.axes)
-        rows = -(-len(figure.axes) // columns)
-        lowest = figure.axes[(rows - 1) * columns :]
+    def finish(self, figure: Figure, marks: Sequence[Artist] = ()) -> None:
+        """Add the legend of models and marks, or a colour bar for many models. Set the size of `subplots`' figure."""
+        lowest = lowest_panels(figure)
         if self.many or len(lowest) == 1:
             lines = legend_below(lowest[0], [*self.handles(), *marks])
         else:
             lines = max(legend_below(lowest[0], self.handles()), legend_below(lowest[1], marks))
-        resize(figure, columns, lines, rows)
+        resize(figure, lines)
         self.add_colour_bar(figure)
 
     def add_colour_bar(self, figure: Figure) -> None:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,11 +23,12 @@ from lmsat_plugin.figures.style import (
     GREY,
     LETTERS_WIDE,
     REFERENCE,
-    STYLE,
     Looks,
     legend_below,
     looks_of,
     resize,
+    styled,
+    subplots,
     wrapped,
 )
 from lmsat_plugin.results.variants import label
@@ -70,6 +70,7 @@ def _name(result: CheckpointRanks, results: Sequence[CheckpointRanks], *keys: st
     return ", ".join([result.label, *(result.values[key] for key in differing if result.values[key] is not None)])
 
 
+@styled
 def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[str] = ()) -> Figure:
     """Draw loss and accuracy against the rank of the LM head (Godey et al. 2024, Figs. 6 and 8).
 
@@ -85,26 +86,23 @@ def rank_figure(losses: pd.DataFrame, accuracies: pd.DataFrame, among: Iterable[
     """
     models = list(dict.fromkeys([*losses.model, *accuracies.model]))
     looks = looks_of(models, among)
-    panels: list[tuple[str, Callable[..., list[Artist]], pd.DataFrame]] = []
-    if len(losses):
-        panels.append(("Loss", _draw_losses, losses))
-    if len(accuracies):
-        panels.append(("Accuracy", _draw_accuracies, accuracies))
-    if len(losses):
-        panels.append(("Loss against W-error", _draw_w_errors, losses))
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        explained: set[str] = set()
-        lines = 0
-        for index, (title, draw, data) in enumerate(panels):
-            axes = figure.add_subplot(1, len(panels), index + 1)
-            axes.set_title(title if len(panels) == 1 else f"({'abc'[index]}) {title}")
-            handles = [handle for handle in draw(axes, data, looks) if handle.get_label() not in explained]
-            explained.update(str(handle.get_label()) for handle in handles)
-            lines = max(lines, legend_below(axes, handles))
-        if len(models) == 1:
-            figure.suptitle(wrapped(models[0], LETTERS_WIDE * len(panels)))
-        resize(figure, len(panels), lines)
+    drawings: tuple[tuple[str, Callable[..., list[Artist]], pd.DataFrame], ...] = (
+        ("Loss", _draw_losses, losses),
+        ("Accuracy", _draw_accuracies, accuracies),
+        ("Loss against W-error", _draw_w_errors, losses),
+    )
+    filled = [drawing for drawing in drawings if len(drawing[2])]
+    figure, panels = subplots(len(filled))
+    explained: set[str] = set()
+    lines = 0
+    for letter, axes, (title, draw, data) in zip("abc", panels, filled, strict=False):
+        axes.set_title(title if len(panels) == 1 else f"({letter}) {title}")
+        handles = [handle for handle in draw(axes, data, looks) if handle.get_label() not in explained]
+        explained.update(str(handle.get_label()) for handle in handles)
+        lines = max(lines, legend_below(axes, handles))
+    if len(models) == 1:
+        figure.suptitle(wrapped(models[0], LETTERS_WIDE * len(panels)))
+    resize(figure, lines)
     return figure
 
 

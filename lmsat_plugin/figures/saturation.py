@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,55 +12,63 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
-from lmsat_plugin.figures.style import BAND, GREY, STYLE, legend_below, log_axis, looks_of, resize, wrapped
+from lmsat_plugin.figures.style import (
+    BAND,
+    GREY,
+    MARKERS,
+    PALETTE,
+    legend_below,
+    log_axis,
+    lowest_panels,
+    resize,
+    styled,
+    subplots,
+    wrapped,
+)
 from lmsat_plugin.metrics import axis_label
 
-_COLUMNS = 3
 _LETTERS = 30
+_CHECKPOINTS: dict[str, Any] = {"color": PALETTE[0], "marker": MARKERS[0], "markersize": 3}
+_BEST: dict[str, Any] = {"color": PALETTE[2], "marker": "*", "markersize": 10, "linestyle": "none"}
 _ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 
 
+@styled
 def saturation_figure(results: Sequence[Saturation]) -> Figure:
     """Draw a panel for each result: values by step, standard errors, the best checkpoint, the onset with its interval.
 
     Results of a single checkpoint are left out where others have several.
     """
     drawn = [result for result in results if len(result.series.steps_K) > 1] or list(results)
-    columns = min(_COLUMNS, len(drawn))
-    rows = -(-len(drawn) // columns)
-    look = next(iter(looks_of(["series"]).values()))
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        for index, result in enumerate(drawn):
-            _draw(figure.add_subplot(rows, columns, index + 1), result, look)
-        lines = legend_below(figure.axes[(rows - 1) * columns], _legend(drawn, look))
-        resize(figure, columns, lines, rows)
+    figure, panels = subplots(len(drawn))
+    for axes, result in zip(panels, drawn, strict=True):
+        _draw(axes, result)
+    resize(figure, legend_below(lowest_panels(figure)[0], _legend(drawn)))
     return figure
 
 
-def _draw(axes: Axes, result: Saturation, look: dict[str, str]) -> None:
+def _draw(axes: Axes, result: Saturation) -> None:
     series = result.series
     steps, values = series.steps_K, series.values_K
+    axes.set(xlabel="training step", ylabel=axis_label(result.metric))
     axes.set_title(wrapped(f"{result.label}: {result.verdict}", _LETTERS))
-    axes.set_xlabel("training step")
-    axes.set_ylabel(axis_label(result.metric))
-    axes.plot(steps, values, color=look["color"], marker=look["marker"], markersize=3)
+    axes.plot(steps, values, **_CHECKPOINTS)
     if series.stderr_K is not None:
-        axes.fill_between(steps, values - series.stderr_K, values + series.stderr_K, color=look["color"], **BAND)
+        axes.fill_between(steps, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)
     mark_onset(axes, result)
-    axes.plot([result.best_step], [result.best], color="#bb5566", marker="*", markersize=10, linestyle="none")
+    axes.plot([result.best_step], [result.best], **_BEST)
     log_axis(axes, "x")
     if series.is_ratio:
         log_axis(axes, "y")
 
 
-def _legend(results: Sequence[Saturation], look: dict[str, str]) -> list[Artist]:
+def _legend(results: Sequence[Saturation]) -> list[Artist]:
     handles: list[Artist] = [
-        Line2D([], [], color=look["color"], marker=look["marker"], markersize=3, label="checkpoints"),
-        Line2D([], [], color="#bb5566", marker="*", markersize=10, linestyle="none", label="best checkpoint"),
+        Line2D([], [], label="checkpoints", **_CHECKPOINTS),
+        Line2D([], [], label="best checkpoint", **_BEST),
     ]
     if any(result.series.stderr_K is not None for result in results):
-        handles.append(Patch(color=look["color"], label="± standard error", **BAND))
+        handles.append(Patch(color=PALETTE[0], label="± standard error", **BAND))
     if any(result.onset_step is not None for result in results):
         handles += onset_handles()
     return handles

@@ -5,12 +5,11 @@ Numbers of equations and figures are those of Kaplan et al. 2020, unless another
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from matplotlib.lines import Line2D
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN, Chinchilla
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, STYLE, legend_below, log_axis, resize
+from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, legend_below, log_axis, resize, styled, subplots
 
 LABELS = {
     "n_params_non_embedding": "parameters without embeddings",
@@ -32,25 +31,25 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (6, 3
 _PENALTIES = (0.01, 0.02, 0.05)
 
 
+@styled
 def curves_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw losses during training against tokens and, where sizes are known, against compute (Figs. 1 and 2).
 
     ``table`` has ``model, tokens, flops, value``: tokens above 0, ``flops`` 6ND or NaN.
     """
     columns = ["tokens", "flops"] if table.flops.notna().any() else ["tokens"]
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
-        for axes, column in zip(panels, columns, strict=True):
-            for model in models.sizes:
-                rows = table[(table.model == model) & table[column].notna()].sort_values(column)
-                axes.plot(rows[column], rows.value, **models.line(model, len(rows)))
-            _log_log(axes, LABELS[column], "loss (nats per token)")
-        _letters(panels)
-        models.finish(figure)
+    figure, panels = subplots(len(columns))
+    for axes, column in zip(panels, columns, strict=True):
+        for model in models.sizes:
+            rows = table[(table.model == model) & table[column].notna()].sort_values(column)
+            axes.plot(rows[column], rows.value, **models.line(model, len(rows)))
+        _log_log(axes, LABELS[column], "loss (nats per token)")
+    _letters(panels)
+    models.finish(figure)
     return figure
 
 
+@styled
 def power_laws_figure(table: pd.DataFrame, fits: Mapping[str, FittedLaw | None], models: ModelLooks) -> Figure:
     """Draw final losses against size, data and compute, with fitted power laws (Fig. 1).
 
@@ -59,18 +58,16 @@ def power_laws_figure(table: pd.DataFrame, fits: Mapping[str, FittedLaw | None],
         fits: The law of each column, a key of `LABELS`; None where there is no law.
         models: The looks of the models.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        panels = list(figure.subplots(1, len(fits), squeeze=False)[0])
-        marks: list[Artist] = []
-        for axes, (column, fit) in zip(panels, fits.items(), strict=True):
-            _draw_models(axes, table[table[column].notna()], models, x=column, y="loss")
-            if fit is not None:
-                _draw_law(axes, fit, 1.0 if column != "flops" else kaplan.PF_DAY)
-                marks = [Line2D([], [], color=GREY, label="fitted law, 90 % interval")]
-            _log_log(axes, LABELS[column], "final loss (nats per token)")
-        _letters(panels)
-        models.finish(figure, marks)
+    figure, panels = subplots(len(fits))
+    marks: list[Artist] = []
+    for axes, (column, fit) in zip(panels, fits.items(), strict=True):
+        _draw_models(axes, table[table[column].notna()], models, x=column, y="loss")
+        if fit is not None:
+            _draw_law(axes, fit, 1.0 if column != "flops" else kaplan.PF_DAY)
+            marks = [Line2D([], [], color=GREY, label="fitted law, 90 % interval")]
+        _log_log(axes, LABELS[column], "final loss (nats per token)")
+    _letters(panels)
+    models.finish(figure, marks)
     return figure
 
 
@@ -82,6 +79,7 @@ def _draw_law(axes: Axes, fit: FittedLaw, unit: float) -> None:
     axes.fill_between(unit * rows[column], rows.low, rows.high, color=GREY, **BAND)
 
 
+@styled
 def overfitting_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw each model's data beside the data that the published law of overfitting asks for (eq. 4.3, Fig. 9).
 
@@ -89,42 +87,41 @@ def overfitting_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     which training on repeated data ends so many per cent above the loss of unlimited data.
     """
     n = table.n_params_non_embedding.to_numpy("float64")
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        grid = np.geomspace(n.min() / 3, n.max() * 3, 50)
-        marks: list[Artist] = []
-        for penalty, dashes in zip(_PENALTIES, _DASHES, strict=False):
-            look = {"color": GREY, "linestyle": dashes, "linewidth": 0.8}
-            axes.plot(grid, kaplan.data_needed(grid, penalty), **look)
-            marks.append(Line2D([], [], label=f"loss {100 * penalty:g} % above that of unlimited data", **look))
-        _draw_models(axes, table, models, x="n_params_non_embedding", y="tokens")
-        _log_log(axes, LABELS["n_params_non_embedding"], "tokens of different text")
-        models.finish(figure, marks)
+    figure, (axes,) = subplots()
+    grid = np.geomspace(n.min() / 3, n.max() * 3, 50)
+    marks: list[Artist] = []
+    for penalty, dashes in zip(_PENALTIES, _DASHES, strict=False):
+        label = f"loss {100 * penalty:g} % above that of unlimited data"
+        look = {"color": GREY, "linestyle": dashes, "linewidth": 0.8, "label": label}
+        marks += axes.plot(grid, kaplan.data_needed(grid, penalty), **look)
+    _draw_models(axes, table, models, x="n_params_non_embedding", y="tokens")
+    _log_log(axes, LABELS["n_params_non_embedding"], "tokens of different text")
+    models.finish(figure, marks)
     return figure
 
 
+@styled
 def critical_batch_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw critical batches by loss, measured and by the published law B_* / L^(1/α_B) (eq. 1.4, Fig. 10).
 
     ``table`` has ``model, loss, value, stderr``, the value in tokens.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        for model, look in models.looks.items():
-            rows = table[table.model == model].sort_values("loss")
-            # A logarithmic axis cannot show a bar down to 0.
-            errors = np.stack([np.minimum(rows.stderr, 0.9 * rows.value), rows.stderr])
-            axes.errorbar(rows.loss, rows.value, errors, elinewidth=0.8, linestyle="none", **look)
-        grid = np.geomspace(table.loss.min() / 1.1, table.loss.max() * 1.1, 50)
-        axes.plot(grid, kaplan.critical_batch(grid), color=GREY, **REFERENCE)
-        _log_log(axes, "loss (nats per token)", "critical batch (tokens)")
-        axes.invert_xaxis()
-        models.finish(figure, [Line2D([], [], color=GREY, label="Kaplan et al. 2020, eq. 1.4", **REFERENCE)])
+    figure, (axes,) = subplots()
+    for model, look in models.looks.items():
+        rows = table[table.model == model].sort_values("loss")
+        # A logarithmic axis cannot show a bar down to 0.
+        errors = np.stack([np.minimum(rows.stderr, 0.9 * rows.value), rows.stderr])
+        axes.errorbar(rows.loss, rows.value, errors, elinewidth=0.8, linestyle="none", **look)
+    grid = np.geomspace(table.loss.min() / 1.1, table.loss.max() * 1.1, 50)
+    law = {"color": GREY, "label": "Kaplan et al. 2020, eq. 1.4", **REFERENCE}
+    marks = axes.plot(grid, kaplan.critical_batch(grid), **law)
+    _log_log(axes, "loss (nats per token)", "critical batch (tokens)")
+    axes.invert_xaxis()
+    models.finish(figure, marks)
     return figure
 
 
+@styled
 def allocation_figure(table: pd.DataFrame, models: ModelLooks, own: Chinchilla | None = None) -> Figure:
     """Draw each model's size and compute beside the best sizes by several laws (Fig. 14; Hoffmann et al. 2022, Fig. 1).
 
@@ -132,50 +129,43 @@ def allocation_figure(table: pd.DataFrame, models: ModelLooks, own: Chinchilla |
     Kaplan's line is of parameters without embeddings.
     """
     laws = [HOFFMANN, BESIROGLU, *([] if own is None else [own])]
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        grid = np.geomspace(table.flops.min() / 3, table.flops.max() * 3, 50)
-        advice = {"Kaplan et al. 2020 (no embeddings)": kaplan.compute_optimal(grid / kaplan.PF_DAY).n_opt}
-        advice |= {law.name: np.array([law.n_opt(float(flops)) for flops in grid]) for law in laws}
-        marks: list[Artist] = []
-        for (name, n_opt), dashes in zip(advice.items(), _DASHES, strict=False):
-            look = {"color": GREY, "linestyle": dashes}
-            axes.plot(grid, n_opt, **look)
-            marks.append(Line2D([], [], label=name, **look))
-        _draw_models(axes, table, models, x="flops", y="n_params")
-        _log_log(axes, LABELS["flops"], "parameters")
-        models.finish(figure, marks)
+    figure, (axes,) = subplots()
+    grid = np.geomspace(table.flops.min() / 3, table.flops.max() * 3, 50)
+    advice = {"Kaplan et al. 2020 (no embeddings)": kaplan.compute_optimal(grid / kaplan.PF_DAY).n_opt}
+    advice |= {law.name: np.array([law.n_opt(float(flops)) for flops in grid]) for law in laws}
+    marks: list[Artist] = []
+    for (name, n_opt), dashes in zip(advice.items(), _DASHES, strict=False):
+        marks += axes.plot(grid, n_opt, color=GREY, linestyle=dashes, label=name)
+    _draw_models(axes, table, models, x="flops", y="n_params")
+    _log_log(axes, LABELS["flops"], "parameters")
+    models.finish(figure, marks)
     return figure
 
 
-def w_error_figure(table: pd.DataFrame, widths: Mapping[str, int], all_D: np.ndarray | None = None) -> Figure:
+@styled
+def w_error_figure(table: pd.DataFrame, widths: Sequence[int], all_D: np.ndarray | None = None) -> Figure:
     """Draw the W-error of the corpus' n-grams by dimension, and the width of models (Godey et al. 2024, Fig. 7).
 
     Args:
         table: ``dimension, value``.
-        widths: The hidden sizes of the models.
+        widths: The different hidden sizes of the models, rising.
         all_D: The W-errors of dimensions 1 to D, shape [D], for a finer line; None if they are not known.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        rows = table.sort_values("dimension")
-        look: dict[str, Any] = {"color": PALETTE[0], "label": "the corpus' n-grams"}
-        if all_D is None:
-            line = axes.plot(rows.dimension, rows.value, marker="o", **look)
-        else:
-            dimensions = np.unique(np.geomspace(1, len(all_D), 300).round()).astype(int)
-            line = axes.plot(dimensions, all_D[dimensions - 1], **look)
-        axes.set_xlabel("dimension d")
-        axes.set_ylabel("W-error(d)")
-        axes.set_ylim(0, 1)
-        for width in sorted(set(widths.values())):
-            axes.axvline(width, color=GREY, **REFERENCE)
-        shown = ", ".join(f"{width:,}" for width in sorted(set(widths.values()))[:6])
-        marks = [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
-        log_axis(axes, "x")
-        resize(figure, 1, legend_below(axes, [*line, *marks]))
+    figure, (axes,) = subplots()
+    rows = table.sort_values("dimension")
+    look: dict[str, Any] = {"color": PALETTE[0], "label": "the corpus' n-grams"}
+    if all_D is None:
+        line = axes.plot(rows.dimension, rows.value, marker="o", **look)
+    else:
+        dimensions = np.unique(np.geomspace(1, len(all_D), 300).round()).astype(int)
+        line = axes.plot(dimensions, all_D[dimensions - 1], **look)
+    axes.set(xlabel="dimension d", ylabel="W-error(d)", ylim=(0, 1))
+    for width in widths:
+        axes.axvline(width, color=GREY, **REFERENCE)
+    shown = ", ".join(f"{width:,}" for width in widths[:6])
+    marks = [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
+    log_axis(axes, "x")
+    resize(figure, legend_below(axes, [*line, *marks]))
     return figure
 
 
@@ -185,8 +175,7 @@ def _draw_models(axes: Axes, table: pd.DataFrame, models: ModelLooks, *, x: str,
 
 
 def _log_log(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y)
     log_axis(axes, "x")
     log_axis(axes, "y")
 

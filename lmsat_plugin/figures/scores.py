@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.style import BAND, GREY, REFERENCE, STYLE, wrapped
+from lmsat_plugin.figures.style import BAND, GREY, REFERENCE, styled, subplots, wrapped
 from lmsat_plugin.figures.trajectories import draw_by_step
 
-_COLUMNS = 3
 _LETTERS = 34
 
 
+@styled
 def scores_figure(
     by_task: Mapping[tuple[str, str], pd.DataFrame], chances: Mapping[str, float | None], models: ModelLooks
 ) -> Figure:
@@ -29,21 +28,16 @@ def scores_figure(
         chances: The chance level of each task; None where it is not known.
         models: The looks of the models.
     """
-    columns = min(_COLUMNS, len(by_task))
-    rows = -(-len(by_task) // columns)
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        for index, ((task, metric), table) in enumerate(by_task.items()):
-            axes = figure.add_subplot(rows, columns, index + 1)
-            axes.set_title(wrapped(task, _LETTERS))
-            axes.set_ylabel(metric)
-            draw_by_step(axes, table, models)
-            if (chance := chances[task]) is not None:
-                axes.axhline(chance, color=GREY, **REFERENCE)
-        marks: list[Artist] = []
-        if any(chance is not None for chance in chances.values()):
-            marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
-        if any(axes.collections for axes in figure.axes):
-            marks.append(Patch(color=GREY, label="± standard error", **BAND))
-        models.finish(figure, marks, columns)
+    figure, panels = subplots(len(by_task))
+    for axes, ((task, metric), table) in zip(panels, by_task.items(), strict=True):
+        axes.set(title=wrapped(task, _LETTERS), ylabel=metric)
+        draw_by_step(axes, table, models)
+        if (chance := chances[task]) is not None:
+            axes.axhline(chance, color=GREY, **REFERENCE)
+    marks: list[Artist] = []
+    if any(chance is not None for chance in chances.values()):
+        marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
+    if any(axes.collections for axes in panels):
+        marks.append(Patch(color=GREY, label="± standard error", **BAND))
+    models.finish(figure, marks)
     return figure

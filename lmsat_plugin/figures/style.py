@@ -55,6 +55,10 @@ BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
 REFERENCE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.8}
 Looks = dict[str, dict[str, Any]]
 """What `looks_of` returns: arguments of matplotlib's ``plot``, by name."""
+styled = rc_context(STYLE)
+"""A decorator of functions that draw a figure."""
+ABREAST = 3
+"""The most panels beside each other."""
 # No file states its date, so that equal figures make equal files.
 _FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 LETTERS_WIDE = 38
@@ -103,11 +107,38 @@ def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
     return sum(label.count("\n") + 1 for label in labels)
 
 
-def resize(figure: Figure, panels: int, lines: int, rows: int = 1) -> None:
-    """Set a figure's size for ``rows`` rows of ``panels`` panels, with room below for a legend of ``lines`` lines."""
-    legend = (0.5 + 1.5 * lines) * STYLE["legend.fontsize"] / 72
-    height = rows * PANEL[1] + legend
-    figure.set_size_inches(PANEL[0] * panels, height)
+def grid_of(count: int) -> tuple[int, int]:
+    """Return the rows and columns of so many panels."""
+    columns = max(1, min(ABREAST, count))
+    return -(-count // columns), columns
+
+
+def subplots(count: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its empty panels, row by row."""
+    figure = Figure(layout="constrained")
+    return figure, [figure.add_subplot(*grid_of(count), place) for place in range(1, count + 1)]
+
+
+def lowest_panels(figure: Figure) -> list[Axes]:
+    """Return the panels of the lowest row of `subplots`' figure."""
+    rows, columns = grid_of(len(figure.axes))
+    return figure.axes[(rows - 1) * columns :]
+
+
+def resize(figure: Figure, lines: int, *, size: tuple[float, float] | None = None, padding: float = 0.5) -> None:
+    """Set a figure's size, with room below for a legend. The figure has no colour bar yet.
+
+    Args:
+        figure: With all its panels.
+        lines: Of the legend.
+        size: Width and height without the legend, in inches; by default those of the panels, `PANEL` each.
+        padding: Of the legend, in lines.
+    """
+    rows, columns = grid_of(len(figure.axes))
+    width, height = size or (PANEL[0] * columns, PANEL[1] * rows)
+    legend = (padding + 1.5 * lines) * STYLE["legend.fontsize"] / 72
+    height += legend
+    figure.set_size_inches(width, height)
     figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,12 +23,22 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from lmsat_plugin.analysis.checkpoint_values import Sizes
 from lmsat_plugin.figures.model_looks import SEQUENTIAL, ModelLooks, colour_bar, shortened, size_words
-from lmsat_plugin.figures.style import BAND, GREY, MARKERS, STYLE, legend_below, log_axis, resize, short_number, wrapped
+from lmsat_plugin.figures.style import (
+    BAND,
+    GREY,
+    MARKERS,
+    legend_below,
+    log_axis,
+    resize,
+    short_number,
+    styled,
+    subplots,
+    wrapped,
+)
 
 BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
 """How a best checkpoint is marked."""
 _LETTERS = 34
-_COLUMNS = 3
 _BAR = 0.8
 """Inches for a colour bar."""
 _LEAST_GAP = 0.06
@@ -46,6 +55,7 @@ def step_axis(axes: Axes, steps: np.ndarray) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
+@styled
 def by_step_figure(
     table: pd.DataFrame,
     models: ModelLooks,
@@ -63,21 +73,19 @@ def by_step_figure(
         best: Step and value of the checkpoint to mark, by model.
         log: Whether the y axis is logarithmic.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        draw_by_step(axes, table, models)
-        axes.set_ylabel(label)
-        marks: list[Artist] = []
-        for model, (step, value) in (best or {}).items():
-            if model in models.sizes:
-                axes.plot([step], [value], **{**models.looks[model], **BEST}, zorder=5)
-                marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
-        if log:
-            log_axis(axes, "y")
-        if axes.collections:
-            marks.append(Patch(color=GREY, label="± standard error", **BAND))
-        models.finish(figure, marks)
+    figure, (axes,) = subplots()
+    draw_by_step(axes, table, models)
+    axes.set_ylabel(label)
+    marks: list[Artist] = []
+    for model, (step, value) in (best or {}).items():
+        if model in models.sizes:
+            axes.plot([step], [value], **{**models.looks[model], **BEST}, zorder=5)
+            marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
+    if log:
+        log_axis(axes, "y")
+    if axes.collections:
+        marks.append(Patch(color=GREY, label="± standard error", **BAND))
+    models.finish(figure, marks)
     return figure
 
 
@@ -93,82 +101,79 @@ def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
     step_axis(axes, table.step.to_numpy())
 
 
+@styled
 def extrapolation_figure(points: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw best and final losses against compute beside the law of the larger models (Godey et al. 2024, Fig. 1b).
 
     ``points`` has ``model, kind`` (best or final), ``flops, observed, predicted``. A grey line joins each loss with the
     one that the law predicts for its size and tokens.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        final = points[points.kind == "final"].sort_values("flops")
-        axes.plot(final.flops, final.predicted, color=GREY, linestyle="--", linewidth=0.8)
-        axes.vlines(points.flops, points.predicted, points.observed, color=GREY, linewidth=0.5)
-        axes.plot(points.flops, points.predicted, linestyle="none", marker="_", markeredgecolor=GREY)
-        for row in points.to_dict("records"):
-            look = {**models.looks[row["model"]], "linestyle": "none"}
-            axes.plot([row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})})
-        axes.set_xlabel("compute 6ND (FLOP)")
-        axes.set_ylabel("loss (nats per token)")
-        log_axis(axes, "x")
-        marks: list[Artist] = [Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")]
-        if (points.kind == "best").any():
-            marks.append(Line2D([], [], color=GREY, label="best checkpoint, where earlier", **BEST))
-        marks.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the law"))
-        models.finish(figure, marks)
+    figure, (axes,) = subplots()
+    final = points[points.kind == "final"].sort_values("flops")
+    axes.plot(final.flops, final.predicted, color=GREY, linestyle="--", linewidth=0.8)
+    axes.vlines(points.flops, points.predicted, points.observed, color=GREY, linewidth=0.5)
+    axes.plot(points.flops, points.predicted, linestyle="none", marker="_", markeredgecolor=GREY)
+    for row in points.to_dict("records"):
+        look = {**models.looks[row["model"]], "linestyle": "none"}
+        axes.plot([row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})})
+    axes.set_xlabel("compute 6ND (FLOP)")
+    axes.set_ylabel("loss (nats per token)")
+    log_axis(axes, "x")
+    marks: list[Artist] = [Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")]
+    if (points.kind == "best").any():
+        marks.append(Line2D([], [], color=GREY, label="best checkpoint, where earlier", **BEST))
+    marks.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the law"))
+    models.finish(figure, marks)
     return figure
 
 
+@styled
 def anisotropy_figure(by_model: Mapping[str, np.ndarray], models: ModelLooks) -> Figure:
     """Draw the mean cosine of representations by relative depth (Godey et al. 2024, Fig. 2).
 
     ``by_model`` has the anisotropy of each layer, shape [L]: the first is that of the embeddings, the last that after
     the final norm.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        for model, values_L in by_model.items():
-            axes.plot(np.linspace(0, 1, len(values_L)), values_L, **models.line(model, len(values_L)))
-        axes.set_xlabel("relative depth (0: embeddings, 1: last)")
-        axes.set_ylabel("anisotropy (mean cosine)")
-        axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
-        models.finish(figure)
+    figure, (axes,) = subplots()
+    for model, values_L in by_model.items():
+        axes.plot(np.linspace(0, 1, len(values_L)), values_L, **models.line(model, len(values_L)))
+    axes.set_xlabel("relative depth (0: embeddings, 1: last)")
+    axes.set_ylabel("anisotropy (mean cosine)")
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
+    models.finish(figure)
     return figure
 
 
+@styled
 def loss_and_anisotropy_figure(table: pd.DataFrame, models: ModelLooks, label: str) -> Figure:
     """Draw losses by step in the colour of the last layer's anisotropy (Godey et al. 2024, Fig. 3).
 
     ``table`` has ``model, step, value, anisotropy``. Where there are more models than markers, sizes name the models.
     """
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        norm = Normalize(0, 1)
-        last_values = {}
-        for model in models.sizes:
-            rows = table[table.model == model].sort_values("step")
-            last_values[model] = float(rows.value.iloc[-1])
-            axes.plot(rows.step, rows.value, color="#bbbbbb", linewidth=0.6, zorder=1)
-            marker = models.looks[model]["marker"]
-            dots = {"c": rows.anisotropy, "cmap": SEQUENTIAL, "norm": norm, "marker": marker, "s": 14}
-            axes.scatter(rows.step, rows.value, edgecolors="none", zorder=2, **dots)
-        axes.set_ylabel(label)
-        if (table.value > 0).all() and table.value.max() > 8 * table.value.min():
-            log_axis(axes, "y")
-        step_axis(axes, table.step.to_numpy())
-        markers: list[Artist] = []
-        if len(models.sizes) > len(MARKERS):
-            _name_ends(axes, last_values, models.sizes)
-        else:
-            for model, look in models.looks.items():
-                named = {"label": model, "marker": look["marker"]}
-                markers.append(Line2D([], [], color=GREY, linestyle="none", **named))
-        resize(figure, 1, legend_below(axes, markers))
-        bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
-        bar.set_label("last layer's anisotropy")
+    figure, (axes,) = subplots()
+    norm = Normalize(0, 1)
+    last_values = {}
+    for model in models.sizes:
+        rows = table[table.model == model].sort_values("step")
+        last_values[model] = float(rows.value.iloc[-1])
+        axes.plot(rows.step, rows.value, color="#bbbbbb", linewidth=0.6, zorder=1)
+        marker = models.looks[model]["marker"]
+        dots = {"c": rows.anisotropy, "cmap": SEQUENTIAL, "norm": norm, "marker": marker, "s": 14}
+        axes.scatter(rows.step, rows.value, edgecolors="none", zorder=2, **dots)
+    axes.set_ylabel(label)
+    if (table.value > 0).all() and table.value.max() > 8 * table.value.min():
+        log_axis(axes, "y")
+    step_axis(axes, table.step.to_numpy())
+    markers: list[Artist] = []
+    if len(models.sizes) > len(MARKERS):
+        _name_ends(axes, last_values, models.sizes)
+    else:
+        for model, look in models.looks.items():
+            named = {"label": model, "marker": look["marker"]}
+            markers.append(Line2D([], [], color=GREY, linestyle="none", **named))
+    resize(figure, legend_below(axes, markers))
+    bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
+    bar.set_label("last layer's anisotropy")
     return figure
 
 
@@ -183,6 +188,7 @@ def _name_ends(axes: Axes, last_values: Mapping[str, float], sizes: Sizes) -> No
             axes.text(1.01, at, name, transform=axes.transAxes, va="center", fontsize=6, color=GREY)
 
 
+@styled
 def singular_values_figure(by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], most: int = 100) -> Figure:
     """Draw singular values of the LM head over training, in units of the largest (Godey et al. 2024, Fig. 4).
 
@@ -190,30 +196,22 @@ def singular_values_figure(by_model: Mapping[str, tuple[np.ndarray, Sequence[np.
         by_model: The rising steps, shape [K], and each step's singular values, shape [S], from large to small.
         most: The index of the last to draw. The largest is left out: it is always 1.
     """
-    columns = min(_COLUMNS, len(by_model))
-    rows = -(-len(by_model) // columns)
-    with rc_context(STYLE):
-        figure = Figure(layout="constrained")
-        shares = {
-            model: np.array([values_S[1 : most + 1] / values_S[0] for values_S in spectra]).T
-            for model, (_, spectra) in by_model.items()
-        }
-        least = max(1e-4, min(float(share[share > 0].min()) for share in shares.values()))
-        norm = LogNorm(least, 1)
-        for index, (model, shares_SK) in enumerate(shares.items()):
-            axes = figure.add_subplot(rows, columns, index + 1)
-            steps_K = by_model[model][0]
-            axes.set_title(wrapped(model, _LETTERS))
-            index_S = np.arange(1, len(shares_SK) + 1)
-            axes.pcolormesh(
-                steps_K, index_S, np.maximum(shares_SK, least), norm=norm, cmap=SEQUENTIAL, shading="nearest",
-                rasterized=True,
-            )  # fmt: skip
-            axes.grid(False)
-            axes.set_ylabel("singular value i")
-            step_axis(axes, steps_K)
-        resize(figure, columns, 0, rows)
-        bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-        bar.set_label("sᵢ / s₀")
+    figure, panels = subplots(len(by_model))
+    shares = {
+        model: np.array([values_S[1 : most + 1] / values_S[0] for values_S in spectra]).T
+        for model, (_, spectra) in by_model.items()
+    }
+    least = max(1e-4, min(float(share[share > 0].min()) for share in shares.values()))
+    norm = LogNorm(least, 1)
+    colours: dict[str, Any] = {"norm": norm, "cmap": SEQUENTIAL, "shading": "nearest", "rasterized": True}
+    for axes, (model, shares_SK) in zip(panels, shares.items(), strict=True):
+        steps_K, index_S = by_model[model][0], np.arange(1, len(shares_SK) + 1)
+        axes.pcolormesh(steps_K, index_S, np.maximum(shares_SK, least), **colours)
+        axes.grid(False)
+        axes.set(title=wrapped(model, _LETTERS), ylabel="singular value i")
+        step_axis(axes, steps_K)
+    resize(figure, 0)
+    bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    bar.set_label("sᵢ / s₀")
     return figure

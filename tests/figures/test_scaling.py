@@ -36,7 +36,7 @@ def test_w_errors_of_all_dimensions_make_the_line():
     errors_D = np.linspace(1, 0, 200)
     [line] = [
         line
-        for line in w_error_figure(table, {"m": 32}, errors_D).axes[0].lines
+        for line in w_error_figure(table, [32], errors_D).axes[0].lines
         if line.get_label() == "the corpus' n-grams"
     ]
     dimensions = line.get_xdata()

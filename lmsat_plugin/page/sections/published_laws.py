@@ -95,8 +95,7 @@ def _w_error(analyses: Analyses) -> Iterator[ReportFigure]:
         all_D = analyses.array(rows.path.iloc[0], "lmsat_ngram", "ngram/w_error")
         rows = rows.assign(dimension=rows.metric.str.removeprefix("w_error_").astype("float64"))
         rows = rows.sort_values("dimension")
-        known = analyses.table[analyses.table.hidden_size.notna()]
-        widths = {str(model): int(width) for model, width in zip(known.model, known.hidden_size, strict=True)}
+        widths = sorted(map(int, analyses.table.hidden_size.dropna().unique()))
         errors = (f"{value:.2g} at {at:.0f}" for at, value in zip(rows.dimension, rows.value, strict=True))
         yield ReportFigure(
             name="w-error",
