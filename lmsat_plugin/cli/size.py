@@ -87,13 +87,14 @@ def _describe(model: PreTrainedModel, context: int | None, tokens: float | None)
     from lmsat_plugin.analysis.scaling_laws.kaplan import PF_DAY
     from lmsat_plugin.model.anatomy import position_limit
     from lmsat_plugin.model.flops import forward_flops
-    from lmsat_plugin.model.size import count_parameters, has_tied_head, shape_of
+    from lmsat_plugin.model.lm_head import is_tied
+    from lmsat_plugin.model.size import count_parameters, shape_of
     from lmsat_plugin.text.windows import DEFAULT_WINDOW
 
     counts = count_parameters(model)
     size: dict[str, Any] = {
         "parameters": {**asdict(counts), "total": counts.total},
-        "tied_head": has_tied_head(model),
+        "tied_head": is_tied(model),
         "non_embedding": counts.non_embedding,
         "non_embedding_pythia": counts.non_embedding_pythia,
     }
