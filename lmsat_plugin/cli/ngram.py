@@ -94,7 +94,7 @@ def _settings(args: argparse.Namespace) -> NgramSettings:
 
 
 def _measure_pairs(args: argparse.Namespace) -> None:
-    from lmsat_plugin.ngrams.pairs import PairsConfig, measure_pairs
+    from lmsat_plugin.ngrams.corpus import PairsConfig, measure_pairs
     from lmsat_plugin.plugins import plugins
     from lmsat_plugin.yaml_files import read_config
 

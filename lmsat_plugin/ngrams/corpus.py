@@ -1,21 +1,25 @@
-"""Measure the n-grams of a whole corpus under a tokenizer, without a model."""
+"""Measure the n-grams of whole corpora under tokenizers, without a model; pairs of these into one file each."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field, PositiveInt
 from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import check_writable
-from lmsat_plugin.ngrams.counting import NgramCounts
+from lmsat_plugin.files import check_writable, safe_name, write_atomically
+from lmsat_plugin.ngrams.counting import NgramCounts, batches_of
 from lmsat_plugin.ngrams.documents import NgramSettings, check_dims, measure_documents
 from lmsat_plugin.ngrams.spectrum import NgramSpectrum
+from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings, CorpusSource, load_corpus
 from lmsat_plugin.text.tokenization import check_tokenizer, whole_characters
 
@@ -96,7 +100,9 @@ def token_stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most:
 
     Only one batch of texts is held as tokens; a fast tokenizer encodes it in parallel.
     """
-    for batch in _batches(texts, most):
+    # Of a long document the beginning is enough: hardly any tokenizer has more than 64 characters in a token.
+    parts = (whole_characters(text if most is None else text[: 64 * most + 1024]) for text in texts)
+    for batch in batches_of(parts, _BATCH_CHARACTERS):
         for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
             tokens = np.asarray(ids[:most], dtype=np.int32)
             yield tokens
@@ -104,20 +110,6 @@ def token_stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most:
                 most -= len(tokens)
                 if most == 0:
                     return
-
-
-def _batches(texts: Iterable[str], most: int | None) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        # Of a long document the beginning is enough: hardly any tokenizer has more than 64 characters in a token.
-        batch.append(whole_characters(text if most is None else text[: 64 * most + 1024]))
-        size += len(batch[-1])
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -129,3 +121,46 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise LmsatError(
             f"no tokenizer at {name} ({first_sentence(error)}): give the folder or the Hub name of one"
         ) from error
+
+
+class PairsConfig(Settings):
+    """Which corpora and which tokenizers are measured, and the folder of the files."""
+
+    corpora: Annotated[list[str], Field(min_length=1)]
+    tokenizers: Annotated[list[str], Field(min_length=1)]
+    output: Path
+    order: PositiveInt = NgramSettings.model_fields["order"].default
+    max_tokens: PositiveInt | None = None
+
+
+def measure_pairs(
+    config: PairsConfig,
+    settings: NgramSettings,
+    *,
+    sources: Mapping[str, CorpusSource],
+    text_field: str | None = None,
+    temporary: Path | None = None,
+) -> Iterator[tuple[Path, bool]]:
+    """Measure each pair without a file; yield each pair's file, and whether it is new.
+
+    Raises as `measure_corpus`, and `LmsatError` if the folder cannot be written.
+    """
+    check_writable(config.output)
+    settings = settings.model_copy(update={"order": config.order})
+    for name in config.corpora:
+        corpus = CorpusSettings(corpus=name, max_tokens=config.max_tokens, text_field=text_field)
+        for tokenizer in config.tokenizers:
+            path = config.output / _file_name(corpus, tokenizer, settings)
+            new = not path.exists()
+            if new:
+                ngrams = measure_corpus(corpus, tokenizer, settings, sources=sources, temporary=temporary)
+                write_atomically(path, json.dumps(ngrams.to_dict()).encode())
+            yield path, new
+
+
+def _file_name(corpus: CorpusSettings, tokenizer: str, settings: NgramSettings) -> str:
+    """Return a readable name with a digest of everything that the numbers depend on."""
+    identity = [corpus.model_dump(mode="json"), tokenizer, settings.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    parts = safe_name(corpus.corpus), safe_name(tokenizer), f"{settings.order}-grams", digest[:12]
+    return "__".join(parts) + ".json"

@@ -5,9 +5,10 @@ Shapes: N n-grams, V tokens of the vocabulary, B branching contexts: those with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,6 +17,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ngrams.records import Records
 
 _BLOCK = 1 << 22
+SizedT = TypeVar("SizedT", bound=Sized)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +52,17 @@ def count_ngrams(
     """
     tokens = 0
 
-    def counted() -> Iterator[np.ndarray]:
+    def stretches() -> Iterator[np.ndarray]:
         nonlocal tokens
         for document in documents:
             tokens += len(document)
-            yield document
+            for start in range(0, len(document) - order + 1, _BLOCK):
+                yield document[start : start + _BLOCK + order - 1]
 
     tally = _Tally(vocab_size)
     with Records(temporary) as records:
-        for stretches in _blocks(counted(), order):
-            records.add(*_keys_and_successors(stretches, order, vocab_size))
+        for block in batches_of(stretches(), _BLOCK):
+            records.add(*_keys_and_successors(block, order, vocab_size))
         for keys_N, successors_N in records.parts():
             tally.add(keys_N, successors_N)
     if not tally.contexts:
@@ -69,19 +72,18 @@ def count_ngrams(
     return tally.counts(order, tokens)
 
 
-def _blocks(documents: Iterable[np.ndarray], order: int) -> Iterator[list[np.ndarray]]:
-    """Yield lists of stretches of documents, each of at least ``order`` tokens, together about `_BLOCK` tokens."""
-    block: list[np.ndarray] = []
+def batches_of(parts: Iterable[SizedT], least: int) -> Iterator[list[SizedT]]:
+    """Yield lists of parts whose lengths add up to at least ``least``, but for the last."""
+    batch: list[SizedT] = []
     size = 0
-    for tokens in documents:
-        for start in range(0, len(tokens) - order + 1, _BLOCK):
-            block.append(tokens[start : start + _BLOCK + order - 1])
-            size += len(block[-1])
-            if size >= _BLOCK:
-                yield block
-                block, size = [], 0
-    if block:
-        yield block
+    for part in parts:
+        batch.append(part)
+        size += len(part)
+        if size >= least:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _keys_and_successors(stretches: list[np.ndarray], order: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from tiny_models import VOCAB
 from lmsat_plugin import measure
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.ngrams import spectrum
-from lmsat_plugin.ngrams.pairs import PairsConfig
+from lmsat_plugin.ngrams.corpus import PairsConfig
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.yaml_files import read_config
 

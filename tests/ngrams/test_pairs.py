@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from lmsat_plugin.ngrams.corpus import PairsConfig, measure_pairs
 from lmsat_plugin.ngrams.documents import NgramSettings
-from lmsat_plugin.ngrams.pairs import PairsConfig, measure_pairs
 
 
 @pytest.fixture
