@@ -75,7 +75,7 @@ def measure_probes(
     context = ProbeContext(
         model=model,
         tokenizer=tokenizer,
-        vocab_rows=min(execution.cached("vocabulary", lambda: _vocabulary(tokenizer)), embedding_rows),
+        vocab_rows=min(execution.cached("vocabulary", lambda: max(tokenizer.get_vocab().values()) + 1), embedding_rows),
         device=execution.device,
         synchronise=execution.processes.size > 1,
         layer_widths=anatomy.layer_widths if anatomy else (),
@@ -83,18 +83,14 @@ def measure_probes(
         head=anatomy.head if anatomy else None,
         name=loaded.name,
     )
-    if Need.TRAINING_STREAM in needs:
-        assert corpus is not None
-        assert anatomy is not None
+    if corpus and anatomy and Need.TRAINING_STREAM in needs:
         text = MeasuredText(
             tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     for probe in probes.values():
         probe.prepare(context)
-    if needs & FORWARD:
-        assert corpus is not None
-        assert anatomy is not None
+    if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
         forward.run(_callbacks(context, list(probes.values())))
     for probe in probes.values():
@@ -174,10 +170,6 @@ def window_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
         return max_length
     # A tokenizer without a limit says 10^30.
     return int(min(DEFAULT_WINDOW, position_limit(model) or tokenizer.model_max_length))
-
-
-def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> int:
-    return max(tokenizer.get_vocab().values()) + 1
 
 
 def _prefix_token(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     BatchCallback = Callable[[torch.Tensor, TokenBatch], None]
 
 logger = logging.getLogger(__name__)
+
+
+def token_bar(name: str, total: int, *, done: int = 0, shown: bool) -> tqdm:
+    """Return a progress bar of ``total`` tokens. What takes less than five seconds shows none."""
+    unit = {"unit": "token", "unit_scale": True}
+    return tqdm(desc=f"lmsat {name}", total=total, initial=done, delay=5, leave=None, disable=not shown, **unit)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -104,17 +110,8 @@ class ForwardPass:
                 torch.cuda.empty_cache()
 
     def _run_share(self, share: list[list[Window]], pieces: int, callbacks: PassCallbacks) -> None:
-        shown = self.show_progress and self.execution.processes.rank == 0
-        # A pass of less than five seconds shows no bar.
-        with tqdm(
-            total=sum(len(window) for windows in share for window in windows),
-            desc="lmsat pass",
-            unit="token",
-            unit_scale=True,
-            delay=5,
-            leave=None,
-            disable=not shown,
-        ) as bar:
+        tokens = sum(len(window) for windows in share for window in windows)
+        with token_bar("pass", tokens, shown=self.show_progress and self.execution.processes.rank == 0) as bar:
             for windows in share:
                 size = -(-len(windows) // pieces)
                 for first in range(0, len(windows), size):
@@ -142,7 +139,8 @@ class ForwardPass:
             callbacks.on_layer(layer, scored(states_BTD), batch)
 
         anatomy, on_states = self.anatomy, None if callbacks.on_layer is None else see_layer
-        with self._autocast():
+        autocast = self.execution.autocast
+        with nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
             if anatomy.head is None:
                 final = own_logits(anatomy.model, inputs_BT, on_states)
             else:
@@ -157,8 +155,3 @@ class ForwardPass:
         else:
             losses_N = token_losses(final, batch.targets_N, anatomy.head)
         callbacks.on_losses(losses_N.to(device), batch)
-
-    def _autocast(self) -> AbstractContextManager:
-        if self.execution.autocast is None:
-            return nullcontext()
-        return torch.autocast(device_type=self.execution.device.type, dtype=self.execution.autocast)

@@ -30,19 +30,13 @@ class Outcome:
     def metrics(self) -> dict[str, float]:
         """All scalars, named ``lmsat_probe/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
         return {
-            f"lmsat_{name}/{key}": value
-            for name, measurement in self.measurements.items()
-            for key, value in measurement.metrics.items()
+            f"lmsat_{name}/{key}": value for name, m in self.measurements.items() for key, value in m.metrics.items()
         }
 
     @property
     def arrays(self) -> dict[str, Any]:
         """All arrays, named ``probe/array``."""
-        return {
-            f"{name}/{key}": value
-            for name, measurement in self.measurements.items()
-            for key, value in measurement.arrays.items()
-        }
+        return {f"{name}/{key}": value for name, m in self.measurements.items() for key, value in m.arrays.items()}
 
     def to_frame(self) -> pd.DataFrame:
         """Return the scalars as a table with the columns task, metric, value."""

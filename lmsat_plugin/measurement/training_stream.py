@@ -83,21 +83,16 @@ class MeasuredText:
     sources: Mapping[str, CorpusSource]
     """The registered named corpora."""
 
-    def load(self, settings: CorpusSettings) -> Corpus:
-        """Return the documents of another corpus. Raises as `load_corpus`."""
-        return load_corpus(settings, self.sources)
-
 
 def training_text(measured: MeasuredText, tokens: int, name: str | None, least: int) -> TokenizedCorpus:
     """Return ``tokens`` tokens of the corpus ``name``, or for None of the measured corpus' other text.
 
-    Raises:
-        LmsatError: If there are fewer than ``least`` tokens, or the corpora share text.
+    Raises `LmsatError` if there are fewer than ``least`` tokens, or the corpora share text.
     """
     settings, tokenized = measured.settings, measured.tokenized
     other = name is not None and name != settings.corpus
     wanted = settings.model_copy(update={"max_tokens": tokens, **({"corpus": name} if other else {})})
-    source = measured.load(wanted) if other else _rest(measured, tokens)
+    source = load_corpus(wanted, measured.sources) if other else _rest(measured, tokens)
     n_tokens = 0
     if any(source.documents):
         text = tokenize(source, wanted, measured.tokenizer, prefix=tokenized.prefix, window=tokenized.window)
@@ -124,7 +119,7 @@ def _rest(measured: MeasuredText, tokens: int) -> Corpus:
     if settings.corpus in measured.sources:
         # A named corpus may stop where enough text is read.
         most = None if settings.max_tokens is None else settings.max_tokens + tokens
-        everything = measured.load(settings.model_copy(update={"max_tokens": most}))
+        everything = load_corpus(settings.model_copy(update={"max_tokens": most}), measured.sources)
     taken = {corpus.documents[document.source] for document in measured.tokenized.documents}
     rest = [text for text in everything.documents if text not in taken]
     last = measured.tokenized.documents[-1]

@@ -5,6 +5,7 @@ Shapes: B windows, T tokens, D width of a layer, V rows of the head.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.lm_head import Head, find_head, is_tied
+from lmsat_plugin.model.lm_head import Head, find_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +37,6 @@ class Anatomy:
     base: nn.Module
     blocks: tuple[nn.Module, ...] | None
     head: Head | None
-    tied: bool
     layer_widths: tuple[int, ...]
     """Width of each layer's states, embeddings first; empty for a model that does not give its states."""
 
@@ -55,13 +55,6 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return next((int(limit) for limit in limits if limit), None)
 
 
-def _find_blocks(base: nn.Module, n_blocks: int | None) -> tuple[nn.Module, ...] | None:
-    for module in base.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return tuple(module)
-    return None
-
-
 def hidden_states(
     base: nn.Module, blocks: tuple[nn.Module, ...] | None, inputs_BT: torch.Tensor, on_layer: StatesCallback | None
 ) -> torch.Tensor:
@@ -78,13 +71,13 @@ def hidden_states(
             on_layer(index, state)
         return states[-1]
 
-    def before(index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            on_layer(index, args[0] if args else kwargs["hidden_states"])
+    def before(index: int, block: nn.Module, args: tuple, kwargs: dict) -> None:
+        on_layer(index, args[0] if args else kwargs["hidden_states"])
 
-        return hook
-
-    handles = [block.register_forward_pre_hook(before(index), with_kwargs=True) for index, block in enumerate(blocks)]
+    handles = [
+        block.register_forward_pre_hook(functools.partial(before, index), with_kwargs=True)
+        for index, block in enumerate(blocks)
+    ]
     try:
         last = base(input_ids=inputs_BT, use_cache=False).last_hidden_state
     finally:
@@ -128,7 +121,9 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     tolerance = 3e-2 if model.dtype.itemsize == 2 else 1e-4
     base = model.base_model
     head = find_head(model)
-    blocks = _find_blocks(base, getattr(model.config.get_text_config(), "num_hidden_layers", None))
+    n_blocks = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = (tuple(module) for module in base.modules() if isinstance(module, nn.ModuleList))
+    blocks = next((modules for modules in lists if len(modules) == n_blocks), None)
     seen: list[torch.Tensor] = []
     try:
         last_TD = hidden_states(base, blocks, inputs_BT, lambda _, states: seen.append(states))[0]
@@ -148,7 +143,6 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
         base=base,
         blocks=blocks,
         head=head,
-        tied=is_tied(model),
         layer_widths=tuple(states.shape[-1] for states in (seen if blocks else expected)),
     )
 

@@ -37,14 +37,9 @@ class TokenScores:
         self._log_sums.append(log_sum_N)
 
     @property
-    def log_sum_N(self) -> torch.Tensor:
-        """Each token's log of the sum of exponentials, float64."""
-        return torch.logsumexp(torch.stack(self._log_sums), 0)
-
-    @property
     def losses_N(self) -> torch.Tensor:
         """Each token's −log p in nats, float64."""
-        return self.log_sum_N - self._target_N.double()
+        return torch.logsumexp(torch.stack(self._log_sums), 0) - self._target_N.double()
 
     @property
     def hits_N(self) -> torch.Tensor:

@@ -6,7 +6,7 @@ Shapes: N tokens, D width of the last hidden state, V rows of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -53,12 +53,12 @@ class Head:
             logits = torch.mm(hidden_ND, weight.T, out_dtype=torch.float32)
         else:
             logits = hidden_ND @ weight.to(hidden_ND.dtype).T
-        return self.finish(logits, None if self.bias_V is None else self.bias_V[start:stop])
+        return self.finish(logits, slice(start, stop))
 
-    def finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """Turn products with the weight into logits, in place where possible: add the bias, scale, cap."""
-        if bias is not None:
-            logits += bias.to(logits.dtype)
+    def finish(self, logits: torch.Tensor, rows: Any = slice(None)) -> torch.Tensor:
+        """Turn products with these rows into logits, in place where possible: add the bias, scale, cap."""
+        if self.bias_V is not None:
+            logits += self.bias_V[rows].to(logits.dtype)
         if self.scale != 1.0:
             logits *= self.scale
         if self.softcap is not None:
@@ -99,7 +99,9 @@ def find_head(model: PreTrainedModel) -> Head | None:
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Return whether the LM head and the input embeddings are one tensor."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    pointers = {getattr(part, "weight", torch.empty(0)).data_ptr() for part in (inputs, outputs)}
-    return len(pointers) == 1 and 0 not in pointers
+    """Return whether the LM head and the input embeddings are one tensor, also on the meta device."""
+    parts = model.get_input_embeddings(), model.get_output_embeddings()
+    inputs, outputs = (getattr(part, "weight", None) for part in parts)
+    if inputs is None or outputs is None:
+        return False
+    return inputs is outputs or inputs.data_ptr() == outputs.data_ptr() != 0

@@ -5,6 +5,7 @@ Shapes: N tokens, D width, V rows of the head, R rank, K ranks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 
 from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
 from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.spectrum import multiply_rows
 
 # Directions with a smaller share of the mean variance count as having this share. The metric stays invertible, so that
 # the approximation of full rank is the head itself, also for states unlike those of the metric.
@@ -50,14 +52,7 @@ class Truncation:
 
     def weight(self, weight_VD: torch.Tensor, rank: int) -> torch.Tensor:
         """Return W_R in the type of ``weight_VD``, computed in float64, some rows at a time."""
-        projector_DD = self.expand_DD[:, :rank] @ self.reduce_DD[:rank]
-        rows = (rows_VD.to(projector_DD) @ projector_DD for rows_VD in weight_VD.split(8192))
-        return torch.cat([low_VD.to(weight_VD) for low_VD in rows])
-
-    def expanded(self, weight_VD: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return W E, whose first R columns are the left factor of rank R, shape [V, D]."""
-        rows = (rows_VD.to(self.expand_DD) @ self.expand_DD for rows_VD in weight_VD.split(8192))
-        return torch.cat([rows_VD.to(weight_VD.device, dtype) for rows_VD in rows])
+        return multiply_rows(weight_VD, self.expand_DD[:, :rank] @ self.reduce_DD[:rank], weight_VD.dtype)
 
     def error(self, triangle_KD: torch.Tensor, moment_DD: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
         """Return √E‖(W − W_R) h‖² for each rank, over states of any second moment, shape [K].
@@ -77,19 +72,16 @@ class Truncation:
 class NestedHeads:
     """The truncated heads of several ranks: the factors of each begin with those of the rank before."""
 
+    head: Head
+    """The model's own head."""
     truncation: Truncation
-    expanded_VD: torch.Tensor
-    """`Truncation.expanded`, in the type of the logits."""
     ranks: Sequence[int]
     """Rising, K of them."""
-    head: Head
-    """The model's own head, for its bias, scale and cap."""
 
-    @classmethod
-    def of(cls, truncation: Truncation, head: Head, ranks: Sequence[int]) -> NestedHeads:
-        """Truncate a head to several ranks."""
-        expanded_VD = truncation.expanded(head.weight_VD, head.dtype)
-        return cls(truncation=truncation, expanded_VD=expanded_VD, ranks=ranks, head=head)
+    @functools.cached_property
+    def expanded_VD(self) -> torch.Tensor:
+        """W E, whose first R columns are the left factor of rank R, in the type of the logits."""
+        return multiply_rows(self.head.weight_VD, self.truncation.expand_DD, self.head.dtype)
 
     def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of W_R, of shapes [V, R] and [R, D]."""
@@ -101,7 +93,7 @@ class NestedHeads:
         The logits of a rank are those of the rank before, plus the products with the columns in between: all ranks
         together cost the products of the largest.
         """
-        device, head = self.expanded_VD.device, self.head
+        device = self.expanded_VD.device
         reduce_DD = self.truncation.reduce_DD.to(device, self.expanded_VD.dtype)
         targets_N = targets_N.to(device)
         rows, columns = tile_shape(device)
@@ -110,13 +102,13 @@ class NestedHeads:
             reduced = hidden_ND[first : first + rows].to(device, self.expanded_VD.dtype) @ reduce_DD.T
             scores = [TokenScores(targets_N[first : first + rows]) for _ in self.ranks]
             for start in range(0, len(self.expanded_VD), columns):
-                tile_VD = self.expanded_VD[start : start + columns]
-                bias = None if head.bias_V is None else head.bias_V[start : start + columns]
+                tile = slice(start, start + columns)
+                tile_VD = self.expanded_VD[tile]
                 logits_NV = reduced.new_zeros(len(reduced), len(tile_VD))
                 done = 0
                 for rank, of_rank in zip(self.ranks, scores, strict=True):
                     logits_NV.addmm_(reduced[:, done:rank], tile_VD[:, done:rank].T)
-                    of_rank.add(head.finish(logits_NV.clone(), bias), start)
+                    of_rank.add(self.head.finish(logits_NV.clone(), tile), start)
                     done = rank
             losses.append(torch.stack([of_rank.losses_N for of_rank in scores]))
         return torch.cat(losses, 1)

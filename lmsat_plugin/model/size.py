@@ -94,11 +94,6 @@ def size_of(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def has_tied_head(model: PreTrainedModel) -> bool:
-    """Return whether the LM head's matrix is the embedding itself, also on the meta device."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
-
-
 def shape_of(model: PreTrainedModel) -> TransformerShape:
     """Return the dimensions of a transformer, from the shapes of its matrices.
 

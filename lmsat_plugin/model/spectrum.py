@@ -1,4 +1,4 @@
-"""Singular values of tall matrices, and their entropy and effective rank.
+"""Tall matrices, a block of rows at a time: products, singular values, and these values' entropy and effective rank.
 
 Shapes: V rows, D columns, K = min(V, D) singular values.
 """
@@ -8,20 +8,29 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+_ROWS = 8192
 
-def triangle(matrix_VD: torch.Tensor, block: int = 8192) -> torch.Tensor:
-    """Return R of a QR decomposition in float64, shape [K, D], a block of rows at a time.
+
+def in_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float64: on its device, or on the CPU for Apple's GPUs, which have no float64."""
+    return tensor.to("cpu" if tensor.device.type == "mps" else tensor.device, torch.float64)
+
+
+def multiply_rows(matrix_VD: torch.Tensor, factor_DX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the product of two matrices, computed in the type of the second, shape [V, X]."""
+    blocks = (rows.to(factor_DX) @ factor_DX for rows in matrix_VD.split(_ROWS))
+    return torch.cat([block.to(matrix_VD.device, dtype) for block in blocks])
+
+
+def triangle(matrix_VD: torch.Tensor, block: int = _ROWS) -> torch.Tensor:
+    """Return R of a QR decomposition in float64, shape [K, D]; only one block is held in float64 at a time.
 
     R has the matrix' singular values and right singular vectors, to the accuracy of LAPACK. A Gram matrix would square
-    the condition number. Only one block is held in float64 at a time.
+    the condition number.
     """
-    device = torch.device("cpu") if matrix_VD.device.type == "mps" else matrix_VD.device
-    block = max(block, 4 * matrix_VD.shape[1])
-    r: torch.Tensor | None = None
-    for rows in matrix_VD.split(block):
-        rows = rows.to(device, torch.float64)
-        r = torch.linalg.qr(rows if r is None else torch.cat([r, rows]), mode="r").R
-    assert r is not None
+    r = in_float64(matrix_VD[:0])
+    for rows in matrix_VD.split(max(block, 4 * matrix_VD.shape[1])):
+        r = torch.linalg.qr(torch.cat([r, in_float64(rows)]), mode="r").R
     return r
 
 
@@ -44,6 +53,4 @@ def divergence_from_uniform(weights: np.ndarray) -> float:
 
 def effective_rank(singular: np.ndarray) -> float:
     """Return exp H(s/Σs) (Roy and Vetterli 2007): between 1 and K, and 0 for a matrix of zeros."""
-    if not singular.any():
-        return 0.0
-    return float(np.exp(entropy(singular)))
+    return float(np.exp(entropy(singular))) if singular.any() else 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.spectrum import effective_rank
+from lmsat_plugin.model.spectrum import effective_rank, in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
 
@@ -44,7 +44,7 @@ class AnisotropyProbe(Probe[Settings]):
     def update_hidden(self, layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Add the batch's unit vectors, a few thousand rows at a time, since they are of float64."""
         for rows_ND in states_ND.split(_ROWS):
-            self._add(layer, rows_ND.to("cpu" if rows_ND.device.type == "mps" else rows_ND.device, torch.float64))
+            self._add(layer, in_float64(rows_ND))
 
     def _add(self, layer: int, states_ND: torch.Tensor) -> None:
         norms_N = torch.linalg.vector_norm(states_ND, dim=1)

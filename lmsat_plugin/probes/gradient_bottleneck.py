@@ -9,7 +9,7 @@ import torch
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.cross_entropy import tile_shape
-from lmsat_plugin.model.spectrum import triangle
+from lmsat_plugin.model.spectrum import multiply_rows, triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.probes.loss import stderr_by_document
 from lmsat_plugin.settings import Settings
@@ -41,9 +41,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         _, singular, vectors_KD = torch.linalg.svd(triangle_KD, full_matrices=False)
         kept = singular > singular[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
         into_DK = vectors_KD[kept].T / singular[kept]
-        self.basis_VK = torch.cat(
-            [(rows.to(into_DK) @ into_DK).to(weight_VD.device, self.head.dtype) for rows in weight_VD.split(8192)]
-        )
+        self.basis_VK = multiply_rows(weight_VD, into_DK, self.head.dtype)
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
@@ -59,12 +57,8 @@ class GradientBottleneckProbe(Probe[Settings]):
         """Project the gradients, a tile of tokens × vocabulary at a time."""
         rows, _ = tile_shape(self.basis_VK.device)
         parts = [
-            self._energies(
-                self._states_ND[start : start + rows],
-                batch.targets_N[start : start + rows],
-                losses_N[start : start + rows],
-            )
-            for start in range(0, len(losses_N), rows)
+            self._energies(self._states_ND[here], batch.targets_N[here], losses_N[here])
+            for here in (slice(start, start + rows) for start in range(0, len(losses_N), rows))
         ]
         del self._states_ND
         total_N, kept_N = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -87,8 +81,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         head, device = self.head, self.basis_VK.device
         states_ND, targets_N = head.prepare(states_ND), targets_N.to(device)
         own_N1 = (states_ND.to(head.dtype) * head.weight_VD[targets_N].to(head.dtype)).sum(1, keepdim=True)
-        bias = None if head.bias_V is None else head.bias_V[targets_N, None]
-        log_sum_N1 = losses_N.to(device)[:, None] + head.finish(own_N1, bias)
+        log_sum_N1 = losses_N.to(device)[:, None] + head.finish(own_N1, (targets_N, None))
         total_N = losses_N.new_zeros(len(targets_N), device=device)
         kept_NK = states_ND.new_zeros(len(targets_N), self.basis_VK.shape[1], dtype=self.basis_VK.dtype)
         _, columns = tile_shape(device)

@@ -51,7 +51,7 @@ def test_nested_losses_are_those_of_each_head_alone(parts, monkeypatch):
     head, states, targets = random_head(**parts)
     triangle = torch.linalg.qr(head.weight_VD.double(), mode="r").R
     truncation = Truncation.of(triangle, states.double().T @ states.double())
-    found = NestedHeads.of(truncation, head, [1, 3, 12]).losses(states, targets)
+    found = NestedHeads(head=head, truncation=truncation, ranks=[1, 3, 12]).losses(states, targets)
     for losses, rank in zip(found, [1, 3, 12], strict=True):
         low = dataclasses.replace(head, weight_VD=truncation.weight(head.weight_VD.double(), rank))
         logits = low.logits(states.double())

@@ -8,7 +8,8 @@ from model_configs import PYTHIA, empty, mixtures, pythia
 from tiny_models import ROWS, WINDOW, configs, make_model
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.size import count_parameters, has_tied_head, shape_of, size_of
+from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.size import count_parameters, shape_of, size_of
 
 
 @pytest.mark.parametrize("size", PYTHIA)
@@ -27,7 +28,7 @@ def test_pythia_has_the_parameters_that_are_published(size):
 def test_gpt2_has_positions_and_a_tied_head():
     model = empty(transformers.GPT2Config())
     counts = count_parameters(model)
-    assert has_tied_head(model)
+    assert is_tied(model)
     assert (counts.token_embedding, counts.position_embedding, counts.head) == (50257 * 768, 1024 * 768, 0)
     assert counts.total == 124_439_808
     assert counts.non_embedding == 12 * (12 * 768**2 + 13 * 768) + 2 * 768
@@ -74,7 +75,7 @@ def test_parts_are_those_of_the_modules(architecture):
     assert counts.total == sum(p.numel() for p in model.parameters()) == model.num_parameters()
     embedding = model.get_input_embeddings().weight
     assert counts.token_embedding == embedding.numel()
-    assert counts.head == (0 if has_tied_head(model) else model.get_output_embeddings().weight.numel())
+    assert counts.head == (0 if is_tied(model) else model.get_output_embeddings().weight.numel())
     assert counts.position_embedding == {"gpt2": WINDOW * 48, "opt": (WINDOW + 2) * 48}.get(
         architecture.removesuffix("_narrow"), 0
     )

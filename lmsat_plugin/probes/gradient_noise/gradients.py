@@ -14,6 +14,7 @@ import torch.distributed
 from torch.nn import functional
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
@@ -144,10 +145,9 @@ class GradientSum:
 
 
 def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:
-    """Return Σ g², the sums of its pieces added in float64 (on the CPU for Apple's GPUs, which have no float64)."""
+    """Return Σ g², the sums of its pieces added in float64."""
     norms = [torch.linalg.vector_norm(piece_E) for piece_E in gradient.flatten().split(_PIECE)]
-    stacked = torch.stack(norms)
-    return (stacked.cpu() if stacked.device.type == "mps" else stacked).double().square().sum()
+    return in_float64(torch.stack(norms)).square().sum()
 
 
 def sequence_loss(model: PreTrainedModel, window: Window, device: torch.device) -> torch.Tensor:

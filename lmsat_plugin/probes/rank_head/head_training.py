@@ -108,21 +108,20 @@ class HeadTraining:
             # In these coordinates the states' second moment is the identity.
             into_DD = self.weighted.truncation.reduce_DD.T.to(device, dtype)
             expanded_VD = self.weighted.expanded_VD
-            lefts = [expanded_VD[:, :r].clone(memory_format=torch.contiguous_format) for r in ranks]
-            rights = [torch.eye(rank, width, device=device, dtype=dtype) for rank in ranks]
+            lefts = [expanded_VD[:, :rank].clone(memory_format=torch.contiguous_format) for rank in ranks]
+            factors = [(left, torch.eye(left.shape[1], width, device=device, dtype=dtype)) for left in lefts]
         else:
             into_DD = torch.eye(width, device=device, dtype=dtype)
             generator = torch.Generator().manual_seed(self.settings.train_seed)
-            normal = [
-                [torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((rows, r), (r, width))]
-                for r in ranks
-            ]
-            lefts = [left.to(device) for left, _ in normal]
-            rights = [right.to(device) for _, right in normal]
+
+            def normal(*shape: int) -> torch.Tensor:
+                return torch.randn(*shape, generator=generator, dtype=dtype).to(device)
+
+            factors = [(normal(rows, rank), normal(rank, width)) for rank in ranks]
         trainer = HeadTrainer(
             [
                 LowRankHead(left_VR=left, right_RD=right, learning_rate=rate)
-                for left, right, rate in zip(lefts, rights, rates, strict=True)
+                for (left, right), rate in zip(factors, rates, strict=True)
             ],
             head,
             lambda states_ND: states_ND.to(device, dtype) @ into_DD,

@@ -18,7 +18,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.model.cross_entropy import score_tokens
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
-from lmsat_plugin.model.spectrum import triangle
+from lmsat_plugin.model.spectrum import in_float64, triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
 from lmsat_plugin.probes.loss import stderr_by_document
 from lmsat_plugin.probes.rank_head.head_training import HeadTraining, TrainedHeads, save_heads, save_trained_heads
@@ -71,7 +71,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.trained: TrainedHeads | None = None
         self.is_first_process = True
         self.triangle_KD = triangle(self.head.weight_VD)
-        self.nested = {"truncated": NestedHeads.of(Truncation.of(self.triangle_KD), self.head, self.ranks)}
+        plain = Truncation.of(self.triangle_KD)
+        self.nested = {"truncated": NestedHeads(head=self.head, truncation=plain, ranks=self.ranks)}
         stream = self._open_training(context)
         if stream is not None:
             self._use_training_text(context, stream)
@@ -103,7 +104,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.is_first_process = stream.rank == 0
         moment_DD = second_moment(stream, self.head.weight_VD.shape[1], context.synchronise)
         truncation = Truncation.of(self.triangle_KD, moment_DD)
-        weighted = self.nested["weighted_truncated"] = NestedHeads.of(truncation, self.head, self.ranks)
+        weighted = NestedHeads(head=self.head, truncation=truncation, ranks=self.ranks)
+        self.nested["weighted_truncated"] = weighted
         if self.settings.train_tokens is not None:
             training = HeadTraining(context=context, stream=stream, settings=self.settings, weighted=weighted)
             self.trained = training.run()
@@ -221,6 +223,5 @@ def _moment_tokens(width: int) -> int:
 
 def _products(states_ND: torch.Tensor) -> torch.Tensor:
     """Return Σ h hᵀ in float64."""
-    device = torch.device("cpu") if states_ND.device.type == "mps" else states_ND.device
-    states_ND = states_ND.to(device, torch.float64)
+    states_ND = in_float64(states_ND)
     return states_ND.T @ states_ND

@@ -5,6 +5,7 @@ Shapes: N tokens of a batch, D width, V rows of the head, R rank, K heads.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed
-from tqdm import tqdm
 
+from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.probe import TrainingStream
 from lmsat_plugin.probes.rank_head.training_state import TrainingState
@@ -29,13 +30,9 @@ _ROUND_TOKENS = 16_384
 _RISE = 1.0
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": lambda parameters, **options: torch.optim.AdamW(
-        parameters, betas=(0.9, 0.95), eps=1e-8, fused=True, **options
-    ),
-    "adam": lambda parameters, **options: torch.optim.Adam(
-        parameters, betas=(0.9, 0.95), eps=1e-8, fused=True, **options
-    ),
-    "sgd": lambda parameters, **options: torch.optim.SGD(parameters, momentum=0.9, fused=True, **options),
+    "adamw": functools.partial(torch.optim.AdamW, betas=(0.9, 0.95), eps=1e-8, fused=True),
+    "adam": functools.partial(torch.optim.Adam, betas=(0.9, 0.95), eps=1e-8, fused=True),
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
 }
 """Pythia's AdamW (Biderman et al. 2023), and others to compare it with."""
 
@@ -140,16 +137,8 @@ class HeadTrainer:
         done = state.load(self) if state is not None else 0
         step, steps = (sum(part.steps for part in some) for some in (rounds[:done], rounds))
         shown = stream.rank == 0
-        with tqdm(
-            total=sum(part.tokens for part in rounds),
-            initial=sum(part.tokens for part in rounds[:done]),
-            desc="lmsat heads",
-            unit="token",
-            unit_scale=True,
-            delay=5,
-            leave=None,
-            disable=not shown,
-        ) as bar:
+        tokens, tokens_done = (sum(part.tokens for part in some) for some in (rounds, rounds[:done]))
+        with token_bar("heads", tokens, done=tokens_done, shown=shown) as bar:
             for number, part in enumerate(rounds[done:], done + 1):
                 self._train_round(stream, part, step, steps)
                 step += part.steps
@@ -215,7 +204,7 @@ class HeadTrainer:
             here = slice(start, start + len(self._logits))
             reduced, targets = reduced_NR[here], targets_N[here]
             logits = torch.mm(reduced, left_VR.T, out=self._logits[: len(targets)])
-            logits = self.head.finish(logits, self.head.bias_V)
+            logits = self.head.finish(logits)
             slope = None if self.head.softcap is None else 1 - (logits / self.head.softcap) ** 2
             target = logits.gather(1, targets[:, None])
             largest = logits.amax(1, keepdim=True)

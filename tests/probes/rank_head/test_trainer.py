@@ -30,7 +30,7 @@ def test_training_is_that_of_autograd(parts, monkeypatch):
         optimizer = torch.optim.AdamW([left, right], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, 10))
         for step, batch in enumerate(batches):
-            logits = head.finish(states[batch] @ right.T @ left.T, head.bias_V)
+            logits = head.finish(states[batch] @ right.T @ left.T)
             loss = torch.nn.functional.cross_entropy(logits, targets[batch])
             assert trainer.losses[step][index] == pytest.approx(float(loss.detach()), rel=1e-4)
             optimizer.zero_grad()
