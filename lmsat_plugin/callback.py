@@ -69,8 +69,7 @@ class SaturationCallback(TrainerCallback):
             settings: Settings of the probes, and ``seed``, ``text_field``, ``max_length`` and ``prefix_token_id``
                 of `lmsat_plugin.measure`.
 
-        Raises:
-            LmsatError: For a wrong number of steps, an unknown probe, or an unknown setting.
+        Raises `LmsatError` for a wrong number of steps, an unknown probe, or an unknown setting.
         """
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise LmsatError(f"every={every!r} is not a number of steps: give a whole number, at least 1")
@@ -130,8 +129,7 @@ class SaturationCallback(TrainerCallback):
         if not self.at_end or state.global_step == self._last_step:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            step = state.global_step
-            logger.warning("step %d is not measured: the Trainer has loaded its best model", step)
+            logger.warning("step %d is not measured: the Trainer has loaded its best model", state.global_step)
         else:
             self._measure(args, state, control, **kwargs)
 
@@ -148,8 +146,7 @@ class SaturationCallback(TrainerCallback):
             with _undisturbed(model):
                 outcome = measure(model, tokenizer=tokenizer, **self.arguments)
         except Exception as error:
-            reason = first_sentence(error)
-            logger.warning("step %d is not measured: %s", step, reason, exc_info=wants_traceback())
+            logger.warning("step %d is not measured: %s", step, first_sentence(error), exc_info=wants_traceback())
             return
         metrics = {name: float(value) for name, value in outcome.metrics.items()}
         counted = args.include_num_input_tokens_seen not in (False, "no")

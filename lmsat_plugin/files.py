@@ -23,7 +23,7 @@ def safe_name(name: str) -> str:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a folder for a model or a revision: readable, safe, and another for another name."""
+    """Return the name of a folder for a model or a revision: readable, safe, and different for each name."""
     safe = safe_name(name)
     # The name can be read back from its folder's, so that no other name has this folder.
     if safe.replace("__", "/") == name and len(safe) <= _LONGEST_NAME:

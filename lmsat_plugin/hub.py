@@ -66,8 +66,7 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
 def list_refs(repository: str) -> dict[str, str]:
     """Return a repository's branches and tags with their commits; in offline mode, those in the cache.
 
-    Raises:
-        LmsatError: If the repository is not there, is closed to the user, or cannot be asked for.
+    Raises `LmsatError` if the repository is not there, is closed to the user, or cannot be asked for.
     """
     with hub_errors(repository):
         if constants.HF_HUB_OFFLINE and (cached := _cached_refs(repository)):
@@ -77,10 +76,9 @@ def list_refs(repository: str) -> dict[str, str]:
 
 
 def file_sizes(repository: str, commit: str, revision: str | None = None) -> dict[str, int]:
-    """Return the files of a commit and their sizes in bytes, by one request; ``revision`` is what people call it.
+    """Return the files of a commit and their sizes in bytes, by one request. Raises as `list_refs`.
 
-    Raises:
-        LmsatError: As `list_refs`.
+    ``revision`` is what people call the commit.
     """
     with hub_errors(repository, revision or commit):
         info = HfApi().model_info(repository, revision=commit, files_metadata=True)

@@ -10,12 +10,9 @@ from typing import Any
 def lazy_names(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a package, so that importing the package does not import what lies behind it.
 
-    No module may bear the name of what it holds: Python puts an imported module into its package under its own name,
-    and this function is asked for missing names only.
-
-    Args:
-        package: The package's ``__name__``.
-        names: The public names by module, relative to the package.
+    ``names`` are the public names by module, relative to the package. No module may bear the name of what it holds:
+    Python puts an imported module into its package under its own name, and this function is asked for missing names
+    only.
     """
     modules = {name: f"{package}.{module}" for module, held in names.items() for name in held}
 

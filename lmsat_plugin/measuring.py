@@ -40,7 +40,7 @@ def measure(
     device: str | None = None,
     **settings: Any,
 ) -> Outcome:
-    """Measure a causal language model.
+    """Measure a causal language model; return the measurements and their provenance.
 
     Args:
         model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``).
@@ -58,11 +58,7 @@ def measure(
         device: The device for a model that is not loaded yet; by default a GPU if there is one.
         settings: Settings of the probes.
 
-    Returns:
-        The measurements and their provenance.
-
-    Raises:
-        LmsatError: For bad input; the message is one sentence that says what to do.
+    Raises `LmsatError` for bad input; the message is one sentence that says what to do.
     """
     loaded: Any = model
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path

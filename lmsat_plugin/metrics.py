@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 Chance = Literal["accuracy", "error", "zero"]
@@ -41,7 +41,6 @@ class Metric:
 
 _PERPLEXITY = re.compile(r"(^|_)(ppl|perplexity)($|_)")
 
-_ANY = math.inf
 _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | None], ...] = (
     ("acc acc_norm acc_bytes acc_mutual_info", True, 0, 1, "proportion", "accuracy"),
     ("exact_match em pass@1", True, 0, 1, "proportion", "zero"),
@@ -51,15 +50,15 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("logprob_margin", True, None, None, "nats", None),
     ("mcc", True, -1, 1, "", None),
     ("bleu rouge1 rouge2 rougeL chrf", True, None, None, "", None),
-    ("perplexity word_perplexity byte_perplexity ppl", False, 1, _ANY, "", None),
-    ("unigram_normalised_perplexity", False, 0, _ANY, "", None),
-    ("loss", False, 0, _ANY, "nats per token", None),
-    ("bits_per_byte", False, 0, _ANY, "bits per byte", None),
-    ("unigram_loss", None, 0, _ANY, "nats per token", None),
-    ("tokens bytes", None, 0, _ANY, "count", None),
-    ("singular_entropy singular_entropy_linear", None, 0, _ANY, "nats", None),
-    ("effective_rank effective_rank_last stable_rank", None, 1, _ANY, "", None),
-    ("condition_number top_singular_ratio", None, 1, _ANY, "", None),
+    ("perplexity word_perplexity byte_perplexity ppl", False, 1, inf, "", None),
+    ("unigram_normalised_perplexity", False, 0, inf, "", None),
+    ("loss", False, 0, inf, "nats per token", None),
+    ("bits_per_byte", False, 0, inf, "bits per byte", None),
+    ("unigram_loss", None, 0, inf, "nats per token", None),
+    ("tokens bytes", None, 0, inf, "count", None),
+    ("singular_entropy singular_entropy_linear", None, 0, inf, "nats", None),
+    ("effective_rank effective_rank_last stable_rank", None, 1, inf, "", None),
+    ("condition_number top_singular_ratio", None, 1, inf, "", None),
     ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
 )
 """Names, whether higher is better, the ends of the range, unit, chance."""

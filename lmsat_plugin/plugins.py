@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,8 @@ class BuiltIn:
         from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
 
         for probe in (
-            LossProbe,
-            AnisotropyProbe,
-            HeadProbe,
-            RankHeadProbe,
-            GradientBottleneckProbe,
-            GradientNoiseProbe,
-            NgramProbe,
+            *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
+            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe),
         ):
             registry.add(probe)
 
@@ -78,16 +73,6 @@ class BuiltIn:
             registry.add(name, source)
 
 
-@dataclass
-class Registered:
-    """The probes and corpora that are registered."""
-
-    probes: dict[str, type[Probe]] = field(default_factory=dict)
-    corpora: dict[str, CorpusSource] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    """From ``probe:NAME`` or ``corpus:NAME`` to the distribution or module it comes from."""
-
-
 class Plugins:
     """The plugins that were found, what they register, and which of them are not used.
 
@@ -96,7 +81,9 @@ class Plugins:
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self.manager = manager
-        self._registered = Registered()
+        self._probes: dict[str, type[Probe]] = {}
+        self._corpora: dict[str, CorpusSource] = {}
+        self._origins: dict[str, str] = {}
         self._waiting: list[tuple[object, str, str]] = []
         """Plugins, their names and origins, that have not been asked for their probes and corpora yet."""
         self._failures: dict[str, str] = {}
@@ -114,44 +101,44 @@ class Plugins:
         else:
             self._waiting.append((plugin, name, origin))
 
-    @property
-    def registered(self) -> Registered:
-        """What all plugins have registered."""
+    def _ask_waiting(self) -> None:
+        """Register the probes and corpora of the plugins that have not been asked for them yet."""
         while self._waiting:
             plugin, name, origin = self._waiting.pop(0)
-            before = self._registered
-            probes, corpora = ProbeRegistry(dict(before.probes)), CorpusRegistry(dict(before.corpora))
+            probes, corpora = ProbeRegistry(dict(self._probes)), CorpusRegistry(dict(self._corpora))
             try:
                 self._call(plugin, "lmsat_register_probes", registry=probes)
                 self._call(plugin, "lmsat_register_corpora", registry=corpora)
             except Exception as error:
                 self._drop(plugin, name, error)
                 continue
-            new = [f"probe:{key}" for key in probes.probes.keys() - before.probes.keys()]
-            new += [f"corpus:{key}" for key in corpora.sources.keys() - before.corpora.keys()]
-            origins = {**before.origins, **dict.fromkeys(new, origin)}
-            self._registered = Registered(probes.probes, corpora.sources, origins)
-        return self._registered
+            new = [f"probe:{key}" for key in probes.probes.keys() - self._probes.keys()]
+            new += [f"corpus:{key}" for key in corpora.sources.keys() - self._corpora.keys()]
+            self._origins = {**self._origins, **dict.fromkeys(new, origin)}
+            self._probes, self._corpora = probes.probes, corpora.sources
 
     @property
     def probes(self) -> dict[str, type[Probe]]:
         """The probes, by name."""
-        return self.registered.probes
+        self._ask_waiting()
+        return self._probes
 
     @property
     def corpora(self) -> dict[str, CorpusSource]:
         """The named corpora."""
-        return self.registered.corpora
+        self._ask_waiting()
+        return self._corpora
 
     @property
     def origins(self) -> dict[str, str]:
         """From ``probe:NAME`` or ``corpus:NAME`` to the distribution or module it comes from."""
-        return self.registered.origins
+        self._ask_waiting()
+        return self._origins
 
     @property
     def failures(self) -> dict[str, str]:
         """From a plugin's name to why it is not used."""
-        _ = self.registered
+        self._ask_waiting()
         return self._failures
 
     def figures(self, results: pd.DataFrame) -> list[ReportFigure]:
@@ -201,10 +188,8 @@ class Plugins:
     def check_trackers(self, trackers: Mapping[str, Mapping[str, Any]]) -> None:
         """Check the trackers that a sweep asks for before it begins.
 
-        A name that is not built in may be that of any plugin that implements ``lmsat_checkpoint_evaluated``.
-
-        Raises:
-            LmsatError: For a tracker or a setting that nobody knows, and for a package that is not installed.
+        A name that is not built in may be that of any plugin that implements ``lmsat_checkpoint_evaluated``. Raises
+        `LmsatError` for a tracker or a setting that nobody knows, and for a package that is not installed.
         """
         known = {tracker.name: tracker() for tracker in TRACKERS}
         listeners = self.manager.hook.lmsat_checkpoint_evaluated.get_hookimpls()
@@ -212,9 +197,8 @@ class Plugins:
         for name, settings in trackers.items():
             if name in known:
                 names = known[name].known_settings()
-                for key in settings:
-                    if key not in names:
-                        raise unknown_setting(key, names)
+                if unknown := [key for key in settings if key not in names]:
+                    raise unknown_setting(unknown[0], names)
             elif not others:
                 raise LmsatError(f"no tracker is named '{name}' (known: {', '.join(known)}): correct the name")
 

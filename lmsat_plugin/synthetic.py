@@ -55,8 +55,7 @@ class MarkovSource:
             concentration: Of the Dirichlet distribution of all rows: below 1 they are sparse, far above 1 they are
                 alike.
 
-        Raises:
-            LmsatError: For values out of range, a P of more than 5e7 entries, or one whose rank in float64 is lower.
+        Raises `LmsatError` for values out of range, a P of more than 5e7 entries, or one of a lower rank in float64.
         """
         if vocabulary < 2 or order < 1:
             raise LmsatError(

@@ -27,6 +27,8 @@ class Tracker(ABC):
     name: str
     package: str
     """The module to import; the pip extra has the tracker's name."""
+    of_the_run: Collection[str]
+    """The arguments of the package's ``init`` that make the run: all others are settings."""
 
     def __init__(self) -> None:
         self.runs: dict[tuple[Path, str], Any] = {}
@@ -41,9 +43,9 @@ class Tracker(ABC):
                 f"pip install 'lmsat-plugin[{self.name}]'"
             ) from error
 
-    @abstractmethod
     def known_settings(self) -> Collection[str]:
         """Return the names of the settings. Raises `LmsatError` if the package does not import."""
+        return inspect.signature(self.imported().init).parameters.keys() - self.of_the_run
 
     @abstractmethod
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
@@ -79,10 +81,7 @@ class Trackio(Tracker):
     """`trackio <https://github.com/gradio-app/trackio>`_: local, or a Hugging Face Space with ``space_id``."""
 
     name = package = "trackio"
-
-    def known_settings(self) -> Collection[str]:
-        """Return the arguments of ``trackio.init`` but those that make the run."""
-        return inspect.signature(self.imported().init).parameters.keys() - {"name", "resume"}
+    of_the_run = ("name", "resume")
 
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Begin or continue the run. trackio ends the run that was open, so there is never a second."""
@@ -106,10 +105,7 @@ class Wandb(Tracker):
     """`Weights & Biases <https://wandb.ai>`_; ``mode: offline`` writes files for ``wandb sync``."""
 
     name = package = "wandb"
-
-    def known_settings(self) -> Collection[str]:
-        """Return the arguments of ``wandb.init`` but those that make the run."""
-        return inspect.signature(self.imported().init).parameters.keys() - {"name", "id", "resume", "reinit"}
+    of_the_run = ("name", "id", "resume", "reinit")
 
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Begin or continue the run, whose id follows from the output folder and the model."""

@@ -27,19 +27,14 @@ def read_config(
     aliases: Mapping[str, str] = _NOTHING,
     entries: Mapping[str, type[Settings]] = _NOTHING,
 ) -> SettingsT:
-    """Read a YAML file as settings.
-
-    A path ``configs/NAME.yaml`` that is not here stands for the one that comes with lmsat.
+    """Read a YAML file as settings. A path ``configs/NAME.yaml`` that is not here stands for lmsat's own.
 
     Args:
-        path: The file.
-        kind: What it holds.
         overrides: Values that take precedence over the file's.
         aliases: Other names of keys, of which a file has one or the other.
         entries: The settings within the values of some keys, to name what is known there.
 
-    Raises:
-        LmsatError: For a file that cannot be read or is no YAML; for an unknown key or a wrong value, with its line.
+    Raises `LmsatError` for a file that cannot be read or is no YAML, an unknown key or a wrong value, with its line.
     """
     if not path.exists() and path.parts[:-1] == ("configs",) and (SHIPPED / path.name).is_file():
         path = SHIPPED / path.name
@@ -69,8 +64,11 @@ def read_config(
     except ValidationError as error:
         wrong = error.errors()
     location = _location(wrong[0]["loc"])
-    overridden = bool(location) and location[0] in overrides
-    where = "on the command line" if overridden else f"{path}, line {_line(node, location, aliases)}"
+    where = (
+        "on the command line"
+        if location and location[0] in overrides
+        else f"{path}, line {_line(node, location, aliases)}"
+    )
     known = {*kind.model_fields, *aliases}
     if len(location) > 1 and location[0] in entries:
         known = {*entries[str(location[0])].model_fields}

@@ -18,8 +18,6 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
 
-_SHUFFLE_BUFFER = 10_000
-
 
 class CorpusSettings(Settings):
     """Which text is measured; each setting can be given through ``--metadata``."""
@@ -114,13 +112,11 @@ class HubCorpus:
         try:
             stream = datasets.load_dataset(self.path, self.name, split=self.split, streaming=True)
             wanted = float("inf") if settings.max_tokens is None else 8 * settings.max_tokens
-            for row in stream.shuffle(seed=settings.seed, buffer_size=_SHUFFLE_BUFFER):
+            for row in stream.shuffle(seed=settings.seed, buffer_size=10_000):
                 yield row[field]
                 wanted -= len(row[field])
                 if wanted < 0:
                     return
-        except LmsatError:
-            raise
         except Exception as error:
             raise LmsatError(
                 f"corpus={settings.corpus} could not be fetched from the Hub dataset {self.path} "

@@ -13,10 +13,7 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 def find_document_files(path: Path) -> list[Path]:
-    """Return a file itself, or all text files below a folder, sorted.
-
-    Raises `LmsatError` for a folder without such files.
-    """
+    """Return a file itself, or all text files below a folder, sorted. Raises `LmsatError` if the folder has none."""
     if path.is_file():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
@@ -42,7 +39,12 @@ def read_documents(path: Path, field: str | None) -> Iterator[str]:
     # Not splitlines: inside JSON strings other line separators than the line feed may stand unescaped.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield _field_of(_parse_line(path, number, line), field, f"line {number} of {path}")
+            place = f"line {number} of {path}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise LmsatError(f"{place} is not JSON ({error.msg}): correct or remove it") from error
+            yield _field_of(row, field, place)
 
 
 def _read_text(path: Path) -> str:
@@ -55,13 +57,6 @@ def _read_text(path: Path) -> str:
     if "\0" in text:
         raise LmsatError(f"corpus file {path} is binary (a zero byte at {text.index(chr(0))}): give a text file")
     return text
-
-
-def _parse_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LmsatError(f"line {number} of {path} is not JSON ({error.msg}): correct or remove it") from error
 
 
 def _field_of(row: Any, field: str | None, place: str) -> str:

@@ -92,17 +92,17 @@ def tokenize(
         if left <= 0 or (limit is not None and len(documents) >= limit):
             break
         text = whole_characters(corpus.documents[index])
-        tokens = _tokenize_document(text, tokenizer, left)
-        if tokens is None:
+        fitting = _tokenize_document(text, tokenizer, left)
+        if fitting is None:
             break
-        if not len(tokens[0]):
+        tokens, n_bytes = fitting
+        if not len(tokens):
             empty += 1
             continue
         label = f"{index} of {corpus.name}"
-        document = TokenizedDocument(label=label, tokens=tokens[0], n_bytes=tokens[1], source=index)
-        left -= len(document.tokens)
-        documents.append(document)
-        digest.update(f"{document.n_bytes}:".encode() + text.encode()[: document.n_bytes])
+        documents.append(TokenizedDocument(label=label, tokens=tokens, n_bytes=n_bytes, source=index))
+        left -= len(tokens)
+        digest.update(f"{n_bytes}:".encode() + text.encode()[:n_bytes])
     if not documents:
         raise LmsatError(
             f"corpus={corpus.name} has no text ({len(corpus.documents)} documents, all empty): give one with text"
@@ -134,19 +134,15 @@ def _tokenize_document(text: str, tokenizer: PreTrainedTokenizerBase, most: floa
         if len(tokens) > most or len(part) == len(text):
             break
     if len(tokens) <= most:
-        return tokens, _count_bytes(text)
+        return tokens, len(text.encode())
     stop = int(most)
     if not tokenizer.is_fast:
-        return tokens[:stop], _count_bytes(tokenizer.decode(tokens[:stop]))
+        return tokens[:stop], len(tokenizer.decode(tokens[:stop]).encode())
     offsets = encoding["offset_mapping"]
     # A token may end inside a character of several bytes: the document ends before that character.
     while stop and offsets[stop][0] < offsets[stop - 1][1]:
         stop -= 1
-    return (tokens[:stop], _count_bytes(text[: offsets[stop - 1][1]])) if stop else None
-
-
-def _count_bytes(text: str) -> int:
-    return len(text.encode())
+    return (tokens[:stop], len(text[: offsets[stop - 1][1]].encode())) if stop else None
 
 
 def whole_characters(text: str) -> str:

@@ -28,9 +28,9 @@ def unigram_nats(documents: Iterable[np.ndarray]) -> float:
     """
     counts = np.zeros(0, dtype=np.int64)
     for tokens in documents:
-        counts_here = np.bincount(np.asarray(tokens, dtype=np.int64))
-        longer = max(len(counts), len(counts_here))
-        counts = np.pad(counts, (0, longer - len(counts))) + np.pad(counts_here, (0, longer - len(counts_here)))
+        of_document = np.bincount(np.asarray(tokens, dtype=np.int64), minlength=len(counts))
+        of_document[: len(counts)] += counts
+        counts = of_document
     shares = counts[counts > 0] / max(1, counts.sum())
     if not len(shares):
         raise LmsatError("no tokens, no unigrams: give documents that are not empty")
@@ -40,9 +40,8 @@ def unigram_nats(documents: Iterable[np.ndarray]) -> float:
 def unigram_normalised_perplexity(nats: float, unigram: float) -> float:
     """Return PPLu = exp(−1/T Σ_t ln(p(w_t | w_<t) / p(w_t))) = e^(nats − unigram) (Roh et al. 2020, arXiv 2011.13220).
 
-    Both in nats per token of the same T tokens; ``unigram`` is the loss of their frequencies, as `unigram_nats`
-    returns it. Below 1 for a model that knows more than frequencies. Its logarithm is the loss L_u of Tao et al. 2024,
-    Eq. 4. Du et al. 2024 name normalised perplexity as the way to compare vocabularies; that they mean this one is
-    not known.
+    Both in nats per token of the same T tokens; ``unigram`` is what `unigram_nats` returns. Below 1 for a model that
+    knows more than frequencies. Its logarithm is the loss L_u of Tao et al. 2024, Eq. 4. Du et al. 2024 name normalised
+    perplexity as the way to compare vocabularies; whether they mean this one is not known.
     """
     return math.exp(nats - unigram)

@@ -36,13 +36,10 @@ def rolling_windows(document: int, tokens: np.ndarray, prefix: int, length: int)
 
     The windows equal those of lm-eval's ``loglikelihood_rolling`` (context of one token, last window filled up).
     """
-    if not len(tokens):
-        return
-    first = np.concatenate([[prefix], tokens[:length]])
-    yield Window(document=document, tokens=first, scored=min(length, len(tokens)))
-    for start in range(length, len(tokens), length):
+    for start in range(0, len(tokens), length):
         stop = min(start + length, len(tokens))
-        yield Window(document=document, tokens=tokens[stop - length - 1 : stop], scored=stop - start)
+        stretch = np.concatenate([[prefix], tokens[:stop]]) if start == 0 else tokens[stop - length - 1 : stop]
+        yield Window(document=document, tokens=stretch, scored=stop - start)
 
 
 def make_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Window]]:
@@ -51,9 +48,8 @@ def make_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Wind
     The batches do not depend on the number of processes: processes take turns at them. A window longer than
     ``batch_tokens`` is a batch of its own.
     """
-    ordered = sorted(windows, key=len, reverse=True)
     batches: list[list[Window]] = []
-    for window in ordered:
+    for window in sorted(windows, key=len, reverse=True):
         if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= batch_tokens:
             batches[-1].append(window)
         else:
@@ -77,21 +73,19 @@ class PaddedBatch:
         """Pad a batch of windows with token 0, as lm-eval does."""
         length = max(map(len, windows))
         inputs_BT = np.zeros((len(windows), length), dtype=np.int64)
-        scored, targets, documents, positions = [], [], [], []
+        parts: list[tuple[np.ndarray, ...]] = []
         for row, window in enumerate(windows):
             inputs_BT[row, : len(window)] = window.tokens[:-1]
-            positions.append(np.arange(len(window) - window.scored, len(window)))
-            scored.append(row * length + positions[-1])
-            targets.append(window.tokens[-window.scored :])
-            documents.append(np.full(window.scored, window.document))
-
-        def joined(parts: list[np.ndarray]) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate(parts).astype(np.int64))
-
+            positions = np.arange(len(window) - window.scored, len(window))
+            documents = np.full(window.scored, window.document)
+            parts.append((row * length + positions, window.tokens[-window.scored :], documents, positions))
+        scored_N, targets_N, documents_N, positions_N = (
+            torch.from_numpy(np.concatenate(column).astype(np.int64)) for column in zip(*parts, strict=True)
+        )
         return cls(
             inputs_BT=torch.from_numpy(inputs_BT),
-            scored_N=joined(scored),
-            targets_N=joined(targets),
-            documents_N=joined(documents),
-            positions_N=joined(positions),
+            scored_N=scored_N,
+            targets_N=targets_N,
+            documents_N=documents_N,
+            positions_N=positions_N,
         )

@@ -158,7 +158,8 @@ class FactorPlugin:
 @pytest.fixture
 def factor_probe(monkeypatch):
     found, plugin = plugins(), FactorPlugin()
-    monkeypatch.setattr(found, "_registered", found.registered)
+    monkeypatch.setattr(found, "_probes", found.probes)
+    monkeypatch.setattr(found, "_origins", found.origins)
     found.register(plugin, "factor", "test")
     yield
     found.manager.unregister(plugin)
