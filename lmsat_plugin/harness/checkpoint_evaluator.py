@@ -46,19 +46,16 @@ class CheckpointEvaluator:
     ) -> None:
         """Load a checkpoint: its weights alone, where the previous checkpoint's model takes them.
 
-        ``head_only`` loads the LM head and nothing else, for tasks that need no more.
-
-        Raises:
-            LmsatError: For a checkpoint that cannot be read, is incomplete, or has another vocabulary.
+        ``head_only`` loads the LM head and nothing else, for tasks that need no more. Raises `LmsatError` for a
+        checkpoint that cannot be read, is incomplete, or has another vocabulary.
         """
         key = self._tokenizer_key(folder)
         here = None if self._head_only or key != self._tokenizer[0] else self.lm
         if head_only:
             dtype = self.model_args.get("dtype", "auto")
-            head = load_head(
-                folder, dtype=None if dtype == "auto" else get_dtype(dtype), trust_remote_code=self._trusts
-            )
-            self._make(folder, key, head)
+            dtype = None if dtype == "auto" else get_dtype(dtype)
+            trusts = bool(self.model_args.get("trust_remote_code"))
+            self._make(folder, key, load_head(folder, dtype=dtype, trust_remote_code=trusts))
         elif here is None or not here.load_weights(str(folder)):
             self._make(folder, key, str(folder))
         self._head_only = head_only
@@ -86,10 +83,6 @@ class CheckpointEvaluator:
         self.lm.lmsat_cache = self._cache
         self._tokenizer = (key, self.lm.tokenizer)
 
-    @property
-    def _trusts(self) -> bool:
-        return bool(self.model_args.get("trust_remote_code"))
-
     def _tokenizer_key(self, folder: Path) -> str:
         """Return what two checkpoints of one tokenizer have in common."""
         named = self.model_args.get("tokenizer")
@@ -116,11 +109,8 @@ class CheckpointEvaluator:
     ) -> dict[str, Any] | None:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 
-        ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out, the batch is
-        halved until it holds one sequence.
-
-        Raises:
-            LmsatError: For a checkpoint that cannot be measured.
+        ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out, the batch is halved
+        until it holds one sequence. Raises `LmsatError` for a checkpoint that cannot be measured.
         """
         assert self.lm is not None
         self.lm.lmsat_outcomes = []

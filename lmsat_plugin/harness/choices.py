@@ -6,16 +6,13 @@ Shapes: C options of a document.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lm_eval.api.metrics import mean
-from lm_eval.api.task import ConfigurableTask
+from lm_eval.api.task import ConfigurableTask, Task
 
 from lmsat_plugin.metrics import directions
-
-if TYPE_CHECKING:
-    from lm_eval.api.task import Task
 
 _METRICS = ("correct_choice_prob", "brier_score", "logprob_margin", "chance")
 

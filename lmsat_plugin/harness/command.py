@@ -1,6 +1,12 @@
-"""Run the command ``lm_eval``, and tell which of lmsat's models and tasks it finds."""
+"""Run the command ``lm_eval``, tell which of lmsat's models and tasks it finds, and silence it and its libraries."""
 
 from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from tqdm import tqdm
 
 
 def run_lm_eval_command() -> None:
@@ -23,3 +29,33 @@ def finds_tasks() -> list[str]:
     from lm_eval.tasks import TaskManager
 
     return [name for name in TaskManager().all_tasks if name.startswith("lmsat_")]
+
+
+class _PassingBar(tqdm):
+    """A bar that shows only what takes a while, only on a terminal, and goes when it is done."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        disable = kwargs.pop("disable", False) or not sys.stderr.isatty()
+        super().__init__(*args, **{"leave": False, "delay": 5, **kwargs, "disable": disable})
+
+
+def quiet() -> None:
+    """Silence lm-eval, transformers, datasets and huggingface_hub, for commands that show their own progress.
+
+    Their bars are shown only where something takes a while, and of their messages the errors alone.
+    """
+    import datasets
+    import huggingface_hub.utils
+    import lm_eval.api.model
+    import lm_eval.api.task
+    import lm_eval.models.huggingface
+    import transformers
+
+    for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
+        module.tqdm = _PassingBar
+    huggingface_hub.utils.disable_progress_bars()
+    datasets.disable_progress_bars()
+    for name in ("lm_eval", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

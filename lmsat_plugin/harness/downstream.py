@@ -20,12 +20,8 @@ LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
 FILES = ("nlpcc_kbqa", "clozet", "storycloze")
 """Keys of ``--metadata`` that name a file with a task's data; its content identifies the task's results."""
 _ONE_SPLIT = {
-    "dataset_name": None,
-    "dataset_kwargs": None,
-    "training_split": None,
-    "validation_split": None,
-    "test_split": "file",
-    "fewshot_split": "file",
+    **dict.fromkeys(("dataset_name", "dataset_kwargs", "training_split", "validation_split")),
+    **dict.fromkeys(("test_split", "fewshot_split"), "file"),
 }
 # The keys under which lm-eval lists a task; ours have their own names and groups.
 _LISTING = ("task", "task_alias", "tag", "group", "metadata")
@@ -44,10 +40,8 @@ class DownstreamTask(ConfigurableTask):
     ``file``: the key of ``--metadata`` that names a file of the user's, and ``reader``: a function from its path
     to its documents. The file is read instead of the dataset; without ``dataset_path`` it has to be given.
 
-    Multiple-choice tasks measure `choices.choice_metrics` too.
-
-    Raises:
-        LmsatError: For data that cannot be loaded, and for a file that is not in its format.
+    Multiple-choice tasks measure `choices.choice_metrics` too. Raises `LmsatError` for data that cannot be loaded, and
+    for a file that is not in its format.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:

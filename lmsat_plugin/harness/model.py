@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import get_dtype
@@ -33,12 +34,8 @@ from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.tokenization import check_tokenizer
 from lmsat_plugin.text.windows import Window, rolling_windows
 
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
-
 
 # Arguments with which the model's weights are not the stored ones.
 _CHANGES_WEIGHTS = {
@@ -82,8 +79,7 @@ class SaturationLM(HFLM):
         arrays: A folder for the array results, as safetensors.
         kwargs: The arguments of ``hf``.
 
-    Raises:
-        LmsatError: For a checkpoint that cannot be read, is incomplete, or has another tokenizer's vocabulary.
+    Raises `LmsatError` for a checkpoint that cannot be read, is incomplete, or has another tokenizer's vocabulary.
     """
 
     AUTO_MODEL_CLASS: Any
@@ -147,10 +143,8 @@ class SaturationLM(HFLM):
 
         They are loaded by transformers' own loader, which renames and merges tensors as needed, and copied into the
         tensors of this model. Returns False, with nothing changed, for a checkpoint of another architecture or type,
-        and for models whose weights are not used as they are stored.
-
-        Raises:
-            LmsatError: For a checkpoint that cannot be read or is incomplete.
+        and for models whose weights are not used as they are stored. Raises `LmsatError` for a checkpoint that cannot
+        be read or is incomplete.
         """
         if self._arguments & _CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
             return False

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from safetensors.numpy import save as to_safetensors
 from transformers import PreTrainedModel
@@ -27,14 +28,10 @@ from lmsat_plugin.probe import CORPUS, Probe, Settings
 from lmsat_plugin.settings import closest, unknown_setting
 from lmsat_plugin.text.corpora import CorpusSettings
 
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-
 logger = logging.getLogger(__name__)
 
 # What lm-eval itself puts into a task's metadata.
 _LM_EVAL_METADATA = {"version", "config_source"}
-
 
 Text = tuple[CorpusSettings, int | None]
 """What one pass runs over: a corpus, and the number of its documents that lm-eval's ``--limit`` leaves."""
@@ -54,19 +51,13 @@ class ProbeRequest:
 def run_probe_requests(
     lm: HFLM, requests: Sequence[Instance], known_arguments: Collection[str] | None
 ) -> list[dict[str, float]]:
-    """Answer the requests of all tasks: one dict of metrics each, the same on every process.
+    """Answer the requests of all tasks, one each: a dict of metrics for each, the same on every process.
 
-    Arrays and provenance are left on the model, as ``lm.lmsat_outcomes``.
+    Arrays and provenance are left on the model, as ``lm.lmsat_outcomes``. ``known_arguments`` are the model's own
+    arguments, which lm-eval merges into the metadata; None if it does not know them.
 
-    Args:
-        lm: The model, with a loaded decoder.
-        requests: One of each task.
-        known_arguments: The model's own arguments, which lm-eval merges into the metadata; None if it does not know
-            them.
-
-    Raises:
-        LmsatError: For another kind of model, an unknown setting, two settings of one probe on one corpus, and
-            for what cannot be measured.
+    Raises `LmsatError` for a model that is no decoder, an unknown setting, two settings of one probe on one corpus, and
+    for what cannot be measured.
     """
     if lm.backend != "causal" or not isinstance(getattr(lm, "model", None), PreTrainedModel):
         raise LmsatError(
@@ -99,7 +90,7 @@ def run_probe_requests(
         outcomes[text].provenance.setdefault("tasks", {})[request.task_name] = of_task.probe
     lm.lmsat_outcomes = list(outcomes.values())
     if processes.rank == 0:
-        _finish(lm, lm.lmsat_outcomes)
+        _finish(lm)
     return [outcomes[text].measurements[request.probe].metrics for request, text in zip(asked, own_pass, strict=True)]
 
 
@@ -123,11 +114,11 @@ def _sort_into_passes(asked: Sequence[ProbeRequest]) -> tuple[dict[Text, dict[st
     return passes, [own_pass[index] for index in range(len(asked))]
 
 
-def _finish(lm: HFLM, outcomes: Sequence[Outcome]) -> None:
+def _finish(lm: HFLM) -> None:
     """Store the arrays and tell the plugins."""
     name, revision = _name_of(lm), _revision_of(lm)
     folder = getattr(lm, "arrays", None)
-    for outcome in outcomes:
+    for outcome in lm.lmsat_outcomes:
         # The measurement is made: neither a full disk nor a failing plugin may lose it.
         if folder is not None and outcome.arrays:
             try:

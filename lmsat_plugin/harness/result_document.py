@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval import evaluator
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
 from lm_eval.utils import handle_non_serializable, hash_string
-
-if TYPE_CHECKING:
-    from lm_eval.loggers import EvaluationTracker
 
 
 def as_written_by_lm_eval(
@@ -23,13 +21,11 @@ def as_written_by_lm_eval(
 ) -> dict[str, Any]:
     """Return what ``lm_eval --model lmsat`` writes, as plain JSON values, ``samples`` among them if kept.
 
-    Args:
-        results: What ``simple_evaluate`` has returned.
-        tracker: The tracker that it was given.
-        model_args: How ``lm_eval`` would have been told to load the checkpoint.
+    ``results`` are what ``simple_evaluate`` has returned, and ``tracker`` is what it was given. ``model_args`` is how
+    ``lm_eval`` would have been told to load the checkpoint.
     """
-    tracker.general_config_tracker.log_end_time()
     general = tracker.general_config_tracker
+    general.log_end_time()
     general.model_source = results["config"]["model"] = "lmsat"
     for config in results.get("configs", {}).values():
         if isinstance(config.get("metadata"), dict):

@@ -7,10 +7,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lm_eval.tasks
 from lm_eval.api.group import Group
+from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 
@@ -20,9 +21,6 @@ from lmsat_plugin.harness.choices import add_choice_metrics
 from lmsat_plugin.harness.downstream import LM_EVAL_TASKS, identity_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
-
-if TYPE_CHECKING:
-    from lm_eval.api.task import Task
 
 
 class TaskError(LmsatError):
@@ -95,18 +93,14 @@ class SharedTasks(TaskManager):
 
     def version_of(self, name: str) -> Any:
         """Return what identifies a task: its version, by member for a group; a file of the user's by its content."""
-        probe = self.probe_of(name)
-        if probe is not None:
+        if (probe := self.probe_of(name)) is not None:
             return plugins().probe(probe).version
         config = self._config_of(name) or {}
         version = (config.get("metadata") or {}).get("version")
-        members = config.get("task")
-        if isinstance(members, list):
-            names = [member if isinstance(member, str) else member.get("task", "") for member in members]
-            return {
-                "version": version,
-                **{member: self.version_of(member) for member in names if member in self.task_index},
-            }
+        if isinstance(config.get("task"), list):
+            names = [member if isinstance(member, str) else member.get("task", "") for member in config["task"]]
+            members = {member: self.version_of(member) for member in names if member in self.task_index}
+            return {"version": version, **members}
         entry = self.task_index.get(name)
         path = entry.yaml_path if entry else None
         if path is None or path.is_relative_to(LM_EVAL_TASKS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -21,11 +22,6 @@ from lmsat_plugin.settings import parse_own
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 REQUEST_TYPE = "lmsat_probe"
-
-
-def _first(items: Sequence[Any]) -> Any:
-    """Return the first: every process returns the same finished value."""
-    return items[0]
 
 
 class ProbeTask(Task):
@@ -101,8 +97,8 @@ class ProbeTask(Task):
         return dict(results[0])
 
     def aggregation(self) -> dict[str, Callable]:
-        """Return how to aggregate each metric: there is one value."""
-        return defaultdict(lambda: _first)
+        """Return how to aggregate each metric: by its first value, since every process returns the same."""
+        return defaultdict(lambda: itemgetter(0))
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return the directions of the metrics that have one."""

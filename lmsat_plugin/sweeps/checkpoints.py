@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +52,17 @@ def find_checkpoints(
         tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` state it.
         step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of your own.
 
-    Raises:
-        LmsatError: If there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
+    Raises `LmsatError` if there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
     """
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
     folder = local_folder(pretrained)
     if folder is not None:
         return sorted(_in_folder(folder, name, naming), key=_order)
-    found = []
-    for revision, commit in list_refs(pretrained).items():
-        progress = naming.progress(revision)
-        found.append(
-            Checkpoint(
-                model=name or pretrained,
-                pretrained=pretrained,
-                revision=revision,
-                step=progress.step,
-                tokens=progress.tokens,
-                commit=commit,
-            )
-        )
+    model, refs = name or pretrained, list_refs(pretrained)
+    found = [
+        Checkpoint(model=model, pretrained=pretrained, revision=ref, commit=commit, **asdict(naming.progress(ref)))
+        for ref, commit in refs.items()
+    ]
     if not found:
         raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
     return sorted(found, key=_order)
@@ -94,15 +85,8 @@ def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoin
         raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
 
     def checkpoint(path: Path, model: str, revision: str) -> Checkpoint:
-        progress = _progress(path, naming)
-        return Checkpoint(
-            model=model,
-            pretrained=str(path),
-            revision=revision,
-            step=progress.step,
-            tokens=progress.tokens,
-            folder=path,
-        )
+        progress = asdict(_progress(path, naming))
+        return Checkpoint(model=model, pretrained=str(path), revision=revision, folder=path, **progress)
 
     found = []
     for path in inside:

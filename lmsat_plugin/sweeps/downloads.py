@@ -53,8 +53,7 @@ class Downloads:
     def size(self, checkpoint: Checkpoint) -> int:
         """Return the bytes that would have to be downloaded to have the whole checkpoint.
 
-        Raises:
-            LmsatError: If the Hub cannot be asked, or refuses.
+        Raises `LmsatError` if the Hub cannot be asked, or refuses.
         """
         if checkpoint.folder is not None or (self._place(checkpoint) / self._complete).exists():
             return 0
@@ -66,10 +65,8 @@ class Downloads:
         """Return the folder of a checkpoint, downloaded if need be. A download that was cut off is continued.
 
         A checkpoint that is complete in the user's own cache is used from there. ``head_only`` leaves out the shards
-        of safetensors without the LM head, or the embedding that it is tied to.
-
-        Raises:
-            LmsatError: If the disk has no room, the Hub refuses or cannot be reached, or there are no weights.
+        of safetensors without the LM head, or the embedding that it is tied to. Raises `LmsatError` if the disk has no
+        room, the Hub refuses or cannot be reached, or there are no weights.
         """
         if checkpoint.folder is not None:
             return checkpoint.folder

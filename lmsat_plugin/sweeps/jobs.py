@@ -45,8 +45,7 @@ class Job:
 def find_jobs(config: SweepConfig) -> list[Job]:
     """Return the selected checkpoints of a configuration, model by model, in the order of training.
 
-    Raises:
-        LmsatError: For a model or a revision that is not there, and for two models of one name.
+    Raises `LmsatError` for a model or a revision that is not there, and for two models of one name.
     """
     jobs: dict[tuple[str, str], Job] = {}
     for entry in config.models:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.quiet import quiet
+from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import Options, SweepConfig
@@ -26,11 +26,8 @@ from lmsat_plugin.sweeps.summary import Summary, find_identical
 def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
     """Measure what is not measured yet; return what became of it.
 
-    On the other processes of an ``accelerate launch`` the summary is empty.
-
-    Raises:
-        LmsatError: For a configuration that cannot be run, and where results cannot be written.
-        KeyboardInterrupt: On Ctrl-C or SIGTERM.
+    On the other processes of an ``accelerate launch`` the summary is empty. Raises `LmsatError` for a configuration
+    that cannot be run, and where results cannot be written; KeyboardInterrupt on Ctrl-C or SIGTERM.
     """
     quiet()
     options = options or Options()

@@ -37,8 +37,7 @@ class PlannedResult(NamedTuple):
 class Plan:
     """A configuration worked out.
 
-    Raises:
-        LmsatError: For a model, a revision, a task, a corpus or a setting that is not there or not right.
+    Raises `LmsatError` for a model, a revision, a task, a corpus or a setting that is not there or not right.
     """
 
     def __init__(self, config: SweepConfig) -> None:

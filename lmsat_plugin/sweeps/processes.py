@@ -32,9 +32,8 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     ``again`` are the arguments of ``lmsat`` that run the sweep in one process. A worker that is killed is
     replaced; a checkpoint at which two of them were killed is recorded as failed.
 
-    Raises:
-        LmsatError: For a configuration that cannot be run.
-        KeyboardInterrupt: On Ctrl-C; the workers finish their writes.
+    Raises `LmsatError` for a configuration that cannot be run, and KeyboardInterrupt on Ctrl-C, once the workers have
+    finished their writes.
     """
     plan, store = Plan(config), Store(config.output)
     store.prepare()

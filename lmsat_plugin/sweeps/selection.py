@@ -24,10 +24,8 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
 
     A selection is ``all``, ``first``, ``last``, ``log:N`` (N spread evenly over log(step + 1)), ``every:N``,
     ``A..B`` (steps, as in ``1k..10k``; either may be missing), a name, a step, a commit or a glob. Where steps
-    are known, ``all`` to ``every:N`` leave out the checkpoints without one, such as ``main``.
-
-    Raises:
-        LmsatError: For a selection that is malformed or matches none.
+    are known, ``all`` to ``every:N`` leave out the checkpoints without one, such as ``main``. Raises `LmsatError` for
+    a selection that is malformed or matches none.
     """
     items = [revisions] if isinstance(revisions, str | int) else revisions
     chosen = {place for item in items for place in _places(checkpoints, str(item).strip())}

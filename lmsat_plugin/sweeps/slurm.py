@@ -48,8 +48,7 @@ class SlurmJob:
 def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wait: bool) -> Summary:
     """Submit one Slurm array with a job for each checkpoint that is not done; ``wait`` until they are through.
 
-    Raises:
-        LmsatError: Without submitit or Slurm, and for a submission that Slurm refuses.
+    Raises `LmsatError` without submitit or Slurm, and for a submission that Slurm refuses.
     """
     try:
         import submitit

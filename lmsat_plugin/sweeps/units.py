@@ -44,8 +44,7 @@ class Batch:
 def find_batches(config: SweepConfig) -> list[Batch]:
     """Sort a configuration's tasks into calls of lm-eval: by corpus, for probes that read one, and by shots.
 
-    Raises:
-        LmsatError: For a task or a setting that is not there or not right.
+    Raises `LmsatError` for a task or a setting that is not there or not right.
     """
     tasks = SharedTasks([entry.task for entry in config.tasks], config.include_path, dict(config.metadata))
     arguments = {key for entry in config.models for key in model_args(config, entry)}

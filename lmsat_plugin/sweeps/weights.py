@@ -26,16 +26,13 @@ _LONGEST_HEADER = 100_000_000  # by the format
 
 def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -> dict[str, int]:
     """Return, of a repository's files and their sizes, those that loading a model and its tokenizer takes."""
-    small = {
-        name: size
-        for name, size in sizes.items()
-        if "/" not in name
-        and (
-            trust_remote_code
-            if name.endswith(".py")
-            else any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
-        )
-    }
+
+    def is_needed(name: str) -> bool:
+        if name.endswith(".py"):
+            return trust_remote_code
+        return any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
+
+    small = {name: size for name, size in sizes.items() if "/" not in name and is_needed(name)}
     return {**small, **weight_files(sizes)}
 
 
@@ -73,8 +70,7 @@ def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
 def weight_paths(folder: Path) -> list[Path]:
     """Return the files of a folder that hold its weights.
 
-    Raises:
-        LmsatError: If there are none, or if one that the index names is missing.
+    Raises `LmsatError` if there are none, or if one that the index names is missing.
     """
     try:
         names = {path.name: 0 for path in folder.iterdir() if path.is_file()}
@@ -104,8 +100,7 @@ def read_ahead(folder: Path) -> str:
     It is the SHA-256 over the tensors' names, types, shapes and bytes, whatever the shards and the metadata of
     the safetensors files; for pickled weights, the SHA-256 over the files.
 
-    Raises:
-        LmsatError: If there are no weights, or if a file is missing, cut or no safetensors file.
+    Raises `LmsatError` if there are no weights, or if a file is missing, cut or no safetensors file.
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_BLOCK))

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from lmsat_plugin.harness.quiet import quiet
+from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
 

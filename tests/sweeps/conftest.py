@@ -11,7 +11,7 @@ from quiz import write_quiz
 from tiny_models import make_model
 from warm_lmsat import shared
 
-from lmsat_plugin.harness.quiet import quiet
+from lmsat_plugin.harness.command import quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
