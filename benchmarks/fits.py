@@ -25,7 +25,7 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from lmsat_plugin.analysis import fit
-from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
+from lmsat_plugin.analysis.scaling_laws.known_laws import CHINCHILLA
 from lmsat_plugin.analysis.scaling_laws.resampling import draw_runs
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resampled_sums
 

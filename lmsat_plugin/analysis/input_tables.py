@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +23,8 @@ TIDY = ("model", "task", "metric", "value")
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Return the rows of a CSV file. Raises `LmsatError` for a file that cannot be read, and for one without rows."""
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -40,6 +45,21 @@ def is_tidy(table: pd.DataFrame) -> bool:
 def table_of(data: Results | pd.DataFrame) -> pd.DataFrame:
     """Return the table of results; a table is returned as it is."""
     return data.table if isinstance(data, Results) else data
+
+
+def as_floats(column: pd.Series) -> pd.Series:
+    """Return a column as float64, with NaN for what is no number."""
+    import pandas as pd
+
+    return pd.to_numeric(column, errors="coerce").astype("float64")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dicts, with None for what is missing."""
+    import pandas as pd
+
+    rows = table.to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.DataFrame:
@@ -94,7 +114,7 @@ def numbers(
             f"the table has no column '{missing[0]}': it needs {', '.join(needed)}, and has {', '.join(table.columns)}"
         )
     present = [*needed, *(name for name in optional if name in table.columns)]
-    columns = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in present}
+    columns = {name: as_floats(table[name]) for name in present}
     table = table.assign(**columns)
     known = np.isfinite(table[list(needed)].to_numpy("float64")).all(axis=1)
     rows_P = np.arange(1, len(table) + 1)

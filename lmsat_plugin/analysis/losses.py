@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
-from lmsat_plugin.analysis.input_tables import table_of
+import numpy as np
+
+from lmsat_plugin.analysis.input_tables import as_floats, table_of
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TASK = "lmsat_loss"
 # The logarithm of a vocabulary larger than any: an untrained model's loss is about the logarithm of its own.
@@ -25,14 +29,14 @@ def check_nats(table: pd.DataFrame) -> None:
     """
     loss = table["loss"]
     if "perplexity" in table.columns:
-        perplexity = pd.to_numeric(table["perplexity"], errors="coerce").astype("float64")
+        perplexity = as_floats(table["perplexity"])
         bits = np.log2(perplexity.where(perplexity > 0))
         if (abs(bits / loss - 1) < _BITS_WITHIN).mean() > 0.5:
             raise LmsatError(
                 "the losses are binary logarithms of the perplexities, that is bits: multiply them by ln 2 = 0.6931"
             )
     if "bits_per_byte" in table.columns:
-        per_byte = pd.to_numeric(table["bits_per_byte"], errors="coerce").astype("float64")
+        per_byte = as_floats(table["bits_per_byte"])
         if (abs(per_byte / loss - 1) < 1e-6).mean() > 0.5:
             raise LmsatError("the losses are bits per byte: give nats per token in the column loss")
     if (loss <= 0).any():
@@ -40,7 +44,7 @@ def check_nats(table: pd.DataFrame) -> None:
             f"a loss of {loss.min():g} cannot be: give nats per token, which are above 0, in the column loss"
         )
     if "vocab_size" in table.columns:
-        size = pd.to_numeric(table["vocab_size"], errors="coerce").astype("float64")
+        size = as_floats(table["vocab_size"])
         if (loss > 1.2 * np.log(size)).mean() > 0.5:
             raise LmsatError(
                 f"most losses are above ln(vocab_size) = {np.log(size.median()):.2f}, that of a uniform prediction: "

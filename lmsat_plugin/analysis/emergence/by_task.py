@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.emergence.noise import estimate_noise, smooth_variances
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
@@ -19,6 +18,9 @@ from lmsat_plugin.analysis.emergence.thresholds import BreakFit, fit_break
 from lmsat_plugin.analysis.emergence.two_step import TwoStep, two_step
 from lmsat_plugin.analysis.emergence.verdict import judge, too_little
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SOME = 0.05
 """The share of scores that may lie two standard deviations below chance by noise."""

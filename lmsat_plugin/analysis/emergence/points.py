@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
@@ -18,6 +17,9 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 

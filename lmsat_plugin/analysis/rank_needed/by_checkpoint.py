@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
 from lmsat_plugin.analysis.rank_needed.head_runs import (
     Accuracy,
@@ -67,7 +67,7 @@ def find_rank_needed(
     accuracies = accuracies_by_rank(table, runs)
     checkpoints, skipped = [], []
     measured = set()
-    for row in _full_losses(table):
+    for row in records(table[(table.task == _TASK) & (table.metric == "full_loss")]):
         if row["path"] not in runs:
             continue
         checkpoint = runs[row["path"]].checkpoint
@@ -101,15 +101,6 @@ def find_rank_needed(
     for reason in skipped:
         logger.warning("Left out: %s", reason)
     return checkpoints
-
-
-def _full_losses(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row of the table for each result of lmsat_rank_head."""
-    rows = table[(table.task == _TASK) & (table.metric == "full_loss")]
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in record.items()}
-        for record in rows.to_dict("records")
-    ]
 
 
 def _losses_by_rank(arrays: dict[str, np.ndarray], name: str | None, within: float) -> dict[str, Any]:

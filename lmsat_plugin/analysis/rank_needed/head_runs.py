@@ -8,16 +8,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
 from lmsat_plugin.results.reading import ResultFile
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -206,12 +208,11 @@ def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Hea
     """
     paths = [path for path, run in runs.items() if run.checkpoint == checkpoint]
     path = min(paths, key=lambda path: runs[path].curve is not None)
-    row = table[table.path == path].iloc[0]
+    (row,) = records(table[table.path == path].head(1))
+    own = {} if runs[path].curve is None else {"model": checkpoint[0], "variant": None}
     return {
-        "model": row.model if runs[path].curve is None else checkpoint[0],
-        "variant": None if pd.isna(row.variant) or runs[path].curve is not None else row.variant,
-        "revision": row.revision,
-        "step": None if pd.isna(row.step) else int(row.step),
+        **{key: row[key] for key in ("model", "variant", "revision", "step")},
+        **own,
         "hidden_size": hidden_sizes(table, runs).get(checkpoint),
     }
 

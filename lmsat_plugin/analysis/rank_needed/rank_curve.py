@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.rank_needed.dimension import w_error
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BY_DOCUMENT = {
     "trained": "trained_by_document",
@@ -113,6 +116,8 @@ def by_rank(curve: RankCurve, singular_values: np.ndarray) -> pd.DataFrame:
     ``singular_values`` are those of the head, shape [S]. Columns: ``rank``, ``w_error`` (0 from rank S on), ``loss``,
     ``gap``, ``gap_stderr``, ``bound`` (nats per token; NaN where unknown).
     """
+    import pandas as pd
+
     errors = w_error(singular_values)
     return pd.DataFrame(
         {

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import is_tidy, table_of
 from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
@@ -27,6 +26,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     DocumentLosses = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 logger = logging.getLogger(__name__)

@@ -5,19 +5,20 @@ Shapes: K checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, records
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.results.variants import label
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
@@ -168,7 +169,11 @@ def _listed(pairs: pd.DataFrame) -> str:
 
 
 def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> MetricSeries:
-    keys = dict(_keys_of(rows))
+    first = records(rows.head(1))[0]
+    types = dict.fromkeys(_KEYS, str) | {"num_fewshot": int}
+    keys: dict[str, Any] = {
+        name: None if first.get(name) is None else kind(first[name]) for name, kind in types.items()
+    }
     name = label(keys["model"], keys["variant"])
     if (twice := rows["step"].duplicated()).any():
         raise LmsatError(
@@ -193,12 +198,3 @@ def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | N
         chance=chance,
         **keys,
     )
-
-
-def _keys_of(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
-    for name in _KEYS:
-        value = rows[name].iloc[0] if name in rows.columns else None
-        if value is None or pd.isna(value):
-            yield name, None
-        else:
-            yield name, int(value) if name == "num_fewshot" else str(value)

@@ -6,8 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain, context_gain
 from lmsat_plugin.errors import LmsatError
@@ -50,7 +49,7 @@ def find_context(results: Results) -> list[CheckpointContext]:
         LmsatError: If no arrays can be read, and for losses on several texts.
     """
     contexts, skipped = [], []
-    for row in loss_of_results(results).to_dict("records"):
+    for row in records(loss_of_results(results)):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
         except LmsatError as error:
@@ -59,9 +58,9 @@ def find_context(results: Results) -> list[CheckpointContext]:
         contexts.append(
             CheckpointContext(
                 model=row["model"],
-                variant=None if pd.isna(row["variant"]) else row["variant"],
-                revision=None if pd.isna(row["revision"]) else str(row["revision"]),
-                step=None if pd.isna(row["step"]) else int(row["step"]),
+                variant=row["variant"],
+                revision=row["revision"],
+                step=row["step"],
                 loss=row["loss"],
                 gain=gain,
             )

@@ -6,16 +6,19 @@ Shapes: P points, Q constants, R sets of constants: the estimate, then the sampl
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.scaling_laws.huber_regression import DELTA
 from lmsat_plugin.analysis.scaling_laws.laws import Law, Points, rows_of
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN = (*("model", "variant", "run", "revision", "step", "tokens", "n_params", "n_params_non_embedding"), "position")
 
@@ -70,17 +73,11 @@ class Predictions:
         """Return plain data: the rows and the gaps."""
         shown = [name for name in _SHOWN if name in self.rows]
         columns = [*shown, "observed", "predicted", "low", "high", "gap"]
-        predictions: dict[str, Any] = {"predictions": _records(self.rows[columns])}
+        predictions: dict[str, Any] = {"predictions": records(self.rows[columns])}
         if self.gaps is not None:
             means = {f"mean_{name}": float(self.gaps[name].mean()) for name in ("best", "final")}
-            predictions["gaps"] = {"models": _records(self.gaps), **means}
+            predictions["gaps"] = {"models": records(self.gaps), **means}
         return predictions
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in table.to_dict("records")
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +120,8 @@ class FittedLaw:
         Raises:
             LmsatError: For a table without the law's variables, and for one without rows of the law's models.
         """
+        import pandas as pd
+
         rows, _ = rows_of(self.law, data)
         if self.model is None or "model" not in rows:
             predicted = self._predict(rows)
@@ -195,6 +194,8 @@ def interval_of_fit(estimate: float, samples_R: np.ndarray, *, repeated: bool) -
 
 
 def _best_and_final(rows: pd.DataFrame) -> pd.DataFrame | None:
+    import pandas as pd
+
     rows = rows[rows.observed.notna()]
     order = next((name for name in ("tokens", "step", "steps") if name in rows and rows[name].notna().any()), None)
     if order is None or "model" not in rows or not rows.model.duplicated().any():

@@ -8,24 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
 from lmsat_plugin.analysis.scaling_laws import resampling
-from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Variables
-from lmsat_plugin.analysis.scaling_laws.joint import KAPLAN_ND, KAPLAN_NS
+from lmsat_plugin.analysis.scaling_laws.known_laws import LAWS
 from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, Law, Points, counts_of, rows_of
-from lmsat_plugin.analysis.scaling_laws.power_laws import CONTEXT, KAPLAN_C, KAPLAN_D, KAPLAN_N
-from lmsat_plugin.analysis.scaling_laws.transfer import TRANSFER
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
-LAWS = {law.name: law for law in (CHINCHILLA, KAPLAN_N, KAPLAN_D, KAPLAN_C, KAPLAN_ND, KAPLAN_NS, CONTEXT, TRANSFER)}
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TOLERANCE = 0.01
 _SAME = 1e-6
 _NEGLIGIBLE = 1e-6

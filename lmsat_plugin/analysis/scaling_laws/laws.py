@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.input_tables import as_floats, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
 COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
@@ -51,16 +54,8 @@ class Points:
         return len(self.runs_P) > self.runs
 
 
-def _unchanged(table: pd.DataFrame, count: str | None) -> Prepared:
-    return table, ()
-
-
-def _nothing(values: Mapping[str, np.ndarray], points: Points, counts_RG: np.ndarray) -> dict[str, np.ndarray]:
-    return {}
-
-
-def _silent(params: Mapping[str, Estimate]) -> tuple[str, ...]:
-    return ()
+Derive = Callable[[Mapping[str, np.ndarray], Points, np.ndarray], dict[str, np.ndarray]]
+"""From constants, shapes [R], points, and how often each run counts, shape [R, G], to derived values, [R]."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +76,9 @@ class Law:
     """Whether the law holds for checkpoints during training; for other laws these are a reason for a warning."""
     by_model: bool = False
     """Whether it is fitted to each model's rows, each of which then counts as a run."""
-    prepare: Callable[[pd.DataFrame, str | None], Prepared] = _unchanged
-    derive: Callable[[Mapping[str, np.ndarray], Points, np.ndarray], dict[str, np.ndarray]] = _nothing
-    """From constants, shapes [R], points, and how often each run counts, shape [R, G], to derived values, [R]."""
-    remark: Callable[[Mapping[str, Estimate]], tuple[str, ...]] = _silent
+    prepare: Callable[[pd.DataFrame, str | None], Prepared] = lambda table, count: (table, ())
+    derive: Derive = lambda values, points, counts_RG: {}
+    remark: Callable[[Mapping[str, Estimate]], tuple[str, ...]] = lambda params: ()
     """From constants to sentences on them."""
 
     def read(self, table: pd.DataFrame, count: str | None, *, observed: bool = True) -> Points:
@@ -123,7 +117,7 @@ class Law:
         column = next((name for name in ("run", "model") if name in rows), None)
         if column is None:
             return each_P, ["there is no column model or run: each row counts as a run of its own"]
-        runs_P = pd.factorize(rows[column].astype(str))[0]
+        runs_P = rows[column].astype(str).factorize()[0]
         if len(set(runs_P)) == len(runs_P):
             return runs_P, []
         if self.checkpoints:
@@ -156,14 +150,14 @@ def counts_of(law: Law, table: pd.DataFrame) -> list[str | None]:
     """Return the columns of a table that may be N, the one of the law's paper first; just that one if there is none."""
     if not law.counts:
         return [None]
-    there = [name for name in law.counts if name in table and pd.to_numeric(table[name], errors="coerce").notna().any()]
+    there = [name for name in law.counts if name in table and as_floats(table[name]).notna().any()]
     return [*there] or [law.counts[0]]
 
 
 def _shallow(rows: pd.DataFrame) -> list[str]:
     if "n_layers" not in rows:
         return []
-    shallow = int((pd.to_numeric(rows["n_layers"], errors="coerce") < 2).sum())
+    shallow = int((as_floats(rows["n_layers"]) < 2).sum())
     if not shallow:
         return []
     return [f"{shallow} rows are of models with fewer than 2 layers, which Kaplan et al. leave out of their fits"]

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import huber, logsumexp
 
 from lmsat_plugin.analysis import fit
-from lmsat_plugin.analysis.scaling_laws.chinchilla import CHINCHILLA
+from lmsat_plugin.analysis.scaling_laws.known_laws import CHINCHILLA
 
 if TYPE_CHECKING:
     import pandas as pd
