@@ -26,8 +26,6 @@ _USED = ".used-"
 _TRASH = ".trash-"
 _INDEX = "model.safetensors.index.json"
 _MARGIN = 1.05
-_NO_INDEX = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a file that is no index of shards raises."""
 
 
 class Downloads:
@@ -55,11 +53,10 @@ class Downloads:
 
         Raises `LmsatError` if the Hub cannot be asked, or refuses.
         """
-        if checkpoint.folder is not None or (self._place(checkpoint) / self._complete).exists():
+        place = self._place(checkpoint)
+        if checkpoint.folder is not None or (place / self._complete).exists() or self._cached(checkpoint) is not None:
             return 0
-        if self._cached(checkpoint) is not None:
-            return 0
-        return sum(_missing(self._place(checkpoint), self._needed(checkpoint)).values())
+        return sum(_missing(place, self._needed(checkpoint)).values())
 
     def fetch(self, checkpoint: Checkpoint, *, head_only: bool = False) -> Path:
         """Return the folder of a checkpoint, downloaded if need be. A download that was cut off is continued.
@@ -163,7 +160,8 @@ class Downloads:
         shards = weight_files(files).keys() - {_INDEX}
         self._download(checkpoint, {name: size for name, size in files.items() if name not in shards})
         head = None
-        with suppress(*_NO_INDEX):
+        # A file that is no index of shards may raise any of these.
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             index = (self._place(checkpoint) / _INDEX).read_text("utf-8")
             head = head_shards(json.loads(index)["weight_map"])
         if not head or not head <= shards:

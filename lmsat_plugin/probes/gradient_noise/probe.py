@@ -87,24 +87,19 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
-        groups = min(len(self.sequences), _MOST_GROUPS)
-        self.sums = Sums(
-            context, squares=(len(self.sequences),), sketches=(groups, SKETCH), nats=(len(self.sequences),)
-        )
+        k = len(self.sequences)
+        self.sums = Sums(context, squares=(k,), sketches=(min(k, _MOST_GROUPS), SKETCH), nats=(k,))
 
     def _draw(self, corpus: TokenizedCorpus) -> list[Window]:
         stretches = []
         for index, document in enumerate(corpus.documents):
             tokens = np.concatenate([[corpus.prefix], document.tokens])
             for start in range(0, len(tokens) - 1, self.length):
-                stretch = tokens[start : start + self.length + 1]
-                stretches.append(Window(document=index, tokens=stretch, scored=len(stretch) - 1))
+                own = tokens[start : start + self.length + 1]
+                stretches.append(Window(document=index, tokens=own, scored=len(own) - 1))
         random.Random(0).shuffle(stretches)
-        drawn, tokens_drawn = 0, 0
-        while drawn < len(stretches) and tokens_drawn < self.settings.noise_tokens:
-            tokens_drawn += stretches[drawn].scored
-            drawn += 1
-        return stretches[:drawn]
+        ends = np.cumsum([stretch.scored for stretch in stretches])
+        return stretches[: np.searchsorted(ends, self.settings.noise_tokens) + 1]
 
     def finish(self) -> Measurement:
         """Run the backward passes. Raises `LmsatError` for lack of memory, and for gradients that are not finite."""
