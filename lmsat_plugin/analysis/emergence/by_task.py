@@ -80,27 +80,23 @@ def find_emergence(
             score`` and, where known, ``chance``, ``stderr`` or ``n_samples``, ``step``, ``higher_is_better`` and
             factors.
         loss: The column, or the metric of lmsat_loss, that is the loss.
-        task: A glob of tasks.
-        metric: A glob of metrics.
+        task, metric: Globs.
         factor: The column whose levels are tested for one common curve.
         seed: Of the random numbers.
 
     Raises:
         LmsatError: As `scores_of`.
     """
-    return [
-        _emergence(scores, factor, seed)
-        for scores in scores_of(data, loss=loss, task=task, metric=metric, factor=factor)
-    ]
+    all_scores = scores_of(data, loss=loss, task=task, metric=metric, factor=factor)
+    return [_emergence(scores, factor, seed) for scores in all_scores]
 
 
 def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
     from scipy.stats import pearsonr, spearmanr
 
     losses_P, values_P, runs = scores.losses_P, scores.table["score"].to_numpy(), scores.runs
-    fit, emergent, reason = None, None, too_little(losses_P, len(runs))
-    if reason is None:
-        fit, emergent, reason = _verdict(scores, seed)
+    reason = too_little(losses_P, len(runs))
+    fit, emergent, reason = _verdict(scores, seed) if reason is None else (None, None, reason)
     return Emergence(
         task=scores.task,
         metric=scores.metric,

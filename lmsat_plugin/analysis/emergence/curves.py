@@ -6,6 +6,7 @@ Shapes: P checkpoints, C curves, R tables of scores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -26,15 +27,12 @@ def break_curves(losses_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Below η they rise as (η − L)^p with p from 1 to 2, or as 1 − e^(−(η − L)/h) (Du et al. 2024, Sec. 5).
     """
     span = _core(losses_P)
-    shapes, etas, parameters = [], [], []
+    curves: list[tuple[np.ndarray, float, int]] = []
     for eta in _thresholds(losses_P):
         below_P = np.maximum(eta - losses_P, 0) / span
-        forms = [(below_P**power, 3 if power == 1 else 4) for power in _POWERS]
-        forms += [(1 - np.exp(-below_P / width), 4) for width in _SATURATIONS]
-        for shape_P, count in forms:
-            shapes.append(shape_P)
-            etas.append(eta)
-            parameters.append(count)
+        curves += [(below_P**power, eta, 3 if power == 1 else 4) for power in _POWERS]
+        curves += [(1 - np.exp(-below_P / width), eta, 4) for width in _SATURATIONS]
+    shapes, etas, parameters = zip(*curves, strict=True)
     return np.array(shapes), np.array(etas), np.array(parameters)
 
 
@@ -51,17 +49,14 @@ def smooth_curves(losses_P: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarr
     middles = np.concatenate([np.linspace(0, 1 - core, 8)[:-1], np.linspace(1 - core, 1 + core / 2, 40)])
     curves: list[tuple[str, np.ndarray, int]] = [("straight line", x_P, 2)]
     for beyond in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0):
-        curves.append(("parabola", (x_P + beyond) ** 2, 3))
-        curves.append(("parabola", -((1 + beyond - x_P) ** 2), 3))
+        curves += [("parabola", (x_P + beyond) ** 2, 3), ("parabola", -((1 + beyond - x_P) ** 2), 3)]
     for rate in np.geomspace(0.5, 40 / core, 28):
-        curves.append(("exponential curve", np.exp(rate * (x_P - 1)), 3))
-        curves.append(("exponential curve", -np.exp(-rate * x_P), 3))
-    for middle in middles:
-        for rate in np.geomspace(2, 80 / core, 18):
-            curves.append(("logistic curve", 1 / (1 + np.exp(-rate * (x_P - middle))), 4))
-    for middle in middles:
-        for width in core * np.geomspace(_LEAST_BEND, 0.5, 4):
-            curves.append(("bent line", np.logaddexp(0, (x_P - middle) / width) * width, 4))
+        bends = np.exp(rate * (x_P - 1)), -np.exp(-rate * x_P)
+        curves += [("exponential curve", shape_P, 3) for shape_P in bends]
+    for middle, rate in product(middles, np.geomspace(2, 80 / core, 18)):
+        curves.append(("logistic curve", 1 / (1 + np.exp(-rate * (x_P - middle))), 4))
+    for middle, width in product(middles, core * np.geomspace(_LEAST_BEND, 0.5, 4)):
+        curves.append(("bent line", np.logaddexp(0, (x_P - middle) / width) * width, 4))
     names, shapes, parameters = zip(*curves, strict=True)
     return np.array(shapes), list(names), np.array(parameters)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -81,26 +82,19 @@ def estimate_noise(
     design_PK = broken_lines(losses_P)
     residuals_P = scores_P - fitted(design_PK, scores_P)
     scale = max(float(residuals_P.std()), float(np.sqrt(np.median(variances_P))), _LEAST)
-    best, chosen = -np.inf, None
-    for correlation in _CORRELATIONS:
-        for shared in np.array(_SHARES) * scale / 2:
-            if shared == 0 and correlation != _CORRELATIONS[0]:
-                continue
-            for excess in np.array(_SHARES) * scale / 4:
-                noise = _noise(variances_P + excess**2 + _LEAST**2, runs, shared, correlation)
-                likelihood = _restricted_likelihood(noise, design_PK, residuals_P)
-                if likelihood > best:
-                    best, chosen = likelihood, noise
-    assert chosen is not None
-    return chosen
+    noises = (
+        _noise(variances_P + excess**2 + _LEAST**2, runs, shared, correlation)
+        for correlation, shared in product(_CORRELATIONS, np.array(_SHARES) * scale / 2)
+        if shared > 0 or correlation == _CORRELATIONS[0]
+        for excess in np.array(_SHARES) * scale / 4
+    )
+    return max(noises, key=lambda noise: _restricted_likelihood(noise, design_PK, residuals_P))
 
 
 def _noise(variances_P: np.ndarray, runs: Sequence[np.ndarray], shared: float, correlation: float) -> Noise:
-    factors = []
-    for index in runs:
-        covariance = np.diag(variances_P[index]) + shared**2 * correlations(len(index), correlation)
-        factors.append(np.linalg.cholesky(covariance))
-    return Noise(runs=tuple(runs), factors=tuple(factors), shared=shared, correlation=correlation)
+    parts = [np.diag(variances_P[run]) + shared**2 * correlations(len(run), correlation) for run in runs]
+    factors = tuple(map(np.linalg.cholesky, parts))
+    return Noise(runs=tuple(runs), factors=factors, shared=shared, correlation=correlation)
 
 
 def _restricted_likelihood(noise: Noise, design_PK: np.ndarray, residuals_P: np.ndarray) -> float:

@@ -81,8 +81,7 @@ def scores_of(
         data: Results, whose scores are joined with the metric ``loss`` of the checkpoint's ``lmsat_loss``; or a table
             with the columns ``model, task, metric, score`` and that of the loss.
         loss: The column, or the metric of ``lmsat_loss``, that is the loss.
-        task: A glob of tasks.
-        metric: A glob of metrics.
+        task, metric: Globs.
         factor: A column that has to be there.
 
     Raises:
@@ -135,7 +134,7 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
 def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     """Return results as the rows of such a table, of the checkpoints that have both a loss and scores."""
     table = labelled(table_of(data))
-    checkpoint = ["model", *(name for name in ("revision",) if name in table.columns)]
+    checkpoint = ["model", "revision"] if "revision" in table.columns else ["model"]
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
     losses = losses.drop_duplicates(checkpoint, keep="last")
     scores = table[~table.task.str.startswith("lmsat_")]
@@ -176,7 +175,8 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
     """Yield the scores in rows of one task, metric and variant, if the metric measures an ability."""
     task, name, variant = (rows[column].iloc[0] for column in ("task", "metric", "variant"))
     kind = metric_named(name)
-    rises = kind.higher_is_better is True or _said_to_rise(rows)
+    stated = rows["higher_is_better"].dropna() if "higher_is_better" in rows.columns else ()
+    rises = kind.higher_is_better is True or (len(stated) > 0 and all(stated))
     if not (rises or kind.is_score):
         return
     if kind.is_share and rows["score"].max() > 1:
@@ -201,13 +201,6 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
         sign=sign,
         table=rows.assign(variance=_variances(rows, sign)),
     )
-
-
-def _said_to_rise(rows: pd.DataFrame) -> bool:
-    if "higher_is_better" not in rows.columns:
-        return False
-    stated = rows["higher_is_better"].dropna()
-    return len(stated) > 0 and bool(stated.astype(bool).all())
 
 
 def _variances(rows: pd.DataFrame, sign: int) -> np.ndarray:

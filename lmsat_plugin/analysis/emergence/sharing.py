@@ -6,6 +6,7 @@ Shapes: P checkpoints, K columns of a design, V levels of the factor, R permutat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,13 +45,12 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
     with that of permutations: of the levels among whole runs, or, where no two runs share a level, of the scores among
     checkpoints with neighbouring losses. ``factor`` is a column of the scores' table.
     """
-
+    unknown = partial(Sharing, factor=factor)
     losses_P, scores_P = scores.losses_P, scores.table["score"].to_numpy()
     levels_P = scores.table[factor].astype(str).to_numpy()
     common_P = _in_common(losses_P, levels_P)
     if common_P.sum() < _LEAST_IN_COMMON or len(np.unique(levels_P[common_P])) < 2:
-        reason = f"fewer than {_LEAST_IN_COMMON} checkpoints lie where two levels of {factor} have losses"
-        return Sharing(factor=factor, reason=reason)
+        return unknown(reason=f"fewer than {_LEAST_IN_COMMON} checkpoints lie where two levels of {factor} have losses")
     losses_P, scores_P, levels_P = losses_P[common_P], scores_P[common_P], levels_P[common_P]
     kept = np.cumsum(common_P) - 1
     runs = [kept[run[common_P[run]]] for run in scores.runs if common_P[run].any()]
@@ -58,12 +58,10 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
     curve_P = fitted(design_PK, scores_P)
     levels = _Levels(design_PK, losses_P, levels_P)
     if levels.left < 1 or levels.gained < 1:
-        reason = f"{len(losses_P)} checkpoints are too few for {len(np.unique(levels_P))} levels of {factor}"
-        return Sharing(factor=factor, reason=reason)
+        return unknown(reason=f"{len(losses_P)} checkpoints are too few for {len(set(levels_P))} levels of {factor}")
     (less,), (more,) = levels.left_by(scores_P[None])
     if ((curve_P - curve_P.mean()) ** 2).sum() < more:
-        reason = f"the scores hardly change where levels of {factor} have losses in common"
-        return Sharing(factor=factor, reason=reason)
+        return unknown(reason=f"the scores hardly change where levels of {factor} have losses in common")
     statistic = levels.f(less, more)
     of_runs = np.array([levels_P[run[0]] for run in runs])
     whole = all(len(set(levels_P[run])) == 1 for run in runs) and len(set(of_runs)) < len(of_runs)
@@ -80,19 +78,16 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
         order_RP = _neighbours(losses_P, repetitions, rng)
         statistics_R = levels.f(*levels.left_by(curve_P + (scores_P - curve_P)[order_RP]))
     if len(np.unique(statistics_R.round(9))) < _LEAST_PERMUTATIONS:
-        reason = f"{len(of_runs)} runs are too few to tell levels of {factor} from runs"
-        return Sharing(factor=factor, reason=reason)
+        return unknown(reason=f"{len(of_runs)} runs are too few to tell levels of {factor} from runs")
     p = p_value(int((statistics_R >= statistic * (1 - 1e-9)).sum()), repetitions)
     noise = levels.gained * more / levels.left
     effect = float(np.sqrt(max(0.0, less - more - noise) / len(losses_P)))
     rise = float(curve_P.max() - curve_P.min())
-    small = effect < _SMALL * rise
-    shared = True if small else False if p < _SIGNIFICANCE else None
-    reason = {
-        True: f"levels of {factor} depart from one curve by {effect:.3f}, little beside its rise of {rise:.3f}",
-        False: f"levels of {factor} depart from one curve by {effect:.3f}, more than permuted ones",
-        None: f"levels of {factor} depart from one curve by {effect:.3f}, which chance may explain",
-    }[shared]
+    shared, why = None, "which chance may explain"
+    if effect < _SMALL * rise:
+        shared, why = True, f"little beside its rise of {rise:.3f}"
+    elif p < _SIGNIFICANCE:
+        shared, why = False, "more than permuted ones"
     return Sharing(
         factor=factor,
         shared=shared,
@@ -100,7 +95,7 @@ def sharing(factor: str, scores: Scores, *, repetitions: int = 999, seed: int = 
         relative_effect=effect / rise,
         statistic=float(statistic),
         p_value=p,
-        reason=reason,
+        reason=f"levels of {factor} depart from one curve by {effect:.3f}, {why}",
     )
 
 
