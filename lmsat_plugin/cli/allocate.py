@@ -44,11 +44,8 @@ class AllocateCommand(AnsweringCommand):
         given = f"For {args.params:.3g} parameters" if flops is None else f"The best use of {flops:.3g} FLOP"
         columns = ["source", "parameters", "tokens", "tokens/param.", "FLOP", "PF-days", "loss"]
         rows = [
-            [
-                *(advice.source, advice.n_params, advice.tokens, advice.tokens_per_param),
-                *(advice.flops, advice.flops / PF_DAY, advice.loss),
-            ]
-            for advice in allocation.answers
+            (best.source, best.n_params, best.tokens, best.tokens_per_param, best.flops, best.flops / PF_DAY, best.loss)
+            for best in allocation.answers
         ]
         table = TextTable(given, columns, rows)
         return Answer(data=asdict(allocation), parts=[table, _kaplan(allocation), _CAUTION])

@@ -51,7 +51,9 @@ class CheckpointsCommand(AnsweringCommand):
             series = select(series, args.revisions)
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, series))
-        rows = [_describe(checkpoint, size) for checkpoint, size in zip(series, sizes, strict=True)]
+        keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
+        pairs = zip(series, sizes, strict=True)
+        rows: list[dict[str, Any]] = [{**{key: getattr(c, key) for key in keys}, "size": size} for c, size in pairs]
         columns = {"revision": [_printable(row["revision"]) for row in rows]}
         for key in ("step", "tokens"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
@@ -60,11 +62,6 @@ class CheckpointsCommand(AnsweringCommand):
         known = {key: cells for key, cells in columns.items() if any(cells)}
         title = f"{_printable(series[0].model)}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
         return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
-
-
-def _describe(checkpoint: Checkpoint, size: int | None) -> dict[str, Any]:
-    keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
-    return {**{key: getattr(checkpoint, key) for key in keys}, "size": size}
 
 
 def _size(checkpoint: Checkpoint) -> int:

@@ -89,21 +89,13 @@ class AnsweringCommand(Command):
             print_parts(answer.parts)
 
 
-class FormattingCommand(Command):
+class FormattingCommand(AnsweringCommand):
     """A subcommand that answers in a table for people, or in other formats, on the terminal or in a file."""
 
     formats: ClassVar[tuple[str, ...]]
     """All formats but the table."""
     binary_formats: ClassVar[tuple[str, ...]] = ()
     """Those of them that a terminal cannot show."""
-
-    @abstractmethod
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments, except those of the output."""
-
-    @abstractmethod
-    def answer(self, args: argparse.Namespace) -> Answer:
-        """Return the answer. Raises `LmsatError` for bad input."""
 
     @abstractmethod
     def write(self, data: Any, form: str) -> bytes:

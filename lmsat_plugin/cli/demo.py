@@ -100,13 +100,11 @@ def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> Non
     from lmsat_plugin.demo import known_language
 
     source = known_language()
-    widths = {training.width for training in demonstration.trainings}
-    least = {width: source.least_loss(width) for width in widths}
-    rows = []
-    for training in demonstration.trainings:
-        measured = losses[training.name]
-        known = least[training.width], source.entropy_rate
-        rows.append([training.name, training.width, measured.iloc[-1], measured.min(), *known])
+    least = {width: source.least_loss(width) for width in {training.width for training in demonstration.trainings}}
+    rows = [
+        (name, width, losses[name].iloc[-1], losses[name].min(), least[width], source.entropy_rate)
+        for name, width in ((training.name, training.width) for training in demonstration.trainings)
+    ]
     print_table(
         "What is known: the least loss found for any head of the model's width, and the language's entropy rate",
         ["model", "width", "final loss", "best loss", "least of width", "entropy rate"],

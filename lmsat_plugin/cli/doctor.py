@@ -12,15 +12,8 @@ from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
 
 _PACKAGES = (
-    "lmsat-plugin",
-    "lm_eval",
-    "torch",
-    "transformers",
-    "accelerate",
-    "torchmetrics",
-    "datasets",
-    "pluggy",
-    "pandas",
+    *("lmsat-plugin", "lm_eval", "torch", "transformers", "accelerate"),
+    *("torchmetrics", "datasets", "pluggy", "pandas"),
 )
 
 

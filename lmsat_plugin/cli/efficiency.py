@@ -12,8 +12,6 @@ from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
 
 
@@ -47,15 +45,11 @@ class EfficiencyCommand(AnsweringCommand):
         from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
 
         data = read_data(args)
-        if is_tidy(table_of(data)):
-            _check_tokens(table_of(data), args.data)
+        table = table_of(data)
+        if is_tidy(table) and ("tokens" not in table.columns or table.tokens.isna().all()):
+            raise LmsatError(f"the results in {args.data} do not state tokens: give --tokens-per-step N")
         result = sample_efficiency(data, args.loss)
         return Answer(data=result.to_dict(), parts=_parts(result), result=result)
-
-
-def _check_tokens(table: pd.DataFrame, data: str) -> None:
-    if "tokens" not in table.columns or table.tokens.isna().all():
-        raise LmsatError(f"the results in {data} do not state tokens: give --tokens-per-step N")
 
 
 def _parts(result: Efficiency) -> Iterator[TextTable | str]:

@@ -71,12 +71,10 @@ class EmergenceCommand(AnsweringCommand):
             "two-step error": [_number(row["two_step"] and row["two_step"]["absolute_error"]) for row in data],
         }
         table = TextTable.of_columns(f"At which {args.loss} scores exceed chance", columns)
-        sentences = [f"{_name(row)}: {row['reason']}; {row['shared']['reason']}." for row in data]
+        names = [label(f"{row['task']}, {row['metric']}", row["variant"]) for row in data]
+        reasons = [f"{row['reason']}; {row['shared']['reason']}" for row in data]
+        sentences = [f"{name}: {reason}." for name, reason in zip(names, reasons, strict=True)]
         return Answer(data=data, parts=[table, *sentences], result=results)
-
-
-def _name(row: dict[str, Any]) -> str:
-    return label(f"{row['task']}, {row['metric']}", row["variant"])
 
 
 def _number(value: float | None) -> str | None:

@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.allocate import AllocateCommand
 from lmsat_plugin.cli.bottleneck import BottleneckCommand
 from lmsat_plugin.cli.checkpoints import CheckpointsCommand
+from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.context import ContextCommand
 from lmsat_plugin.cli.demo import DemoCommand
 from lmsat_plugin.cli.doctor import DoctorCommand
@@ -30,9 +30,6 @@ from lmsat_plugin.cli.size import SizeCommand
 from lmsat_plugin.cli.sweep import SweepCommand
 from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
 from lmsat_plugin.version import __version__
-
-if TYPE_CHECKING:
-    from lmsat_plugin.cli.command import Command
 
 COMMANDS: tuple[type[Command], ...] = (
     DemoCommand,

@@ -119,11 +119,7 @@ def _parts(ngrams: CorpusNgrams) -> Iterator[TextTable | str]:
         f"{counts.order}-grams of {ngrams.corpus.corpus}: {counts.tokens:,} tokens, {counts.contexts:,} contexts{slack}"
     )
     powers = [1 << exponent for exponent in range(known.bit_length())]
-    rows = [(d, float(spectrum.w_error[d - 1])) for d in powers]
-    yield TextTable("W-error", ("dimension", "W-error"), rows)
+    yield TextTable("W-error", ("dimension", "W-error"), [(d, float(spectrum.w_error[d - 1])) for d in powers])
     falls = {f"at most {threshold}": spectrum.dimension(threshold) for threshold in (0.5, 0.1, 0.01)}
-    yield TextTable(
-        "Dimensions",
-        ("W-error", "dimension"),
-        [(text, dimension or f"more than {known:,}") for text, dimension in falls.items()],
-    )
+    dimensions = [(text, dimension or f"more than {known:,}") for text, dimension in falls.items()]
+    yield TextTable("Dimensions", ("W-error", "dimension"), dimensions)

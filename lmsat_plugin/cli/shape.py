@@ -42,28 +42,15 @@ class ShapeCommand(AnsweringCommand):
 
 
 def _parts(result: ShapeDependence) -> Iterator[TextTable | str]:
+    title = "ln L = c - alpha_N ln N + s x + q x^2, x = ln(width/depth) about its mean"
     coefficients = {"alpha_N": result.alpha_n, "s": result.slope, "q": result.curvature}
-    yield TextTable(
-        "ln L = c - alpha_N ln N + s x + q x^2, x = ln(width/depth) about its mean",
-        ["constant", "value", f"{100 * result.confidence:g} % interval"],
-        [
-            [name, f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]
-            for name, estimate in coefficients.items()
-        ],
-    )
-    yield TextTable(
-        "Models of one size",
-        ["parameters", "models", "widest span of shapes", "spread of losses %", "at one N %"],
-        [
-            [
-                f"{group.n_params:.3g}",
-                len(group.models),
-                f"{group.aspect_span:.3g}",
-                100 * group.loss_spread,
-                100 * group.loss_spread_at_n,
-            ]
-            for group in result.groups
-        ],
-    )
+    constants = [(name, f"{c.value:.4g}", f"{c.low:.4g} to {c.high:.4g}") for name, c in coefficients.items()]
+    yield TextTable(title, ("constant", "value", f"{100 * result.confidence:g} % interval"), constants)
+    sizes = [
+        (f"{g.n_params:.3g}", len(g.models), f"{g.aspect_span:.3g}", 100 * g.loss_spread, 100 * g.loss_spread_at_n)
+        for g in result.groups
+    ]
+    columns = ("parameters", "models", "widest span of shapes", "spread of losses %", "at one N %")
+    yield TextTable("Models of one size", columns, sizes)
     best = "" if result.best_aspect is None else f", least at width/depth = {result.best_aspect:.3g}"
     yield f"By the regression, the shapes measured differ by {100 * result.shape_spread:.2g} % of the loss{best}."

@@ -71,14 +71,8 @@ class SweepCommand(Command):
         given = {"executor": args.executor, "workers": args.workers}
         overrides = {**_parse(args.overrides), **{key: value for key, value in given.items() if value is not None}}
         config = load_config(args.config, overrides)
-        options = Options(
-            shard=args.shard,
-            only=args.only,
-            **({"run": args.run_name} if args.run_name else {}),
-            force=args.force,
-            retry_failed=args.retry_failed,
-            watch=args.watch,
-        )
+        chosen = {name: getattr(args, name) for name in ("shard", "only", "force", "retry_failed", "watch")}
+        options = Options(**chosen, **({"run": args.run_name} if args.run_name else {}))
         if args.watch is not None and args.watch <= 0:
             raise LmsatError(f"--watch {args.watch} is not a number of seconds: give more than 0")
         if args.watch is not None and config.executor != "local":
@@ -90,11 +84,9 @@ class SweepCommand(Command):
             summary = _execute(config, options, args)
         except KeyboardInterrupt:
             if args.worker is None:
-                print(
-                    f"lmsat: interrupted; what is measured is kept in {config.output}. "
-                    f"Go on with: {shlex.join(['lmsat', *sys.argv[1:]])}",
-                    file=sys.stderr,
-                )
+                again = shlex.join(["lmsat", *sys.argv[1:]])
+                kept = f"what is measured is kept in {config.output}. Go on with: {again}"
+                print(f"lmsat: interrupted; {kept}", file=sys.stderr)
             return 130
         # Only the first of several processes reports.
         silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
@@ -172,31 +164,17 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     store = Store(config.output)
     jobs = choose_jobs(plan.jobs, options)
     work = count_work(plan, store, make_downloads(config, store), jobs)
-    print_table(
-        "Tasks",
-        ("task", "corpus", "tokens", "shots"),
-        [
-            (
-                unit.task,
-                batch.corpus.corpus if unit.reads_corpus else "",
-                (batch.corpus.max_tokens or "all") if unit.reads_corpus else "",
-                unit.num_fewshot,
-            )
-            for batch in plan.batches
-            for unit in batch.units
-        ],
-    )
-    print_table(
-        f"Results in {config.output}",
-        ("model", "checkpoints", "results", "done", "failed", "to do", "GB to download"),
-        [
-            (
-                *(model, count.checkpoints, count.results, count.done, count.failed, count.todo),
-                round(count.download_bytes / 1e9, 2),
-            )
-            for model, count in work.items()
-        ],
-    )
+    tasks: list[tuple[Any, ...]] = []
+    for batch in plan.batches:
+        read = batch.corpus.corpus, batch.corpus.max_tokens or "all"
+        tasks += [(unit.task, *(read if unit.reads_corpus else ("", "")), unit.num_fewshot) for unit in batch.units]
+    print_table("Tasks", ("task", "corpus", "tokens", "shots"), tasks)
+    rows = [
+        (model, n.checkpoints, n.results, n.done, n.failed, n.todo, round(n.download_bytes / 1e9, 2))
+        for model, n in work.items()
+    ]
+    columns = "model", "checkpoints", "results", "done", "failed", "to do", "GB to download"
+    print_table(f"Results in {config.output}", columns, rows)
 
 
 def _report(config: SweepConfig, summary: Summary) -> int:

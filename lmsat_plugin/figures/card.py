@@ -49,7 +49,8 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
     for axes, track in zip(panels, tracks, strict=True):
         _draw(axes, track)
         if saturation is not None:
-            _mark(axes, saturation)
+            axes.axvline(saturation.best_step, color=PALETTE[2], linestyle=":", linewidth=0.8)
+            mark_onset(axes, saturation)
     if saturation is not None:
         panels[0].plot([saturation.best_step], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
     step_axis(panels[-1], np.concatenate([track.table.step.to_numpy("float64") for track in tracks]))
@@ -67,11 +68,6 @@ def _draw(axes: Axes, track: Track) -> None:
     axes.margins(x=0.02)
     if track.log:
         log_axis(axes, "y")
-
-
-def _mark(axes: Axes, saturation: Saturation) -> None:
-    axes.axvline(saturation.best_step, color=PALETTE[2], linestyle=":", linewidth=0.8)
-    mark_onset(axes, saturation)
 
 
 def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:

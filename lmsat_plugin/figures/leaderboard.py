@@ -18,6 +18,7 @@ from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 _ROW = 0.24
 """Inches for each model."""
+_DOTS: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": PALETTE[0], "elinewidth": 1, "capsize": 2}
 
 
 @styled
@@ -32,7 +33,8 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, shown, strict=True):
         _draw(axes, board, column)
-    names = [_name(row) for row in board.rows]
+    ranks = ("" if row.get("rank") is None else f"{row['rank']}. " for row in board.rows)
+    names = [wrapped(f"{rank}{row['model']}", LETTERS_WIDE) for rank, row in zip(ranks, board.rows, strict=True)]
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     lines = sum(name.count("\n") + 1 for name in names)
@@ -46,21 +48,8 @@ def _draw(axes: Axes, board: Leaderboard, column: Column) -> None:
         for name in (column.name, f"{column.name}_stderr")
     )
     known = np.isfinite(stderrs_K).any()
-    axes.errorbar(
-        values_K,
-        np.arange(len(values_K)),
-        xerr=NORMAL * stderrs_K if known else None,
-        linestyle="none",
-        marker="o",
-        color=PALETTE[0],
-        elinewidth=1,
-        capsize=2,
-    )
+    intervals_K = NORMAL * stderrs_K if known else None
+    axes.errorbar(values_K, np.arange(len(values_K)), xerr=intervals_K, **_DOTS)
     axes.set_xlabel(column.title_with_unit + (", with 90 % intervals" if known else ""))
     axes.set_title("higher is better" if column.higher_is_better else "lower is better")
     axes.tick_params(axis="y", length=0)
-
-
-def _name(row: dict[str, Any]) -> str:
-    rank = row.get("rank")
-    return wrapped(row["model"] if rank is None else f"{rank}. {row['model']}", LETTERS_WIDE)

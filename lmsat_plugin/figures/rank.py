@@ -152,15 +152,8 @@ def _draw_accuracies(axes: Axes, accuracies: pd.DataFrame, looks: Looks) -> list
         rows = accuracies[(accuracies.model == model) & (accuracies.task == task)]
         rows = rows[(rows.curve == curve) | rows.curve.isna()].sort_values("rank")
         line = rows[rows["rank"].notna()]
-        axes.errorbar(
-            line["rank"],
-            line.value,
-            line.stderr,
-            label=f"{model}, {task}, {HEADS[curve]}",
-            linestyle=_DASHES[curve],
-            elinewidth=0.8,
-            **look,
-        )
+        drawn = {**look, "label": f"{model}, {task}, {HEADS[curve]}", "linestyle": _DASHES[curve], "elinewidth": 0.8}
+        axes.errorbar(line["rank"], line.value, line.stderr, **drawn)
         for value in rows.value[rows["rank"].isna()]:
             references = True
             axes.axhline(value, color=look["color"], label=f"{model}, {task}, own head", **REFERENCE)
@@ -195,12 +188,8 @@ def _models(models: Iterable[str], looks: Looks, **changes: Any) -> list[Artist]
 
 
 def _heads(curves: Iterable[str]) -> list[Artist]:
-    drawn = set(curves)
-    return [
-        Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=name)
-        for curve, name in HEADS.items()
-        if curve in drawn
-    ]
+    drawn = [curve for curve in HEADS if curve in set(curves)]
+    return [Line2D([], [], color=GREY, linestyle=_DASHES[curve], label=HEADS[curve]) for curve in drawn]
 
 
 def _own_head() -> Artist:

@@ -12,19 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
-from lmsat_plugin.figures.style import (
-    BAND,
-    GREY,
-    MARKERS,
-    PALETTE,
-    legend_below,
-    log_axis,
-    lowest_panels,
-    resize,
-    styled,
-    subplots,
-    wrapped,
-)
+from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.metrics import axis_label
 
 _LETTERS = 30
@@ -43,7 +31,7 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
     figure, panels = subplots(len(drawn))
     for axes, result in zip(panels, drawn, strict=True):
         _draw(axes, result)
-    resize(figure, legend_below(lowest_panels(figure)[0], _legend(drawn)))
+    finish(figure, _legend(drawn))
     return figure
 
 

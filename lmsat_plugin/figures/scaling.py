@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN, Chinchilla
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, legend_below, log_axis, resize, styled, subplots
+from lmsat_plugin.figures.style import BAND, GREY, PALETTE, REFERENCE, finish, log_axis, styled, subplots
 
 LABELS = {
     "n_params_non_embedding": "parameters without embeddings",
@@ -165,7 +165,7 @@ def w_error_figure(table: pd.DataFrame, widths: Sequence[int], all_D: np.ndarray
     shown = ", ".join(f"{width:,}" for width in widths[:6])
     marks = [Line2D([], [], color=GREY, label=f"width of models ({shown})", **REFERENCE)] if widths else []
     log_axis(axes, "x")
-    resize(figure, legend_below(axes, [*line, *marks]))
+    finish(figure, [*line, *marks])
     return figure
 
 

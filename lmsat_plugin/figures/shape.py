@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
-from lmsat_plugin.figures.style import GREY, legend_below, log_axis, looks_of, resize, short_number, styled, subplots
+from lmsat_plugin.figures.style import GREY, finish, log_axis, looks_of, short_number, styled, subplots
 
 
 @styled
@@ -26,10 +26,9 @@ def shape_figure(result: ShapeDependence) -> Figure:
     for group, look in looks.items():
         rows = table.group == int(group)
         if rows.any():
-            label = names.get(group, "alone of its size")
-            dots = {**look, "linestyle": "none", "label": label}
+            dots = {**look, "linestyle": "none", "label": names.get(group, "alone of its size")}
             axes.plot(table.aspect[rows], 100 * np.expm1(above[rows]), **dots)
     axes.plot(grid, 100 * np.expm1(cost - floor), color=GREY, label="regression")
     log_axis(axes, "x")
-    resize(figure, legend_below(axes, axes.get_lines()))
+    finish(figure, axes.get_lines())
     return figure

@@ -142,6 +142,11 @@ def resize(figure: Figure, lines: int, *, size: tuple[float, float] | None = Non
     figure.set_layout_engine("constrained", rect=(0, legend / height, 1, 1 - legend / height))
 
 
+def finish(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend below the first panel of the lowest row of `subplots`' figure, and set the figure's size."""
+    resize(figure, legend_below(lowest_panels(figure)[0], handles))
+
+
 def wrapped(text: str, width: int) -> str:
     """Return a text broken into lines of at most ``width`` letters."""
     return "\n".join(textwrap.wrap(text, width))

@@ -1,4 +1,4 @@
-"""The figures of losses and geometry in training (Godey et al. 2024, Figs. 1 to 5).
+"""The figures of losses, scores and geometry in training (Godey et al. 2024, Figs. 1 to 5).
 
 Tables have a row for each checkpoint. Those by step hold at least two steps of each model, all above 0.
 
@@ -27,7 +27,8 @@ from lmsat_plugin.figures.style import (
     BAND,
     GREY,
     MARKERS,
-    legend_below,
+    REFERENCE,
+    finish,
     log_axis,
     resize,
     short_number,
@@ -74,7 +75,7 @@ def by_step_figure(
         log: Whether the y axis is logarithmic.
     """
     figure, (axes,) = subplots()
-    draw_by_step(axes, table, models)
+    _draw_by_step(axes, table, models)
     axes.set_ylabel(label)
     marks: list[Artist] = []
     for model, (step, value) in (best or {}).items():
@@ -89,7 +90,7 @@ def by_step_figure(
     return figure
 
 
-def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
+def _draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
     """Draw values by step and, where models are few, bands of the standard errors that are known."""
     for model in models.sizes:
         rows = table[table.model == model].sort_values("step")
@@ -99,6 +100,32 @@ def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
             ends = rows.value - rows.stderr, rows.value + rows.stderr
             axes.fill_between(rows.step, *ends, color=look["color"], **BAND)
     step_axis(axes, table.step.to_numpy())
+
+
+@styled
+def scores_figure(
+    by_task: Mapping[tuple[str, str], pd.DataFrame], chances: Mapping[str, float | None], models: ModelLooks
+) -> Figure:
+    """Draw scores by training step, a panel for each task and metric, chance dashed.
+
+    Args:
+        by_task: ``model, step, value, stderr`` by task and metric.
+        chances: The chance level of each task; None where it is not known.
+        models: The looks of the models.
+    """
+    figure, panels = subplots(len(by_task))
+    for axes, ((task, metric), table) in zip(panels, by_task.items(), strict=True):
+        axes.set(title=wrapped(task, _LETTERS), ylabel=metric)
+        _draw_by_step(axes, table, models)
+        if (chance := chances[task]) is not None:
+            axes.axhline(chance, color=GREY, **REFERENCE)
+    marks: list[Artist] = []
+    if any(chance is not None for chance in chances.values()):
+        marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
+    if any(axes.collections for axes in panels):
+        marks.append(Patch(color=GREY, label="± standard error", **BAND))
+    models.finish(figure, marks)
+    return figure
 
 
 @styled
@@ -116,8 +143,7 @@ def extrapolation_figure(points: pd.DataFrame, models: ModelLooks) -> Figure:
     for row in points.to_dict("records"):
         look = {**models.looks[row["model"]], "linestyle": "none"}
         axes.plot([row["flops"]], [row["observed"]], **{**look, **(BEST if row["kind"] == "best" else {})})
-    axes.set_xlabel("compute 6ND (FLOP)")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set(xlabel="compute 6ND (FLOP)", ylabel="loss (nats per token)")
     log_axis(axes, "x")
     marks: list[Artist] = [Line2D([], [], color=GREY, linestyle="none", marker="o", label="final checkpoint")]
     if (points.kind == "best").any():
@@ -137,8 +163,7 @@ def anisotropy_figure(by_model: Mapping[str, np.ndarray], models: ModelLooks) ->
     figure, (axes,) = subplots()
     for model, values_L in by_model.items():
         axes.plot(np.linspace(0, 1, len(values_L)), values_L, **models.line(model, len(values_L)))
-    axes.set_xlabel("relative depth (0: embeddings, 1: last)")
-    axes.set_ylabel("anisotropy (mean cosine)")
+    axes.set(xlabel="relative depth (0: embeddings, 1: last)", ylabel="anisotropy (mean cosine)")
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
     models.finish(figure)
     return figure
@@ -168,12 +193,10 @@ def loss_and_anisotropy_figure(table: pd.DataFrame, models: ModelLooks, label: s
     if len(models.sizes) > len(MARKERS):
         _name_ends(axes, last_values, models.sizes)
     else:
-        for model, look in models.looks.items():
-            named = {"label": model, "marker": look["marker"]}
-            markers.append(Line2D([], [], color=GREY, linestyle="none", **named))
-    resize(figure, legend_below(axes, markers))
-    bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
-    bar.set_label("last layer's anisotropy")
+        looks = {model: {"marker": look["marker"], "linestyle": "none"} for model, look in models.looks.items()}
+        markers += [Line2D([], [], color=GREY, label=model, **look) for model, look in looks.items()]
+    finish(figure, markers)
+    colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR).set_label("last layer's anisotropy")
     return figure
 
 

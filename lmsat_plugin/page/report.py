@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.files import check_writable, write_atomically
 from lmsat_plugin.page.figure_files import write_figures
 from lmsat_plugin.page.tables import Table, tables_of
 from lmsat_plugin.page.verdicts import verdicts_of
+from lmsat_plugin.ranking.formats import page_template
 from lmsat_plugin.version import __version__
 
 ROWS = 50
@@ -53,35 +52,20 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
     tables = tables_of(analyses, folder)
     for table in tables:
         write_atomically(folder / f"{table.name}.csv", table.csv.encode("utf-8"))
-    verdicts, figures = verdicts_of(analyses), write_figures(analyses, folder)
     page = folder / "index.html"
-    html = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            name=analyses.results.root.absolute().name,
-            summary=_summary(analyses),
-            verdicts=verdicts,
-            figures=figures,
-            tables=tables,
-            downloads={table.name: _download(table) for table in tables},
-            missing=_missing(analyses),
-            rows_at_once=ROWS,
-            columns_on_paper=_ON_PAPER,
-        )
+    html = page_template("lmsat_plugin.page", "page.html").render(
+        name=analyses.results.root.absolute().name,
+        summary=_summary(analyses),
+        verdicts=verdicts_of(analyses),
+        figures=write_figures(analyses, folder),
+        tables=tables,
+        downloads={table.name: _download(table) for table in tables},
+        missing=_missing(analyses),
+        rows_at_once=ROWS,
+        columns_on_paper=_ON_PAPER,
     )
     write_atomically(page, html.encode("utf-8"))
     return page
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("lmsat_plugin.page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _summary(analyses: Analyses) -> dict[str, str]:

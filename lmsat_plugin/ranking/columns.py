@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lmsat_plugin.metrics import metric
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column; its standard errors stand in the rows under ``name`` with ``_stderr``."""
 
     name: str
@@ -28,52 +27,31 @@ def _measured(name: str, title: str, about: str) -> Column:
     """Return the column of one of lmsat's metrics."""
     measured = metric(name)
     unit = measured.unit.replace(" per ", "/").replace("tokens", "token")
-    return Column(name=name, title=title, about=about, unit=unit, higher_is_better=measured.higher_is_better)
+    return Column(name, title, about, unit=unit, higher_is_better=measured.higher_is_better)
 
 
 COLUMNS = (
     Column(
-        name="rank",
-        title="rank",
-        about="1 + the number of models that are significantly better; ties share a rank",
+        *("rank", "rank", "1 + the number of models that are significantly better; ties share a rank"),
         higher_is_better=False,
     ),
-    Column(name="model", title="model", about="name, with what distinguishes it from other variants"),
-    Column(name="checkpoint", title="checkpoint", about="revision of the last checkpoint"),
-    Column(name="n_params", title="parameters", about="all parameters"),
-    Column(name="tokens", title="tokens", about="tokens trained on"),
+    Column("model", "model", "name, with what distinguishes it from other variants"),
+    Column("checkpoint", "checkpoint", "revision of the last checkpoint"),
+    Column("n_params", "parameters", "all parameters"),
+    Column("tokens", "tokens", "tokens trained on"),
     _measured("loss", "loss", "pretraining loss of the last checkpoint"),
     _measured("bits_per_byte", "bits per byte", "the same per byte of text"),
-    Column(
-        name="best_loss",
-        title="best loss",
-        about="the least loss of all checkpoints",
-        unit="nats/token",
-        higher_is_better=False,
-    ),
-    Column(name="best_step", title="at step", about="the step of the least loss"),
-    Column(name="verdict", title="saturates?", about="verdict on saturation"),
+    Column("best_loss", "best loss", "the least loss of all checkpoints", unit="nats/token", higher_is_better=False),
+    Column("best_step", "at step", "the step of the least loss"),
+    Column("verdict", "saturates?", "verdict on saturation"),
     _measured("anisotropy_last", "anisotropy", "mean cosine of the last layer's states"),
-    Column(name="head_capacity", title="head capacity", about="effective rank of the LM head / hidden size"),
+    Column("head_capacity", "head capacity", "effective rank of the LM head / hidden size"),
     _measured("singular_entropy", "singular entropy", "KL(p‖u) of the LM head's squared spectrum"),
+    Column("law_gap", "gap to the law", "(loss − L(N, D)) / L(N, D), final", unit="%", higher_is_better=False),
     Column(
-        name="law_gap",
-        title="gap to the law",
-        about="(loss − L(N, D)) / L(N, D), final",
-        unit="%",
-        higher_is_better=False,
-    ),
-    Column(
-        name="downstream",
-        title="downstream average",
-        about="mean score above chance: 0 at chance, 1 for a perfect score",
+        *("downstream", "downstream average", "mean score above chance: 0 at chance, 1 for a perfect score"),
         higher_is_better=True,
     ),
-    Column(
-        name="above_loss",
-        title="above its loss",
-        about="downstream above what the loss predicts",
-        higher_is_better=True,
-    ),
+    Column("above_loss", "above its loss", "downstream above what the loss predicts", higher_is_better=True),
 )
 BY_NAME = {column.name: column for column in COLUMNS}

@@ -59,16 +59,18 @@ def as_json(board: Leaderboard) -> str:
     return json.dumps(board.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def page_template(package: str, name: str) -> jinja2.Template:
+    """Return the template of a page in a package's folder ``templates``."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.undefined = jinja2.StrictUndefined
+    return environment.get_template(name)
+
+
 def as_html(board: Leaderboard) -> str:
     """Return a page that needs no other file and no network, in light or dark as the reader's system is."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lmsat_plugin.ranking"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("leaderboard.html").render(
+    return page_template("lmsat_plugin.ranking", "leaderboard.html").render(
         columns=board.columns,
         numeric=[_is_numeric(board, column) for column in board.columns],
         rows=[(row, list(cells(board, row))) for row in board.rows],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -19,16 +19,6 @@ _BENCHMARKS = {
     ("mmlu_pro", "exact_match"): ("TIGER-Lab/MMLU-Pro", "mmlu_pro"),
 }
 """By lm-eval's task and metric: data set and task of the Hub's benchmark, whose scores are in per cent."""
-
-
-class Api(Protocol):
-    """The methods of huggingface_hub's ``HfApi`` that `push` calls."""
-
-    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> object:
-        """Create a repository."""
-
-    def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str) -> object:
-        """Upload a folder."""
 
 
 def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> None:
@@ -59,8 +49,8 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     write_atomically(folder / "README.md", _card(board, len(results)).encode("utf-8"))
 
 
-def push(folder: Path, repository: str, api: Api | None = None) -> None:
-    """Upload a folder to a data set of the Hub, which is created if it does not exist.
+def push(folder: Path, repository: str, api: Any = None) -> None:
+    """Upload a folder to a data set of the Hub, which is created if it does not exist, through an ``HfApi``.
 
     Raises:
         LmsatError: If the Hub refuses it, or cannot be reached.
@@ -69,7 +59,7 @@ def push(folder: Path, repository: str, api: Api | None = None) -> None:
 
     from lmsat_plugin.hub import hub_errors
 
-    hub: Any = HfApi() if api is None else api
+    hub = HfApi() if api is None else api
     try:
         with hub_errors(repository):
             hub.create_repo(repository, repo_type="dataset", exist_ok=True)
@@ -93,9 +83,7 @@ def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
     import yaml
 
     files: dict[str, bytes] = {}
-    columns = ("model", "variant", "task", "metric", "filter", "num_fewshot", "value", "date")
-    for values in zip(*(results[name] for name in columns), strict=True):
-        row: dict[str, Any] = dict(zip(columns, values, strict=True))
+    for row in results.to_dict("records"):
         benchmark = _BENCHMARKS.get((row["task"], row["metric"]))
         # Only ORG/MODEL without a variant names a repository.
         if benchmark is None or row["model"].count("/") != 1 or isinstance(row["variant"], str):

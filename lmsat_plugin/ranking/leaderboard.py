@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,10 @@ from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
 from lmsat_plugin.ranking.ranks import Scored, rank_models
-from lmsat_plugin.ranking.rows import (
-    Rows,
-    add_above_loss,
-    add_law,
-    at_last_checkpoints,
-    last_losses,
-    rows_of,
-    same_tokens,
-)
+from lmsat_plugin.ranking.rows import Rows, add_above_loss, add_law, last_losses, last_values, rows_of, same_tokens
 
-if TYPE_CHECKING:
-    Documents = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Documents = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Nats and tokens of each of the M documents, by a name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +40,8 @@ class Leaderboard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain data, for JSON."""
-        return {**asdict(self), "ranked_by": self.ranked_by.name}
+        columns = tuple(column._asdict() for column in self.columns)
+        return {**asdict(self), "ranked_by": self.ranked_by.name, "columns": columns}
 
 
 def leaderboard_of(analyses: Analyses) -> Leaderboard:
@@ -87,7 +80,7 @@ def make_leaderboard(
         LmsatError: If there is nothing to rank by, or lmsat_loss on several corpora.
     """
     losses = last_losses(table)
-    finals = at_last_checkpoints(table, losses)
+    finals = last_values(table, losses)
     rows = rows_of(table, losses, finals)
     average = downstream_average(finals)
     for model, (mean, stderr) in (average.scores if average else {}).items():
@@ -97,7 +90,9 @@ def make_leaderboard(
             rows[result.label]["verdict"] = result.verdict
     same = same_tokens(finals)
     ranked_by = _ranked_by(rows, same)
-    ranked, notes = _ranked(rows, ranked_by, _documents(losses, documents or {}))
+    paths = zip(losses.model, losses.path, strict=True)
+    by_model = {model: documents[path] for model, path in paths if documents and path in documents}
+    ranked, notes = _ranked(rows, ranked_by, by_model)
     if not same:
         notes.append("The models read different tokens: their losses per token do not compare.")
     if average is not None:
@@ -138,25 +133,14 @@ def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
     )
 
 
-def _documents(losses: pd.DataFrame, documents: Documents) -> Documents:
-    """Return the documents by model instead of by path."""
-    return {model: documents[path] for model, path in zip(losses.model, losses.path, strict=True) if path in documents}
-
-
 def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows in order, with their ranks, and how these were found. Rows without a value come last."""
+    """Return the rows in order, with their ranks, and how these were found. Rows without a value come last.
+
+    ``documents`` are by model.
+    """
     name = ranked_by.name
     known = [row for row in rows.values() if row.get(name) is not None]
-    scored = []
-    for row in known:
-        stderr = row.get(f"{name}_stderr")
-        scored.append(
-            Scored(
-                value=row[name],
-                stderr=np.nan if stderr is None else stderr,
-                documents=_documents_in_unit(documents.get(row["model"]), row, name),
-            )
-        )
+    scored = [_scored(row, name, documents.get(row["model"])) for row in known]
     ranks = rank_models(scored, bool(ranked_by.higher_is_better))
     for row, rank in zip(known, ranks.ranks, strict=True):
         row["rank"] = rank
@@ -169,11 +153,10 @@ def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[d
     return [*known, *(row for row in rows.values() if row.get(name) is None)], notes
 
 
-def _documents_in_unit(
-    documents: tuple[np.ndarray, np.ndarray] | None, row: dict[str, Any], name: str
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the documents' sums, which are in nats, in the unit of the column that models are ranked by."""
-    if documents is None or name == "downstream":
-        return None
-    nats_M, tokens_M = documents
-    return nats_M * (row[name] / row["loss"]), tokens_M
+def _scored(row: dict[str, Any], name: str, documents: tuple[np.ndarray, np.ndarray] | None) -> Scored:
+    """Return a row's value of a column, with the documents' sums, which are in nats, in the column's unit."""
+    stderr = row.get(f"{name}_stderr")
+    if documents is not None:
+        nats_M, tokens_M = documents
+        documents = None if name == "downstream" else (nats_M * (row[name] / row["loss"]), tokens_M)
+    return Scored(value=row[name], stderr=np.nan if stderr is None else stderr, documents=documents)

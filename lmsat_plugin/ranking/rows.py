@@ -23,7 +23,7 @@ def last_losses(table: pd.DataFrame) -> pd.DataFrame:
     return furthest(loss_of_results(table))
 
 
-def at_last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+def last_values(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     """Return all values at each model's last checkpoint with lmsat_loss; without any, at its last checkpoint."""
     others = furthest(table[~table.model.isin(losses.model)])
     keys = ["model", "revision"]
@@ -36,7 +36,7 @@ def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> 
     Args:
         table: Tidy, with all checkpoints.
         losses: As `last_losses` returns them.
-        finals: As `at_last_checkpoints` returns them.
+        finals: As `last_values` returns them.
     """
     rows = {str(model): _description(values) for model, values in finals.groupby("model", sort=True)}
     _add_losses(rows, table, losses, finals)

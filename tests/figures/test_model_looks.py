@@ -10,9 +10,8 @@ import pytest
 from figure_checks import check_figure
 
 from lmsat_plugin.figures.model_looks import FEW, ModelLooks, size_words, spread
-from lmsat_plugin.figures.scores import scores_figure
 from lmsat_plugin.figures.style import looks_of
-from lmsat_plugin.figures.trajectories import by_step_figure, loss_and_anisotropy_figure
+from lmsat_plugin.figures.trajectories import by_step_figure, loss_and_anisotropy_figure, scores_figure
 
 
 @pytest.mark.parametrize("known", ["sizes", "one size", "no sizes"])

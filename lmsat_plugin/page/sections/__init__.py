@@ -9,5 +9,5 @@ from lmsat_plugin.page.sections import cards, published_laws, scaling, scores, t
 
 def all_figures(analyses: Analyses) -> list[ReportFigure]:
     """Return the figures that the results can fill. None is empty."""
-    sections = (cards, training, scaling, published_laws, scores)
-    return [figure for section in sections for figure in section.figures(analyses)]
+    parts = (*cards.PARTS, *training.PARTS, *scaling.PARTS, *published_laws.PARTS, *scores.PARTS)
+    return [figure for part in parts for figure in part(analyses)]

@@ -25,7 +25,7 @@ _TRACKS = (
 """Task, metric, label, and whether the axis is logarithmic."""
 
 
-def figures(analyses: Analyses) -> Iterator[ReportFigure]:
+def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
     """Yield a card for each model with several steps: first the models that saturate, then the others by size."""
     verdicts = {
         result.label: result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")
@@ -67,13 +67,14 @@ def _downstream(table: pd.DataFrame) -> Track:
 
 
 def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
-    parts = []
-    for track in tracks:
-        first, last = track.table.value.iloc[0], track.table.value.iloc[-1]
-        parts.append(f"{track.label.replace(chr(10), ' ')} from {first:.3g} to {last:.3g}")
+    ends = ((track.label.replace("\n", " "), track.table.value.iloc[[0, -1]]) for track in tracks)
+    parts = [f"{label} from {first:.3g} to {last:.3g}" for label, (first, last) in ends]
     if verdict is not None:
         parts.append(f"best loss {verdict.best:.4g} at step {verdict.best_step}")
         if verdict.onset_step is not None:
             interval = f"90 % interval {verdict.onset_low} to {verdict.onset_high}"
             parts.append(f"onset of saturation at step {verdict.onset_step} ({interval})")
     return f"{model} in training: {listed(parts)}."
+
+
+PARTS = (_cards,)

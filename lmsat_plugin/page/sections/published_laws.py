@@ -15,12 +15,6 @@ from lmsat_plugin.page.sections.alt_text import by_model, listed
 from lmsat_plugin.page.sections.scaling import losses_with_flops
 
 
-def figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures that compare models with the laws of Kaplan et al. 2020 and Hoffmann et al. 2022."""
-    parts = (_overfitting, _critical_batch, _allocation, _w_error)
-    return [figure for part in parts for figure in part(analyses)]
-
-
 def _overfitting(analyses: Analyses) -> Iterator[ReportFigure]:
     rows = last_of(losses_with_flops(analyses))
     rows = rows[rows.tokens.notna() & (rows.n_params_non_embedding > 0)]
@@ -104,3 +98,6 @@ def _w_error(analyses: Analyses) -> Iterator[ReportFigure]:
             alt=f"W-error of the corpus' n-grams by dimension: {listed(errors)}.",
             draw=lambda: draw.w_error_figure(rows, widths, all_D),
         )
+
+
+PARTS = (_overfitting, _critical_batch, _allocation, _w_error)

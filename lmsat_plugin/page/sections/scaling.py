@@ -30,12 +30,6 @@ _LEAST_DRAWN, _LEAST_FITTED = 3, 4
 _REPETITIONS = 200
 
 
-def figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures of losses against size, data and compute, of context, and of transfer."""
-    parts = (_curves, _power_laws, _law, _context, _transfer)
-    return [figure for part in parts for figure in part(analyses)]
-
-
 def losses_with_flops(analyses: Analyses) -> pd.DataFrame:
     """Return the losses of trained checkpoints, with ``flops``. Counts are float64, NaN where unknown."""
     rows = values_of(analyses.table, "lmsat_loss", "loss")
@@ -145,3 +139,6 @@ def _transfer(analyses: Analyses) -> Iterator[ReportFigure]:
             f"the line through both has a slope of {line.params['slope'].value:.3g}.",
             draw=partial(fit_figure, line),
         )
+
+
+PARTS = (_curves, _power_laws, _law, _context, _transfer)

@@ -11,7 +11,7 @@ from lmsat_plugin.analysis.checkpoint_values import by_step, shown_scores, value
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.model_looks import ModelLooks
-from lmsat_plugin.figures.scores import scores_figure
+from lmsat_plugin.figures.trajectories import scores_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import count_of, listed
 from lmsat_plugin.results.variants import label
@@ -21,11 +21,6 @@ _PANELS = 9
 """The most panels of a figure: as many as fit on a page."""
 _LEAST_POINTS = 3
 _METRICS = ("acc", "correct_choice_prob", "brier_score")
-
-
-def figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures of scores by step and by loss."""
-    return [*_by_step(analyses), *_by_loss(analyses), *_three_metrics(analyses)]
 
 
 def _numbered(name: str, index: int) -> str:
@@ -98,3 +93,6 @@ def _in_words(result: Emergence) -> str:
     verdict = {True: "emergent", False: "not emergent", None: "unclear"}[result.emergent]
     threshold = "" if result.threshold is None else f" at {result.threshold:.3g}"
     return f"{label(f'{result.task} {result.metric}', result.variant)} is {verdict}{threshold}"
+
+
+PARTS = (_by_step, _by_loss, _three_metrics)

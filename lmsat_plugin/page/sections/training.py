@@ -21,12 +21,6 @@ _PAPER = "Godey et al. 2024, "
 _MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 6
 
 
-def figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures of losses and geometry in training, and of the LM head's rank."""
-    parts = (_by_step, _extrapolation, _by_depth, _loss_and_anisotropy, _spectra, _rank)
-    return [figure for part in parts for figure in part(analyses)]
-
-
 def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
     best = {
         result.label: (float(result.best_step), result.best)
@@ -159,11 +153,8 @@ def _rank(analyses: Analyses) -> Iterator[ReportFigure]:
     models = ModelLooks(analyses.sizes, last).sizes
     results = [last[model] for model in spread(models, _MOST_RANKS)]
     if results:
-        needed = (
-            f"{result.label} rank {result.values['rank_needed']:.0f}"
-            for result in results
-            if result.values["rank_needed"] is not None
-        )
+        ranks = {result.label: result.values["rank_needed"] for result in results}
+        needed = (f"{model} rank {rank:.0f}" for model, rank in ranks.items() if rank is not None)
         yield ReportFigure(
             name="rank",
             title=f"Loss and accuracy against the rank of the LM head{some_of(results, models)}",
@@ -171,3 +162,6 @@ def _rank(analyses: Analyses) -> Iterator[ReportFigure]:
             alt=f"Within 1 % of the full loss from: {listed(needed) or 'no rank that was measured'}.",
             draw=lambda: rank_needed_figure(results, analyses.sizes),
         )
+
+
+PARTS = (_by_step, _extrapolation, _by_depth, _loss_and_anisotropy, _spectra, _rank)
