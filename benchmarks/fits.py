@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 
 from lmsat_plugin.analysis import fit
 from lmsat_plugin.analysis.scaling_laws.known_laws import CHINCHILLA
-from lmsat_plugin.analysis.scaling_laws.resampling import draw_runs
+from lmsat_plugin.analysis.scaling_laws.laws import draw_runs
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resampled_sums
 
 TRUE = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}

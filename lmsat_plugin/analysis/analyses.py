@@ -84,8 +84,7 @@ class Analyses:
     def law(self) -> FittedLaw | None:
         """Chinchilla's law, fitted to the final checkpoints of models larger than all that saturate; None without one.
 
-        Models that have all seen the same number of tokens do not show the data's term; then it is the one that Godey
-        et al. 2024 take as given (Fig. 1b).
+        Models that have all seen the same number of tokens do not show the data's term; then it is `_HOFFMANN_DATA`.
         """
 
         def find() -> list[FittedLaw]:

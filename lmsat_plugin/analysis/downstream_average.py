@@ -43,11 +43,8 @@ class DownstreamAverage:
 def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
     """Return the average of each model with downstream scores, over the tasks that all of these models have.
 
-    Of a task with several numbers of shots the least is taken. None if the models have no task in common whose chance
-    accuracy is known.
-
-    Args:
-        finals: Rows of a tidy table, of one checkpoint of each model.
+    ``finals`` are rows of a tidy table, of one checkpoint of each model. Of a task with several numbers of shots the
+    least is taken. None if the models have no task of known chance accuracy in common.
     """
     scores: dict[Key, dict[str, tuple[float, float]]] = defaultdict(dict)
     measured = measured_chances(finals)
@@ -63,7 +60,8 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
         return None
     families = defaultdict(list)
     for key in chosen:
-        families[_family(key[0])].append(key)
+        match = _FAMILY.match(key[0])
+        families[match[1] if match else key[0]].append(key)
     for family, members in families.items():
         # The score of a whole exam replaces those of its subjects.
         families[family] = [key for key in members if key[0] == family] or members
@@ -89,11 +87,6 @@ def _one_per_task(common: Iterable[Key]) -> list[Key]:
     for key in sorted(common, key=lambda key: (key[0], key[1], ACCURACIES.index(key[2]), key[3])):
         by_task.setdefault(key[0], key)
     return list(by_task.values())
-
-
-def _family(task: str) -> str:
-    match = _FAMILY.match(task)
-    return match[1] if match else task
 
 
 def _name(family: str, members: list[Key]) -> str:

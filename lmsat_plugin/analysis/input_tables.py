@@ -82,10 +82,7 @@ def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.Da
 
 
 def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
-    """Return the rows of one variant.
-
-    Raises `LmsatError` if there is none; the message calls the table ``source``.
-    """
+    """Return the rows of one variant. Raises `LmsatError`, which calls the table ``source``, if there is none."""
     kept = table[table.variant == variant] if "variant" in table.columns else table[:0]
     if kept.empty:
         raise LmsatError(f"no row of {source} has the variant '{variant}': leave out --variant, or correct it")
@@ -100,14 +97,12 @@ def numbers(
     Rows are left out with a warning. Other columns stay as they are.
 
     Args:
-        table: The table.
         needed: Columns in which each row needs a finite number.
         optional: Columns that become float64 where they exist, with NaN for what is no number.
         positive: Columns whose numbers have to be above 0.
 
     Raises:
-        LmsatError: For a needed column that is missing, for a number that has to be above 0 and is not, and if no
-            row is left.
+        LmsatError: For a needed column that is missing, a number that has to be above 0 and is not, and no row left.
     """
     if missing := [name for name in needed if name not in table.columns]:
         raise LmsatError(

@@ -64,8 +64,7 @@ def loss_of_results(data: Results | pd.DataFrame, metric: str = "loss") -> pd.Da
     table has them, and ``loss, stderr``. ``loss`` is in nats per token unless another metric is asked for. ``variant``
     of `Results` is the model's part alone, the same as that of the checkpoint's other tasks.
 
-    Raises:
-        LmsatError: If there is no such metric, or if there are losses on several texts, which do not compare.
+    Raises `LmsatError` if there is no such metric, and for losses on several texts, which do not compare.
     """
     if isinstance(data, Results):
         data.check_one_text(_TASK)
@@ -81,13 +80,10 @@ def loss_of_results(data: Results | pd.DataFrame, metric: str = "loss") -> pd.Da
 def losses_of_two_corpora(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Return the losses of each checkpoint on two corpora, and a sentence on which corpus is which.
 
-    ``loss`` is that on the corpus trained on, ``other_loss`` that on the other; both are in nats per token. The corpus
-    trained on is the first one that was chosen of `Results`, or the first one in a table. The other columns are those
-    of `loss_of_results`.
+    ``loss`` is that on the corpus trained on, ``other_loss`` that on the other, in nats per token, beside the columns
+    of `loss_of_results`. The corpus trained on is the first one that was chosen of `Results`, or the first in a table.
 
-    Raises:
-        LmsatError: If there are not two corpora, if no corpus was chosen of `Results`, or if no checkpoint was measured
-            on both.
+    Raises `LmsatError` without two corpora, a corpus chosen of `Results`, or a checkpoint measured on both.
     """
     losses = _losses(data, "loss")
     corpora = list(losses.corpus.dropna().unique()) if "corpus" in losses.columns else []

@@ -46,8 +46,7 @@ def export(results: Results, folder: Path) -> list[Path]:
     out, since JSON has none. What results do not state is "unknown", or absent where the schema allows that: who made
     the model, who evaluated it, whether its weights are open, generation settings, records of the samples.
 
-    Raises:
-        LmsatError: If the folder cannot be written, or there is no finite value.
+    Raises `LmsatError` if the folder cannot be written, or there is no finite value.
     """
     check_writable(folder)
     table = _named(results)

@@ -81,9 +81,7 @@ class ResultFile:
         """Return the arrays of a task's measurement whose names begin with one of the prefixes.
 
         They are in the file that lmsat's notes name, or, as in a tree that was moved, one of that name beside this one.
-
-        Raises:
-            LmsatError: For a task without arrays, and for arrays that cannot be read.
+        Raises `LmsatError` for a task without arrays, and for arrays that cannot be read.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -117,7 +115,12 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
     origin = read_origin(data, provenance, path, name=clean(name), naming=naming)
     data["results"] = {**as_dict(data.get("groups")), **data["results"]}
     tasks = [_task(data, provenance, origin, task) for task in data["results"]]
-    texts = [value for entry in data["results"].values() for value in _texts(as_dict(entry))]
+    texts = [
+        value
+        for entry in data["results"].values()
+        for key, value in as_dict(entry).items()
+        if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING
+    ]
     if texts:
         logger.warning(
             "%s has the value '%.40s' where a number belongs, which is left out: restore or remove the file",
@@ -233,13 +236,6 @@ def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tupl
             math.nan if stderr is None else stderr,
             higher if isinstance(higher, bool) else None,
         )
-
-
-def _texts(entry: dict[str, Any]) -> Iterator[str]:
-    """Yield the text values where numbers belong."""
-    for key, value in entry.items():
-        if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING:
-            yield value
 
 
 def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:

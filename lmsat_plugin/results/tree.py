@@ -180,8 +180,7 @@ def load_results(
 
     Of a value measured several times the newest is kept. Where one model, task and corpus have results of different
     settings, the column ``variant`` says in what they differ, such as ``head_rank=32`` or ``max_tokens=10000``. Other
-    files are passed over, broken result files with a warning. `Results.read` returns the same table with the arrays and
-    the provenance behind it.
+    files are passed over, broken ones with a warning. `Results.read` adds arrays and provenance to the same table.
 
     Args:
         path: A folder, which is searched with its subfolders, or one file.

@@ -120,10 +120,9 @@ def label(name: str, variant: Any) -> str:
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table in which each model's name includes its variant, for what shows or compares models.
+    """Return a table in which each model's name includes its variant, so that variants are different models.
 
-    Different variants are then different models. A table without a column ``variant``, or with an empty one, is
-    returned as it is.
+    A table without a column ``variant``, or with an empty one, is returned as it is.
     """
     if "variant" not in table.columns or table.variant.isna().all():
         return table

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.analysis.input_tables import records
+from lmsat_plugin.analysis.rank_needed import head_runs
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
-from lmsat_plugin.analysis.rank_needed.head_runs import (
-    Accuracy,
-    accuracies_by_rank,
-    describe,
-    next_token_accuracies,
-    read_runs,
-)
 from lmsat_plugin.analysis.rank_needed.needed import rank_needed
 from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank
 from lmsat_plugin.errors import LmsatError
@@ -37,7 +31,7 @@ class CheckpointRanks:
     """Plain data, as ``lmsat bottleneck --json`` prints it."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     """The arrays of lmsat_rank_head."""
-    next_token: list[Accuracy] = field(default_factory=list)
+    next_token: list[head_runs.Accuracy] = field(default_factory=list)
     """How often the trained heads give the next token most probability."""
 
     @property
@@ -63,8 +57,8 @@ def find_rank_needed(
         LmsatError: If there are no such results, and if none of their arrays can be read.
     """
     table = results.table
-    runs = read_runs(results)
-    accuracies = accuracies_by_rank(table, runs)
+    runs = head_runs.read_runs(results)
+    accuracies = head_runs.accuracies_by_rank(table, runs)
     checkpoints, skipped = [], []
     measured = set()
     for row in records(table[(table.task == _TASK) & (table.metric == "full_loss")]):
@@ -85,11 +79,11 @@ def find_rank_needed(
             continue
         measured.add(checkpoint)
         values = _values(row, accuracies.get(checkpoint, []), losses)
-        next_token = next_token_accuracies(table, row["path"], row["corpus"])
+        next_token = head_runs.next_token_accuracies(table, row["path"], row["corpus"])
         checkpoints.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token))
     for checkpoint, scores in accuracies.items():
         if checkpoint not in measured:
-            values = _values(describe(checkpoint, table, runs), scores, {})
+            values = _values(head_runs.describe(checkpoint, table, runs), scores, {})
             checkpoints.append(CheckpointRanks(values=values))
     if not checkpoints and skipped:
         raise skipped[0]
@@ -129,7 +123,7 @@ def _capacity(hidden_size: int | None, corpus_w_error: np.ndarray | None) -> dic
     return {"corpus_dimension": width.dimension, "corpus_w_error_at_hidden_size": _finite(width.w_error_at_hidden_size)}
 
 
-def _values(checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: dict[str, Any]) -> dict[str, Any]:
+def _values(checkpoint: dict[str, Any], scores: list[head_runs.Accuracy], measured: dict[str, Any]) -> dict[str, Any]:
     """Return all values of one checkpoint, with None or [] for what was not measured."""
     return {
         **{key: checkpoint[key] for key in ("model", "variant", "revision", "step")},
@@ -138,7 +132,7 @@ def _values(checkpoint: dict[str, Any], accuracies: list[Accuracy], measured: di
         "ranks": [],
         **dict.fromkeys(("corpus_dimension", "corpus_w_error_at_hidden_size", "suppressed_norm_share")),
         **measured,
-        "downstream": [{**asdict(score), "stderr": _finite(score.stderr)} for score in accuracies],
+        "downstream": [{**asdict(score), "stderr": _finite(score.stderr)} for score in scores],
     }
 
 
@@ -152,11 +146,6 @@ def _suppressed(row: dict[str, Any], results: Results) -> float | None:
     rows = table[(table.task == "lmsat_gradient_bottleneck") & (table.metric == "suppressed_norm_share")]
     rows = rows[(rows.model == row["model"]) & (rows.revision == row["revision"]) & (rows.corpus == row["corpus"])]
     of_model = results.model_variant(row["variant"])
-    by_variant = {
-        variant: value
-        for variant, value in zip(
-            rows.variant.astype(object).where(rows.variant.notna(), None), rows.value, strict=True
-        )
-        if results.model_variant(variant) == of_model
-    }
+    own = [other for other in records(rows) if results.model_variant(other["variant"]) == of_model]
+    by_variant = {other["variant"]: other["value"] for other in own}
     return by_variant.get(row["variant"], next(iter(by_variant.values()), None))

@@ -16,10 +16,7 @@ def w_error(singular_values: np.ndarray) -> np.ndarray:
     """Return W-error(d) = √(Σ_{i>d} s² / Σ s²) for d = 1 ... S, float64, from singular values of any order.
 
     It is the relative Frobenius error of the best approximation of rank d (Godey et al. 2024, Sec. 5.1). The sum starts
-    with the smallest values, which keeps it exact.
-
-    Raises:
-        LmsatError: Unless all values are finite and one is positive.
+    with the smallest values, which keeps it exact. Raises `LmsatError` unless all are finite and one is positive.
     """
     s = np.sort(np.asarray(singular_values, dtype=np.float64))
     if not np.isfinite(s).all() or not s.any():

@@ -40,11 +40,8 @@ def rank_needed(
     """Return the rank at which the loss is (1 + within) times that of the full head, a real number.
 
     The loss at a rank counts as the least of the losses at this and all lower ranks, and between neighbouring ranks as
-    linear in ln r. The interval is of percentiles over samples of documents drawn with replacement, each compared with
-    its own full loss.
-
-    Raises:
-        LmsatError: For a share below 0 or a confidence that is not between 0 and 1.
+    linear in ln r. The interval is of percentiles over samples of documents drawn with replacement, each with its own
+    full loss. Raises `LmsatError` for a share below 0 or a confidence that is not between 0 and 1.
     """
     if not 0 <= within < np.inf or not 0 < confidence < 1:
         raise LmsatError(

@@ -48,10 +48,8 @@ class RankCurve:
         """Return a curve from the arrays of ``lmsat_rank_head``, by default the first of `CURVES` that they hold.
 
         A bound of a truncated head's gap bounds the gap of the best head of that rank, too: trained heads get the
-        smaller of two bounds. Ranks whose heads diverged in training are left out.
-
-        Raises:
-            LmsatError: For arrays that are missing, do not belong together, or have no finite loss.
+        smaller of two bounds. Ranks whose heads diverged in training are left out. Raises `LmsatError` for arrays that
+        are missing, do not belong together, or have no finite loss.
         """
         own = {key.removeprefix("rank_head/"): value for key, value in arrays.items()}
         if name is None:

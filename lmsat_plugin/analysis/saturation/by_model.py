@@ -110,13 +110,11 @@ def find_saturation(
     second half falls, *plateaus* if the change is negligible, and is *unclear* in all other cases.
 
     Args:
-        data: Results, of which losses by document are used where they were kept, or a table as `series_of` takes it. A
-            tidy table may hold the geometry, too.
-        task: See `series_of`.
-        metric: See `series_of`.
+        data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
+            which may hold the geometry, too.
+        task, metric: See `series_of`.
         min_step: Checkpoints before this step are left out; by default those before a hundredth of the last step.
-        repetitions: Of each simulation.
-        seed: Of the random numbers.
+        repetitions, seed: Of each simulation.
 
     Raises:
         LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.

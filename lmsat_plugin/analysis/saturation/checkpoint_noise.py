@@ -27,8 +27,7 @@ def without_outliers(values_RK: np.ndarray) -> np.ndarray:
 
     An outlier is a checkpoint whose distance from that median is more than five times the upper quartile of all such
     distances, which is about four standard deviations of the noise. At the end the last five checkpoints are used, so
-    that one last outlier is replaced and a jump of the last three is not. The first two checkpoints, where runs fall
-    steeply, are not changed.
+    that one last outlier is replaced and a jump of the last three is not. The first two, where runs fall steeply, stay.
     """
     if values_RK.shape[1] < 5:
         return values_RK

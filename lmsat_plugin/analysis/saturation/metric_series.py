@@ -108,8 +108,7 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
     """Return the series of one metric in a table, one for each model, variant, corpus, number of shots and filter.
 
     Args:
-        table: A tidy table of results, or one with the columns ``model``, ``step``, ``loss`` (nats per token) and
-            optionally ``tokens``, ``stderr``.
+        table: A tidy table of results, or one with ``model, step, loss`` (nats per token) and maybe ``tokens, stderr``.
         task: By default ``lmsat_loss``, or the only task there is.
         metric: By default ``loss``, or the only metric there is.
 

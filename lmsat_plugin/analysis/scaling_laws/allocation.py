@@ -123,9 +123,7 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
     """Return the optimal size and tokens for a compute, or the compute for which a size is optimal.
 
     Kaplan's are the fits of Table 6 with the compute as C_min, that is with a batch far below the critical one.
-
-    Raises:
-        LmsatError: Unless exactly one of both is given, from 1 to 10⁴⁰.
+    Raises `LmsatError` unless exactly one of both is given, from 1 to 10⁴⁰.
     """
     if (flops is None) == (n_params is None):
         raise LmsatError("give either a compute or a number of parameters, not both or neither")

@@ -43,10 +43,8 @@ class CheckpointContext:
 def find_context(results: Results) -> list[CheckpointContext]:
     """Return the gain of context for each checkpoint, by model and step, from the arrays of lmsat_loss.
 
-    Checkpoints whose arrays cannot be read are left out with a warning.
-
-    Raises:
-        LmsatError: If no arrays can be read, and for losses on several texts.
+    Checkpoints whose arrays cannot be read are left out with a warning. Raises `LmsatError` if none can be read, and
+    for losses on several texts.
     """
     contexts, skipped = [], []
     for row in records(loss_of_results(results)):

@@ -71,8 +71,7 @@ def context_gain(
         arrays: ``loss/by_position`` and ``loss/by_position_tokens`` of lmsat_loss, shape [P].
         share: Of the loss. For comparison, twice the parameters save 1 − 2^−0.076 = 5 % (Kaplan et al. 2020, eq. 1.1).
         confidence: Of the intervals and of the comparison with a constant.
-        repetitions: Simulated tables of losses.
-        seed: Of the simulation.
+        repetitions, seed: Of the simulation.
 
     Raises:
         LmsatError: For arrays that are missing or do not belong together, and for a window that is too short.

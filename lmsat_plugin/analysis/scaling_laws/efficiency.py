@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,8 @@ def sample_efficiency(
 ) -> Efficiency:
     """Return the tokens and the compute that each model needs to reach each loss.
 
-    A model reaches a loss where its least loss so far crosses it; between neighbouring checkpoints that is linear in
-    ln(tokens). So a loss that rises again changes nothing. Checkpoints at 0 tokens are left out, and, with a warning,
-    models with a single checkpoint.
+    A model reaches a loss where its least loss so far, linear in ln(tokens) between neighbouring checkpoints, crosses
+    it. Checkpoints at 0 tokens are left out, and, with a warning, models with a single checkpoint.
 
     Args:
         data: Results with lmsat_loss; or a table with a row for each checkpoint and the columns ``model, n_params,
@@ -115,17 +115,14 @@ def sample_efficiency(
     sizes = table.groupby("model", sort=False).n_params
     by_size = sizes.first().sort_values(kind="stable").index
     runs = {name: table[table.model == name].sort_values("tokens", kind="stable") for name in by_size}
-    reached: list[Reached] = []
-    best: list[BestSize] = []
-    for loss in dict.fromkeys(losses):
-        by_model = _compared([_crossing(str(name), run, loss) for name, run in runs.items()])
-        reached += by_model
-        best.append(_best(by_model, loss, fewest_saved))
+    by_loss = {loss: _compared([_crossing(str(name), run, loss) for name, run in runs.items()]) for loss in losses}
+    reached = tuple(chain.from_iterable(by_loss.values()))
+    best = tuple(_best(models, loss, fewest_saved) for loss, models in by_loss.items())
     if all(model.tokens is None for model in reached):
         raise LmsatError(
             f"no model reaches a loss of {max(losses):g}: the least is {table.loss.min():.4g}, give one above it"
         )
-    return Efficiency(reached=tuple(reached), best=tuple(best), fewest_saved=fewest_saved, table=table)
+    return Efficiency(reached=reached, best=best, fewest_saved=fewest_saved, table=table)
 
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:

@@ -66,8 +66,7 @@ class Predictions:
     """The rows with ``observed`` (NaN where unknown), ``predicted``, the interval ``low`` to ``high`` (of the law,
     not of a new run), and ``gap`` = (observed − predicted) / predicted."""
     gaps: pd.DataFrame | None
-    """``model, best, final``: gaps at each model's least loss and at its last checkpoint; None if no model has several
-    rows."""
+    """``model, best, final``: gaps at a model's least loss and last checkpoint; None if no model has several rows."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: the rows and the gaps."""
@@ -115,10 +114,8 @@ class FittedLaw:
     def predict(self, data: Results | pd.DataFrame) -> Predictions:
         """Return the law's predictions for a table or for results; losses may be missing.
 
-        A law of single models predicts the rows of each model that was fitted.
-
-        Raises:
-            LmsatError: For a table without the law's variables, and for one without rows of the law's models.
+        A law of single models predicts the rows of each model that was fitted. Raises `LmsatError` for a table without
+        the law's variables, or without rows of the law's models.
         """
         import pandas as pd
 
@@ -184,8 +181,7 @@ def interval_of_fit(estimate: float, samples_R: np.ndarray, *, repeated: bool) -
 
     With one point a run the percentiles are bias-corrected (Efron 1981). That covers best: in simulations of the law
     `chinchilla` with 240, 30 and 12 runs 86 to 97 %, against 87 to 99 % of plain percentiles and 67 to 86 % of flipped
-    residuals. With ``repeated`` points of a run, the correction is noisy (67 to 98 % with 7 to 25 runs), and plain
-    percentiles cover 87 to 95 %.
+    residuals. With ``repeated`` points it is noisy (67 to 98 % with 7 to 25 runs), and plain ones cover 87 to 95 %.
     """
     if not np.isfinite(estimate):
         return None

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
-from lmsat_plugin.analysis.scaling_laws import resampling
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Variables
 from lmsat_plugin.analysis.scaling_laws.known_laws import LAWS
-from lmsat_plugin.analysis.scaling_laws.laws import TOTAL, Law, Points, counts_of, rows_of
+from lmsat_plugin.analysis.scaling_laws.laws import RUNS_BEYOND, TOTAL, Law, Points, counts_of, draw_runs, rows_of
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
@@ -29,6 +28,8 @@ _TOLERANCE = 0.01
 _SAME = 1e-6
 _NEGLIGIBLE = 1e-6
 _PARALLEL = 0.95
+_HELD_OUT = 0.2
+"""The share of the sizes, the largest ones, whose points are held out; it is one size at least."""
 
 
 def fit(
@@ -53,8 +54,7 @@ def fit(
         seed: Of the bootstrap.
 
     Raises:
-        LmsatError: For unknown names, a table that lacks columns or numbers, losses that are not in nats, and too few
-            runs or values for the constants.
+        LmsatError: For unknown names, missing columns or numbers, losses not in nats, and too few runs or values.
     """
     if law not in LAWS:
         raise LmsatError(f"'{law}' is not a law: give one of {', '.join(LAWS)}")
@@ -97,13 +97,13 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     result = huber.search(problem, given_Q)
     warnings = [*points.warnings, *_warnings(law, points, count, result.theta_Q, free=free)]
     theta_RQ, counts_RG = result.theta_Q[None], np.ones((1, points.runs))
-    least = len(free) + resampling.RUNS_BEYOND
+    least = len(free) + RUNS_BEYOND
     if free and request.repetitions and points.runs < least:
         warnings.append(
             f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
         )
     elif free and request.repetitions:
-        draws_RG = resampling.draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
+        draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
         starts_RQ = np.repeat(theta_RQ, request.repetitions, axis=0)
         samples_RQ, _ = huber.minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
         theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
@@ -155,7 +155,7 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
         kind = "positions" if law.by_model else "runs"
         return (
             f"too few {kind} ({runs}) to fit {', '.join(free)}: give {len(free) + 1} or more "
-            f"({len(free) + resampling.RUNS_BEYOND} for intervals)"
+            f"({len(free) + RUNS_BEYOND} for intervals)"
         )
     if not isinstance(law.form, PowerSum):
         return None
@@ -220,8 +220,11 @@ def _spread(problem: huber.Problem, result: huber.SearchResult, free_Q: np.ndarr
 def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) -> HeldOut | None:
     """Return the gaps of the largest points to the law fitted to the others; None if too few are left."""
     sizes_P = points.values[law.size]
-    # The largest models are those with the least loss.
-    out_P = resampling.largest(1 / sizes_P if law.size == "loss" else sizes_P)
+    if law.size == "loss":
+        # The largest models are those with the least loss.
+        sizes_P = 1 / sizes_P
+    several = np.unique(sizes_P)
+    out_P = sizes_P >= several[-max(1, int(_HELD_OUT * len(several)))]
     rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
     if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
         return None

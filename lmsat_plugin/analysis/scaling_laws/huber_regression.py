@@ -199,8 +199,7 @@ def _grid_starts(form: PowerSum, problem: Problem, given_Q: np.ndarray) -> np.nd
 def condition_numbers(problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray) -> tuple[float | None, float | None]:
     """Return the condition numbers of the Jacobian of log losses by all fitted constants, and by the exponents alone.
 
-    Coefficients count as logarithms. For the exponents, what the coefficients explain is projected out. None where no
-    such constant is fitted.
+    Coefficients count as logarithms; what they explain is projected out for the exponents. None without such constants.
     """
     form = problem.form
     jacobian_PQ = form.log_losses(theta_Q[None], problem.variables)[1][0]

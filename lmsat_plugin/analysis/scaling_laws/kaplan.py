@@ -183,8 +183,7 @@ class Ratio(Generic[X]):
 def efficient_against(excess: X) -> Ratio[X]:
     """Compare the optimal training with one that stops at ``excess``, a share, above its converged loss (App. B).
 
-    Params: ((1 + f) / (1 + f'))^(1/α_N), steps: ((1 + 1/f) / (1 + 1/f'))^(1/α_S), and compute is their product, at the
-    critical batch.
+    Params: ((1 + f) / (1 + f'))^(1/α_N), steps: ((1 + 1/f) / (1 + 1/f'))^(1/α_S), compute, at B_crit: their product.
     """
     _check(excess=excess)
     params = ((1 + EFFICIENT_EXCESS) / (1 + excess)) ** (1 / N_WITH_S.exponent)
@@ -217,8 +216,7 @@ class Breakdown:
 def breakdown() -> Breakdown:
     """Return where L(C_min) falls below L(D) of the tokens that the optimal training sees (Sec. 6.3).
 
-    By eqs. 1.2 and 1.3 and Table 6. The paper prints C_min = 10⁴, N = 10¹², D = 10¹² and L = 1.7, with an uncertainty
-    of a factor of ten.
+    By eqs. 1.2, 1.3 and Table 6. The paper prints C_min = 10⁴, N = D = 10¹² and L = 1.7, uncertain by a factor of ten.
     """
     scale, exponent = TABLE_6["d_opt"]
     c_min = (D.loss(scale) / C_MIN.loss(1.0)) ** (1 / (D.exponent * exponent - C_MIN.exponent))

@@ -17,8 +17,16 @@ from lmsat_plugin.analysis.input_tables import as_floats, numbers
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import Chinchilla
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Term
-from lmsat_plugin.analysis.scaling_laws.laws import COUNTS, NON_EMBEDDING, TOTAL, Derive, Law, Points, Prepared
-from lmsat_plugin.analysis.scaling_laws.resampling import RUNS_BEYOND
+from lmsat_plugin.analysis.scaling_laws.laws import (
+    COUNTS,
+    NON_EMBEDDING,
+    RUNS_BEYOND,
+    TOTAL,
+    Derive,
+    Law,
+    Points,
+    Prepared,
+)
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 
 if TYPE_CHECKING:

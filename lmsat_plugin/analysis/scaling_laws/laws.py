@@ -1,4 +1,4 @@
-"""Class `Law`: formula, columns and derived values of a scaling law, and the points of a table that it is fitted to.
+"""Class `Law`: formula, columns and derived values of a scaling law; the points it is fitted to; draws of their runs.
 
 Shapes: P points, G runs, R sets of constants, the first of them the estimate and the others the bootstrap's.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import as_floats, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
-from lmsat_plugin.analysis.stats.bootstrap import Estimate
+from lmsat_plugin.analysis.stats.bootstrap import Estimate, resample
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TOTAL, NON_EMBEDDING = "n_params", "n_params_non_embedding"
 COUNTS = {TOTAL: "all parameters", NON_EMBEDDING: "parameters without embeddings"}
+RUNS_BEYOND = 3
+"""How many more runs than fitted constants intervals need: with fewer they are too narrow."""
 Prepared = tuple["pd.DataFrame", tuple[str, ...]]
 """A table with the columns of a law's variables, and sentences on where these come from."""
 
@@ -84,8 +86,7 @@ class Law:
     def read(self, table: pd.DataFrame, count: str | None, *, observed: bool = True) -> Points:
         """Return the points of a table, with N in the column ``count``; unless ``observed``, losses may be missing.
 
-        Raises:
-            LmsatError: For a missing column, variables that are not above 0, and losses that are not in nats.
+        Raises `LmsatError` for a missing column, variables that are not above 0, and losses that are not in nats.
         """
         rows, notes = self.prepare(table, count)
         columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
@@ -126,6 +127,20 @@ class Law:
             f"rows of the same {column} are checkpoints of one run: before the end of their schedule they overestimate "
             "the loss, and they are not independent (give a column run where they are runs of their own)"
         ]
+
+
+def draw_runs(runs_P: np.ndarray, repetitions: int, constants: int, seed: int) -> np.ndarray:
+    """Return how often each run is drawn, with replacement, shape [R, G]; the points of a run stay together.
+
+    Samples of a single run, or with fewer points than constants, cannot be fitted and are drawn again.
+    """
+    sizes_G = np.bincount(runs_P)
+
+    def enough(counts_RG: np.ndarray) -> np.ndarray:
+        drawn_RG = counts_RG > 0
+        return (drawn_RG @ sizes_G >= constants) & (drawn_RG.sum(1) > 1)
+
+    return resample(len(sizes_G), repetitions, seed, enough)
 
 
 def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

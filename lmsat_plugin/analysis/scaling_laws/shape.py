@@ -84,8 +84,7 @@ def shape_dependence(
             rows of a model the last one by ``tokens`` or ``step`` counts.
         within: Models are of one size if their parameters differ by no more than this share from the middle.
         confidence: Of the intervals.
-        repetitions: Samples of the bootstrap.
-        seed: Of the bootstrap.
+        repetitions, seed: Of the bootstrap.
 
     Raises:
         LmsatError: For fewer than `FEWEST_MODELS` models, fewer than three aspect ratios, models whose sizes or

@@ -16,8 +16,7 @@ def fit_power_decay(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return a ≥ 0, b ≥ 0, the exponent c, and the sum of squares of a constant minus that of the curve; shapes [R].
 
-    At a given exponent a and b have closed forms. The exponent, from 0.02 to 5, is that of a grid which is refined to
-    1e-5 in its logarithm.
+    At a given exponent a and b have closed forms. The exponent, from 0.02 to 5, is of a grid refined to 1e-5 in ln c.
     """
     low, high = np.log(_EXPONENTS)
     log_c_RG = np.broadcast_to(np.linspace(low, high, _GRID), (len(y_RK), _GRID))
