@@ -26,6 +26,8 @@ _USED = ".used-"
 _TRASH = ".trash-"
 _INDEX = "model.safetensors.index.json"
 _MARGIN = 1.05
+_NO_INDEX = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a file that is no index of shards raises."""
 
 
 class Downloads:
@@ -160,8 +162,7 @@ class Downloads:
         shards = weight_files(files).keys() - {_INDEX}
         self._download(checkpoint, {name: size for name, size in files.items() if name not in shards})
         head = None
-        # A file that is no index of shards may raise any of these.
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(*_NO_INDEX):
             index = (self._place(checkpoint) / _INDEX).read_text("utf-8")
             head = head_shards(json.loads(index)["weight_map"])
         if not head or not head <= shards:
