@@ -2,7 +2,6 @@
 
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import CheckpointRanks, find_rank_needed
 from lmsat_plugin.analysis.rank_needed.dimension import w_error
-from lmsat_plugin.analysis.rank_needed.needed import rank_needed
-from lmsat_plugin.analysis.rank_needed.rank_curve import CURVES, RankCurve, by_rank
+from lmsat_plugin.analysis.rank_needed.rank_curve import CURVES, RankCurve, by_rank, rank_needed
 
 __all__ = ["CURVES", "CheckpointRanks", "RankCurve", "by_rank", "find_rank_needed", "rank_needed", "w_error"]

@@ -12,8 +12,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.rank_needed import head_runs
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
-from lmsat_plugin.analysis.rank_needed.needed import rank_needed
-from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank
+from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank, rank_needed
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import label

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,10 +172,10 @@ def _accuracy_rows(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> list[dic
     shots = rows.num_fewshot.astype(object)
     rows = rows.assign(num_fewshot=shots.where(shots.notna(), None))
     there = set(zip(rows.path, rows.task, strict=True))
-    records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in rows.to_dict("records")]
+    all_rows: list[dict[Any, Any]] = rows.to_dict("records")
     return [
         row
-        for row in records
+        for row in all_rows
         if not any(
             row["task"] in tasks and group != row["task"] and (row["path"], group) in there
             for group, tasks in runs[row["path"]].groups.items()
@@ -188,15 +188,13 @@ def _settings(row: Mapping[str, Any], run: HeadRun) -> dict[str, str]:
     return {**run.settings, **own}
 
 
-def _differing(variants: Iterable[dict[str, str]]) -> set[str]:
+def _differing(variants: Sequence[dict[str, str]]) -> set[str]:
     """Return the settings that some variants lack, or have with another value."""
-    variants = list(variants)
     return {key for some in variants for key in some if any(other.get(key) != some[key] for other in variants)}
 
 
-def _restricted(accuracies: Iterable[Accuracy]) -> list[Accuracy]:
+def _restricted(accuracies: Collection[Accuracy]) -> list[Accuracy]:
     """Return the accuracies of the tasks that were run with another head than the model's own."""
-    accuracies = list(accuracies)
     tasks = {(row.task, row.variant) for row in accuracies if row.curve is not None}
     return [row for row in accuracies if (row.task, row.variant) in tasks]
 

@@ -16,8 +16,7 @@ from lmsat_plugin.analysis.input_tables import is_tidy, table_of
 from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, SeriesKey, series_of
-from lmsat_plugin.analysis.saturation.onset import onset_of
-from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, rise_of
+from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, onset_of, rise_of
 from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
 from lmsat_plugin.analysis.saturation.verdict import LEAST_CHECKPOINTS, Verdict, judge
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum

@@ -1,6 +1,6 @@
 """The position in the context from which on a model stops improving, by a power law of the loss.
 
-Shapes: P positions, K bins of positions, R simulated tables of losses.
+Shapes: P positions, K bins of positions, R simulated tables of losses, G exponents tried.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
-from lmsat_plugin.analysis.stats.power_decay import fit_power_decay
 from lmsat_plugin.errors import LmsatError
 
 FEWEST_POSITIONS = 32
+_EXPONENTS = (0.02, 5.0)
+_GRID, _ZOOMS = 61, 7
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,3 +150,49 @@ def _stops(a_R: np.ndarray, b_R: np.ndarray, c_R: np.ndarray, share: float) -> n
     with np.errstate(divide="ignore", invalid="ignore"):
         stops_R = np.where(per_term_R > 0, (share * a_R / per_term_R) ** (-1 / c_R), 1.0)
     return np.maximum(stops_R, 1.0)
+
+
+def fit_power_decay(
+    x_K: np.ndarray, y_RK: np.ndarray, weights_K: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fit y = a + b x^−c by weighted least squares: return a ≥ 0, b ≥ 0, c and what the curve explains, shapes [R].
+
+    At a given exponent a and b have closed forms. The exponent, from 0.02 to 5, is of a grid refined to 1e-5 in ln c.
+    What the curve explains is the sum of squares of a constant minus that of the curve.
+    """
+    low, high = np.log(_EXPONENTS)
+    log_c_RG = np.broadcast_to(np.linspace(low, high, _GRID), (len(y_RK), _GRID))
+    rows = np.arange(len(y_RK))
+    step = (high - low) / (_GRID - 1)
+    for _ in range(_ZOOMS):
+        a_RG, b_RG, gain_RG = _at_exponents(np.exp(log_c_RG), x_K, y_RK, weights_K)
+        best_R = gain_RG.argmax(1)
+        a_R, b_R, gain_R = (values_RG[rows, best_R] for values_RG in (a_RG, b_RG, gain_RG))
+        log_c_R = log_c_RG[rows, best_R]
+        log_c_RG = (log_c_R[:, None] + np.linspace(-step, step, 9)).clip(low, high)
+        step /= 4
+    return a_R, b_R, np.exp(log_c_R), gain_R
+
+
+def _at_exponents(
+    c_RG: np.ndarray, x_K: np.ndarray, y_RK: np.ndarray, weights_K: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a, b and the squares that they explain, by exponent: shapes [R, G]."""
+    u_RGK = np.exp(-c_RG[..., None] * np.log(x_K))
+    share_K = weights_K / weights_K.sum()
+    mean_RG, mean_R1 = u_RGK @ share_K, (y_RK @ share_K)[:, None]
+    product_RG = np.einsum("rgk,rk->rg", u_RGK, weights_K * (y_RK - mean_R1))
+    squares_RG = ((u_RGK - mean_RG[..., None]) ** 2) @ weights_K
+    b_RG = np.maximum(product_RG / squares_RG, 0)
+    a_RG = mean_R1 - b_RG * mean_RG
+    gain_RG = b_RG * (2 * product_RG - b_RG * squares_RG)
+    # Where a would be below 0 it is 0, and b that of y = b u.
+    through_RG = np.einsum("rgk,rk->rg", u_RGK, weights_K * y_RK) / (u_RGK**2 @ weights_K)
+    off_RG = mean_R1 - through_RG * mean_RG
+    through_gain_RG = through_RG * (2 * product_RG - through_RG * squares_RG) - weights_K.sum() * off_RG**2
+    below_RG = a_RG < 0
+    return (
+        np.where(below_RG, 0, a_RG),
+        np.where(below_RG, through_RG, b_RG),
+        np.where(below_RG, through_gain_RG, gain_RG),
+    )

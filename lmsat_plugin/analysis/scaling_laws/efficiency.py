@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -171,20 +172,19 @@ def _compared(models: list[Reached]) -> list[Reached]:
     for model in models:
         larger = [other for other in models if other.n_params > model.n_params]
         least = min((other.n_params for other in larger), default=None)
-        rivals = [other for other in larger if other.n_params == least and _known(other)]
-        if _known(model) and rivals:
-            rival = min(rivals, key=lambda other: other.tokens or math.inf)
-            assert model.tokens is not None
-            assert rival.tokens is not None
-            ratio = rival.tokens / model.tokens
+        rivals = [(tokens, other) for other in larger if other.n_params == least and (tokens := _known(other))]
+        if (own := _known(model)) and rivals:
+            tokens, rival = min(rivals, key=itemgetter(0))
+            ratio = tokens / own
             saved = 1 - ratio ** (math.log(2) / math.log(rival.n_params / model.n_params))
             model = replace(model, next_model=rival.model, ratio=ratio, saved=saved)
         compared.append(model)
     return compared
 
 
-def _known(model: Reached) -> bool:
-    return model.tokens is not None and not model.at_most
+def _known(model: Reached) -> float | None:
+    """Return the tokens that a model needs; None where it does not reach the loss, or fewer may suffice."""
+    return None if model.at_most else model.tokens
 
 
 def _best(models: list[Reached], loss: float, fewest_saved: float) -> BestSize:

@@ -1,1 +1,1 @@
-"""Statistics that several analyses share: the bootstrap, autoregressive noise, ratios, the curve a + b x^−c."""
+"""Statistics that several analyses share: the bootstrap, autoregressive noise, ratios."""
