@@ -44,10 +44,7 @@ def chance_level(task: str, name: str, measured: Mapping[str, float] = MappingPr
     Among C options it is 1/C for accuracies and the probability of the right option, and 1 − 1/C for the Brier score,
     summed over options (Du et al. 2024, Sec. 4). For open answers it is 0.
 
-    Args:
-        task: lm-eval's name of the task, or lmsat's.
-        name: Of the metric.
-        measured: Chance accuracies of further tasks, as `measured_chances` returns them.
+    ``task`` is lm-eval's name or lmsat's; ``measured`` are chance accuracies of further tasks (`measured_chances`).
     """
     options, kind = options_of(task), metric(name).chance
     accuracy = measured.get(task) if options is None else 1 / options

@@ -156,15 +156,9 @@ class Results:
         return self.variants[variant].model or None if isinstance(variant, str) else None
 
     def arrays(self, path: str, task: str, *prefixes: str) -> dict[str, np.ndarray]:
-        """Return the arrays of one result by name.
+        """Return the arrays of a task in the file that the table calls ``path``, by name; see `ResultFile.arrays`.
 
-        Args:
-            path: The result file, as the table names it.
-            task: The task whose measurement the arrays belong to.
-            prefixes: Beginnings of the names that are wanted, such as ``loss/by_document``.
-
-        Raises:
-            LmsatError: For a result without arrays, and for arrays that cannot be read.
+        ``prefixes`` are beginnings of the names that are wanted, such as ``loss/by_document``.
         """
         return self.files[path].arrays(task, prefixes)
 

@@ -77,8 +77,7 @@ def find_emergence(
 
     Args:
         data: Results with lmsat_loss beside other tasks; or a table with the columns ``model, loss, task, metric,
-            score`` and, where known, ``chance``, ``stderr`` or ``n_samples``, ``step``, ``higher_is_better`` and
-            factors.
+            score``, factors and, where known, ``chance``, ``stderr`` or ``n_samples``, ``step``, ``higher_is_better``.
         loss: The column, or the metric of lmsat_loss, that is the loss.
         task, metric: Globs.
         factor: The column whose levels are tested for one common curve.

@@ -22,8 +22,8 @@ _ENTROPY = "lmsat_head", "singular_entropy"
 class Geometry:
     """The training steps at which a model's geometry turned, beside its loss (Godey et al. 2024, Sec. 4).
 
-    None: it did not happen or was not measured. These turns co-occur with saturation; a low rank alone does not cause
-    it (Kulkarni et al. 2026).
+    None stands for what did not happen or was not measured. These turns co-occur with saturation; a low rank alone does
+    not cause it (Kulkarni et al. 2026).
     """
 
     anisotropy_jump_step: int | None = None

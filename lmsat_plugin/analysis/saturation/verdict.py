@@ -31,11 +31,8 @@ _NORMAL_MAD = 0.6745
 def judge(series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value: float | None) -> tuple[Verdict, str]:
     """Return the verdict on a series, and the reason.
 
-    Args:
-        series: The checkpoints.
-        values_K: The `MetricSeries.losses_K` without outliers.
-        rise: The last stretch against the best one; None for too few checkpoints.
-        p_value: Of the rise, against both noise and sample.
+    ``values_K`` are its `MetricSeries.losses_K` without outliers. ``rise``, None for too few checkpoints, is that of
+    its last stretch, and ``p_value`` that of the rise against both noise and sample.
     """
     size, steps = len(series.steps_K), series.steps_K
     if rise is None or p_value is None:

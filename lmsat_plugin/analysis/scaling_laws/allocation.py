@@ -145,25 +145,20 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
         s_min=best.s_min,
         data_needed=kaplan.data_needed(best.n_opt),
         data_needed_rule=kaplan.data_needed_rule(best.n_opt),
-        kaplan=_details(best, c_min),
-    )
-
-
-def _details(best: kaplan.ComputeOptimal[float], c_min: float) -> KaplanDetails:
-    n, d = best.n_opt, best.d_opt
-    return KaplanDetails(
-        converged_loss=kaplan.N.loss(n),
-        stop_above_converged=kaplan.EFFICIENT_EXCESS,
-        converged_compute=1 / kaplan.efficient_against(0.02).compute,
-        half_size_compute=kaplan.suboptimal_size(0.5).compute,
-        double_size_compute=kaplan.suboptimal_size(2.0).compute,
-        tokens_at_twice_s_min=kaplan.tokens_of_steps(2 * best.s_min, best.s_min, best.loss),
-        overfitting=kaplan.overfitting(n, d),
-        early_stopping_steps=kaplan.early_stopping_steps(n, d),
-        joint_loss=kaplan.loss_of_n_d(n, d),
-        implied=kaplan.compute_optimal_implied(c_min),
-        implied_exponent=kaplan.alpha_c_min(),
-        breakdown=kaplan.breakdown(),
+        kaplan=KaplanDetails(
+            converged_loss=kaplan.N.loss(best.n_opt),
+            stop_above_converged=kaplan.EFFICIENT_EXCESS,
+            converged_compute=1 / kaplan.efficient_against(0.02).compute,
+            half_size_compute=kaplan.suboptimal_size(0.5).compute,
+            double_size_compute=kaplan.suboptimal_size(2.0).compute,
+            tokens_at_twice_s_min=kaplan.tokens_of_steps(2 * best.s_min, best.s_min, best.loss),
+            overfitting=kaplan.overfitting(best.n_opt, best.d_opt),
+            early_stopping_steps=kaplan.early_stopping_steps(best.n_opt, best.d_opt),
+            joint_loss=kaplan.loss_of_n_d(best.n_opt, best.d_opt),
+            implied=kaplan.compute_optimal_implied(c_min),
+            implied_exponent=kaplan.alpha_c_min(),
+            breakdown=kaplan.breakdown(),
+        ),
     )
 
 

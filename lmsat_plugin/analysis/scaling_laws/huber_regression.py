@@ -52,11 +52,7 @@ def minimise(
     reweighted least squares and h = 1 where |r| ≤ δ, else 0, the Huber loss' second derivative: Newton's step
     for λ → 0, the reweighted one for λ = 1, a shorter one beyond. λ falls after a step that helps, else it rises.
 
-    Args:
-        problem: The law and the points.
-        starts_RQ: Where to start; constants that are not free stay.
-        free_Q: Which constants are fitted.
-        weights_RP: How often each point counts, by sample; once by default.
+    Constants that are not free stay. ``weights_RP`` is how often each point counts, by sample; once by default.
     """
     form, targets_P, variables = problem.form, problem.targets_P, problem.variables
     theta_RQ = starts_RQ.astype(np.float64)
@@ -148,15 +144,13 @@ def valley(problem: Problem, theta_Q: np.ndarray, free_Q: np.ndarray) -> tuple[n
     """
     form = problem.form
     held = form.exponents or form.names
-    minima: list[tuple[np.ndarray, np.ndarray]] = []
+    minima = [(np.empty((0, len(theta_Q))), np.empty(0))]
     for index in [form.names.index(name) for name in held]:
         if free_Q[index]:
             starts_GQ = np.repeat(theta_Q[None], len(_OFF), axis=0)
             starts_GQ[:, index] *= _OFF
             others_Q = free_Q & (np.arange(len(free_Q)) != index)
             minima.append(minimise(problem, starts_GQ, others_Q))
-    if not minima:
-        return np.empty((0, len(theta_Q))), np.empty(0)
     thetas, objectives = zip(*minima, strict=True)
     return np.concatenate(thetas), np.concatenate(objectives)
 

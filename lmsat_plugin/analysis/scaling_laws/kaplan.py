@@ -157,8 +157,7 @@ def alpha_c_min(of_n: PowerLaw = N, of_s: PowerLaw = S_WITH_N, of_b: PowerLaw = 
 def compute_optimal_implied(c_min: X) -> ComputeOptimal[X]:
     """Return the optimum that eqs. 1.4 and 1.6 imply (App. B): C_min = 6 N B_crit(L) S_min at the least L.
 
-    N grows as C_min^(α_C/α_N), the batch as C_min^(α_C/α_B), the steps as C_min^(α_C/α_S), with α_C of eq. 1.8
-    and the constants of Table 3 and eq. 1.4.
+    N, batch and steps grow as C_min to α_C over α_N, α_B and α_S: α_C of eq. 1.8, the others of Table 3 and eq. 1.4.
     """
     _check(c_min=c_min)
     excess = 1 + EFFICIENT_EXCESS
