@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
     from lmsat_plugin.analysis.saturation.by_model import find_saturation
     from lmsat_plugin.analysis.scaling_laws.allocation import allocate
-    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
+    from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
     from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
     from lmsat_plugin.analysis.scaling_laws.fitting import fit
     from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
@@ -34,7 +34,7 @@ __getattr__ = lazy_names(
         "rank_needed.by_checkpoint": ["find_rank_needed"],
         "saturation.by_model": ["find_saturation"],
         "scaling_laws.allocation": ["allocate"],
-        "scaling_laws.context_by_checkpoint": ["find_context"],
+        "scaling_laws.context_gain": ["find_context"],
         "scaling_laws.efficiency": ["sample_efficiency"],
         "scaling_laws.fitting": ["fit"],
         "scaling_laws.shape": ["shape_dependence"],

@@ -17,7 +17,7 @@ from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
 from lmsat_plugin.analysis.saturation import Saturation, find_saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
-from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext, find_context
+from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, find_context
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled

@@ -10,7 +10,7 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:
-    from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
+    from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext
 
 
 class ContextCommand(AnsweringCommand):
@@ -31,7 +31,7 @@ class ContextCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fits."""
-        from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import find_context
+        from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
 
         results = find_context(read_results(args))
         columns = ["model", "step", "loss", "after 1 token", "±", "exponent", "90 % interval"]

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
-from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
+from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, ContextGain
 from lmsat_plugin.figures.style import Looks, legend_below, looks_of, resize, styled, subplots
 
 

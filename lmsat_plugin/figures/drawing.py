@@ -12,8 +12,7 @@ from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
-from lmsat_plugin.analysis.scaling_laws.context_by_checkpoint import CheckpointContext
-from lmsat_plugin.analysis.scaling_laws.context_gain import ContextGain
+from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, ContextGain
 from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency
 from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 from lmsat_plugin.errors import LmsatError

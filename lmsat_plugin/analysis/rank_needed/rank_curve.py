@@ -166,13 +166,11 @@ def rank_needed(
         )
     sums_MX = np.column_stack([curve.tokens_M, curve.full_nats_M, curve.nats_KM.T]).astype(np.float64)
     rank = float(_crossings(curve.ranks_K, sums_MX.sum(0, keepdims=True), within)[0])
-    ends = None
+    # A rank beyond the highest one measured is infinite.
+    low = high = np.inf
     if len(sums_MX) > 1:
-        # A rank beyond the highest one measured is infinite.
-        ends = interval(
-            _crossings(curve.ranks_K, resampled_sums(sums_MX, repetitions, seed), within), confidence=confidence
-        )
-    low, high = ends or (np.inf, np.inf)
+        ranks_R = _crossings(curve.ranks_K, resampled_sums(sums_MX, repetitions, seed), within)
+        low, high = interval(ranks_R, confidence=confidence) or (low, high)
     return RankNeeded(
         within=within,
         rank=_known(rank),

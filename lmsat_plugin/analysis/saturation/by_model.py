@@ -205,9 +205,7 @@ def _saturation(
         reason += f"; it left that level between steps {low:,} and {high:,}"
         onset = {"onset_step": first, "onset_low": low, "onset_high": high}
         onset["onset_tokens"] = series.tokens_at(ends.first)
-    geometry = None
-    if rows is not None:
-        geometry = geometry_of(rows, steps, series.losses_K, int(steps[best]))
+    geometry = None if rows is None else geometry_of(rows, steps, series.losses_K, int(steps[best]))
     return Saturation(
         **{item.name: getattr(series, item.name) for item in fields(SeriesKey)},
         verdict=verdict,
