@@ -8,6 +8,6 @@ from lmsat_plugin.page.sections import cards, published_laws, scaling, scores, t
 
 
 def all_figures(analyses: Analyses) -> list[ReportFigure]:
-    """Return the figures that the results can fill. None is empty."""
+    """Return the figures that the results can fill, of all parts of all sections. None is empty."""
     parts = (*cards.PARTS, *training.PARTS, *scaling.PARTS, *published_laws.PARTS, *scores.PARTS)
     return [figure for part in parts for figure in part(analyses)]
