@@ -1,20 +1,13 @@
 """Analyses: functions from results and tables to small dataclasses. Nothing here imports torch or lm_eval."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from lmsat_plugin.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from lmsat_plugin.analysis.emergence.by_task import find_emergence
-    from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
-    from lmsat_plugin.analysis.saturation.by_model import find_saturation
-    from lmsat_plugin.analysis.scaling_laws.allocation import allocate
-    from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
-    from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
-    from lmsat_plugin.analysis.scaling_laws.fitting import fit
-    from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
+from lmsat_plugin.analysis.emergence.by_task import find_emergence
+from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
+from lmsat_plugin.analysis.saturation.by_model import find_saturation
+from lmsat_plugin.analysis.scaling_laws.allocation import allocate
+from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
+from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
+from lmsat_plugin.analysis.scaling_laws.fitting import fit
+from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
 
 __all__ = [
     "allocate",
@@ -26,17 +19,3 @@ __all__ = [
     "sample_efficiency",
     "shape_dependence",
 ]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "emergence.by_task": ["find_emergence"],
-        "rank_needed.by_checkpoint": ["find_rank_needed"],
-        "saturation.by_model": ["find_saturation"],
-        "scaling_laws.allocation": ["allocate"],
-        "scaling_laws.context_gain": ["find_context"],
-        "scaling_laws.efficiency": ["sample_efficiency"],
-        "scaling_laws.fitting": ["fit"],
-        "scaling_laws.shape": ["shape_dependence"],
-    },
-)

@@ -12,16 +12,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
 from lmsat_plugin.errors import LmsatError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST_MODELS = 8
 """Twice the number of coefficients: then the 90 % intervals cover the truth in 93 to 96 % of simulations."""
