@@ -24,8 +24,7 @@ _COLUMNS = (*("model", "variant", "revision", "step", "tokens", "n_params", "n_p
 def check_nats(table: pd.DataFrame) -> None:
     """Raise `LmsatError` where the column ``loss`` is clearly not in nats per token.
 
-    A column ``perplexity`` or ``bits_per_byte`` beside it shows that. Without them only losses above ln of the
-    vocabulary's size, that of a uniform prediction, do.
+    A column ``perplexity`` or ``bits_per_byte`` shows that; without them, only losses above a uniform prediction's do.
     """
     loss = table["loss"]
     if "perplexity" in table.columns:
@@ -118,6 +117,5 @@ def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
     losses = loss[[name for name in _COLUMNS if name in loss.columns]]
     if isinstance(data, Results):
         losses = losses.assign(variant=losses.variant.map(data.model_variant))
-    return losses.assign(loss=loss["value"], stderr=loss["stderr"] if "stderr" in loss.columns else np.nan).reset_index(
-        drop=True
-    )
+    stderr = loss["stderr"] if "stderr" in loss.columns else np.nan
+    return losses.assign(loss=loss["value"], stderr=stderr).reset_index(drop=True)

@@ -73,7 +73,7 @@ def find_emergence(
     factor: str = "model",
     seed: int = 0,
 ) -> list[Emergence]:
-    """Return the emergence of each task, metric and variant, by name.
+    """Return the emergence of each task, metric and variant, by name. Raises `LmsatError` as `scores_of` does.
 
     Args:
         data: Results with lmsat_loss beside other tasks; or a table with the columns ``model, loss, task, metric,
@@ -82,9 +82,6 @@ def find_emergence(
         task, metric: Globs.
         factor: The column whose levels are tested for one common curve.
         seed: Of the random numbers.
-
-    Raises:
-        LmsatError: As `scores_of`.
     """
     all_scores = scores_of(data, loss=loss, task=task, metric=metric, factor=factor)
     return [_emergence(scores, factor, seed) for scores in all_scores]

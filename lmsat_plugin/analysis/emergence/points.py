@@ -85,8 +85,7 @@ def scores_of(
         factor: A column that has to be there.
 
     Raises:
-        LmsatError: For a column or a loss that is missing, losses that are not in nats, shares in per cent, several
-            chance levels of one task, and if no score is left.
+        LmsatError: Without a column, loss or score; for losses not in nats, shares in per cent, two chances of a task.
     """
     table, measured = table_of(data), {}
     if is_tidy(table):

@@ -45,8 +45,7 @@ class ContextGain:
     exponent_low: float | None = None
     exponent_high: float | None = None
     stops_at: float | None = None
-    """The T from which on a doubling of the context gains less than ``share``; None if the last doubling within the
-    window still gains more, and where nothing improves."""
+    """The T from which on a doubling gains less than ``share``; None if the last gains more, or nothing improves."""
     stops_low: float | None = None
     stops_high: float | None = None
     """``stops_low`` and ``stops_high`` are None where the interval's end lies beyond the last doubling."""

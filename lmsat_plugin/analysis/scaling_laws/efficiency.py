@@ -106,8 +106,7 @@ def sample_efficiency(
         fewest_saved: The share of tokens below which the saving of a doubled size counts as diminishing.
 
     Raises:
-        LmsatError: For columns that are missing or hold no such numbers, a model of several sizes, losses that are not
-            above 0, and if no model reaches any of the losses.
+        LmsatError: For missing columns or numbers, a model of several sizes, and losses not above 0 or never reached.
     """
     if not losses or not all(0 < loss < math.inf for loss in losses):
         raise LmsatError(f"{list(losses)} are not losses to reach: give nats per token, above 0")
@@ -115,8 +114,7 @@ def sample_efficiency(
         raise LmsatError(f"{fewest_saved:g} is not a share of tokens: give one between 0 and 1")
     table = table_of(data)
     table = _checkpoints(labelled(loss_of_results(data)) if is_tidy(table) else table)
-    sizes = table.groupby("model", sort=False).n_params
-    by_size = sizes.first().sort_values(kind="stable").index
+    by_size = table.groupby("model", sort=False).n_params.first().sort_values(kind="stable").index
     runs = {name: table[table.model == name].sort_values("tokens", kind="stable") for name in by_size}
     by_loss = {loss: _compared([_crossing(str(name), run, loss) for name, run in runs.items()]) for loss in losses}
     reached = tuple(chain.from_iterable(by_loss.values()))

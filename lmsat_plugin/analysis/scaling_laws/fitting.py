@@ -64,14 +64,12 @@ def fit(
     _check_given(kind, given)
     if repetitions < 0:
         raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
-    if kind.by_model and "model" in rows:
-        parts: list[tuple[str | None, str | None, pd.DataFrame]] = [
-            (str(model), None, own) for model, own in rows.groupby("model", sort=False)
-        ]
-    else:
-        parts = [(None, count, rows) for count in counts_of(kind, rows)]
     request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
-    fits = [_fit(request, kind.read(own, count), count, model) for model, count, own in parts]
+    if kind.by_model and "model" in rows:
+        by_model = rows.groupby("model", sort=False)
+        fits = [_fit(request, kind.read(own, None), None, str(model)) for model, own in by_model]
+    else:
+        fits = [_fit(request, kind.read(rows, count), count, None) for count in counts_of(kind, rows)]
     return replace(fits[0], others=tuple(fits[1:]))
 
 
