@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lmsat demo --output demo
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # A real Slurm on this machine: as root, on Debian.
 test-slurm: $(VENV)/.developing
