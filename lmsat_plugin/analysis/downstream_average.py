@@ -1,4 +1,4 @@
-"""The mean of downstream scores above chance, and how far it lies from the line through other models.
+"""The mean of downstream scores above chance, subjects of one exam together, beside the line through other models.
 
 Shapes: K models.
 """

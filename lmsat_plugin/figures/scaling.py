@@ -1,4 +1,4 @@
-"""The figures of scaling: losses against tokens, compute and size, and models beside the laws of Kaplan and Hoffmann.
+"""The figures of scaling: losses by tokens, compute and size; models beside published laws; the cost of repeated data.
 
 Numbers of equations and figures are those of Kaplan et al. 2020, unless another paper is named.
 """

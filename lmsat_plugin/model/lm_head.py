@@ -1,4 +1,4 @@
-"""The LM head: the map from final states to logits, read from a model.
+"""The LM head: the map from final states to logits, with its bias, factors and cap, read from a model.
 
 Shapes: N tokens, D width of the last hidden state, V rows of the head.
 """

@@ -1,4 +1,4 @@
-"""The singular values of a corpus' n-gram matrix W, and its W-error at each dimension.
+"""The singular values of a corpus' n-gram matrix W, all or the largest of a big one, and its W-error at each dimension.
 
 Shapes: V tokens of the vocabulary, B branching contexts, N tokens that follow one, M rows with those of single
 successors merged, L rows with many successors, R rank, K dimensions.

@@ -10,6 +10,7 @@ from typing import Any
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.files import check_writable, write_atomically
 from lmsat_plugin.page.figure_files import write_figures
+from lmsat_plugin.page.missing import missing_analyses
 from lmsat_plugin.page.tables import Table, tables_of
 from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.ranking.formats import page_template
@@ -21,25 +22,6 @@ _ON_PAPER = 16
 """Columns up to which a table is printed on paper."""
 _INLINE = 100_000
 """Letters up to which the page itself holds a table's CSV."""
-_ANALYSES = {
-    "saturation": (
-        "Saturation",
-        "It needs lmsat_loss at 8 or more checkpoints of a model, and names that state the step, or --step-pattern RE. "
-        "By a score: lmsat saturation DIR --task T --metric M.",
-    ),
-    "emergence": (
-        "Emergence",
-        "It needs lmsat_loss and scores at 12 or more checkpoints of 3 or more models, under the same names.",
-    ),
-    "law": (
-        "Scaling law",
-        "It needs lmsat_loss of models of several sizes and numbers of tokens. Where names state steps alone, "
-        "give --tokens-per-step N.",
-    ),
-    "ranks": ("Rank of the LM head", ""),
-    "context": ("Loss by position in the context", ""),
-}
-"""Each analysis' title, and what it needs, where the reason why it is missing does not say it."""
 
 
 def write_report(analyses: Analyses, folder: Path) -> Path:
@@ -60,7 +42,7 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
         figures=write_figures(analyses, folder),
         tables=tables,
         downloads={table.name: _download(table) for table in tables},
-        missing=_missing(analyses),
+        missing=missing_analyses(analyses),
         rows_at_once=ROWS,
         columns_on_paper=_ON_PAPER,
     )
@@ -81,20 +63,6 @@ def _summary(analyses: Analyses) -> dict[str, str]:
         "Report": f"lmsat {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     return {title: text for title, text in summary.items() if text}
-
-
-def _missing(analyses: Analyses) -> list[tuple[str, str, str]]:
-    """Return each missing analysis: its title, the reason, and what it needs."""
-    # An analysis is made, or found to be missing, when it is first asked for.
-    for name in _ANALYSES:
-        getattr(analyses, name)
-    root = analyses.results.root
-    return [
-        # The page goes to other people, who do not have this folder.
-        (title, analyses.missing[name].replace(str(root), root.absolute().name), how)
-        for name, (title, how) in _ANALYSES.items()
-        if name in analyses.missing
-    ]
 
 
 def _download(table: Table) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The executor ``local``: a sweep in this process, once, or again and again as checkpoints appear."""
+"""The executor ``local``: a sweep in this process, once, or again and again as checkpoints appear and are complete."""
 
 from __future__ import annotations
 

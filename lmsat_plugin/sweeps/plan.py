@@ -1,4 +1,4 @@
-"""What a sweep has to do: what identifies each result of each checkpoint, and which results are still missing."""
+"""What a sweep has to do: the settings that identify each result of each checkpoint, and the results still missing."""
 
 from __future__ import annotations
 

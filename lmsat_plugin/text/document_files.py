@@ -1,4 +1,4 @@
-"""Documents read from files: plain text, JSON lines, Parquet."""
+"""Documents read from files: which formats a folder's files may have, and how each is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores beside losses, by task, metric and variant, out of a CSV's table or of results."""
+"""Scores beside losses, by task, metric and variant, out of a table or results; warns where tokenizers differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Series of a metric over training, one of each model, out of a table.
+"""Series of a metric over training, one of each model, out of a table, without the beginning of the run.
 
 Shapes: K checkpoints.
 """

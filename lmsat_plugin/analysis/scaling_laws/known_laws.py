@@ -1,4 +1,4 @@
-"""The laws that `fit` knows (`LAWS`): what follows from the constants of each, and how its columns are made.
+"""The laws that `fit` knows (`LAWS`): what follows from each one's constants, and the columns of a CSV it is made of.
 
 `chinchilla` is of Hoffmann et al. 2022, `kaplan-n`, `kaplan-d`, `kaplan-c`, `kaplan-nd`, `kaplan-ns`, `context` (the
 loss by position) and `transfer` (the loss on another corpus) are of Kaplan et al. 2020.

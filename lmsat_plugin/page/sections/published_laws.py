@@ -1,4 +1,4 @@
-"""Which figures of models beside published laws the results can fill: data, batch, best size, the corpus' W-error."""
+"""Which figures of models beside published laws the results can fill, with titles: data, batch, best size, W-error."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from lmsat_plugin.model.low_rank import NestedHeads, Truncation
 from lmsat_plugin.model.spectrum import in_float64, triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
 from lmsat_plugin.probes.loss import stderr_by_document
-from lmsat_plugin.probes.rank_head.head_training import HeadTraining, TrainedHeads, save_heads, save_trained_heads
 from lmsat_plugin.probes.rank_head.settings import RankHeadSettings
+from lmsat_plugin.probes.rank_head.trained_heads import HeadTraining, TrainedHeads, save_heads, save_trained_heads
 from lmsat_plugin.text.corpora import CorpusSettings
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The settings of lmsat_rank_head: which ranks are measured, and how heads are trained."""
+"""The settings of lmsat_rank_head: which ranks are measured, and with which options heads are trained."""
 
 from __future__ import annotations
 

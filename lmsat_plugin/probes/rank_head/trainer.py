@@ -1,4 +1,4 @@
-"""The trainer of LM heads of several ranks: all ranks in one pass over the same final states.
+"""The trainer of LM heads: optimiser, warm-up and schedule of the learning rate; all ranks in one pass.
 
 Shapes: N tokens of a batch, D width, V rows of the head, R rank, K heads.
 """

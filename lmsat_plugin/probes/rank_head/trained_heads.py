@@ -1,4 +1,4 @@
-"""One training of heads of several ranks: learning rates, first factors, resumption, and the files of heads.
+"""Trained LM heads of several ranks: the peak learning rates and first factors they start from, and their files.
 
 Shapes: N tokens, D width, V rows of the head, R rank.
 """

@@ -1,0 +1,39 @@
+"""Which analyses the results do not allow, and what results each of them needs, in words at the report's end."""
+
+from __future__ import annotations
+
+from lmsat_plugin.analysis.analyses import Analyses
+
+_ANALYSES = {
+    "saturation": (
+        "Saturation",
+        "It needs lmsat_loss at 8 or more checkpoints of a model, and names that state the step, or --step-pattern RE. "
+        "By a score: lmsat saturation DIR --task T --metric M.",
+    ),
+    "emergence": (
+        "Emergence",
+        "It needs lmsat_loss and scores at 12 or more checkpoints of 3 or more models, under the same names.",
+    ),
+    "law": (
+        "Scaling law",
+        "It needs lmsat_loss of models of several sizes and numbers of tokens. Where names state steps alone, "
+        "give --tokens-per-step N.",
+    ),
+    "ranks": ("Rank of the LM head", ""),
+    "context": ("Loss by position in the context", ""),
+}
+"""Each analysis' title, and what it needs, where the reason why it is missing does not say it."""
+
+
+def missing_analyses(analyses: Analyses) -> list[tuple[str, str, str]]:
+    """Return each missing analysis: its title, the reason, and what it needs."""
+    # An analysis is made, or found to be missing, when it is first asked for.
+    for name in _ANALYSES:
+        getattr(analyses, name)
+    root = analyses.results.root
+    return [
+        # The page goes to other people, who do not have this folder.
+        (title, analyses.missing[name].replace(str(root), root.absolute().name), how)
+        for name, (title, how) in _ANALYSES.items()
+        if name in analyses.missing
+    ]
