@@ -1,4 +1,4 @@
-"""The figure of verdicts on saturation: values by step, the best checkpoint, the onset (Godey et al. 2024, Fig. 1a)."""
+"""The figure of verdicts on saturation: values by step, the best checkpoint, the onset as the cards mark it, too."""
 
 from __future__ import annotations
 

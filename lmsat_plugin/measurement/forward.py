@@ -1,4 +1,4 @@
-"""One forward pass over a corpus, batch by batch, whose states and losses go to callbacks.
+"""One forward pass over a corpus, in smaller batches when memory runs out; states and losses go to callbacks.
 
 Shapes: B windows, T tokens, N scored tokens of a batch, D width of a layer, V rows of the head.
 """

@@ -1,4 +1,4 @@
-"""How large a model is: its parameters by part, and the dimensions in Kaplan's formulas.
+"""How large a model is: which part each parameter belongs to, and the dimensions in Kaplan's formulas.
 
 Names as in Kaplan et al. 2020, Table 1: d_model, n_layer, d_attn (all heads together), d_ff.
 """

@@ -1,4 +1,4 @@
-"""The checkpoint that a result file is about, and the settings of the model that it was measured with."""
+"""The model's name and the checkpoint that a result file is about, and the settings it was measured with."""
 
 from __future__ import annotations
 
