@@ -82,10 +82,17 @@ def _geometry(result: Saturation) -> str:
     if geometry is None:
         return ""
     events = {
-        "the last layer's anisotropy jumps at step {:,}": geometry.anisotropy_jump_step,
-        "the last layer's anisotropy stays above 0.5 from step {:,} on": geometry.anisotropy_above_half_step,
-        "the head's singular entropy turns at step {:,}": geometry.entropy_turn_step,
-        "the head's singular entropy spikes at step {:,}": geometry.entropy_spike_step,
+        "the last layer's anisotropy": {
+            "jumps at step {:,}": geometry.anisotropy_jump_step,
+            "stays above 0.5 from step {:,} on": geometry.anisotropy_above_half_step,
+        },
+        "the head's singular entropy": {
+            "turns at step {:,}": geometry.entropy_turn_step,
+            "spikes at step {:,}": geometry.entropy_spike_step,
+        },
     }
-    known = [words.format(step) for words, step in events.items() if step is not None]
-    return f" Meanwhile {', '.join(known)}." if known else ""
+    sentences = []
+    for subject, steps in events.items():
+        if known := [words.format(step) for words, step in steps.items() if step is not None]:
+            sentences.append(f"{subject} {' and '.join(known)}")
+    return f" Meanwhile {', and '.join(sentences)}." if sentences else ""

@@ -37,6 +37,26 @@ def test_the_command(tmp_path, capsys):
     assert "m: saturates: its last 5 checkpoints" in capsys.readouterr().out
 
 
+def test_steps_of_one_measure_share_their_subject(tmp_path, capsys):
+    steps = 2 ** np.arange(10)
+    runs = {
+        ("lmsat_loss", "loss"): 5 - 0.2 * np.arange(10),
+        ("lmsat_head", "singular_entropy"): np.array([5.0, 4, 3, 1, 2, 2, 2, 2, 9, 9]),
+        ("lmsat_anisotropy", "anisotropy_last"): np.repeat([0.1, 0.9], 5),
+    }
+    for (task, metric), values in runs.items():
+        for step, value in zip(steps, values, strict=True):
+            file = tmp_path / f"model_step{step}" / f"results_{task}.json"
+            file.parent.mkdir(exist_ok=True)
+            config = {"model_args": f"pretrained=org/model,revision=step{step}"}
+            file.write_text(json.dumps({"config": config, "results": {task: {f"{metric},none": value}}}))
+    assert main(["saturation", str(tmp_path)]) == 0
+    assert (
+        "Meanwhile the last layer's anisotropy jumps at step 32 and stays above 0.5 from step 32 on, "
+        "and the head's singular entropy turns at step 8 and spikes at step 256."
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
