@@ -14,6 +14,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.metrics import metric
+from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 
@@ -29,6 +30,7 @@ _BULK = {
 """The long parts of result files, which `TaskResult` keeps or nothing needs."""
 _NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
 _NOTHING = {"", "N/A", "NA", "None"}
+_OF_SWEEPS = {"identities", *DIGESTS}
 
 
 @dataclass
@@ -156,7 +158,10 @@ def _parse(path: Path) -> dict[str, Any] | None:
     if isinstance(data, dict):
         results = data.get("results")
         if isinstance(results, dict) and all(isinstance(entry, dict) for entry in results.values()):
-            return data
+            if (fault := fault_of(path, text, data)) is None:
+                return data
+            logger.warning("%s is left out (%s): restore it, or measure again what `lmsat verify` names", path, fault)
+            return None
         meant |= "versions" in data
     if meant:
         logger.warning("%s is skipped (its 'results' are not lm-eval's): restore or remove it", path)
@@ -239,7 +244,7 @@ def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tupl
 
 
 def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return lmsat's notes, one dict for each corpus, without the identities that sweeps compare."""
+    """Return lmsat's notes, one dict for each corpus, without what only sweeps and `fault_of` need."""
     notes = as_dict(data.get("config")).get("lmsat")
     parts = [part for part in (notes if isinstance(notes, list) else [notes]) if isinstance(part, dict)]
-    return [{key: value for key, value in part.items() if key != "identities"} for part in parts]
+    return [{key: value for key, value in part.items() if key not in _OF_SWEEPS} for part in parts]

@@ -23,8 +23,9 @@ from safetensors.numpy import save as to_safetensors
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, stamp_of_results
+from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, read_stored, stamp_of_results
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +164,7 @@ class Store:
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             name = f"samples_{safe_name(task)}_{stamp}.jsonl"
             write_atomically(folder / name, lines.encode("utf-8", "surrogatepass"))
-        notes["sha256"] = digest(new.results)
-        text = json.dumps(new.results, indent=2, ensure_ascii=False)
-        write_atomically(path, text.encode("utf-8", "surrogatepass"))
+        write_atomically(path, with_digest(new.results))
         return path
 
     def write_failures(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lmsat_plugin.results.digests import fault_of
 
 FAILURES = "failures.json"
 
@@ -74,22 +75,13 @@ def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted(stamp))
 
 
-def digest(document: dict[str, Any]) -> str:
-    """Return the SHA-256 of a result file's content, by which it is trusted."""
-    text = json.dumps(document, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _load_trusted(path: Path) -> dict[str, Any] | None:
     """Return a result file's content; None if it is cut, or not as it was written."""
     try:
-        document = json.loads(path.read_bytes())
-        notes = document["config"].get("lmsat")
-        if not isinstance(document["results"], dict):
+        data = path.read_bytes()
+        document = json.loads(data)
+        if not isinstance(document["results"], dict) or fault_of(path, data, document) is not None:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if isinstance(notes, dict) and "sha256" in notes:
-        stated = notes.pop("sha256")
-        return document if stated == digest(document) else None
     return document

@@ -1,0 +1,75 @@
+"""The digest in a result file: how a sweep puts it in, and how a reader tells that the file is still as it was written.
+
+``config.lmsat.file_sha256`` is the SHA-256 of the file's bytes, with 64 zeros in its own place. Older sweeps wrote
+``config.lmsat.sha256``, which is that of the content: of the JSON without this key, its keys sorted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from lmsat_plugin.results.json_values import as_dict
+
+DIGESTS = ("file_sha256", "sha256")
+"""The keys of digests in lmsat's notes: of the bytes, and of the content."""
+_OF_BYTES, _OF_CONTENT = DIGESTS
+_BLANK = b"0" * 64
+
+
+def with_digest(document: dict[str, Any]) -> bytes:
+    """Return the bytes of a result file, with its digest among lmsat's notes."""
+    # Nothing else in the file is the same text.
+    place = secrets.token_hex(32)
+    document["config"]["lmsat"][_OF_BYTES] = place
+    data = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(data.replace(place.encode(), _BLANK)).hexdigest()
+    document["config"]["lmsat"][_OF_BYTES] = digest
+    return data.replace(place.encode(), digest.encode())
+
+
+def fault_of(path: Path, data: bytes, document: dict[str, Any]) -> str | None:
+    """Return why a result file is not to be believed; None if it holds its digest, or needs none.
+
+    Files in the folder of a sweep need one, and any file that says that a sweep has written it. ``document`` is the
+    content of ``data``, the file's bytes.
+    """
+    notes = as_dict(document.get("config")).get("lmsat")
+    own = as_dict(notes)
+    if _OF_BYTES in own:
+        stated = own[_OF_BYTES]
+        holds = isinstance(stated, str) and re.fullmatch("[0-9a-f]{64}", stated) and data.count(stated.encode()) == 1
+        if holds and hashlib.sha256(data.replace(stated.encode(), _BLANK)).hexdigest() == stated:
+            return None
+    elif _OF_CONTENT in own:
+        if own[_OF_CONTENT] == _digest_of_content(document):
+            return None
+    else:
+        return "it lies in a sweep's folder and has no digest" if _is_of_sweep(path, own) else None
+    return "its digest does not hold: it was changed after it was written"
+
+
+def _digest_of_content(document: dict[str, Any]) -> str:
+    config = document["config"]
+    notes = {key: value for key, value in config["lmsat"].items() if key != _OF_CONTENT}
+    content = {**document, "config": {**config, "lmsat": notes}}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_of_sweep(path: Path, notes: dict[str, Any]) -> bool:
+    """Return whether a sweep has written a file, or keeps its results where the file is.
+
+    A sweep keeps a folder ``.lmsat`` two above its results. Where that was left behind, the file's own notes or the
+    arrays beside it tell.
+    """
+    stamp = path.stem.removeprefix("results_")
+    return (
+        "identities" in notes
+        or (path.parent / ".." / ".." / ".lmsat").is_dir()
+        or path.with_name(f"arrays_{stamp}.safetensors").exists()
+    )
