@@ -19,6 +19,7 @@ from lmsat_plugin.analysis.saturation import Saturation, find_saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, find_context
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.array_files import ArraysError
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
 
@@ -130,9 +131,11 @@ class Analyses:
         """Return an array of one result, such as ``head/singular_values`` of ``lmsat_head``; None if it is missing."""
         try:
             return self.results.arrays(path, task, name).get(name)
+        except ArraysError as error:
+            logger.warning("Left out: %s", error)
         except LmsatError as error:
             logger.info("No array: %s", error)
-            return None
+        return None
 
     @cached_property
     def ranks(self) -> list[CheckpointRanks]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 from collections.abc import Collection, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from safetensors.numpy import save as to_safetensors
 from transformers import PreTrainedModel
 
 from lmsat_plugin.errors import LmsatError
@@ -25,6 +23,7 @@ from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Probe, Settings
+from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.settings import closest, unknown_setting
 from lmsat_plugin.text.corpora import CorpusSettings
 
@@ -122,7 +121,7 @@ def _finish(lm: HFLM) -> None:
         # The measurement is made: neither a full disk nor a failing plugin may lose it.
         if folder is not None and outcome.arrays:
             try:
-                outcome.provenance["arrays"] = str(_save_arrays(outcome, Path(folder), name, revision))
+                outcome.provenance.update(_save_arrays(outcome, Path(folder), name, revision))
             except LmsatError as error:
                 logger.error("The arrays are lost: %s", error)
         plugins().tell(
@@ -132,13 +131,13 @@ def _finish(lm: HFLM) -> None:
         )
 
 
-def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> Path:
+def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> dict[str, Any]:
+    """Write the arrays; return what the result says of them."""
+    data, binding = pack_arrays(outcome.arrays)
     # Named by content: another measurement of the same checkpoint never overwrites it.
-    data = to_safetensors({key: value.copy() for key, value in outcome.arrays.items()})
-    digest = hashlib.sha256(data).hexdigest()[:12]
-    path = folder / f"{safe_name(name)}__{safe_name(revision)}__{digest}.safetensors"
+    path = folder / f"{safe_name(name)}__{safe_name(revision)}__{binding['arrays_sha256'][:12]}.safetensors"
     write_atomically(path, data)
-    return path.resolve()
+    return {"arrays": str(path.resolve()), **binding}
 
 
 def provenance_of(lm: Any) -> dict[str, Any]:

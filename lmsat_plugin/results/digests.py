@@ -64,12 +64,6 @@ def _digest_of_content(document: dict[str, Any]) -> str:
 def _is_of_sweep(path: Path, notes: dict[str, Any]) -> bool:
     """Return whether a sweep has written a file, or keeps its results where the file is.
 
-    A sweep keeps a folder ``.lmsat`` two above its results. Where that was left behind, the file's own notes or the
-    arrays beside it tell.
+    A sweep keeps a folder ``.lmsat`` two above its results; where that was left behind, the notes in the file tell.
     """
-    stamp = path.stem.removeprefix("results_")
-    return (
-        "identities" in notes
-        or (path.parent / ".." / ".." / ".lmsat").is_dir()
-        or path.with_name(f"arrays_{stamp}.safetensors").exists()
-    )
+    return "identities" in notes or (path.parent / ".." / ".." / ".lmsat").is_dir()

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.metrics import metric
+from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
@@ -82,27 +83,31 @@ class ResultFile:
     def arrays(self, task: str, prefixes: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the arrays of a task's measurement whose names begin with one of the prefixes.
 
-        They are in the file that lmsat's notes name, or, as in a tree that was moved, one of that name beside this one.
-        Raises `LmsatError` for a task without arrays, and for arrays that cannot be read.
+        Raises `ArraysError` for arrays that are missing, cut or not those of this result, and `LmsatError` for a task
+        without arrays.
         """
-        from safetensors import SafetensorError, safe_open
-
-        name = as_text(self.notes(task).get("arrays"))
-        if name is None:
+        notes = self.notes(task)
+        path = array_path(self.path, notes)
+        if path is None:
             raise LmsatError(
                 f"{task} has left no arrays: run it again with arrays=FOLDER in --model_args, or in a sweep"
             )
-        path = self.path.parent / name
-        if not path.exists() and (neighbour := self.path.parent / Path(name).name).exists():
-            path = neighbour
         try:
-            with safe_open(path, framework="numpy") as stored:
-                keys = [key for key in stored.keys() if key.startswith(tuple(prefixes))]  # noqa: SIM118
-                return {key: stored.get_tensor(key) for key in keys}
-        except (OSError, ValueError, SafetensorError) as error:
-            raise LmsatError(
-                f"the arrays {path} cannot be read ({first_sentence(error)}): restore them or run {task} again"
-            ) from error
+            arrays = read_arrays(path, notes, self._losses(notes))
+        except ArraysError as error:
+            raise ArraysError(error.fault, f"run {task} again") from error
+        return {name: array for name, array in arrays.items() if name.startswith(tuple(prefixes))}
+
+    def _losses(self, notes: dict[str, Any]) -> list[float]:
+        """Return the losses that were measured along with what some notes are about."""
+        tasks = loss_tasks(notes)
+        return [
+            value
+            for result in self.tasks
+            if result.part is not None and self.provenance[result.part] is notes and result.task in tasks
+            for name, _, value, _, _ in result.metrics
+            if name == "loss"
+        ]
 
 
 def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None:

@@ -284,7 +284,7 @@ def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[st
 
     ours = {rest(identity) for identity in identities}
     files: dict[str, list[str]] = {}
-    for text, name in stored.done.items():
+    for text, name in (stored.lost | stored.done).items():
         identity = json.loads(text)
         if rest(identity) in ours:
             files.setdefault(name, []).extend(with_members(identity["task"]))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -19,17 +20,18 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from safetensors.numpy import save as to_safetensors
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.files import check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, read_stored, stamp_of_results
+from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, read_stored, stamp_of_results, strays_of
 
 logger = logging.getLogger(__name__)
 
-_QUARANTINED = ".quarantined"
+QUARANTINED = ".quarantined"
+"""The ending of a file that was put aside because it is damaged."""
 
 
 class Claim:
@@ -134,19 +136,16 @@ class Store:
 
     def mend(self, stored: Stored) -> None:
         """Put damaged files aside, and remove what a kill has left. The checkpoint has to be claimed."""
-        for path in stored.damaged:
+        for path, fault in stored.damaged.items():
             with suppress(OSError):
-                path.rename(_free(path.with_name(path.name + _QUARANTINED)))
-                logger.warning(
-                    "%s is cut or was changed by hand: put aside as *%s and measured again", path, _QUARANTINED
-                )
-        stored.damaged = []
-        for path in stored.folder.glob(f".*{PART}"):
+                if path.exists():
+                    quarantine(path)
+                    logger.warning("%s: put aside as *%s and measured again", fault, QUARANTINED)
+                else:
+                    logger.warning("%s: measured again", fault)
+        stored.damaged = {}
+        for path in strays_of(stored.folder):
             path.unlink(missing_ok=True)
-        for path in stored.folder.glob("arrays_*.safetensors"):
-            stem = "results_" + path.stem.removeprefix("arrays_")
-            if not any(stored.folder.glob(f"{stem}.json*")):
-                path.unlink(missing_ok=True)
 
     def write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
         """Write one result file, its arrays and samples first, so that the file is there only with all of them."""
@@ -157,13 +156,15 @@ class Store:
         if new.supersedes:
             notes["supersedes"] = dict(new.supersedes)
         if new.arrays:
-            notes["arrays"] = f"arrays_{stamp}.safetensors"
-            data = to_safetensors({key: value.copy() for key, value in new.arrays.items()})
+            data, binding = pack_arrays(new.arrays)
+            notes.update(arrays=f"arrays_{stamp}.safetensors", **binding)
             write_atomically(folder / notes["arrays"], data)
         for task, samples in (new.results.pop("samples", None) or {}).items():
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             name = f"samples_{safe_name(task)}_{stamp}.jsonl"
-            write_atomically(folder / name, lines.encode("utf-8", "surrogatepass"))
+            data = lines.encode("utf-8", "surrogatepass")
+            notes.setdefault("samples_sha256", {})[name] = hashlib.sha256(data).hexdigest()
+            write_atomically(folder / name, data)
         write_atomically(path, with_digest(new.results))
         return path
 
@@ -193,6 +194,11 @@ def _free_stamp(folder: Path) -> tuple[str, Path]:
         if not path.exists():
             return stamp, path
         now += timedelta(microseconds=1)
+
+
+def quarantine(path: Path) -> Path:
+    """Put a file aside, under another name beside it, and return that."""
+    return path.rename(_free(path.with_name(path.name + QUARANTINED)))
 
 
 def _free(path: Path) -> Path:

@@ -1,17 +1,24 @@
-"""What the result files of one checkpoint say: which results are there, which failed, which files are damaged."""
+"""What the files of one checkpoint's results say: which are there, which failed, which are damaged or stray."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lmsat_plugin.files import PART
+from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import fault_of
+from lmsat_plugin.results.json_values import as_dict, as_number
 
 FAILURES = "failures.json"
+_DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
+"""The end of the name of a file of samples, without its suffix."""
 
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
@@ -37,24 +44,38 @@ class Stored:
     """The run that tried it last."""
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files note of the checkpoint: commit, weights, files."""
-    damaged: list[Path] = field(default_factory=list)
-    """Result files that are cut or were changed by hand."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """From each identity whose arrays are lost, and that is to be measured again, to the name of its result file."""
+    damaged: dict[Path, str] = field(default_factory=dict)
+    """Result files and arrays that are cut, missing or were changed, each with a sentence."""
 
 
 def read_stored(folder: Path) -> Stored:
     """Return what is stored in a checkpoint's folder. A file that cannot be trusted counts for nothing."""
     stored = Stored(folder)
+    lost_with: dict[Path, tuple[set[str], str]] = {}
     for path in sorted(folder.glob("results_*.json")):
         document = _load_trusted(path)
         if document is None:
-            stored.damaged.append(path)
+            stored.damaged[path] = f"{path} is cut or was changed by hand"
             continue
         notes = document["config"].get("lmsat")
         if not isinstance(notes, dict) or "identities" not in notes:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(notes.get("checkpoint") or {})
-        stored.done.update({canonical(identity): path.name for identity in notes["identities"]})
         stored.runs[path.name] = notes.get("run", "")
+        fault = arrays_fault(path, document)
+        lost = set() if fault is None else _tasks_with_arrays(notes)
+        measured = {canonical(identity): identity["task"] for identity in notes["identities"]}
+        stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
+        stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
+        if fault is not None and (arrays := array_path(path, notes)) is not None:
+            lost_with[arrays] = {text for text, task in measured.items() if task in lost}, fault
+    stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
+    # Arrays that were measured again since may be missing.
+    stored.damaged |= {
+        path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
+    }
     with suppress(OSError, ValueError, TypeError, KeyError):
         record = json.loads((folder / FAILURES).read_text("utf-8"))
         for failure in record["failures"]:
@@ -64,15 +85,62 @@ def read_stored(folder: Path) -> Stored:
     return stored
 
 
+def strays_of(folder: Path) -> list[Path]:
+    """Return what a kill has left in a checkpoint's folder: files half-written, arrays and samples without a result."""
+    written = {path.name.partition(".json")[0].removeprefix("results_") for path in folder.glob("results_*.json*")}
+    arrays = [path for path in folder.glob("arrays_*.safetensors") if path.stem.removeprefix("arrays_") not in written]
+    samples = [
+        path for path in folder.glob("samples_*.jsonl") if (date := _DATE.search(path.stem)) and date[1] not in written
+    ]
+    return sorted([*folder.glob(f".*{PART}"), *arrays, *samples])
+
+
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return name, size and time of the files that `read_stored` reads: it returns the same while they are the same."""
     stamp = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name == FAILURES or entry.name.startswith("results_"):
+            if entry.name == FAILURES or entry.name.startswith(("results_", "arrays_")):
                 stat = entry.stat()
                 stamp.append((entry.name, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(stamp))
+
+
+def arrays_fault(path: Path, document: dict[str, Any]) -> str | None:
+    """Return why the arrays of a result file are lost, as a sentence; None if they are whole, or there are none.
+
+    Files are read again only where their size or time has changed.
+    """
+    notes = document["config"]["lmsat"]
+    arrays = array_path(path, notes)
+    if arrays is None:
+        return None
+    stamp = None
+    with suppress(OSError):
+        stat = arrays.stat()
+        stamp = stat.st_size, stat.st_mtime_ns
+    values = (as_number(as_dict(document["results"].get(task)).get("loss,none")) for task in loss_tasks(notes))
+    losses = frozenset(value for value in values if value is not None)
+    stated = {key: notes[key] for key in ("arrays_sha256", "arrays_content", "tasks") if key in notes}
+    return _fault_of_arrays(arrays, stamp, canonical(stated), losses)
+
+
+@lru_cache(maxsize=100_000)
+def _fault_of_arrays(path: Path, stamp: tuple[int, int] | None, stated: str, losses: frozenset[float]) -> str | None:
+    try:
+        read_arrays(path, json.loads(stated), losses)
+    except ArraysError as error:
+        return error.fault
+    return None
+
+
+def _tasks_with_arrays(notes: dict[str, Any]) -> set[str]:
+    """Return the tasks of a result file that have arrays; all that are probes where the notes do not tell."""
+    probes = notes.get("tasks") or {
+        i["task"]: i["task"].removeprefix("lmsat_") for i in notes["identities"] if "settings" in i
+    }
+    names = notes.get("arrays_content")
+    return {task for task, probe in probes.items() if names is None or any(n.startswith(f"{probe}/") for n in names)}
 
 
 def _load_trusted(path: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 
@@ -61,6 +62,8 @@ def test_arrays_are_stored(model_args, corpus_file, tmp_path):
     [path] = folder.iterdir()
     assert results["config"]["lmsat"]["arrays"] == str(path.resolve())
     assert path.suffix == ".safetensors"
+    assert results["config"]["lmsat"]["arrays_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert results["config"]["lmsat"]["arrays_content"]["loss/by_position"] == ["float64", [WINDOW]]
     arrays, found = load_file(path), numbers(results)
     assert set(arrays) == {
         *("loss/by_position", "loss/by_position_tokens"),

@@ -22,6 +22,7 @@ from lmsat_plugin.analysis.saturation.verdict import LEAST_CHECKPOINTS, Verdict,
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import Simulation
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.array_files import ArraysError
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def document_losses(results: Results) -> DocumentLosses:
         try:
             arrays = results.arrays(path, DEFAULT[0], "loss/by_document")
             losses[path] = arrays["loss/by_document"], arrays["loss/by_document_tokens"]
+        except ArraysError as error:
+            logger.warning("Left out: %s", error)
         except (LmsatError, KeyError) as error:
             logger.info("No losses by document: %s", error)
     return losses
