@@ -78,6 +78,7 @@ STOPS = (
     ),
     Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 24),
     Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
+    Stop("Whether every file of it is still as it was written.", "lmsat verify demo/results"),
     Stop("Whether models saturate, and since when.", "lmsat saturation demo-long/results"),
     Stop(
         "A scaling law. The widths differ and the language's entropy rate is 3.677: so much is E.",

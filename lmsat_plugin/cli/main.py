@@ -28,6 +28,7 @@ from lmsat_plugin.cli.saturation import SaturationCommand
 from lmsat_plugin.cli.shape import ShapeCommand
 from lmsat_plugin.cli.size import SizeCommand
 from lmsat_plugin.cli.sweep import SweepCommand
+from lmsat_plugin.cli.verify import VerifyCommand
 from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
 from lmsat_plugin.version import __version__
 
@@ -39,6 +40,7 @@ COMMANDS: tuple[type[Command], ...] = (
     EvalCommand,
     ProbesCommand,
     ResultsCommand,
+    VerifyCommand,
     SaturationCommand,
     FitCommand,
     EmergenceCommand,

@@ -16,7 +16,7 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
-from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
+from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,21 @@ _BULK = {
 """The long parts of result files, which `TaskResult` keeps or nothing needs."""
 _NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
 _NOTHING = {"", "N/A", "NA", "None"}
+_REMEDIES = {
+    "unreadable": ("skipped", "restore or remove it"),
+    "digest": ("left out", "restore it, or measure again what `lmsat verify` names"),
+}
+"""By kind what becomes of a broken file, and what to do about it."""
 _OF_SWEEPS = {"identities", *DIGESTS}
+
+
+class BrokenResultError(LmsatError):
+    """A result file that readers leave out: of the kind ``unreadable`` or ``digest``, for the reason ``fault``."""
+
+    def __init__(self, path: Path, kind: str, fault: str) -> None:
+        done, remedy = _REMEDIES[kind]
+        super().__init__(f"{path} is {done} ({fault}): {remedy}")
+        self.kind, self.fault = kind, fault
 
 
 @dataclass
@@ -115,7 +129,11 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
 
     ``name`` is the path that the table shows.
     """
-    data = _parse(path)
+    try:
+        data = parse_result_file(path)
+    except BrokenResultError as error:
+        logger.warning("%s", error)
+        return None
     if data is None:
         return None
     provenance = _provenance_parts(data)
@@ -149,27 +167,28 @@ def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None
             yield clean(task), (path, split or as_text(config.get("validation_split")))
 
 
-def _parse(path: Path) -> dict[str, Any] | None:
-    """Return the content of a result file; None for any other, with a warning if it was meant to be one."""
+def parse_result_file(path: Path) -> dict[str, Any] | None:
+    """Return the content of a result file; None for a file that was never meant to be one.
+
+    Raises `BrokenResultError` for one that is cut, or does not hold its digest.
+    """
     meant = path.name.startswith("results")
     try:
-        text = path.read_bytes()
-        if not meant and b'"results"' not in text:
+        data = path.read_bytes()
+        if not meant and b'"results"' not in data:
             return None
-        data = json.loads(text)
+        document = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
-        logger.warning("%s is skipped (%s): restore or remove it", path, first_sentence(error))
-        return None
-    if isinstance(data, dict):
-        results = data.get("results")
+        raise BrokenResultError(path, "unreadable", first_sentence(error)) from error
+    if isinstance(document, dict):
+        results = document.get("results")
         if isinstance(results, dict) and all(isinstance(entry, dict) for entry in results.values()):
-            if (fault := fault_of(path, text, data)) is None:
-                return data
-            logger.warning("%s is left out (%s): restore it, or measure again what `lmsat verify` names", path, fault)
-            return None
-        meant |= "versions" in data
+            if (fault := fault_of(path, data, document)) is None:
+                return document
+            raise BrokenResultError(path, "digest", fault)
+        meant |= "versions" in document
     if meant:
-        logger.warning("%s is skipped (its 'results' are not lm-eval's): restore or remove it", path)
+        raise BrokenResultError(path, "unreadable", "its 'results' are not lm-eval's")
     return None
 
 
@@ -251,5 +270,4 @@ def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tupl
 def _provenance_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Return lmsat's notes, one dict for each corpus, without what only sweeps and `fault_of` need."""
     notes = as_dict(data.get("config")).get("lmsat")
-    parts = [part for part in (notes if isinstance(notes, list) else [notes]) if isinstance(part, dict)]
-    return [{key: value for key, value in part.items() if key not in _OF_SWEEPS} for part in parts]
+    return [{key: value for key, value in part.items() if key not in _OF_SWEEPS} for part in as_dicts(notes)]

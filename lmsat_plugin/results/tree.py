@@ -76,7 +76,7 @@ class Results:
         root = Path(path).expanduser()
         read = (
             read_result_file(file, file.name if file == root else file.relative_to(root).as_posix(), naming)
-            for file in _result_files(root)
+            for file in result_files(root)
         )
         files = {file.origin.path: file for file in read if file is not None}
         tasks = [task for file in files.values() for task in file.tasks]
@@ -192,7 +192,7 @@ def load_results(
     return Results.read(path, all_results=all_results, step_pattern=step_pattern, tokens_per_step=tokens_per_step).table
 
 
-def _result_files(root: Path) -> list[Path]:
+def result_files(root: Path) -> list[Path]:
     """Return the files that may be results. Links are followed; no folder is entered twice."""
     if root.is_file():
         return [root]

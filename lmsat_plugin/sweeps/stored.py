@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,8 +14,8 @@ from typing import Any
 
 from lmsat_plugin.files import PART
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
-from lmsat_plugin.results.digests import fault_of
 from lmsat_plugin.results.json_values import as_dict, as_number
+from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 
 FAILURES = "failures.json"
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
@@ -59,13 +60,13 @@ def read_stored(folder: Path) -> Stored:
         if document is None:
             stored.damaged[path] = f"{path} is cut or was changed by hand"
             continue
-        notes = document["config"].get("lmsat")
+        notes = as_dict(document.get("config")).get("lmsat")
         if not isinstance(notes, dict) or "identities" not in notes:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(notes.get("checkpoint") or {})
         stored.runs[path.name] = notes.get("run", "")
-        fault = arrays_fault(path, document)
-        lost = set() if fault is None else _tasks_with_arrays(notes)
+        fault = arrays_fault(path, document, notes)
+        lost = set() if fault is None else tasks_with_arrays(notes)
         measured = {canonical(identity): identity["task"] for identity in notes["identities"]}
         stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
         stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
@@ -76,13 +77,21 @@ def read_stored(folder: Path) -> Stored:
     stored.damaged |= {
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
     }
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads((folder / FAILURES).read_text("utf-8"))
-        for failure in record["failures"]:
-            stored.failed[canonical(failure["identity"])] = str(failure["error"])
+    if (record := read_failures(folder / FAILURES)) is not None:
+        stored.failed = {canonical(failure["identity"]): str(failure["error"]) for failure in record["failures"]}
         stored.checkpoints.append(record["checkpoint"])
         stored.failed_run = record.get("run")
     return stored
+
+
+def read_failures(path: Path) -> dict[str, Any] | None:
+    """Return the record of what could not be measured of a checkpoint; None if there is none that can be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        record = as_dict(json.loads(path.read_bytes()))
+        failures = record.get("failures")
+        whole = isinstance(failures, list) and all({"identity", "error"} <= as_dict(entry).keys() for entry in failures)
+        return record if whole and isinstance(record.get("checkpoint"), dict) else None
+    return None
 
 
 def strays_of(folder: Path) -> list[Path]:
@@ -106,12 +115,11 @@ def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted(stamp))
 
 
-def arrays_fault(path: Path, document: dict[str, Any]) -> str | None:
-    """Return why the arrays of a result file are lost, as a sentence; None if they are whole, or there are none.
+def arrays_fault(path: Path, document: Mapping[str, Any], notes: Mapping[str, Any]) -> str | None:
+    """Return why the arrays that notes in a result file name are lost; None if they are whole, or there are none.
 
     Files are read again only where their size or time has changed.
     """
-    notes = document["config"]["lmsat"]
     arrays = array_path(path, notes)
     if arrays is None:
         return None
@@ -134,11 +142,10 @@ def _fault_of_arrays(path: Path, stamp: tuple[int, int] | None, stated: str, los
     return None
 
 
-def _tasks_with_arrays(notes: dict[str, Any]) -> set[str]:
+def tasks_with_arrays(notes: Mapping[str, Any]) -> set[str]:
     """Return the tasks of a result file that have arrays; all that are probes where the notes do not tell."""
-    probes = notes.get("tasks") or {
-        i["task"]: i["task"].removeprefix("lmsat_") for i in notes["identities"] if "settings" in i
-    }
+    measured = [identity["task"] for identity in notes.get("identities", ()) if "settings" in identity]
+    probes = as_dict(notes.get("tasks")) or {task: task.removeprefix("lmsat_") for task in measured}
     names = notes.get("arrays_content")
     return {task for task, probe in probes.items() if names is None or any(n.startswith(f"{probe}/") for n in names)}
 
@@ -146,10 +153,6 @@ def _tasks_with_arrays(notes: dict[str, Any]) -> set[str]:
 def _load_trusted(path: Path) -> dict[str, Any] | None:
     """Return a result file's content; None if it is cut, or not as it was written."""
     try:
-        data = path.read_bytes()
-        document = json.loads(data)
-        if not isinstance(document["results"], dict) or fault_of(path, data, document) is not None:
-            return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return parse_result_file(path)
+    except BrokenResultError:
         return None
-    return document

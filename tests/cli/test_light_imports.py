@@ -23,7 +23,7 @@ def tree(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", ["results", "saturation", "leaderboard", "report"])
+@pytest.mark.parametrize("command", ["results", "saturation", "leaderboard", "report", "verify"])
 def test_commands_that_read_results_import_neither_torch_nor_lm_eval(command, tree, tmp_path):
     options = ["--output", str(tmp_path / "report")] if command == "report" else []
     arguments = [sys.executable, "-c", CODE, command, str(tree), *options]

@@ -75,7 +75,15 @@ def test_waiting_ends_when_another_process_has_written_what_is_left(configure, t
     elsewhere = tmp_path / "elsewhere"
     assert main(["sweep", str(configure(output=str(elsewhere))), "--only", "run@step10"]) == 0
     [path] = (elsewhere / "run" / "step10").glob("results_*.json")
-    at_each_poll(monkeypatch, lambda poll: poll == 3 and shutil.copy(path, tmp_path / "out" / "run" / "step10"))
+    [arrays] = (elsewhere / "run" / "step10").glob("arrays_*")
+
+    def look(poll: int) -> None:
+        if poll == 3:
+            # In the order in which a sweep writes them.
+            for file in (arrays, path):
+                shutil.copy(file, tmp_path / "out" / "run" / "step10")
+
+    at_each_poll(monkeypatch, look)
     summary = run_sweep(load_config(configure()))
     assert (summary.measured, summary.done_before, summary.elsewhere) == (2, 1, 0)
     assert path.name in reads

@@ -1,0 +1,259 @@
+"""Check a tree of results: files, digests, arrays, identities, duplicates, strays, checkpoints that changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import PART, folder_name
+from lmsat_plugin.results.array_files import array_path
+from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
+from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
+from lmsat_plugin.results.tree import result_files
+from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
+from lmsat_plugin.sweeps.store import quarantine
+from lmsat_plugin.sweeps.stored import FAILURES, arrays_fault, canonical, read_failures, strays_of, tasks_with_arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeProblem:
+    """Something in a tree of results that is not as it should be."""
+
+    path: Path
+    kind: str
+    """``unreadable``, ``digest``, ``arrays``, ``samples``, ``identity``, ``duplicate``, ``stray``, ``checkpoint``."""
+    what: str
+    """What is wrong with it."""
+
+
+@dataclass
+class Verification:
+    """What was checked, and what was found."""
+
+    files: int = 0
+    """Result files, their arrays and samples, and records of failures."""
+    problems: list[TreeProblem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CheckedResult:
+    """A result file that holds its digest."""
+
+    path: Path
+    document: dict[str, Any]
+    parts: list[dict[str, Any]]
+    """lmsat's notes, one dict for each corpus."""
+
+    @property
+    def supersedes(self) -> set[tuple[Path, str]]:
+        """Files and tasks that this one replaces."""
+        return {
+            (self.path.with_name(Path(file).name), task)
+            for part in self.parts
+            for file, tasks in as_dict(part.get("supersedes")).items()
+            for task in (tasks if isinstance(tasks, list) else ())
+        }
+
+    @property
+    def identities(self) -> list[dict[str, Any]]:
+        """What a sweep has measured in it."""
+        return [identity for part in self.parts for identity in as_dicts(part.get("identities"))]
+
+
+def verify(root: Path) -> Verification:
+    """Check everything in a folder, or one result file. Nothing is changed.
+
+    A checkpoint's weights are read only where its files have other sizes or times than its results note. Raises
+    `LmsatError` for a path that is not there.
+    """
+    found = Verification()
+    results: list[_CheckedResult] = []
+    for path in result_files(root):
+        try:
+            document = parse_result_file(path)
+        except BrokenResultError as error:
+            found.files += 1
+            found.problems.append(TreeProblem(path=path, kind=error.kind, what=error.fault))
+            continue
+        if document is not None:
+            found.files += 1
+            parts = as_dicts(as_dict(document.get("config")).get("lmsat"))
+            results.append(_CheckedResult(path=path, document=document, parts=parts))
+    superseded = {pair for result in results for pair in result.supersedes}
+    for result in results:
+        for path, problem in (*_arrays(result, superseded), *_samples(result)):
+            found.files += path.exists()
+            found.problems += [problem] if problem else []
+        found.problems += [*_identity(result), *_checkpoint(result, superseded)]
+    found.problems += _duplicates(results, superseded)
+    if root.is_dir():
+        for path in (path for path in root.rglob(FAILURES) if _is_sweeps(path.parent)):
+            found.files += 1
+            if read_failures(path) is None:
+                found.problems.append(TreeProblem(path=path, kind="unreadable", what="it is no record of failures"))
+        found.problems += _strays(root)
+    found.problems.sort(key=lambda problem: (str(problem.path), problem.kind))
+    return found
+
+
+def repair(problems: Iterable[TreeProblem]) -> tuple[list[Path], list[Path]]:
+    """Put damaged files aside as ``*.quarantined``, and remove strays. Return what was put aside, and what removed.
+
+    Raises `LmsatError` where the folder cannot be written.
+    """
+    aside, removed = [], []
+    for problem in problems:
+        path = problem.path
+        if problem.kind == "checkpoint" or not path.exists():
+            continue
+        try:
+            if problem.kind == "stray":
+                path.unlink()
+                removed.append(path)
+            else:
+                aside.append(quarantine(path))
+        except OSError as error:
+            raise LmsatError(f"{path} cannot be renamed or removed ({error.strerror}): correct its rights") from error
+    return aside, removed
+
+
+def _arrays(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[tuple[Path, TreeProblem | None]]:
+    for part in result.parts:
+        path = array_path(result.path, part)
+        if path is None:
+            continue
+        fault = arrays_fault(result.path, result.document, part)
+        # Arrays that were put aside and measured again are missing here.
+        needed = {(result.path, task) for task in tasks_with_arrays(part)}
+        if fault is None or (needed and needed <= superseded and not path.exists()):
+            yield path, None
+        else:
+            yield path, TreeProblem(path=path, kind="arrays", what=f"{fault}; {result.path.name} names them")
+
+
+def _samples(result: _CheckedResult) -> Iterator[tuple[Path, TreeProblem | None]]:
+    for part in result.parts:
+        for name, digest in as_dict(part.get("samples_sha256")).items():
+            path = result.path.with_name(Path(name).name)
+            what = None
+            try:
+                if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                    what = "its digest is not the one in the result"
+            except OSError as error:
+                what = f"it cannot be read ({error.strerror})"
+            yield path, TreeProblem(path=path, kind="samples", what=f"{what}: {result.path.name}") if what else None
+
+
+def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
+    """Yield how the identities by which a sweep knows its results differ from what the file holds, and where it is."""
+
+    def problem(what: str) -> TreeProblem:
+        return TreeProblem(path=result.path, kind="identity", what=what)
+
+    if not result.identities:
+        return
+    document, notes = result.document, result.parts[0]
+    checkpoint = as_dict(notes.get("checkpoint"))
+    names = [as_text(checkpoint.get(name)) or "" for name in ("model", "revision")]
+    folders = [result.path.absolute().parents[1].name, result.path.absolute().parent.name]
+    if _is_sweeps(result.path.parent) and folders != [folder_name(name) for name in names]:
+        yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")
+    known = {checkpoint.get("commit"), checkpoint.get("identity")}
+    held = {*document["results"], *as_dict(document.get("group_subtasks"))}
+    versions = as_dict(document.get("versions"))
+    for identity in result.identities:
+        task = as_text(identity.get("task")) or ""
+        if task not in held:
+            yield problem(f"it holds no values of {task}, which it says it measured")
+        if identity.get("weights") not in known:
+            yield problem(f"{task} was measured on other weights than those of its checkpoint")
+        stated = identity.get("version")
+        # Those of tasks of lm-eval come with what else makes the task.
+        version = stated.get("version") if isinstance(stated, dict) else stated
+        if task in versions and versions[task] != version:
+            yield problem(f"{task} has version {versions[task]} among its values and {version} in its identity")
+
+
+def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:
+    """Yield a problem where the checkpoint's folder holds other files now than those measured."""
+    tasks = {(result.path, as_text(identity.get("task")) or "") for identity in result.identities}
+    checkpoint = as_dict(result.parts[0].get("checkpoint")) if tasks - superseded else {}
+    arguments = as_dict(as_dict(result.document.get("config")).get("model_args"))
+    pretrained, identity = as_text(arguments.get("pretrained")), as_text(checkpoint.get("identity"))
+    if pretrained is None or identity is None:
+        return
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir() and stamp_of(folder) != checkpoint.get("files"):
+        now, what = _identity_of(folder)
+        if now != identity:
+            yield TreeProblem(path=result.path, kind="checkpoint", what=what)
+
+
+@cache
+def _identity_of(folder: Path) -> tuple[str | None, str]:
+    try:
+        return fingerprint(folder).identity, f"{folder} holds other files now than were measured"
+    except LmsatError as error:
+        return None, f"{folder} cannot be measured now ({error})"
+
+
+def _duplicates(results: list[_CheckedResult], superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:
+    """Yield the older ones of files that hold the same results of a checkpoint, where none says that it replaces."""
+    newest: dict[tuple[Path, str], Path] = {}
+    duplicates: dict[Path, Path] = {}
+
+    def age(result: _CheckedResult) -> tuple[float, bool, str]:
+        own = result.path.stem.removeprefix("results_")
+        is_original = any(own in (as_text(part.get("arrays")) or "") for part in result.parts)
+        return as_number(result.document.get("date")) or 0.0, is_original, result.path.name
+
+    for result in sorted(results, key=age, reverse=True):
+        for identity in result.identities:
+            key = result.path.parent, canonical(identity)
+            other = newest.setdefault(key, result.path)
+            if other != result.path and (result.path, identity.get("task")) not in superseded:
+                duplicates.setdefault(result.path, other)
+    for path, other in duplicates.items():
+        yield TreeProblem(path=path, kind="duplicate", what=f"{other.name} holds the same results")
+
+
+def _strays(root: Path) -> Iterator[TreeProblem]:
+    """Yield what dead processes have left. What a sweep is at work on is left alone."""
+    for name, _, files in os.walk(root):
+        folder = Path(name)
+        found = [folder / file for file in files if file.startswith(".") and file.endswith(PART)]
+        if _is_sweeps(folder):
+            found = strays_of(folder)
+        if found and not _is_claimed(folder):
+            yield from (
+                TreeProblem(path=path, kind="stray", what="a process that was killed left it") for path in found
+            )
+
+
+def _is_sweeps(folder: Path) -> bool:
+    """Return whether a sweep keeps a checkpoint's results in a folder."""
+    return (folder / ".." / ".." / ".lmsat").is_dir()
+
+
+def _is_claimed(folder: Path) -> bool:
+    """Return whether a process is at work on the checkpoint whose results are in a folder."""
+    model, revision = folder.absolute().parts[-2:]
+    path = folder / ".." / ".." / ".lmsat" / "claims" / f"{model}--{revision}.lock"
+    if path.exists():
+        with suppress(OSError):
+            lock = FileLock(path, timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                return True
+            lock.release()
+    return False
