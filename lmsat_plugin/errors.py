@@ -9,12 +9,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+DIVERGED = "diverged: "
+"""How the reason of each failure begins that is a divergence."""
 _previous_hook: Callable[..., Any] | None = None
 """What `sys.excepthook` was before it was wrapped."""
 
 
 class LmsatError(Exception):
     """Something the user can mend. The message says what is wrong, which value, and what to do next."""
+
+
+class DivergedError(LmsatError):
+    """Weights or a loss that are not finite: what became of the training run, which measuring again does not change.
+
+    Args:
+        what: What is not finite: the layer, or the document.
+        weights: The first weight that is not finite, and where it is; None where the weights are finite or unknown.
+    """
+
+    def __init__(self, what: str, weights: str | None = None) -> None:
+        self.what = what
+        advice = "the checkpoint's weights or its precision are broken; load it with dtype=float32 or leave it out"
+        if weights is not None:
+            advice = f"{weights}; leave the checkpoint out"
+        super().__init__(f"{DIVERGED}{what}: {advice}")
 
 
 def first_sentence(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Probe
@@ -85,13 +86,14 @@ def measure(
     training = loaded.training
     loaded.eval()
     try:
-        return measure_probes(
-            LoadedModel(model=loaded, tokenizer=tokenizer, name=f"{source or 'model'} {revision}"),
-            probes_by_name,
-            corpus_settings,
-            execution,
-            documents=documents,
-        )
+        with naming_weights(loaded):
+            return measure_probes(
+                LoadedModel(model=loaded, tokenizer=tokenizer, name=f"{source or 'model'} {revision}"),
+                probes_by_name,
+                corpus_settings,
+                execution,
+                documents=documents,
+            )
     finally:
         loaded.train(training)
 

@@ -77,6 +77,11 @@ class Analyses:
         return self._try("saturation", lambda: find_saturation(self.results))
 
     @cached_property
+    def diverged(self) -> set[str]:
+        """The models whose last losses are not finite: what came before is no final loss."""
+        return {result.label for result in self.saturation if result.verdict == "diverged" and result.metric == "loss"}
+
+    @cached_property
     def emergence(self) -> list[Emergence]:
         """The emergence of each task and metric."""
         return self._try("emergence", lambda: find_emergence(self.results))
@@ -111,9 +116,12 @@ class Analyses:
     def final_losses(self, larger: bool = False) -> pd.DataFrame:
         """Return lmsat_loss at each model's last checkpoint, or only of models larger than all that saturate.
 
+        Models that diverged are left out.
+
         The columns are those of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
         """
         last = furthest(labelled(loss_of_results(self.results)))
+        last = last[np.isfinite(last.loss)]
         if larger:
             saturated = [model.label for model in self.saturation if model.verdict == "saturates"]
             largest = last.n_params[last.model.isin(saturated)].astype("float64").max()

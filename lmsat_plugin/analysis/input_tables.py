@@ -34,7 +34,17 @@ def read_csv(path: Path) -> pd.DataFrame:
     table.columns = table.columns.map(str.strip)
     if table.empty:
         raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
+    if "loss" in table.columns and table["loss"].isna().any():
+        # pandas reads a cell that is empty and one that says nan alike: the first is not measured, the other is NaN.
+        texts = pd.read_csv(path, skipinitialspace=True, dtype=str, keep_default_na=False)
+        cells = zip(table["loss"], texts.iloc[:, list(table.columns).index("loss")], strict=True)
+        losses = [None if pd.isna(loss) and not _says_nan(text) else loss for loss, text in cells]
+        table["loss"] = pd.Series(losses, index=table.index, dtype=object)
     return table
+
+
+def _says_nan(cell: str) -> bool:
+    return cell.strip().lower().lstrip("+-") == "nan"
 
 
 def is_tidy(table: pd.DataFrame) -> bool:
@@ -52,6 +62,16 @@ def as_floats(column: pd.Series) -> pd.Series:
     import pandas as pd
 
     return pd.to_numeric(column, errors="coerce").astype("float64")
+
+
+def is_not_finite(column: pd.Series) -> pd.Series:
+    """Return where a column holds NaN or infinity, as the value of a run that diverged; not where a value is missing.
+
+    Missing are empty cells of a CSV, None, pandas' NA, and text.
+    """
+    if column.dtype == object:
+        return column.map(lambda cell: isinstance(cell, float) and not np.isfinite(cell)).astype(bool)
+    return column.notna() & np.isinf(as_floats(column)) | (column.isna() & (column.dtype.kind == "f"))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

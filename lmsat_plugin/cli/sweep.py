@@ -179,6 +179,8 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
 
 def _report(config: SweepConfig, summary: Summary) -> int:
     """Print how many checkpoints are measured, left and failed. Return the exit code."""
+    from lmsat_plugin.results.failures import is_diverged
+
     parts = [f"{summary.measured} measured", f"{summary.done_before} done before"]
     if summary.elsewhere:
         parts.append(f"{summary.elsewhere} left")
@@ -189,6 +191,6 @@ def _report(config: SweepConfig, summary: Summary) -> int:
     for label, reason in list(summary.failed.items())[:20]:
         print(f"Failed: {label}: {reason}", file=sys.stderr)
     print(f"Checkpoints: {', '.join(parts)}. Results: {config.output}")
-    if summary.failed:
+    if not all(map(is_diverged, summary.failed.values())):
         print("Try the failed ones again with --retry-failed.", file=sys.stderr)
     return 1 if summary.failed or summary.elsewhere else 0

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import get_dtype
 
-from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
+from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
-from lmsat_plugin.measurement.execution import Execution, cached
+from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import load_whole
@@ -183,6 +185,29 @@ class SaturationLM(HFLM):
             **provenance_of(self),
         }
 
+    def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        """Return what ``hf`` returns. Raises `DivergedError` for NaN, of which it would choose the first answer."""
+        answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
+        texts = [request[0][1] for request, answer in zip(requests, answers, strict=True) if isnan(answer[0])]
+        self._check_finite(f"the log-likelihood of {texts[0][:40]!r} is nan" if texts else None)
+        return answers
+
+    def generate_until(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Return what ``hf`` returns. Raises `DivergedError` for weights with NaN, of which it would make a text."""
+        self._check_finite("the text that it generates has no meaning" if weight_not_finite(self.model) else None)
+        return super().generate_until(*args, **kwargs)
+
+    def _check_finite(self, what: str | None) -> None:
+        """Raise `DivergedError` on all processes if one of them has found ``what`` is not finite."""
+        processes = Processes.current()
+        reasons = [what]
+        if processes.size > 1:
+            reasons *= processes.size
+            torch.distributed.all_gather_object(reasons, what)
+        if reason := next(filter(None, reasons), None):
+            with naming_weights(self.model):
+                raise DivergedError(reason)
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         encode = super()._encode_pair
         return cached(self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation))
@@ -221,6 +246,8 @@ class SaturationLM(HFLM):
         sums = torch.zeros(len(texts), dtype=torch.float64)
         if windows:
             self._rolling_pass(windows, sums, show_progress=not disable_tqdm and self.rank == 0)
+        bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
+        self._check_finite(f"the loss of the text {texts[bad[0]][:40]!r} is {float(sums[bad[0]])}" if bad else None)
         results = (-sums).tolist()
         for text, result in zip(texts, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)

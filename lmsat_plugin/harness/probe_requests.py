@@ -20,6 +20,7 @@ from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Probe, Settings
@@ -81,9 +82,10 @@ def run_probe_requests(
     )
     name = f"{_name_of(lm)} {_revision_of(lm)}"
     loaded = LoadedModel(model=lm.model, tokenizer=lm.tokenizer, name=name)
-    outcomes = {
-        text: measure_probes(loaded, probes, text[0], execution, limit=text[1]) for text, probes in passes.items()
-    }
+    with naming_weights(lm.model):
+        outcomes = {
+            text: measure_probes(loaded, probes, text[0], execution, limit=text[1]) for text, probes in passes.items()
+        }
     for request, of_task, text in zip(requests, asked, own_pass, strict=True):
         # Readers find a task's notes and arrays by it.
         outcomes[text].provenance.setdefault("tasks", {})[request.task_name] = of_task.probe

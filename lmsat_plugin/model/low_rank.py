@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import multiply_rows
@@ -37,7 +38,14 @@ class Truncation:
 
     @classmethod
     def of(cls, triangle_KD: torch.Tensor, moment_DD: torch.Tensor | None = None) -> Truncation:
-        """Decompose a head whose weight has this `triangle`, in the metric of ``moment_DD`` = E[h hᵀ] if given."""
+        """Decompose a head whose weight has this `triangle`, in the metric of ``moment_DD`` = E[h hᵀ] if given.
+
+        Raises `DivergedError` where one of them is not finite.
+        """
+        if not torch.isfinite(triangle_KD).all():
+            raise DivergedError("the LM head's weight is not finite")
+        if moment_DD is not None and not torch.isfinite(moment_DD).all():
+            raise DivergedError("the hidden states of the last layer are not finite")
         if moment_DD is None:
             _, singular, vectors_DD = torch.linalg.svd(triangle_KD)
             expand_DD, reduce_DD = vectors_DD.T, vectors_DD

@@ -14,7 +14,7 @@ from lmsat_plugin.results.variants import label
 
 _MOST_NAMED = 4
 """Tasks that a sentence on several names."""
-_OF_SERIES = ("saturates", "plateaus", "improving", "unclear")
+_OF_SERIES = ("diverged", "saturates", "plateaus", "improving", "unclear")
 _ANSWERS = {True: "emergent", False: "not emergent", None: "unclear"}
 
 

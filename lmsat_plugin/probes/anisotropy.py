@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.model.spectrum import effective_rank, in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
@@ -67,10 +67,10 @@ class AnisotropyProbe(Probe[Settings]):
             [(float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n) for layer in range(self.last + 1)]
         )
         if len(bad := np.flatnonzero(~np.isfinite(by_layer))):
-            raise LmsatError(
-                f"the hidden states of layer {bad[0]} of {self.last} are not finite or zero: "
-                "the checkpoint's weights or its precision are broken; load it with dtype=float32 or leave it out"
-            )
+            where = f"the hidden states of layer {bad[0]} of {self.last}"
+            if not torch.isfinite(sums["norms"][bad[0]]):
+                raise DivergedError(f"{where} are not finite")
+            raise LmsatError(f"{where} are zero: the checkpoint's weights are broken; leave it out")
         mean = sums["last_sum"] / n
         covariance = sums["last_squares"] / n - torch.outer(mean, mean)
         eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).numpy()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import tile_shape
 from lmsat_plugin.model.spectrum import multiply_rows, triangle
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
@@ -37,7 +37,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         weight_VD = self.head.weight_VD
         triangle_KD = triangle(weight_VD)
         if not torch.isfinite(triangle_KD).all():
-            raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
+            raise DivergedError("the LM head's weight is not finite")
         _, singular, vectors_KD = torch.linalg.svd(triangle_KD, full_matrices=False)
         kept = singular > singular[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
         into_DK = vectors_KD[kept].T / singular[kept]
@@ -103,7 +103,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         sums = self.sums.totals()
         share = float(sums["share"].sum() / sums["tokens"].sum())
         if share != share:
-            raise LmsatError("the model's loss is not finite: the checkpoint is broken; leave it out")
+            raise DivergedError("the model's loss is not finite")
         return Measurement(
             metrics={
                 "suppressed_norm_share": share,

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.model.spectrum import divergence_from_uniform, effective_rank, singular_values
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 from lmsat_plugin.settings import Settings
@@ -36,9 +36,8 @@ class HeadProbe(Probe[Settings]):
         finite_V = torch.isfinite(self.weight_VD).all(1)
         if not finite_V.all():
             rows = (~finite_V).nonzero().flatten().tolist()
-            raise LmsatError(
-                f"the LM head's weight is not finite in {len(rows)} rows, first in that of token {rows[0]}: "
-                "the checkpoint is broken; leave it out"
+            raise DivergedError(
+                f"the LM head's weight is not finite in {len(rows)} rows, first in that of token {rows[0]}"
             )
         s = singular_values(self.weight_VD)
         if s[0] == 0:

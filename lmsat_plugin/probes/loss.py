@@ -7,7 +7,7 @@ import math
 import torch
 
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.metrics import directions
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
@@ -74,10 +74,7 @@ class LossProbe(Probe[Settings]):
         if bad:
             label = self.corpus.documents[bad[0]].label
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise LmsatError(
-                f"the loss of document {label}{more} is {float(nats_M[bad[0]])}: "
-                "the checkpoint's weights or its precision are broken; load it with dtype=float32 or leave it out"
-            )
+            raise DivergedError(f"the loss of document {label}{more} is {float(nats_M[bad[0]])}")
         nats, tokens, n_bytes = float(nats_M.sum()), float(tokens_M.sum()), self.corpus.n_bytes
         loss = nats / tokens
         unigram = unigram_nats(document.tokens for document in self.corpus.documents)

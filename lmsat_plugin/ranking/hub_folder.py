@@ -13,6 +13,7 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_writable, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.results.failures import FAILURES
 
 _BENCHMARKS = {
     ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
@@ -42,6 +43,8 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     write_atomically(folder / "results.parquet", results.to_parquet(index=False))
     for (model, path), _ in results.groupby(["model", "path"]):
         source = analyses.results.files[str(path)].path
+        if source.name == FAILURES:
+            continue
         with replacing(folder / "results" / _model_folder(str(model)) / source.name) as temporary:
             shutil.copyfile(source, temporary)
     for name, entry in _eval_results(results).items():

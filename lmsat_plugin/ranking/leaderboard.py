@@ -85,14 +85,18 @@ def make_leaderboard(
     average = downstream_average(finals)
     for model, (mean, stderr) in (average.scores if average else {}).items():
         rows[model] |= {"downstream": mean, "downstream_stderr": stderr if np.isfinite(stderr) else None}
+    diverged: list[str] = []
     for result in saturation:
         if result.metric == "loss" and result.label in rows:
             rows[result.label]["verdict"] = result.verdict
+            if result.verdict == "diverged" and rows[result.label].get("loss") is None:
+                diverged.append(f"{result.label}: {result.verdict}: {result.reason}; it has no rank.")
     same = same_tokens(finals)
-    ranked_by = _ranked_by(rows, same)
+    ranked_by = _ranked_by(rows, same, diverged)
     paths = zip(losses.model, losses.path, strict=True)
     by_model = {model: documents[path] for model, path in paths if documents and path in documents}
     ranked, notes = _ranked(rows, ranked_by, by_model)
+    notes += diverged
     if not same:
         notes.append("The models read different tokens: their losses per token do not compare.")
     if average is not None:
@@ -119,7 +123,7 @@ def make_leaderboard(
     )
 
 
-def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
+def _ranked_by(rows: Rows, same_tokens: bool, diverged: Sequence[str]) -> Column:
     with_loss = [row for row in rows.values() if row.get("loss") is not None]
     if with_loss and not same_tokens and all(row.get("bits_per_byte") is not None for row in with_loss):
         return BY_NAME["bits_per_byte"]
@@ -127,6 +131,8 @@ def _ranked_by(rows: Rows, same_tokens: bool) -> Column:
         return BY_NAME["loss"]
     if any("downstream" in row for row in rows.values()):
         return BY_NAME["downstream"]
+    if diverged:
+        raise LmsatError(f"no last checkpoint has a finite loss ({diverged[0]}): give the runs that did not diverge")
     raise LmsatError(
         "the last checkpoints hold neither lmsat_loss nor scores of a task whose chance level is known: measure them "
         "with lm_eval --model lmsat or lmsat sweep"

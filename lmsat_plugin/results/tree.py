@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DIVERGED, LmsatError
 from lmsat_plugin.results.checkpoint_names import compile_pattern
+from lmsat_plugin.results.failures import FAILURES, diverged_results
+from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
 from lmsat_plugin.results.table import make_table
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 # JSON files that lie beside results, some of them large.
 _NO_RESULTS = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
-    *("special_tokens_map.json", "added_tokens.json", "trainer_state.json", "failures.json"),
+    *("special_tokens_map.json", "added_tokens.json", "trainer_state.json"),
     *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
 }
 
@@ -67,18 +69,20 @@ class Results:
     ) -> Results:
         """Read a folder, which is searched with all it holds, or one file.
 
-        Other files are passed over, broken result files with a warning. The arguments are those of `load_results`.
+        Other files are passed over, broken result files with a warning. A checkpoint that a sweep recorded as diverged
+        has NaN as its values. The arguments are those of `load_results`.
         Raises `LmsatError` if there is no result, or for a bad pattern.
         """
         if tokens_per_step is not None and tokens_per_step < 1:
             raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
         naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
         root = Path(path).expanduser()
-        read = (
-            read_result_file(file, file.name if file == root else file.relative_to(root).as_posix(), naming)
-            for file in result_files(root)
-        )
-        files = {file.origin.path: file for file in read if file is not None}
+        names = {path: path.name if path == root else path.relative_to(root).as_posix() for path in result_files(root)}
+        read = [read_result_file(path, name, naming) for path, name in names.items() if path.name != FAILURES]
+        measured = [file for file in read if file is not None]
+        failures = ((path, name) for path, name in names.items() if path.name == FAILURES)
+        diverged = (_diverged_results(path, name, naming, measured) for path, name in failures)
+        files = {file.origin.path: file for file in (*measured, *diverged) if file is not None}
         tasks = [task for file in files.values() for task in file.tasks]
         if not all_results:
             tasks = _without_superseded(tasks)
@@ -160,6 +164,8 @@ class Results:
 
         ``prefixes`` are beginnings of the names that are wanted, such as ``loss/by_document``.
         """
+        if (reason := as_dict(self.notes(path, task).get("diverged")).get(task)) is not None:
+            raise LmsatError(reason)
         return self.files[path].arrays(task, prefixes)
 
     def notes(self, path: str, task: str) -> dict[str, Any]:
@@ -214,6 +220,18 @@ def result_files(root: Path) -> list[Path]:
         files = (Path(folder, name) for name in names if name.endswith(".json") and name not in _NO_RESULTS)
         results += [file for file in files if not file.name.startswith(".") and file.is_file()]
     return sorted(results, key=str)
+
+
+def _diverged_results(path: Path, name: str, naming: Naming, measured: Sequence[ResultFile]) -> ResultFile | None:
+    try:
+        # Another tool's file of this name is passed over.
+        return diverged_results(path, name, naming, measured) if DIVERGED.encode() in path.read_bytes() else None
+    except OSError as error:
+        logger.warning("%s is skipped (%s): correct its rights", path, error.strerror)
+        return None
+    except LmsatError as error:
+        logger.warning("Left out: %s", error)
+        return None
 
 
 def _without_superseded(results: list[TaskResult]) -> list[TaskResult]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_jobs
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
@@ -114,8 +115,10 @@ class Plan:
         if options is not None:
             if options.force:
                 done = {text for text, name in stored.done.items() if stored.runs[name] == options.run}
-            again = options.force or options.retry_failed
-            failed = set() if again and stored.failed_run != options.run else set(stored.failed)
+            failed = set(stored.failed)
+            if (options.force or options.retry_failed) and stored.failed_run != options.run:
+                # That a run diverged is final until its files change.
+                failed = set() if options.force else {text for text in failed if is_diverged(stored.failed[text])}
         return [
             result
             for result in self.work(job, weights)

@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, folder_name, safe_name, write_atomically
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import with_digest
+from lmsat_plugin.results.failures import FAILURES, Failures
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, read_stored, stamp_of_results, strays_of
+from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, stamp_of_results, strays_of
 
 logger = logging.getLogger(__name__)
 
@@ -176,10 +178,10 @@ class Store:
         ``checkpoint`` and ``run`` are as in `NewResult`.
         """
         path = stored.folder / FAILURES
-        entries = [{"identity": identity, "error": error} for identity, error in failures]
-        if entries:
-            record = {"checkpoint": dict(checkpoint), "run": run, "failures": entries}
-            write_atomically(path, json.dumps(record, indent=2, default=str).encode())
+        reasons = list(failures)
+        if reasons:
+            record = Failures(checkpoint=dict(checkpoint), run=run, date=time.time(), reasons=reasons)
+            write_atomically(path, record.to_bytes())
         else:
             path.unlink(missing_ok=True)
 

@@ -12,12 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
+from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_number
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 
-FAILURES = "failures.json"
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
 
@@ -48,7 +49,7 @@ class Stored:
     lost: dict[str, str] = field(default_factory=dict)
     """From each identity whose arrays are lost, and that is to be measured again, to the name of its result file."""
     damaged: dict[Path, str] = field(default_factory=dict)
-    """Result files and arrays that are cut, missing or were changed, each with a sentence."""
+    """Result files, arrays and the record of failures that are cut, missing or were changed, each with a sentence."""
 
 
 def read_stored(folder: Path) -> Stored:
@@ -77,21 +78,16 @@ def read_stored(folder: Path) -> Stored:
     stored.damaged |= {
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
     }
-    if (record := read_failures(folder / FAILURES)) is not None:
-        stored.failed = {canonical(failure["identity"]): str(failure["error"]) for failure in record["failures"]}
-        stored.checkpoints.append(record["checkpoint"])
-        stored.failed_run = record.get("run")
+    try:
+        record = read_failures(folder / FAILURES)
+    except LmsatError:
+        stored.damaged[folder / FAILURES] = f"{folder / FAILURES} is cut or was changed by hand"
+    else:
+        if record is not None:
+            stored.failed = {canonical(identity): error for identity, error in record.reasons}
+            stored.checkpoints.append(record.checkpoint)
+            stored.failed_run = record.run
     return stored
-
-
-def read_failures(path: Path) -> dict[str, Any] | None:
-    """Return the record of what could not be measured of a checkpoint; None if there is none that can be read."""
-    with suppress(OSError, ValueError, RecursionError):
-        record = as_dict(json.loads(path.read_bytes()))
-        failures = record.get("failures")
-        whole = isinstance(failures, list) and all({"identity", "error"} <= as_dict(entry).keys() for entry in failures)
-        return record if whole and isinstance(record.get("checkpoint"), dict) else None
-    return None
 
 
 def strays_of(folder: Path) -> list[Path]:

@@ -16,12 +16,13 @@ from filelock import FileLock, Timeout
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART, folder_name
 from lmsat_plugin.results.array_files import array_path
+from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 from lmsat_plugin.results.tree import result_files
 from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
 from lmsat_plugin.sweeps.store import quarantine
-from lmsat_plugin.sweeps.stored import FAILURES, arrays_fault, canonical, read_failures, strays_of, tasks_with_arrays
+from lmsat_plugin.sweeps.stored import arrays_fault, canonical, strays_of, tasks_with_arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,10 @@ def verify(root: Path) -> Verification:
     if root.is_dir():
         for path in (path for path in root.rglob(FAILURES) if _is_sweeps(path.parent)):
             found.files += 1
-            if read_failures(path) is None:
-                found.problems.append(TreeProblem(path=path, kind="unreadable", what="it is no record of failures"))
+            try:
+                read_failures(path)
+            except LmsatError:
+                found.problems.append(TreeProblem(path=path, kind="unreadable", what="it is cut or was changed by hand"))
         found.problems += _strays(root)
     found.problems.sort(key=lambda problem: (str(problem.path), problem.kind))
     return found

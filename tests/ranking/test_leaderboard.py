@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from score_tables import loss_rows, table_of
 
 from lmsat_plugin import load_results
 from lmsat_plugin.analysis import fit
+from lmsat_plugin.page.sections.scaling import final_losses_with_flops
+from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.ranking.leaderboard import leaderboard_of, make_leaderboard
 
 
@@ -119,3 +122,18 @@ def test_published_scores_of_pythia():
     own = [(scores[task]["acc"] - chance) / (1 - chance) for task, chance in chances.items()]
     subjects = [(score["acc"] - 0.25) / 0.75 for task, score in scores.items() if task.startswith("hendrycksTest-")]
     assert found.rows[0]["downstream"] == pytest.approx((sum(own) + np.mean(subjects)) / 9)
+
+
+def test_a_run_that_diverged_has_no_rank(tmp_path):
+    """It is named with the step, its earlier losses are nowhere its last, and no law is fitted to them."""
+    for model, ends in (("a", None), ("b", None), ("sick", 4000)):
+        for step in (1000, 2000, 4000):
+            loss = math.nan if step == ends else 4 - math.log(step) / 5 + (model == "b")
+            write_result(tmp_path, model, step, {"lmsat_loss": {"loss": (loss, 0.01)}}, 10**6)
+    analyses = read_analyses(tmp_path)
+    board = leaderboard_of(analyses)
+    assert [(row["model"], row["rank"], row["verdict"]) for row in board.rows][2] == ("sick", None, "diverged")
+    said = "its loss is not finite from step 4,000 on; before, it was at best 2.48, at step 2,000"
+    assert f"sick: diverged: {said}; it has no rank." in board.notes
+    assert set(analyses.final_losses().model) == set(final_losses_with_flops(analyses).model) == {"a", "b"}
+    assert verdicts_of(analyses)[0].sentences[0] == ("sick", f"diverged: {said}.")

@@ -58,6 +58,9 @@ class Saturation(SeriesKey):
     final_step: int
     final_tokens: float | None
     final: float
+    diverged_step: int | None = None
+    """The step from which on no value is finite, for the verdict ``diverged``, which judges nothing that came before.
+    What is called final is then the last checkpoint before it."""
     drop_p_value: float | None
     """Of the final checkpoint alone against the best one before it; None without documents or standard errors."""
     onset_step: int | None = None
@@ -107,7 +110,8 @@ def find_saturation(
     A model *saturates* if the mean of its last checkpoints is worse than that of its best stretch before them, and
     neither checkpoint-to-checkpoint noise (`rise_of`) nor the sample of documents or questions explains the difference:
     p < 0.05 against each, corrected for the choice of the best of many stretches. Otherwise it is *improving* if its
-    second half falls, *plateaus* if the change is negligible, and is *unclear* in all other cases.
+    second half falls, *plateaus* if the change is negligible, and is *unclear* in all other cases. A model whose last
+    values are not finite has *diverged*, and what came before is not judged.
 
     Args:
         data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
@@ -126,6 +130,8 @@ def find_saturation(
     verdicts = []
     for whole in series_of(table, task, metric):
         series = whole.since(min_step)
+        if not len(series.steps_K) and whole.diverged_step is not None:
+            series = whole
         if not len(series.steps_K):
             raise LmsatError(
                 f"{whole.label} has no checkpoint from step {min_step} on: set --min-step below {whole.steps_K[-1]}"
@@ -192,7 +198,7 @@ def _saturation(
     onset: dict[str, Any] = {}
     filtered_K = without_outliers(series.losses_K[None])[0]
     sampling: Literal["documents", "standard errors"] | None = None
-    if size >= LEAST_CHECKPOINTS:
+    if size >= LEAST_CHECKPOINTS and series.diverged_step is None:
         if documents is not None or series.errors_K is not None:
             sampling = "standard errors" if documents is None else "documents"
         rise = rise_of(np.log(steps), filtered_K, simulation)
@@ -219,6 +225,7 @@ def _saturation(
         final_step=int(steps[-1]),
         final_tokens=series.tokens_at(-1),
         final=float(series.values_K[-1]),
+        diverged_step=series.diverged_step,
         drop_p_value=drop_p_value,
         **onset,
         p_value=p_value,

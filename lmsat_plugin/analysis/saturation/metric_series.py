@@ -5,13 +5,14 @@ Shapes: K checkpoints.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, records
+from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, is_tidy, numbers, records
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
@@ -20,10 +21,14 @@ from lmsat_plugin.results.variants import label
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
 _KEYS = ("model", "variant", "corpus", "num_fewshot", "filter")
 """The columns that are constant within a series."""
+_NUMBER = "series"
+"""The column that numbers the series of a table while they are taken apart."""
 _BEGINNING = 0.01
 """The share of a run's steps that is its beginning, where scores are at chance and losses fall steeply."""
 
@@ -64,6 +69,9 @@ class MetricSeries(SeriesKey):
     """The result file of each checkpoint, as the table names it; empty for a table without files."""
     chance: float | None = None
     """The value at chance, where it is known."""
+    diverged_step: int | None = None
+    """The step from which on to the end no value is finite; None for a run that did not diverge. The K checkpoints are
+    those before it."""
 
     @property
     def is_ratio(self) -> bool:
@@ -131,15 +139,51 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
             "no result states its training step: name the steps with lmsat results DIR --step-pattern RE "
             "--format csv --output FILE.csv, and give that file"
         )
+    if task is None and "model" not in rows.columns:
+        raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
+    keys = [name for name in _KEYS if name in rows.columns]
+    rows = rows.reset_index(drop=True)
+    rows = rows.assign(**{_NUMBER: rows.groupby(keys, dropna=False, sort=False).ngroup()})
+    rows, diverged = _without_diverged_ends(rows, metric)
     rows = numbers(rows, ("step", metric), optional=("tokens", "stderr"))
     if task is None:
-        if "model" not in rows.columns:
-            raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
         check_nats(rows)
-    keys = [name for name in _KEYS if name in rows.columns]
-    groups = rows.groupby(keys, dropna=False, sort=False)
     chance = None if task is None else chance_level(task, metric, measured_chances(table))
-    return [_series(group.sort_values("step"), task, metric, chance) for _, group in groups]
+    return [
+        replace(_series(group.sort_values("step"), task, metric, chance), diverged_step=diverged.get(int(number)))
+        for number, group in ((number, rows[rows[_NUMBER] == number]) for number in rows[_NUMBER].unique())
+    ]
+
+
+def _without_diverged_ends(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, dict[int, int]]:
+    """Return the rows without the ends of runs at which no value is finite, and the first step of each such end.
+
+    ``rows`` number their series in the column `_NUMBER`. Raises `LmsatError` if no run has a finite value before.
+    """
+    if not {"step", metric} <= set(rows.columns):
+        return rows, {}
+    ends: list[np.ndarray] = []
+    diverged: dict[int, int] = {}
+    sentences = []
+    ordered = rows.assign(step=as_floats(rows["step"]), place=np.arange(len(rows)), bad=is_not_finite(rows[metric]))
+    ordered = ordered[np.isfinite(ordered.step)].sort_values("step", kind="stable")
+    for number in ordered[_NUMBER].unique():
+        group = ordered[ordered[_NUMBER] == number]
+        finite = np.flatnonzero(~group.bad.to_numpy())
+        after = int(finite[-1]) + 1 if len(finite) else 0
+        if after == len(group):
+            continue
+        ends.append(group.place.to_numpy()[after:])
+        diverged[int(number)] = step = int(group.step.iloc[after])
+        if not np.isfinite(as_floats(group[metric])).any():
+            first = records(group.head(1))[0]
+            sentences.append(f"{label(first['model'], first.get('variant'))} diverged at step {step:,}")
+    kept = rows.drop(rows.index[np.concatenate(ends)]) if ends else rows
+    if sentences and not np.isfinite(as_floats(kept[metric])).any():
+        raise LmsatError(f"{sentences[0]}, and there is no finite {metric} before: give earlier checkpoints")
+    for sentence in sentences:
+        logger.warning("%s, and is left out: there is no finite %s before", sentence, metric)
+    return kept, diverged
 
 
 def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:

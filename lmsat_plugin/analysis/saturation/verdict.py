@@ -14,7 +14,7 @@ from lmsat_plugin.analysis.saturation.rise import Rise
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 
-Verdict = Literal["saturates", "plateaus", "improving", "unclear"]
+Verdict = Literal["saturates", "plateaus", "improving", "unclear", "diverged"]
 
 SIGNIFICANT = 0.05
 LEAST_CHECKPOINTS = 8
@@ -35,6 +35,12 @@ def judge(series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value
     its last stretch, and ``p_value`` that of the rise against both noise and sample.
     """
     size, steps = len(series.steps_K), series.steps_K
+    if series.diverged_step is not None:
+        lowest = int(series.losses_K.argmin())
+        return "diverged", (
+            f"its {series.metric} is not finite from step {series.diverged_step:,} on; before, it was at best "
+            f"{series.values_K[lowest]:.4g}, at step {steps[lowest]:,}"
+        )
     if rise is None or p_value is None:
         return "unclear", (
             f"{size} checkpoint{'s' * (size > 1)} from step {steps[0]:,} on cannot tell a trend from "

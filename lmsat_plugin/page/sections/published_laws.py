@@ -12,11 +12,11 @@ from lmsat_plugin.figures import scaling as draw
 from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, listed
-from lmsat_plugin.page.sections.scaling import losses_with_flops
+from lmsat_plugin.page.sections.scaling import final_losses_with_flops
 
 
 def _overfitting(analyses: Analyses) -> Iterator[ReportFigure]:
-    rows = last_of(losses_with_flops(analyses))
+    rows = final_losses_with_flops(analyses)
     rows = rows[rows.tokens.notna() & (rows.n_params_non_embedding > 0)]
     if len(rows):
         models = ModelLooks(analyses.sizes, rows.model)
@@ -53,7 +53,7 @@ def _critical_batch(analyses: Analyses) -> Iterator[ReportFigure]:
 
 
 def _allocation(analyses: Analyses) -> Iterator[ReportFigure]:
-    rows = last_of(losses_with_flops(analyses))
+    rows = final_losses_with_flops(analyses)
     rows = rows[rows.n_params.notna() & rows.tokens.notna()]
     if len(rows):
         rows = rows.assign(flops=6 * rows.n_params * rows.tokens)

@@ -39,6 +39,12 @@ def losses_with_flops(analyses: Analyses) -> pd.DataFrame:
     return rows[~(rows.tokens <= 0)].assign(flops=6 * size * rows.tokens)
 
 
+def final_losses_with_flops(analyses: Analyses) -> pd.DataFrame:
+    """Return `losses_with_flops` at the last checkpoints of the models that did not diverge."""
+    final = last_of(losses_with_flops(analyses))
+    return final[~final.model.isin(analyses.diverged)]
+
+
 def _curves(analyses: Analyses) -> Iterator[ReportFigure]:
     rows = losses_with_flops(analyses)
     rows = rows[rows.tokens.notna()]
@@ -56,7 +62,7 @@ def _curves(analyses: Analyses) -> Iterator[ReportFigure]:
 
 
 def _power_laws(analyses: Analyses) -> Iterator[ReportFigure]:
-    final = last_of(losses_with_flops(analyses)).rename(columns={"value": "loss"})
+    final = final_losses_with_flops(analyses).rename(columns={"value": "loss"})
     larger = final
     if len(final):
         larger = final[final.model.isin(analyses.final_losses(larger=True).model)]

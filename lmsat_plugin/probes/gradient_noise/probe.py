@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.anatomy import position_limit
@@ -137,9 +137,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         for values_K, what in ((nats_K, "loss"), (squares_K, "gradient")):
             if not np.isfinite(values_K).all():
                 label = self._label(int(np.flatnonzero(~np.isfinite(values_K))[0]))
-                raise LmsatError(
-                    f"the {what} of document {label} is not finite: the checkpoint is broken; leave it out"
-                )
+                raise DivergedError(f"the {what} of document {label} is not finite")
         tokens_K = np.array([window.scored for window in self.sequences], dtype=np.float64)
         tokens = tokens_K.sum()
         noise = GradientNoise.of(total, squares_K.sum(), tokens, (tokens_K**2).sum())

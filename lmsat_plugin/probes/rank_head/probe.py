@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.model.cross_entropy import score_tokens
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
@@ -66,7 +66,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         if self.ranks[-1] > width:
             raise LmsatError(f"ranks={self.ranks[-1]} is above the width of this head: give ranks from 1 to {width}")
         if not torch.isfinite(self.head.weight_VD).all():
-            raise LmsatError("the LM head's weight is not finite: the checkpoint is broken; leave it out")
+            raise DivergedError("the LM head's weight is not finite")
         self.details: dict[str, Any] = {}
         self.trained: TrainedHeads | None = None
         self.is_first_process = True
@@ -173,7 +173,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
             return metrics[metric]
 
         if not math.isfinite(add("full_loss", sums["full"])):
-            raise LmsatError("the model's loss is not finite: the checkpoint is broken; leave it out")
+            raise DivergedError("the model's loss is not finite")
         for index, rank in enumerate(self.ranks):
             for name in self.nested:
                 add(f"{name}_loss_rank_{rank}", sums[name][index])

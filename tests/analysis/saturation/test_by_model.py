@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,9 @@ from result_trees import save_arrays, write_result
 from training_runs import RUNS, STEPS, falling, healthy, noise_of, results_of, table_of
 
 from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.analysis.input_tables import read_csv
 from lmsat_plugin.analysis.saturation.rise import Stretches
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results import Results, load_results
 
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not here")
@@ -199,3 +203,38 @@ def test_rows_without_numbers_are_left_out(caplog):
     (one,) = find_saturation(table_of(values))
     assert one.n_checkpoints == 27
     assert "1 of 28 rows are left out, the first of them row 5" in caplog.text
+
+
+@pytest.mark.parametrize("end", [np.nan, np.inf])
+def test_a_run_that_ends_without_finite_losses_has_diverged(end, caplog):
+    """What came before is not judged."""
+    values = falling(np.random.default_rng(3))
+    values[-3:] = end
+    other_run = table_of(falling(np.random.default_rng(17))).assign(model="healthy")
+    one, other = find_saturation(pd.concat([table_of(values), other_run]))
+    assert (one.verdict, one.diverged_step, one.p_value, one.onset_step) == ("diverged", STEPS[-3], None, None)
+    assert one.reason.startswith(f"its loss is not finite from step {STEPS[-3]:,} on; before, it was at best")
+    assert (one.final_step, one.n_checkpoints) == (STEPS[-4], len(STEPS) - 3 - (STEPS[-4] / 100 > STEPS).sum())
+    assert other.diverged_step is None
+    assert not caplog.records
+    json.dumps(one.to_dict(), allow_nan=False)
+
+
+def test_a_run_without_any_finite_loss(caplog):
+    nothing = table_of(np.full(len(STEPS), np.nan))
+    with pytest.raises(LmsatError, match=rf"diverged at step {STEPS[0]:,}, and there is no finite loss before"):
+        find_saturation(nothing)
+    other_run = table_of(falling(np.random.default_rng(17))).assign(model="healthy")
+    assert [one.model for one in find_saturation(pd.concat([nothing, other_run]))] == ["healthy"]
+    assert "and is left out: there is no finite loss before" in caplog.text
+
+
+@pytest.mark.parametrize(("last", "verdict"), [("nan", "diverged"), ("inf", "diverged"), ("", "improving")])
+def test_a_csv_that_says_nan_and_one_that_says_nothing(tmp_path, last, verdict):
+    table = table_of(falling(np.random.default_rng(17)))[["model", "step", "loss"]]
+    lines = [f"{row.model},{row.step},{row.loss}" for row in table.itertuples()]
+    file = tmp_path / "losses.csv"
+    file.write_text("\n".join(["model, step, loss ", *lines, f"{table.model[0]},{2 * STEPS[-1]},{last}"]))
+    (one,) = find_saturation(read_csv(file))
+    assert one.verdict == verdict
+    assert one.diverged_step == (2 * STEPS[-1] if last else None)

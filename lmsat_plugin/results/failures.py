@@ -1,0 +1,145 @@
+"""What a sweep could not measure of a checkpoint, ``failures.json``; runs that diverged become values that are NaN."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lmsat_plugin.errors import DIVERGED, LmsatError
+from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean
+from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
+from lmsat_plugin.results.reading import ResultFile, TaskResult
+
+FAILURES = "failures.json"
+_NOT_COMPARED = {"sha256", "dtype", "window"}
+"""Settings that a failure does not know, or knows otherwise than a result."""
+_LOSS = ("loss", "none", math.nan, math.nan, False)
+"""The metric of a run's loss, as `TaskResult.metrics` holds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """The content of ``failures.json``."""
+
+    checkpoint: dict[str, Any]
+    """What is noted of the checkpoint: model, revision, step, files."""
+    run: str | None
+    """The run that tried it last."""
+    date: float | None
+    """When, in seconds since 1970."""
+    reasons: Sequence[tuple[dict[str, Any], str]]
+    """What identifies each result that could not be measured, and why."""
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content, with its digest."""
+        entries = [
+            {"identity": identity, "error": error, "kind": "diverged" if is_diverged(error) else "failed"}
+            for identity, error in self.reasons
+        ]
+        record = {"checkpoint": self.checkpoint, "run": self.run, "date": self.date, "failures": entries}
+        # As it will be read: what JSON does not know is text there.
+        record = json.loads(json.dumps(record, default=str))
+        return json.dumps({**record, "sha256": _digest(record)}, indent=2).encode()
+
+
+def is_diverged(reason: str) -> bool:
+    """Return whether the reason of a failure is that the run diverged."""
+    return reason.startswith(DIVERGED)
+
+
+def read_failures(path: Path) -> Failures | None:
+    """Return the content of a file ``failures.json``, of any version; None if there is none.
+
+    Raises `LmsatError` for a file that is cut, or not as it was written.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        stated = record.pop("sha256", None)
+        reasons = [(dict(entry["identity"]), str(entry["error"])) for entry in record["failures"]]
+        checkpoint = dict(record["checkpoint"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LmsatError(f"{path} is cut or is no record of failures: remove it") from error
+    # Files of earlier versions have no digest.
+    if stated is not None and stated != _digest(record):
+        raise LmsatError(f"{path} was changed by hand: remove it")
+    return Failures(
+        checkpoint=checkpoint, run=as_text(record.get("run")), date=as_number(record.get("date")), reasons=reasons
+    )
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def diverged_results(path: Path, name: str, naming: Naming, measured: Iterable[ResultFile]) -> ResultFile | None:
+    """Return the results of a checkpoint that diverged, whose values are NaN; None if it did not.
+
+    Args:
+        path: A file ``failures.json``, which the table calls ``name``.
+        naming: How names state steps.
+        measured: The result files of the tree. The settings of a result that diverged are those of the most similar
+            result of the same model, task and corpus.
+
+    Raises:
+        LmsatError: As `read_failures`.
+    """
+    record = read_failures(path)
+    reasons = [] if record is None else [(i, error) for i, error in record.reasons if is_diverged(error)]
+    if record is None or not reasons:
+        return None
+    notes = {"checkpoint": record.checkpoint, "diverged": {clean(str(i.get("task"))): e for i, e in reasons}}
+    origin = read_origin({"date": record.date}, [notes], path, name=clean(name), naming=naming)
+    of_model = [task for file in measured for task in file.tasks if task.origin.model == origin.model]
+    file = ResultFile(path=path, origin=origin, tasks=[], provenance=[notes], header={"config": {}}, datasets={})
+    file.tasks.extend(filter(None, (_diverged(file, identity, of_model) for identity, _ in reasons)))
+    return file
+
+
+def _place(origin: Origin) -> PurePosixPath:
+    return PurePosixPath(origin.path).parent
+
+
+def _diverged(file: ResultFile, identity: Mapping[str, Any], of_model: Iterable[TaskResult]) -> TaskResult | None:
+    """Return one result that diverged; None for a task whose metrics no other checkpoint tells."""
+    task, text = clean(str(identity.get("task"))), as_dict(identity.get("corpus"))
+    corpus = as_text(text.get("corpus"))
+    shots = as_integer(identity.get("num_fewshot"))
+    settings = read_settings({**text, **as_dict(identity.get("settings")), **as_dict(identity.get("model_args"))})
+    settings.pop("corpus", None)
+
+    def differences(other: TaskResult) -> int:
+        theirs = {**other.corpus_settings, **other.model_settings}
+        keys = (settings.keys() | theirs.keys()) - _NOT_COMPARED
+        return sum(settings.get(key) != theirs.get(key) for key in keys)
+
+    alike = [other for other in of_model if other.task == task and other.corpus == corpus and other.metrics]
+    alike = [other for other in alike if shots is None or other.num_fewshot == shots]
+    other = min(alike, key=differences, default=None)
+    if other is None and task != "lmsat_loss":
+        return None
+    # What has no direction, such as a number of tokens, does not diverge.
+    metrics = [_LOSS] if other is None else [m for m in other.metrics if m[4] is not None]
+    origin = file.origin
+    if other is not None:
+        # Results of the weights that were there before stand no more.
+        old = [o for o in alike if _place(o.origin) == _place(origin) and differences(o) == differences(other)]
+        supersedes = {PurePosixPath(o.origin.path).name: {task} for o in old}
+        origin = replace(origin, sizes=other.origin.sizes, supersedes=supersedes)
+    return TaskResult(
+        origin=origin,
+        task=task,
+        corpus=corpus,
+        num_fewshot=shots if other is None else other.num_fewshot,
+        n_samples=None,
+        model_settings={} if other is None else other.model_settings,
+        corpus_settings={} if other is None else other.corpus_settings,
+        metrics=[(name, chosen, math.nan, math.nan, higher) for name, chosen, _, _, higher in metrics],
+        part=0,
+    )
