@@ -68,6 +68,15 @@ def cosine_schedule(step: int, steps: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
+def _state_of(make: Callable[..., torch.optim.Optimizer], parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the state that an optimiser keeps of a parameter, as that of a single number of its type."""
+    single = parameter.new_zeros(1)
+    single.grad = torch.zeros_like(single)
+    optimizer = make([single], lr=0.0)
+    optimizer.step()
+    return optimizer.state[single]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Round:
     """Windows whose final states are computed together, shuffled, and cut into steps."""
@@ -107,7 +116,7 @@ class HeadTrainer:
         self.losses: list[list[float]] = []
         """Mean loss of each batch, before its step, for each head."""
         self._prepare, self._synchronise = prepare, synchronise
-        make = OPTIMIZERS[optimizer]
+        self._make = make = OPTIMIZERS[optimizer]
         self._optimizers = [make([h.left_VR, h.right_RD], lr=h.learning_rate, weight_decay=weight_decay) for h in heads]
         largest = max(heads, key=lambda h: h.rank)
         # The heads take turns, so that memory holds the gradient of one head only.
@@ -255,6 +264,17 @@ class HeadTrainer:
             tensors[prefix] = parameter
             tensors |= {f"{prefix}.{key}": value for key, value in optimizer.state[parameter].items()}
         return tensors
+
+    def fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Return whether `restore` takes these tensors: those of all factors, in their shapes and types."""
+        shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        for prefix, parameter, _ in self._parameters():
+            shapes[prefix] = parameter.shape, parameter.dtype
+            # The optimiser of a head that diverged at its first step has no state yet.
+            if any(name.startswith(f"{prefix}.") for name in tensors):
+                for key, value in _state_of(self._make, parameter).items():
+                    shapes[f"{prefix}.{key}"] = parameter.shape if value.ndim else value.shape, value.dtype
+        return shapes == {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `tensors` returned."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +52,9 @@ class Resumable(Protocol):
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors that the training continues from."""
 
+    def fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Return whether these are all tensors of such a training, in their shapes and types."""
+
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put these tensors back."""
 
@@ -66,8 +72,9 @@ class TrainingState:
         if began < self._next and not last:
             return
         metadata = {"rounds": str(rounds), "diverged": "".join("01"[head.diverged] for head in trainer.heads)}
-        tensors = {name: tensor.contiguous() for name, tensor in trainer.tensors().items()}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in trainer.tensors().items()}
         tensors["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
+        metadata["sha256"] = _digest(tensors, metadata)
         try:
             with replacing(self.path) as temporary:
                 save_file(tensors, temporary, metadata)
@@ -81,10 +88,11 @@ class TrainingState:
         """Put the state back, if there is one; return the number of rounds that are done."""
         first = not self._synchronise or torch.distributed.get_rank() == 0
         device = trainer.heads[0].left_VR.device
-        saved = self._read(device) if first else None
+        saved = self._read(trainer) if first else None
         layout: Any = None
         if saved is not None:
             rounds, diverged, tensors = saved
+            tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
             layout = rounds, diverged, {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if self._synchronise:
             received = [layout]
@@ -105,18 +113,50 @@ class TrainingState:
         logger.warning("The training of the heads continues after %d steps", len(trainer.losses))
         return rounds
 
-    def _read(self, device: torch.device) -> tuple[int, str, dict[str, torch.Tensor]] | None:
+    def _read(self, trainer: Resumable) -> tuple[int, str, dict[str, torch.Tensor]] | None:
+        """Return the rounds, which heads have diverged, and the tensors; remove a file that this training cannot use.
+
+        A state of earlier versions has no digest, and is not used either.
+        """
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            unusable = (
+                None if metadata.pop("sha256", "") == _digest(tensors, metadata) else "it is not as it was written"
+            )
+        except (OSError, SafetensorError, ValueError) as error:
+            unusable = f"it cannot be read: {first_sentence(error)}"
+        if unusable is None and not _fits(trainer, tensors, metadata):
+            unusable = "it is the state of another training"
+        if unusable is None:
             return int(metadata["rounds"]), metadata["diverged"], tensors
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            logger.warning("%s is left out: it cannot be read (%s)", self.path, first_sentence(error))
-            return None
+        logger.warning("%s is removed, and the training begins anew (%s)", self.path, unusable)
+        with suppress(OSError):
+            self.remove()
+        return None
 
     def remove(self) -> None:
         """Remove the file of a training that is finished."""
         self.path.unlink(missing_ok=True)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a state: names, types, shapes and bytes of its tensors, and its metadata."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _fits(trainer: Resumable, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bool:
+    """Return whether a state is one of this training: of its heads, in their shapes."""
+    heads = len(trainer.heads)
+    losses = tensors.get("losses", torch.empty(0))
+    marks = metadata.get("diverged", "")
+    whole = losses.ndim == 2 and losses.shape[1] == heads == len(marks) and set(marks) <= {"0", "1"}
+    others = {name: tensor for name, tensor in tensors.items() if name != "losses"}
+    return whole and metadata.get("rounds", "").isdigit() and trainer.fits(others)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from rank_head_runs import train
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_models import make_model
 
 from lmsat_plugin.model.lm_head import Head
@@ -73,12 +75,58 @@ def test_another_model_or_setting_does_not_take_over_a_training(tokenizer, texts
     assert len({same, *(paths(**other) for other in others)}) == len(others) + 1
 
 
-def test_a_cut_state_is_left_out(tokenizer, texts, monkeypatch, tmp_path, caplog):
+def small_trainer(seed: int, rank: int = 2, optimizer: str = "adamw") -> HeadTrainer:
+    torch.manual_seed(seed)
+    heads = [LowRankHead(torch.randn(9, rank), torch.randn(rank, 3), 0.1) for _ in range(2)]
+    trainer = HeadTrainer(heads, Head(torch.randn(9, 3)), lambda states: states, optimizer=optimizer)
+    trainer.step(torch.randn(8, 3), torch.arange(8), 8, 1.0)
+    return trainer
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 4
+    path.write_bytes(data)
+
+
+def forget_the_digest(path):
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, path, {key: value for key, value in metadata.items() if key != "sha256"})
+
+
+@pytest.mark.parametrize("damage", [cut, flip, forget_the_digest, lambda path: path.write_bytes(b"")])
+def test_a_state_that_is_not_as_it_was_written_is_removed(damage, tmp_path, caplog):
     state = TrainingState(tmp_path / "state.safetensors", synchronise=False)
-    state.path.write_bytes(b"\x10\0\0\0\0\0\0\0{cut")
-    trainer = HeadTrainer([LowRankHead(torch.randn(9, 2), torch.randn(2, 3), 0.1)], Head(torch.randn(9, 3)), None)
-    assert state.load(trainer) == 0
-    assert "is left out: it cannot be read" in caplog.text
+    state.save(small_trainer(0), 1, last=True)
+    damage(state.path)
+    fresh, same = small_trainer(1), small_trainer(1)
+    assert state.load(fresh) == 0
+    assert f"{state.path} is removed, and the training begins anew" in caplog.text
+    assert not state.path.exists()
+    assert all(torch.equal(fresh.tensors()[name], tensor) for name, tensor in same.tensors().items())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_the_state_of_another_training_is_removed(optimizer, tmp_path, caplog):
+    """Numbers that would be broadcast into the heads, and tensors that nothing knows."""
+    state = TrainingState(tmp_path / "state.safetensors", synchronise=False)
+    state.save(small_trainer(0, optimizer=optimizer), 1, last=True)
+    assert state.load(small_trainer(1, optimizer=optimizer)) == 1
+    other = small_trainer(0, rank=1, optimizer=optimizer)
+    whole = small_trainer(0, optimizer=optimizer).tensors()
+    zeros = {name: torch.zeros(1) for name in whole}
+    for tensors in (other.tensors(), zeros, {**whole, "0.left.more": whole["0.left"].clone()}):
+        other.tensors = lambda tensors=tensors: tensors
+        state.save(other, 1, last=True)
+        assert state.load(small_trainer(1, optimizer=optimizer)) == 0
+        assert "(it is the state of another training)" in caplog.text
+        assert not state.path.exists()
+        caplog.clear()
 
 
 def test_heads_that_diverge_are_said_to(tokenizer, texts, caplog):
