@@ -7,13 +7,15 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
 
-PART = ".part"
+PART = ".lmsat.part"
 """The ending of a file that is being written; one that is left was cut off by a kill."""
+_tidied: set[Path] = set()
+"""The folders from which this process has removed what others have left."""
 _LONGEST_NAME = 100
 
 
@@ -32,31 +34,53 @@ def folder_name(name: str) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder if need be. Raises `LmsatError` if nothing can be written there."""
+    """Make a folder if need be, and remove what a dead process has left half-written in it.
+
+    Raises `LmsatError` if nothing can be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise LmsatError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
+    remove_strays(folder)
+
+
+def remove_strays(folder: Path, pattern: str = f".*{PART}") -> None:
+    """Remove the half-written files of dead processes from a folder; a living process holds a lock on each of its own.
+
+    The default pattern is that of the files themselves: give ``**/`` before it for all that the folder holds.
+    """
+    for path in folder.glob(pattern):
+        with suppress(OSError), path.open("rb") as file:
+            if not _lock(file.fileno(), wait=False):
+                continue
+            path.unlink()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write, which takes the place of ``path`` once it is whole and on disk.
 
+    What dead processes have left half-written in the folder is removed when this process first writes there.
     Raises `LmsatError` where the folder cannot be written.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        if path.parent not in _tidied:
+            _tidied.add(path.parent)
+            remove_strays(path.parent)
+        handle, temporary = _locked_temporary(path)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            os.close(handle)
+        _sync(path.parent)
     except OSError as error:
         raise LmsatError(
             f"cannot write {path} ({error.strerror or error}): free space or choose another folder"
@@ -64,6 +88,38 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Return the handle of a new file beside ``path``, which holds a lock until it is closed, and the file."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        _lock(handle, wait=True)
+        # Another process may have taken it for a dead one's before it was locked.
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock an open file, and return whether that could be done: not where another holds it, or there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's entries to disk, so that a renamed file is there after a power cut. Not all systems can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

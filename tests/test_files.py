@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lmsat_plugin import files
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import folder_name, replacing, safe_name, write_atomically
+from lmsat_plugin.files import check_writable, folder_name, replacing, safe_name, write_atomically
 
 
 def test_folder_names_differ_where_names_do():
@@ -44,3 +49,82 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     (tmp_path / "blocked").touch()
     with pytest.raises(LmsatError, match=r"cannot write .*: free space or choose another folder"):
         write_atomically(tmp_path / "blocked" / "file", b"x")
+
+
+DYING = """
+import os, sys, time
+from pathlib import Path
+from lmsat_plugin.files import replacing
+with replacing(Path(sys.argv[1])) as part:
+    part.write_bytes(b"half")
+    print(part, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def write_half():
+    """Return a function that starts a process which never finishes a file; it returns the process and its file."""
+    started = []
+
+    def start(path: Path) -> tuple[subprocess.Popen, Path]:
+        process = subprocess.Popen([sys.executable, "-c", DYING, str(path)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process, Path(process.stdout.readline().strip())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_what_a_dead_process_has_left_is_removed_by_the_next(write_half, tmp_path):
+    """A living process keeps its own, and what nobody of us wrote stays."""
+    path = tmp_path / "folder" / "file"
+    process, half = write_half(path)
+    other = half.with_name(".a-download.part")
+    other.touch()
+    check_writable(path.parent)
+    write_atomically(path.with_name("another"), b"x")
+    assert half.read_bytes() == b"half"
+    process.kill()
+    process.wait()
+    check_writable(path.parent)
+    assert sorted(p.name for p in path.parent.iterdir()) == [".a-download.part", "another"]
+
+
+def test_the_first_file_that_a_process_writes_tidies_its_folder(write_half, tmp_path):
+    process, half = write_half(tmp_path / "folder" / "file")
+    process.kill()
+    process.wait()
+    write_atomically(tmp_path / "folder" / "another", b"x")
+    assert [p.name for p in half.parent.iterdir()] == ["another"]
+
+
+def test_a_file_that_was_taken_for_a_dead_ones_is_made_anew(tmp_path, monkeypatch):
+    """Between its making and its lock, another process may remove it."""
+    lock, removed = files._lock, []
+
+    def late(handle, *, wait):
+        if wait and not removed:
+            removed.extend(tmp_path.glob(".*.part"))
+            removed[0].unlink()
+        return lock(handle, wait=wait)
+
+    monkeypatch.setattr(files, "_lock", late)
+    write_atomically(tmp_path / "file", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert removed
+
+
+def test_the_folder_is_synced_after_the_file_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def watch(handle):
+        synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), (tmp_path / "file").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write_atomically(tmp_path / "file", b"x")
+    assert synced == [(False, False), (True, True)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ ROWS = 50
 """Rows of a table that are shown at once."""
 _ON_PAPER = 16
 """Columns up to which a table is printed on paper."""
+_OWN_FILE = re.compile(r'<a href="(figures/[\w.-]+)" aria-label="[^"]* as (?:SVG|PNG|PDF)"|download="([a-z]+\.csv)"')
+"""How a report's page names the files beside it."""
 _INLINE = 100_000
 """Letters up to which the page itself holds a table's CSV."""
 
@@ -34,20 +38,31 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
     tables = tables_of(analyses, folder)
     for table in tables:
         write_atomically(folder / f"{table.name}.csv", table.csv.encode("utf-8"))
+    figures = write_figures(analyses, folder)
     page = folder / "index.html"
     html = page_template("lmsat_plugin.page", "page.html").render(
         name=analyses.results.root.absolute().name,
         summary=_summary(analyses),
         verdicts=verdicts_of(analyses),
-        figures=write_figures(analyses, folder),
+        figures=figures,
         tables=tables,
         downloads={table.name: _download(table) for table in tables},
         missing=missing_analyses(analyses),
         rows_at_once=ROWS,
         columns_on_paper=_ON_PAPER,
     )
+    written = [f"{table.name}.csv" for table in tables] + [file for shown in figures for file in shown.files]
+    _remove_earlier(page, set(written))
     write_atomically(page, html.encode("utf-8"))
     return page
+
+
+def _remove_earlier(page: Path, written: set[str]) -> None:
+    """Remove the files of the report that was in the folder before, as far as this one has not written them."""
+    with suppress(OSError):
+        named = re.findall(_OWN_FILE, page.read_bytes().decode("utf-8", "replace"))
+        for file in {file for pair in named for file in pair if file} - written:
+            (page.parent / file).unlink(missing_ok=True)
 
 
 def _summary(analyses: Analyses) -> dict[str, str]:

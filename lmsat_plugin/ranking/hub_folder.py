@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import check_writable, replacing, safe_name, write_atomically
+from lmsat_plugin.files import PART, check_writable, remove_strays, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 from lmsat_plugin.results.failures import FAILURES
@@ -37,6 +37,7 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     ranked = pd.DataFrame({name: [row[name] for row in board.rows] for name in ("model", "checkpoint")})
     results = analyses.table.merge(ranked.rename(columns={"checkpoint": "revision"}), on=["model", "revision"])
     check_writable(folder)
+    remove_strays(folder, f"**/.*{PART}")
     rows = pd.DataFrame(list(board.rows))
     write_atomically(folder / "leaderboard.csv", as_csv(board).encode("utf-8"))
     write_atomically(folder / "leaderboard.parquet", rows.to_parquet(index=False))
@@ -67,7 +68,11 @@ def push(folder: Path, repository: str, api: Any = None) -> None:
         with hub_errors(repository):
             hub.create_repo(repository, repo_type="dataset", exist_ok=True)
             hub.upload_folder(
-                repo_id=repository, folder_path=folder, repo_type="dataset", commit_message="Update the leaderboard"
+                repo_id=repository,
+                folder_path=folder,
+                repo_type="dataset",
+                commit_message="Update the leaderboard",
+                ignore_patterns=[f"*{Path(PART).suffix}"],
             )
     except LmsatError as error:
         raise LmsatError(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, safe_name, write_atomically
+from lmsat_plugin.files import PART, check_writable, remove_strays, safe_name, write_atomically
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_text
 from lmsat_plugin.results.reading import ResultFile
@@ -49,6 +49,7 @@ def export(results: Results, folder: Path) -> list[Path]:
     Raises `LmsatError` if the folder cannot be written, or there is no finite value.
     """
     check_writable(folder)
+    remove_strays(folder, f"**/.*{PART}")
     table = _named(results)
     finite = table[np.isfinite(table.value)]
     if finite.empty:

@@ -97,7 +97,7 @@ def strays_of(folder: Path) -> list[Path]:
     samples = [
         path for path in folder.glob("samples_*.jsonl") if (date := _DATE.search(path.stem)) and date[1] not in written
     ]
-    return sorted([*folder.glob(f".*{PART}"), *arrays, *samples])
+    return sorted([*folder.glob(f".*{Path(PART).suffix}"), *arrays, *samples])
 
 
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -15,6 +15,7 @@ from report_trees import read_analyses
 from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, Made, write_result, write_tree
 
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.page import sections
 from lmsat_plugin.page.report import write_report
 
 HOSTILE = """<script>alert("x")</script>&'"""
@@ -273,3 +274,21 @@ def test_results_that_say_no_more_than_a_loss(tmp_path):
             (place / "results_1.json").write_text(json.dumps(result), "utf-8")
     page = write_report(read_analyses(tmp_path, tokens_per_step=None), tmp_path / "report")
     assert "loss-by-step.svg" in page.read_text("utf-8")
+
+
+def test_a_used_folder_keeps_nothing_of_the_report_before(tmp_path, monkeypatch):
+    """Figures and tables that the new report does not write are gone; what is not a report's stays."""
+    for step in range(1, 9):
+        write_result(tmp_path / "a", "m", step, {"lmsat_loss": {"loss": 9 - step / 8}}, 10**6)
+    write_result(tmp_path / "b", "m", 1, {"lmsat_head": {"effective_rank": 9}})
+    folder, all_figures = tmp_path / "report", sections.all_figures
+    monkeypatch.setattr(sections, "all_figures", lambda analyses: all_figures(analyses)[:1])
+    write_report(read_analyses(tmp_path / "a"), folder)
+    assert {"saturation.csv", "figures"} <= {path.name for path in folder.iterdir()}
+    assert list(folder.glob("figures/*.pdf"))
+    (folder / "figures/mine.svg").touch()
+    (folder / "mine.csv").touch()
+    monkeypatch.setattr(sections, "all_figures", lambda analyses: [])
+    write_report(read_analyses(tmp_path / "b"), folder)
+    assert [path.name for path in (folder / "figures").iterdir()] == ["mine.svg"]
+    assert {path.stem for path in folder.glob("*.csv")} == {"mine", "final", "values", "sources"}

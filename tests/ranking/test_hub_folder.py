@@ -10,6 +10,7 @@ from result_trees import write_result
 
 from lmsat_plugin import load_results
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import PART
 from lmsat_plugin.ranking.hub_folder import push, write_hub_folder
 
 
@@ -57,3 +58,18 @@ def test_push(tmp_path):
     assert api.calls[1][2]["folder_path"] == tmp_path
     with pytest.raises(LmsatError, match="cannot be pushed to org/board \\(no token\\): `hf auth login`"):
         push(tmp_path, "org/board", FakeApi(ValueError("no token\nmore")))
+
+
+def test_half_written_files_are_neither_kept_nor_uploaded(tree, board, tmp_path):
+    from huggingface_hub.utils import filter_repo_objects
+
+    strays = [tmp_path / "results/org/gone" / f".results_0.json.abc{PART}", tmp_path / f".README.md.abc{PART}"]
+    for stray in strays:
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_text("{")
+    api = FakeApi()
+    push(tmp_path, "org/board", api)
+    names = [str(stray.relative_to(tmp_path)) for stray in strays]
+    assert not list(filter_repo_objects(names, ignore_patterns=api.calls[1][2]["ignore_patterns"]))
+    write_hub_folder(board, read_analyses(tree), tmp_path)
+    assert not any(stray.exists() for stray in strays)

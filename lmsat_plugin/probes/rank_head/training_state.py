@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import replacing
+from lmsat_plugin.files import remove_strays, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class TrainingState:
 
         A state of earlier versions has no digest, and is not used either.
         """
+        remove_strays(self.path.parent)
         if not self.path.exists():
             return None
         try:
