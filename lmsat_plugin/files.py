@@ -53,9 +53,8 @@ def remove_strays(folder: Path, pattern: str = f".*{PART}") -> None:
     """
     for path in folder.glob(pattern):
         with suppress(OSError), path.open("rb") as file:
-            if not _lock(file.fileno(), wait=False):
-                continue
-            path.unlink()
+            if _lock(file.fileno(), wait=False):
+                path.unlink()
 
 
 @contextmanager
@@ -94,19 +93,33 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
     """Return the handle of a new file beside ``path``, which holds a lock until it is closed, and the file."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        _lock(handle, wait=True)
+        _lock(handle)
         # Another process may have taken it for a dead one's before it was locked.
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)
 
 
-def _lock(handle: int, *, wait: bool) -> bool:
+def hold(path: Path) -> int:
+    """Make a file and lock it, as a mark that lasts while the handle returned is open: no longer than the process."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _lock(handle, shared=True)
+    return handle
+
+
+def is_free(path: Path) -> bool:
+    """Return whether no process holds the mark; not where that cannot be told."""
+    with suppress(OSError), path.open("rb") as file:
+        return _lock(file.fileno(), wait=False)
+    return False
+
+
+def _lock(handle: int, *, wait: bool = True, shared: bool = False) -> bool:
     """Lock an open file, and return whether that could be done: not where another holds it, or there are no locks."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True

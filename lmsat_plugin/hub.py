@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+from huggingface_hub.hf_api import RepoSibling
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 
@@ -81,8 +83,23 @@ def file_sizes(repository: str, commit: str, revision: str | None = None) -> dic
     ``revision`` is what people call the commit.
     """
     with hub_errors(repository, revision or commit):
-        info = HfApi().model_info(repository, revision=commit, files_metadata=True)
-        return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        return {file.rfilename: file.size or 0 for file in _files(repository, commit)}
+
+
+def file_hashes(repository: str, commit: str, revision: str | None = None) -> dict[str, str]:
+    """Return the SHA-256 of the files of a commit whose SHA-256 the Hub states, as it does of weights.
+
+    Raises as `list_refs`.
+    """
+    with hub_errors(repository, revision or commit):
+        files = _files(repository, commit)
+        return {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None and file.lfs.sha256}
+
+
+@lru_cache(maxsize=256)
+def _files(repository: str, commit: str) -> tuple[RepoSibling, ...]:
+    """Return what the Hub says of the files of a commit, which never changes, by one request."""
+    return tuple(HfApi().model_info(repository, revision=commit, files_metadata=True).siblings or ())
 
 
 def cached_snapshot(repository: str, commit: str, names: Iterable[str]) -> Path | None:

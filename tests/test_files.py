@@ -105,7 +105,7 @@ def test_a_file_that_was_taken_for_a_dead_ones_is_made_anew(tmp_path, monkeypatc
     """Between its making and its lock, another process may remove it."""
     lock, removed = files._lock, []
 
-    def late(handle, *, wait):
+    def late(handle, *, wait=True):
         if wait and not removed:
             removed.extend(tmp_path.glob(".*.part"))
             removed[0].unlink()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 
 from filelock import FileLock
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, safe_name, write_atomically
-from lmsat_plugin.hub import cached_snapshot, file_sizes, hub_errors
+from lmsat_plugin.files import check_writable, hold, is_free, safe_name, write_atomically
+from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
 from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files, weight_paths
+
+logger = logging.getLogger(__name__)
 
 _HEAD = ".head"
 _RELEASED = ".released"
@@ -47,6 +51,10 @@ class Downloads:
         self._keep, self._trusts = keep, trust_remote_code
         self._complete = ".complete-with-code" if trust_remote_code else ".complete"
         self._sizes: dict[tuple[str, str], dict[str, int]] = {}
+        self._held: dict[Path, int] = {}
+        """The marks of the checkpoints in use here, each locked until its handle is closed."""
+        self._read: set[Path] = set()
+        """The folders whose files have been read and compared."""
         for stray in self.folder.glob(f"*/{_TRASH}*"):
             shutil.rmtree(stray, ignore_errors=True)
 
@@ -56,7 +64,7 @@ class Downloads:
         Raises `LmsatError` if the Hub cannot be asked, or refuses.
         """
         place = self._place(checkpoint)
-        if checkpoint.folder is not None or (place / self._complete).exists() or self._cached(checkpoint) is not None:
+        if checkpoint.folder is not None or _is_whole(place, self._complete) or self._cached(checkpoint) is not None:
             return 0
         return sum(_missing(place, self._needed(checkpoint)).values())
 
@@ -70,23 +78,43 @@ class Downloads:
         if checkpoint.folder is not None:
             return checkpoint.folder
         place = self._place(checkpoint)
+        markers = [self._complete, _HEAD] if head_only else [self._complete]
+        lock = FileLock(place.with_name(f".{place.name}.lock"))
         with self._alone():
-            there = (place / self._complete).exists() or (head_only and (place / _HEAD).exists())
-            if there:
+            if there := any(_is_whole(place, marker) for marker in markers):
                 self._use(checkpoint)
-        if there:
+        if there and self._is_as_stated(place, markers, lock):
             return place
         if cached := self._cached(checkpoint):
             return cached
         files = self._needed(checkpoint)
         with self._alone():
             self._use(checkpoint)
-        lock = FileLock(place.with_name(f".{place.name}.lock"))
         with hub_errors(checkpoint.pretrained, checkpoint.revision), lock:
             wanted = self._with_head(checkpoint, files) if head_only else files
-            self._download(checkpoint, wanted)
-            (place / (self._complete if wanted == files else _HEAD)).touch()
+            stated = self._download(checkpoint, wanted)
+            content = {name: [size, stated.get(name)] for name, size in wanted.items()}
+            write_atomically(place / (self._complete if wanted == files else _HEAD), json.dumps(content).encode())
         return place
+
+    def _is_as_stated(self, place: Path, markers: Sequence[str], lock: FileLock) -> bool:
+        """Return whether complete files still have their SHA-256; remove those that have not, and the markers.
+
+        They are read once by each process, since files may have changed in the meantime.
+        """
+        if place in self._read:
+            return True
+        sha256 = {name: stated for marker in markers for name, (_, stated) in _listed(place, marker).items()}
+        if files_unlike(place, sha256):
+            with lock:
+                # Another process may have found it, too, and have downloaded them again.
+                for name in files_unlike(place, sha256):
+                    logger.warning("%s has changed since it was downloaded: it is downloaded again", place / name)
+                    (place / name).unlink(missing_ok=True)
+                    _remove_markers(place)
+            return False
+        self._read.add(place)
+        return True
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Mark a checkpoint as no longer used, and delete all unused ones but the latest ``keep``."""
@@ -95,7 +123,13 @@ class Downloads:
             return
         trash = []
         with self._alone():
-            self._mark(checkpoint).unlink(missing_ok=True)
+            self._free(self._mark(checkpoint))
+            # What dead processes held is released; living ones hold a lock.
+            for mark in self.folder.glob(f"*/*/{_USED}*"):
+                if mark not in self._held and is_free(mark):
+                    mark.unlink(missing_ok=True)
+                    if mark.parent != place and not any(mark.parent.glob(f"{_USED}*")):
+                        write_atomically(mark.parent / _RELEASED, b"0")
             if any(place.glob(f"{_USED}*")):
                 return
             markers = [path for path in self.folder.glob(f"*/*/{_RELEASED}") if path.parent.name[0] != "."]
@@ -114,9 +148,16 @@ class Downloads:
     def _use(self, checkpoint: Checkpoint) -> None:
         """Mark a checkpoint as used, so that no other process deletes it."""
         with hub_errors(checkpoint.pretrained, checkpoint.revision):
-            self._mark(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-            self._mark(checkpoint).touch()
+            mark = self._mark(checkpoint)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            if mark not in self._held:
+                self._held[mark] = hold(mark)
             (self._place(checkpoint) / _RELEASED).unlink(missing_ok=True)
+
+    def _free(self, mark: Path) -> None:
+        mark.unlink(missing_ok=True)
+        if (handle := self._held.pop(mark, None)) is not None:
+            os.close(handle)
 
     def _mark(self, checkpoint: Checkpoint) -> Path:
         name = f"{checkpoint.model}\0{checkpoint.revision}".encode("utf-8", "surrogatepass")
@@ -145,7 +186,7 @@ class Downloads:
 
     def _cached(self, checkpoint: Checkpoint) -> Path | None:
         offline = constants.HF_HUB_OFFLINE
-        names = ["config.json"] if offline else self._needed(checkpoint)
+        names = {"config.json": 0} if offline else self._needed(checkpoint)
         folder = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
         if folder is not None and offline:
             # The Hub cannot be asked which files are needed: complete weights have to do.
@@ -153,6 +194,12 @@ class Downloads:
                 weight_paths(folder)
             except LmsatError:
                 return None
+        elif folder is not None and folder not in self._read:
+            hashes = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
+            if _missing(folder, names) or files_unlike(folder, {name: hashes.get(name) for name in names}):
+                logger.warning("%s is not what the Hub has of %s: it is downloaded", folder, checkpoint.pretrained)
+                return None
+            self._read.add(folder)
         return folder
 
     def _with_head(self, checkpoint: Checkpoint, files: dict[str, int]) -> dict[str, int]:
@@ -169,11 +216,14 @@ class Downloads:
             return files
         return {name: size for name, size in files.items() if name not in shards - head}
 
-    def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> None:
+    def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
+        """Fetch those of the files that are missing; return the SHA-256 of those whose SHA-256 the Hub states."""
         place, repository = self._place(checkpoint), checkpoint.pretrained
         missing = _missing(place, files)
         if not missing:
-            return
+            return {} if place in self._read else self._compared(checkpoint, files)
+        _remove_markers(place)
+        self._read.discard(place)
         needed, free = sum(missing.values()) * _MARGIN, shutil.disk_usage(self.folder).free
         if needed > free:
             raise LmsatError(
@@ -186,15 +236,60 @@ class Downloads:
         # A killed process leaves such files, under names that are used once.
         for stray in (place / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
             stray.unlink(missing_ok=True)
-        snapshot_download(
-            repository, revision=checkpoint.commit, local_dir=place, allow_patterns=[escape(name) for name in missing]
-        )
+        fetch_files(repository, str(checkpoint.commit), place, missing)
         # Without the Hub, huggingface_hub accepts whatever is in the folder.
         if still := _missing(place, files):
             raise LmsatError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
                 "check the connection and start again, which continues"
             )
+        return self._compared(checkpoint, files)
+
+    def _compared(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
+        """Return the SHA-256 that the Hub states, which the files have. Raises `LmsatError` for a file of another."""
+        place = self._place(checkpoint)
+        hashes = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
+        wanted = {name: hashes.get(name) for name in files}
+        if unlike := files_unlike(place, wanted):
+            # It may come from the user's own cache, where huggingface_hub looks first.
+            logger.warning("%s did not arrive as it is on the Hub: once more", place / unlike[0])
+            again = {name: files[name] for name in unlike}
+            for name in unlike:
+                (place / name).unlink(missing_ok=True)
+            fetch_files(checkpoint.pretrained, str(checkpoint.commit), place, again, force=True)
+        if unlike := files_unlike(place, {name: wanted[name] for name in unlike}):
+            for name in unlike:
+                (place / name).unlink(missing_ok=True)
+            raise LmsatError(
+                f"{checkpoint.pretrained} at {checkpoint.revision}: {min(unlike)} did not arrive as it is on the Hub "
+                "(its SHA-256 is another) and is removed: start again, which downloads it again"
+            )
+        return hashes
+
+
+def _listed(place: Path, marker: str) -> dict[str, tuple[int, str | None]]:
+    """Return size and SHA-256 of each file that was complete; nothing for a marker of earlier versions."""
+    with suppress(*_NO_INDEX):
+        files = json.loads((place / marker).read_bytes())
+        return {str(name): (int(size), stated) for name, (size, stated) in files.items()}
+    return {}
+
+
+def _is_whole(place: Path, marker: str) -> bool:
+    """Return whether all files are there, in their sizes, that were there when the marker was written."""
+    if not (place / marker).exists():
+        return False
+    if listed := _listed(place, marker):
+        return not _missing(place, {name: size for name, (size, _) in listed.items()})
+    with suppress(LmsatError):
+        return bool(weight_paths(place))
+    # Of a head alone, earlier versions wrote some shards of several.
+    return marker == _HEAD
+
+
+def _remove_markers(place: Path) -> None:
+    for path in (*place.glob(".complete*"), place / _HEAD):
+        path.unlink(missing_ok=True)
 
 
 def _missing(place: Path, files: Mapping[str, int]) -> dict[str, int]:

@@ -45,7 +45,10 @@ class FakeHub:
         """From a repository to the status, the error's code and its message."""
         self.cut: dict[str, int] = {}
         """From a file's name to the bytes after which its next transfer breaks off."""
+        self.spoil: dict[str, int] = {}
+        """From a file's name to the number of its next transfers that have a flipped bit."""
         self.seconds_per_block = 0.0
+        self.block = BLOCK
         self.requests: Counter[str] = Counter()
         """From method and path to the number of requests."""
         self.sent: Counter[str] = Counter()
@@ -154,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
                 [{"type": "file", "path": n, "size": p.stat().st_size, "oid": blob(p)} for n, p in entries]
             )
         siblings = [
-            {"rfilename": name, "size": path.stat().st_size, "blobId": blob(path)}
+            {"rfilename": name, "size": path.stat().st_size, "blobId": blob(path), "lfs": lfs(path)}
             for name, path in files(folder).items()
         ]
         return self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": siblings})
@@ -183,11 +186,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return None
         limit = self.hub.cut_after(name)
+        spoilt = self.hub.spoil.get(name, 0) > 0
+        self.hub.spoil[name] = self.hub.spoil.get(name, 0) - 1
         end = size if limit is None else min(size, start + limit)
         with path.open("rb") as file, suppress(ConnectionError):
             file.seek(start)
             while file.tell() < end:
-                block = file.read(min(BLOCK, end - file.tell()))
+                block = file.read(min(self.hub.block, end - file.tell()))
+                if spoilt:
+                    block, spoilt = bytes([block[0] ^ 1]) + block[1:], False
                 self.wfile.write(block)
                 self.hub.count(self.hub.sent, name, len(block))
                 time.sleep(self.hub.seconds_per_block)
@@ -218,6 +225,14 @@ def files(folder: Path) -> dict[str, Path]:
 
 def blob(path: Path) -> str:
     return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def lfs(path: Path) -> dict[str, object] | None:
+    """Return what the Hub states of a large file; nothing of a small one."""
+    if path.suffix not in (".safetensors", ".bin"):
+        return None
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"sha256": sha256, "size": path.stat().st_size, "pointerSize": 134}
 
 
 def hub_environment(hub: FakeHub, home: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -145,10 +146,10 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(downloads_module, "snapshot_download", full)
+    monkeypatch.setattr(downloads_module, "fetch_files", full)
     with pytest.raises(LmsatError, match="no space is left for org/m at step5: free space"):
         downloads.fetch(checkpoint)
-    monkeypatch.setattr(downloads_module, "snapshot_download", lambda *_, **__: None)
+    monkeypatch.setattr(downloads_module, "fetch_files", lambda *_, **__: None)
     with pytest.raises(LmsatError, match=r"config.json did not arrive: check the connection"):
         downloads.fetch(checkpoint)
     assert not (tmp_path / "org__m" / checkpoint.commit / ".complete").exists()
@@ -314,7 +315,9 @@ def test_a_download_that_is_cut_is_continued(hub, tmp_path):
     assert read_ahead(place) == read_ahead(source)
     assert (place / "config.json").read_bytes() == (source / "config.json").read_bytes()
     assert not list(place.rglob("*.incomplete"))
-    assert (place / ".complete").read_bytes() == b""
+    listed = json.loads((place / ".complete").read_bytes())
+    digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+    assert listed["model.safetensors"] == [size, digest]
 
 
 def test_refusals_are_one_sentence(hub, tmp_path):
@@ -360,3 +363,82 @@ assert not list(folder.rglob(".complete"))
         strict=True,
     ):
         assert line.startswith(says), line
+
+
+def test_a_file_of_another_sha256_is_not_taken(hub, tmp_path):
+    """Not when it arrives, and not when it has changed since; nor one of the user's own cache."""
+    place = tmp_path / "downloads" / "org__m" / hub.commit("org/m", "main")
+    code = """
+downloads, main = Downloads(folder, None), found["main"]
+print(refused(lambda: print(downloads.fetch(main))))
+print(downloads.fetch(main))
+weights = Path(downloads.fetch(main)) / "model.safetensors"
+data = bytearray(weights.read_bytes())
+data[-1] ^= 1
+weights.write_bytes(data)
+assert Downloads(folder, None).fetch(main) == weights.parent
+assert weights.read_bytes() != data
+weights.unlink()
+assert Downloads(folder, None).size(main) > 0
+assert Downloads(folder, None).fetch(main, head_only=True) == weights.parent and weights.exists()
+"""
+    hub.spoil["model.safetensors"] = 2
+    refusal, again = run(hub, tmp_path, code)
+    assert refusal.startswith("org/m at main: model.safetensors did not arrive as it is on the Hub (its SHA-256 is ano")
+    assert again == str(place)
+    assert read_ahead(place) == read_ahead(hub.branches["org/m"]["main"])
+
+    code = """
+from huggingface_hub import snapshot_download
+cached = Path(snapshot_download("org/m", revision=found["main"].commit))
+weights = cached / "model.safetensors"
+data = bytearray(weights.read_bytes())
+data[-1] ^= 1
+weights.resolve().write_bytes(data)
+print(Downloads(folder.with_name("other"), None).fetch(found["main"]))
+assert weights.read_bytes() == data
+"""
+    assert run(hub, tmp_path, code) == [str(tmp_path / "other" / "org__m" / place.name)]
+
+
+def test_what_a_dead_process_held_is_released(hub, tmp_path):
+    """What a living one holds is not."""
+    run(hub, tmp_path, 'import os; Downloads(folder, 0).fetch(found["step0"]); sys.stdout.flush(); os._exit(0)')
+    names = "step0", "step1", "main"
+    dead, living, own = (tmp_path / "downloads" / "org__m" / hub.commit("org/m", name) for name in names)
+    assert (dead / ".complete").exists()
+    code = """
+other, downloads = Downloads(folder, 0), Downloads(folder, 0)
+other.fetch(found["step1"])
+downloads.fetch(found["main"])
+downloads.release(found["main"])
+"""
+    run(hub, tmp_path, code)
+    assert [place.exists() for place in (dead, living, own)] == [False, True, False]
+
+
+def test_a_server_that_trickles_is_given_up(hub, tmp_path):
+    """With a line before that says who is waited for; the next try does not wait for the first one's locks."""
+    code = """
+import time
+from lmsat_plugin.sweeps import transfers
+transfers.PATIENCE = 2.0
+began = time.monotonic()
+print(refused(lambda: print(Downloads(folder, 1).fetch(found["main"]))))
+print(time.monotonic() - began)
+print(refused(lambda: print(Downloads(folder, 1).fetch(found["main"]))))
+assert not list(folder.rglob(".complete"))
+"""
+    hub.block, hub.seconds_per_block = 16, 0.2
+    done = run_with_hub(hub, tmp_path / "home", START + code, str(tmp_path / "downloads"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, seconds, second = done.stdout.splitlines()
+    for refusal in (first, second):
+        assert refusal.startswith("org/m at main cannot be had from the Hub (127.0.0.1 has sent ")
+        assert "kB in 2 s, less than 10 kB/s: waited for " in refusal
+    assert float(seconds) < 8
+    assert "Waiting for " in done.stderr
+    hub.block, hub.seconds_per_block = 1 << 16, 0.0
+    code = 'print(Downloads(folder, 1).fetch(found["main"]))'
+    place = tmp_path / "downloads" / "org__m" / hub.commit("org/m", "main")
+    assert run(hub, tmp_path, code) == [str(place)]
