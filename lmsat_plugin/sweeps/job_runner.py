@@ -7,14 +7,13 @@ import queue
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
+from lmsat_plugin.errors import LmsatError, PassingError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
@@ -22,8 +21,9 @@ from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import Fingerprint, fingerprint, known_files, remembered
+from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
 from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.launch import Launch
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
@@ -67,11 +67,18 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[tuple[Path, Fingerprint | None]]
+    fetched: Future[tuple[Path, Fingerprint | None]] = field(default_factory=Future)
     """The folder; without a fingerprint if only the shard with the head was fetched."""
+    seen: SeenFiles | None = None
+    """The checkpoint's files as they were before they were read."""
     noted: dict[str, Any]
     """What results note of the checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
+
+    def check_files(self) -> None:
+        """Raise `ChangedError` if files of the checkpoint are not what they were. A download may still get more."""
+        if self.seen is not None:
+            self.seen.check(may_grow=self.job.checkpoint.folder is None)
 
 
 @dataclass(kw_only=True)
@@ -97,43 +104,53 @@ class JobRunner:
             LmsatError: Where no job can go on: results cannot be written, a task does not load, the device is broken.
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
+        queue = JobQueue(jobs)
         wait = self.options.wait and self.options.watch is None
-        pending = deque(jobs)
         following: _StartedJob | None = None
         try:
             while True:
                 self.interrupts.check()
-                current, following = following or self._start_next(pending), None
+                current, following = following or self._start_next(queue), None
                 if current is None:
-                    if not pending or not wait:
+                    if not queue or not (wait or queue.waiting):
                         break
                     time.sleep(_POLL_SECONDS)
                     continue
                 try:
                     # The next one is fetched and read while this one is measured.
-                    following = self._start_next(pending)
+                    following = self._start_next(queue)
                     self._measure(current)
+                except PassingError as error:
+                    self._postpone(queue, current.job, error)
                 finally:
                     current.claim.release()
         finally:
             if following is not None:
                 following.claim.release()
-        self.summary.elsewhere = len(pending)
+        self.summary.elsewhere = len(queue)
 
-    def _start_next(self, pending: deque[Job]) -> _StartedJob | None:
+    def _postpone(self, queue: JobQueue, job: Job, error: PassingError) -> None:
+        """Have a job tried again later, or leave it to the next sweep."""
+        pause = queue.postpone(job, error)
+        if pause is None:
+            self.downloads.release(job.checkpoint)
+            self.summary.left[job.label] = str(error)
+        self.display.postpone(job.label, str(error), pause)
+
+    def _start_next(self, queue: JobQueue) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
-        for job in list(pending):
+        for job in queue.due():
             # Results are read once without a claim, which is cheap, and again only where they have changed.
             stamp = self.store.stamp(job.checkpoint)
             if self._unfinished.get(job) != stamp:
                 if not self._left(job, self.store.read(job.checkpoint)):
-                    pending.remove(job)
+                    queue.remove(job)
                     self._unfinished.pop(job, None)
                     continue
                 self._unfinished[job] = stamp
             if (claim := self.store.claim(job.checkpoint)) is None:
                 continue
-            pending.remove(job)
+            queue.remove(job)
             self._unfinished.pop(job)
             try:
                 if started := self._start(job, claim):
@@ -151,19 +168,14 @@ class JobRunner:
         if not (work := self._left(job, stored)):
             return None
         head_only = self.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
-        return _StartedJob(
-            job=job,
-            claim=claim,
-            stored=stored,
-            head_only=head_only,
-            fetched=self._background.submit(self._fetch, job, stored, head_only),
-            noted=job.describe(),
-        )
+        started = _StartedJob(job=job, claim=claim, stored=stored, head_only=head_only, noted=job.describe())
+        started.fetched = self._background.submit(self._fetch, started)
+        return started
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
         plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
-        known = folder is None or weights is not None or known_files(folder, stored.checkpoints) is not None
+        known = folder is None or weights is not None or known_files(stamp_of(folder), stored.checkpoints) is not None
         if not known and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
@@ -173,15 +185,23 @@ class JobRunner:
             self._count(job, failures[0][1] if failures else None, before=True)
         return work
 
-    def _fetch(self, job: Job, stored: Stored, head_only: bool) -> tuple[Path, Fingerprint | None]:
-        folder = self.downloads.fetch(job.checkpoint, head_only=head_only)
-        known = remembered(folder, stored.checkpoints)
-        if known is None and not (head_only and job.checkpoint.folder is None):
+    def _fetch(self, started: _StartedJob) -> tuple[Path, Fingerprint | None]:
+        checkpoint = started.job.checkpoint
+        folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
+        # Looked at before they are read, so that no later change passes for what was read.
+        started.seen = seen = SeenFiles.of(folder)
+        if checkpoint.folder is not None:
+            started.noted["files"] = seen.stamp
+        known = remembered(seen.stamp, started.stored.checkpoints)
+        if known is None and not (started.head_only and checkpoint.folder is None):
             known = fingerprint(folder)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
-        """Measure one checkpoint as far as it can be measured, and record what cannot."""
+        """Measure one checkpoint as far as it can be measured, and record what cannot.
+
+        Raises `PassingError` where another try may do better.
+        """
         job, stored = started.job, started.stored
         self.display.begin(job.label)
         started.claim.note(job.label)
@@ -197,12 +217,17 @@ class JobRunner:
             work = self.plan.pending(job, stored, weights, self.options)
             if work:
                 self._load(started, folder)
+        except PassingError:
+            raise
         except Exception as error:
             work = self.plan.pending(job, stored, weights, self.options)
             failures = [(result.identity, _reason(error)) for result in work]
         else:
             for batch in dict.fromkeys(result.batch for result in work):
                 failures += self._evaluate(started, [result for result in work if result.batch == batch])
+        if failures:
+            # What fails while its files change is not what will be there.
+            started.check_files()
         self.downloads.release(job.checkpoint)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(result.identity) for result in work}
@@ -237,6 +262,8 @@ class JobRunner:
             if len(asked) == 1:
                 return [(asked[0].identity, _reason(error))]
             return [failure for result in asked for failure in self._evaluate(started, [result])]
+        started.check_files()
+        self.plan.check_inputs(started.job, asked)
         identities = [result.identity for result in asked]
         new = NewResult(
             results=results,

@@ -29,17 +29,15 @@ class Job:
         return f"{self.checkpoint.model} {self.checkpoint.revision}"
 
     def describe(self) -> dict[str, Any]:
-        """Return what results note of the checkpoint, as far as it is known without reading the weights."""
+        """Return what results note of the checkpoint, as far as it is known without looking at its files."""
         names = ("model", "revision", "step", "tokens", "commit")
-        noted = {name: getattr(self.checkpoint, name) for name in names}
-        folder = self.checkpoint.folder
-        return noted if folder is None else {**noted, "files": stamp_of(folder)}
+        return {name: getattr(self.checkpoint, name) for name in names}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
             return self.checkpoint.commit
-        return (known_files(self.checkpoint.folder, stored.checkpoints) or {}).get("identity")
+        return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:

@@ -106,6 +106,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))
             runner.run(ready)
-            through.update({job: now[job] for job in ready})
+            left, runner.summary.left = runner.summary.left, {}
+            through.update({job: now[job] for job in ready if job.label not in left})
         before = now
         time.sleep(seconds)

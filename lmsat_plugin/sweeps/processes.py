@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.fingerprint import fingerprint
+from lmsat_plugin.sweeps.fingerprint import SeenFiles, fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs
 from lmsat_plugin.sweeps.plan import Plan
@@ -135,7 +135,10 @@ def _record_failure(plan: Plan, store: Store, job: Job, *, reason: str, run: str
     """Record that what is missing of a checkpoint cannot be measured."""
     noted, weights = job.describe(), job.checkpoint.commit
     if job.checkpoint.folder is not None:
+        seen = SeenFiles.of(job.checkpoint.folder)
+        noted["files"] = seen.stamp
         weights = noted["identity"] = fingerprint(job.checkpoint.folder).identity
+        seen.check()
     stored = store.read(job.checkpoint)
     failures = [(result.identity, reason) for result in plan.pending(job, stored, weights)]
     store.write_failures(stored, failures, checkpoint=noted, run=run)

@@ -21,6 +21,8 @@ class Summary:
     """From a checkpoint's label to the reason."""
     elsewhere: int = 0
     """Checkpoints that other processes were measuring to the end."""
+    left: dict[str, str] = field(default_factory=dict)
+    """From the label of a checkpoint that met passing trouble to the end to that trouble."""
     identical: list[list[str]] = field(default_factory=list)
     """Labels of checkpoints that have the same weights."""
 
