@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub import constants, snapshot_download
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import check_writable, safe_name, write_atomically
 from lmsat_plugin.hub import cached_snapshot, file_sizes, hub_errors
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
@@ -176,9 +176,10 @@ class Downloads:
             return
         needed, free = sum(missing.values()) * _MARGIN, shutil.disk_usage(self.folder).free
         if needed > free:
-            raise LmsatError(
+            raise PassingError(
                 f"{repository} at {checkpoint.revision} needs {needed / 1e9:.2f} GB, but {self.folder} has "
-                f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder"
+                f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder",
+                source="the disk",
             )
         for name in missing:
             # A file of the wrong size would be taken for a complete download.
@@ -191,9 +192,10 @@ class Downloads:
         )
         # Without the Hub, huggingface_hub accepts whatever is in the folder.
         if still := _missing(place, files):
-            raise LmsatError(
+            raise PassingError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
-                "check the connection and start again, which continues"
+                "check the connection and start again, which continues",
+                source="the server",
             )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from lmsat_plugin.errors import LmsatError, PassingError, first_sentence, wants_
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
+from lmsat_plugin.passing import passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
@@ -118,8 +122,9 @@ class JobRunner:
                     continue
                 try:
                     # The next one is fetched and read while this one is measured.
-                    following = self._start_next(queue)
+                    following = None if queue.in_trouble else self._start_next(queue)
                     self._measure(current)
+                    queue.passed()
                 except PassingError as error:
                     self._postpone(queue, current.job, error)
                 finally:
@@ -148,7 +153,7 @@ class JobRunner:
                     self._unfinished.pop(job, None)
                     continue
                 self._unfinished[job] = stamp
-            if (claim := self.store.claim(job.checkpoint)) is None:
+            if (claim := patiently(partial(self.store.claim, job.checkpoint))) is None:
                 continue
             queue.remove(job)
             self._unfinished.pop(job)
@@ -217,9 +222,8 @@ class JobRunner:
             work = self.plan.pending(job, stored, weights, self.options)
             if work:
                 self._load(started, folder)
-        except PassingError:
-            raise
         except Exception as error:
+            _raise_outside(error)
             work = self.plan.pending(job, stored, weights, self.options)
             failures = [(result.identity, _reason(error)) for result in work]
         else:
@@ -233,8 +237,7 @@ class JobRunner:
         tried = {canonical(result.identity) for result in work}
         failed_before = self.plan.failures(job, stored, weights)
         failures += [failure for failure in failed_before if canonical(failure[0]) not in tried]
-        with self.interrupts.held():
-            self.store.write_failures(stored, failures, checkpoint=started.noted, run=self.options.run)
+        patiently(lambda: self._write_failures(started, failures))
         self._count(job, failures[0][1] if failures else None, before=not work, values=started.values)
 
     def _load(self, started: _StartedJob, folder: Path) -> None:
@@ -252,13 +255,8 @@ class JobRunner:
         names = [result.unit.task for result in asked]
         try:
             results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
-        except TaskError:
-            raise
         except Exception as error:
-            if "CUDA error" in str(error):
-                raise LmsatError(
-                    f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again"
-                ) from error
+            _raise_outside(error)
             if len(asked) == 1:
                 return [(asked[0].identity, _reason(error))]
             return [failure for result in asked for failure in self._evaluate(started, [result])]
@@ -274,8 +272,7 @@ class JobRunner:
             run=self.options.run,
         )
         checkpoint = started.job.checkpoint
-        with self.interrupts.held():
-            path = self.store.write(checkpoint, new)
+        path = patiently(lambda: self._write(checkpoint, new))
         metrics = metrics_of(results)
         started.values.update(metrics)
         plugins().tell(
@@ -291,6 +288,14 @@ class JobRunner:
             )
         )
         return []
+
+    def _write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
+        with self.interrupts.held():
+            return self.store.write(checkpoint, new)
+
+    def _write_failures(self, started: _StartedJob, failures: Sequence[tuple[Identity, str]]) -> None:
+        with self.interrupts.held():
+            self.store.write_failures(started.stored, failures, checkpoint=started.noted, run=self.options.run)
 
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
@@ -327,6 +332,16 @@ def metrics_of(results: dict[str, Any]) -> dict[str, float]:
             if comma and isinstance(value, int | float):
                 metrics[f"{task}/{metric}" if chosen == "none" else f"{task}/{key}"] = float(value)
     return metrics
+
+
+def _raise_outside(error: Exception) -> None:
+    """Raise what is no failure of the checkpoint's own: what may pass, and what would meet every checkpoint."""
+    if trouble := passing(error):
+        raise trouble from error
+    if isinstance(error, TaskError):
+        raise error
+    if re.search("CUDA error|device-side assert", str(error)):
+        raise LmsatError(f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
@@ -105,7 +105,11 @@ def _watch(runner: JobRunner, seconds: float) -> None:
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))
-            runner.run(ready)
+            try:
+                runner.run(ready)
+            except PassingError as error:
+                print(f"Waiting: {error}", flush=True)
+                continue
             left, runner.summary.left = runner.summary.left, {}
             through.update({job: now[job] for job in ready if job.label not in left})
         before = now

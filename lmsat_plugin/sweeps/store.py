@@ -24,7 +24,7 @@ from safetensors.numpy import save as to_safetensors
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, stamp_of_results
+from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, software, stamp_of_results
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Store:
         path = stored.folder / FAILURES
         entries = [{"identity": identity, "error": error} for identity, error in failures]
         if entries:
-            record = {"checkpoint": dict(checkpoint), "run": run, "failures": entries}
+            record = {"checkpoint": dict(checkpoint), "run": run, "software": software(), "failures": entries}
             write_atomically(path, json.dumps(record, indent=2, default=str).encode())
         else:
             path.unlink(missing_ok=True)

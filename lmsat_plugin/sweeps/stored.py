@@ -7,10 +7,13 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 FAILURES = "failures.json"
+_SOFTWARE = ("lmsat-plugin", "lm_eval", "torch", "transformers", "tokenizers", "safetensors")
 
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
@@ -56,11 +59,23 @@ def read_stored(folder: Path) -> Stored:
         stored.runs[path.name] = notes.get("run", "")
     with suppress(OSError, ValueError, TypeError, KeyError):
         record = json.loads((folder / FAILURES).read_text("utf-8"))
-        for failure in record["failures"]:
-            stored.failed[canonical(failure["identity"])] = str(failure["error"])
+        # Other versions may succeed. Records of old versions do not say which they had.
+        if record.get("software") in (None, software()):
+            for failure in record["failures"]:
+                stored.failed[canonical(failure["identity"])] = str(failure["error"])
         stored.checkpoints.append(record["checkpoint"])
         stored.failed_run = record.get("run")
     return stored
+
+
+@cache
+def software() -> dict[str, str]:
+    """Return the versions of the packages on which it depends whether a checkpoint can be measured."""
+    versions = {}
+    for package in _SOFTWARE:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:

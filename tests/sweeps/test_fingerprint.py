@@ -10,11 +10,12 @@ import pytest
 import torch
 from sweep_outputs import files_of
 
+from lmsat_plugin import passing
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.model.head_files import save_restricted_head
-from lmsat_plugin.sweeps import job_queue, job_runner
+from lmsat_plugin.sweeps import job_runner
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.fingerprint import ChangedError, SeenFiles
 from lmsat_plugin.sweeps.local import run_sweep
@@ -24,7 +25,7 @@ LOSSES: dict[str, float] = {}
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr(job_queue, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(passing, "PAUSES", (0.01, 0.01))
     monkeypatch.setattr(job_runner, "_POLL_SECONDS", 0.01)
 
 
