@@ -24,6 +24,7 @@ class JobQueue:
         self._troubles: Counter[Job] = Counter()
         self._row: list[Job] = []
         self._source = ""
+        self._last: set[Job] = set()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -46,6 +47,15 @@ class JobQueue:
     def remove(self, job: Job) -> None:
         """Take a job out."""
         self._jobs.remove(job)
+
+    def put_last(self, job: Job) -> bool:
+        """Move a job to the end; return False if that was done before."""
+        if job in self._last:
+            return False
+        self._last.add(job)
+        self._jobs.remove(job)
+        self._jobs.append(job)
+        return True
 
     def passed(self) -> None:
         """Note that a job met no trouble from outside."""

@@ -29,10 +29,10 @@ from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint,
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
-from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
-from lmsat_plugin.sweeps.store import Claim, NewResult, Store
+from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.summary import Summary
 
@@ -120,18 +120,20 @@ class JobRunner:
                         break
                     time.sleep(_POLL_SECONDS)
                     continue
+                done = False
                 try:
                     # The next one is fetched and read while this one is measured.
                     following = None if queue.in_trouble else self._start_next(queue)
                     self._measure(current)
                     queue.passed()
+                    done = True
                 except PassingError as error:
                     self._postpone(queue, current.job, error)
                 finally:
-                    current.claim.release()
+                    current.claim.release(lost=self.launch.lost, forget=done)
         finally:
             if following is not None:
-                following.claim.release()
+                following.claim.release(forget=False)
         self.summary.elsewhere = len(queue)
 
     def _postpone(self, queue: JobQueue, job: Job, error: PassingError) -> None:
@@ -151,9 +153,13 @@ class JobRunner:
                 if not self._left(job, self.store.read(job.checkpoint)):
                     queue.remove(job)
                     self._unfinished.pop(job, None)
+                    self.store.forget_deaths(job.checkpoint)
                     continue
                 self._unfinished[job] = stamp
             if (claim := patiently(partial(self.store.claim, job.checkpoint))) is None:
+                continue
+            if self._is_put_off(queue, job, claim):
+                claim.release(forget=False)
                 continue
             queue.remove(job)
             self._unfinished.pop(job)
@@ -161,10 +167,23 @@ class JobRunner:
                 if started := self._start(job, claim):
                     return started
             except BaseException:
-                claim.release()
+                claim.release(forget=False)
                 raise
             claim.release()
         return None
+
+    def _is_put_off(self, queue: JobQueue, job: Job, claim: Claim) -> bool:
+        """Return whether a checkpoint that has ended launches, or workers, is not to be measured now."""
+        if len(claim.ended) < DEADLY:
+            return False
+        deadly = f"measuring it has ended {len(claim.ended)} processes or launches, most likely for want of memory"
+        if claim.ended.count(self.options.run) >= DEADLY:
+            queue.remove(job)
+            self.summary.left[job.label] = f"{deadly}: use a smaller batch_size, fewer workers or a larger machine"
+            return True
+        if put_off := queue.put_last(job):
+            self.display.say(f"{job.label}: {deadly}: it comes last")
+        return put_off
 
     def _start(self, job: Job, claim: Claim) -> _StartedJob | None:
         """Begin to fetch a job's checkpoint; None if others have done the job before it was claimed."""
@@ -209,7 +228,7 @@ class JobRunner:
         """
         job, stored = started.job, started.stored
         self.display.begin(job.label)
-        started.claim.note(job.label)
+        started.claim.note(job.label, self.options.run)
         work: list[PlannedResult] = []
         failures: list[tuple[Identity, str]] = []
         weights = job.checkpoint.commit
@@ -336,6 +355,8 @@ def metrics_of(results: dict[str, Any]) -> dict[str, float]:
 
 def _raise_outside(error: Exception) -> None:
     """Raise what is no failure of the checkpoint's own: what may pass, and what would meet every checkpoint."""
+    if isinstance(error, LaunchLostError):
+        raise error
     if trouble := passing(error):
         raise trouble from error
     if isinstance(error, TaskError):

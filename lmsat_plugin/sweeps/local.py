@@ -16,7 +16,7 @@ from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
-from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
@@ -44,6 +44,11 @@ def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
     except Exception:
         # Not after an interrupt: the other processes may be in the middle of something, and the launcher ends them.
         launch.finish()
+        raise
+    except KeyboardInterrupt:
+        if launch.lost:
+            # A launcher interrupts the others when one has died.
+            raise LaunchLostError("a process of the launch is gone: start the sweep again") from None
         raise
     finally:
         plugins().tell(SweepFinished(output=config.output, trackers=config.trackers))
@@ -109,8 +114,8 @@ def _watch(runner: JobRunner, seconds: float) -> None:
                 runner.run(ready)
             except PassingError as error:
                 print(f"Waiting: {error}", flush=True)
-                continue
-            left, runner.summary.left = runner.summary.left, {}
-            through.update({job: now[job] for job in ready if job.label not in left})
+            else:
+                left, runner.summary.left = runner.summary.left, {}
+                through.update({job: now[job] for job in ready if job.label not in left})
         before = now
         time.sleep(seconds)

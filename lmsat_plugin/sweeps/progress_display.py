@@ -55,7 +55,11 @@ class ProgressDisplay:
     def postpone(self, label: str, trouble: str, pause: float | None) -> None:
         """Show that a checkpoint is tried again after a pause in seconds, or, without one, by the next sweep."""
         when = "left for the next sweep" if pause is None else f"again in {pause:.0f} s"
-        text = f"{self._prefix}{label}: {when}: {trouble}"
+        self.say(f"{label}: {when}: {trouble}")
+
+    def say(self, text: str) -> None:
+        """Show a sentence beside the progress."""
+        text = f"{self._prefix}{text}"
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
