@@ -50,9 +50,12 @@ class SeenFiles:
 
     @classmethod
     def of(cls, folder: Path) -> SeenFiles:
-        """Look at a folder's files without reading them. Raises `ChangedError` if the folder is gone."""
+        """Look at a folder's files without reading them. Raises `PassingError` if the folder is gone."""
         if not folder.is_dir():
-            raise ChangedError(f"{folder} is gone: put it back, or leave it out", source=str(folder))
+            with suppress(OSError):
+                if any(folder.parent.iterdir()):
+                    raise ChangedError(f"{folder} is gone: put it back, or leave it out", source=str(folder))
+            raise PassingError(f"{folder.parent} is empty or gone: mount it again", source=str(folder.parent))
         files = _look(folder)
         newest = max((max(times) for _, *times in files.values()), default=0)
         if 0 <= time.time_ns() - newest < _TICK_NS:

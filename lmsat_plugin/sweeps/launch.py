@@ -80,7 +80,11 @@ class Launch:
         end = threading.Timer(_END_SECONDS, os._exit, [1])
         end.daemon = True
         end.start()
-        return LaunchLostError(f"a process of the launch is gone ({first_sentence(error)}): start the sweep again")
+        lost = self._lifeline.lost
+        what = f"process {lost} of the launch is gone"
+        if lost is None:
+            what = f"the processes of the launch cannot reach each other ({first_sentence(error)})"
+        return LaunchLostError(f"{what}: start the sweep again")
 
     def _run(self, method: str, arguments: tuple[Any, ...]) -> Any:
         assert self._lifeline is not None

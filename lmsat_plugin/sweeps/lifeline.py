@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import selectors
@@ -15,6 +16,8 @@ from contextlib import suppress
 from typing import Any
 
 import torch.distributed
+
+logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """How long the others have to come to the same end, or the main thread to notice, before a launch is ended."""
@@ -49,6 +52,8 @@ class Lifeline:
         self._deadline: tuple[float, str] | None = None
         self._closed = False
         self._connect(size, group)
+        if missing := (set(range(1, size)) if rank == 0 else {0}) - self._peers.keys():
+            logger.warning("no connection to process %s: if it dies, this one may wait for it", min(missing))
         for peer, connection in self._peers.items():
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEPALIVE.items():

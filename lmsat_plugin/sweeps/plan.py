@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,13 +133,14 @@ class Plan:
             if (text := canonical(result.identity)) in stored.failed and text not in stored.done
         ]
 
-    def check_inputs(self, job: Job, results: Iterable[PlannedResult]) -> None:
+    def check_inputs(self, job: Job, results: Sequence[PlannedResult]) -> None:
         """Raise `LmsatError` if a text or a head that results depend on changed since they were planned."""
         for corpus, stamps in self._texts.items():
             if corpus_files(corpus, plugins().corpora) != stamps:
                 raise LmsatError(f"corpus={corpus.corpus} changed while it was measured: start the sweep again")
-        for result in results:
-            if result not in self.work(job, result.identity["weights"]):
+        if "head" in job.model_args:
+            now = self.work(job, results[0].identity["weights"])
+            if any(result not in now for result in results):
                 raise LmsatError(f"head={job.model_args['head']} changed while it was measured: start the sweep again")
 
     def _digest(self, settings: CorpusSettings) -> str | None:

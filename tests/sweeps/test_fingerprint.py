@@ -12,7 +12,7 @@ from sweep_outputs import files_of
 
 from lmsat_plugin import passing
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import PassingError
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.sweeps import job_runner
@@ -146,9 +146,10 @@ def test_a_failure_of_files_that_are_being_copied_is_none(configure, last, tmp_p
 def test_a_folder_that_is_gone_is_no_failure(configure, run_folder, tmp_path, monkeypatch):
     """As when its mount is lost, or the run has deleted it."""
     acting(monkeypatch, CheckpointEvaluator, "load", lambda call: shutil.rmtree(run_folder / "step100"), before=True)
-    with pytest.raises(LmsatError) as caught:
+    with pytest.raises(ChangedError, match="nothing is gone"):
         SeenFiles.of(run_folder / "nothing")
-    assert isinstance(caught.value, ChangedError)
+    with pytest.raises(PassingError, match="lost is empty or gone: mount it again"):
+        SeenFiles.of(run_folder / "lost" / "step10")
     summary = run_sweep(load_config(configure(models=[str(run_folder / "step100")])))
     assert list(summary.left) == ["run step100"]
     assert not list((tmp_path / "out").rglob("*.json"))

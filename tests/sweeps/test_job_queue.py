@@ -151,6 +151,16 @@ def test_memory_that_others_hold_is_waited_for(configure, run_folder, tmp_path, 
     assert list(summary.failed) == ["run step0"]
 
 
+def test_a_broken_gpu_ends_the_sweep_and_is_no_failure(configure, tmp_path, monkeypatch, capsys):
+    def load(self, *arguments, **keywords):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(CheckpointEvaluator, "load", load)
+    assert main(["sweep", str(configure())]) == 2
+    assert "the GPU is in a broken state" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("failures.json"))
+
+
 def test_what_failed_is_tried_again_with_other_software(configure, run_folder, tmp_path):
     (run_folder / "step10" / "model.safetensors").write_bytes(b"")
     config = load_config(configure(models=[str(run_folder / "step10")]))

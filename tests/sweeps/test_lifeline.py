@@ -14,13 +14,16 @@ from torchrun import ENVIRONMENT
 from warm_lmsat import Running, shared
 
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS
 
 # What process 1 does when the tasks are evaluated on step10.
 SCRIPT = """
 import os, signal, sys, time
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
+from lmsat_plugin.sweeps import lifeline
 
+lifeline.GRACE_SECONDS = 0.5
 evaluate = CheckpointEvaluator.evaluate
 
 def patched(self, *arguments, **keywords):
@@ -82,7 +85,9 @@ def test_a_process_that_dies_ends_the_launch_and_its_checkpoint_comes_last(launc
         processes = launch("dies", rank)
         if rank:
             codes = ends(processes, 15)
-            assert "a process of the launch is gone" in processes[0].output, processes[0].output
+            assert "error: process 1 of the launch is gone: start the sweep again" in processes[0].output, processes[
+                0
+            ].output
         else:
             codes = [process.wait(timeout=60) for process in processes]
         assert codes[rank] == -signal.SIGKILL
@@ -101,6 +106,7 @@ def test_a_process_that_dies_ends_the_launch_and_its_checkpoint_comes_last(launc
 
 
 def test_a_process_that_raises_alone_ends_the_launch_with_its_sentence(launch, tmp_path):
+    assert GRACE_SECONDS < 8, "the launch is to end within ten seconds"
     processes = launch("raises")
     codes = ends(processes, 12)
     assert all(code > 0 for code in codes), [process.output for process in processes]
