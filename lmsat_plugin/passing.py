@@ -28,6 +28,8 @@ _ERRNOS = {
     ),
 }
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp"}
+# A generator of its own: nothing that is measured may depend on how often something was tried.
+_jitter = random.Random()
 _STATUSES = {408, 425, 429}
 
 T = TypeVar("T")
@@ -36,11 +38,11 @@ T = TypeVar("T")
 def passing(error: BaseException) -> PassingError | None:
     """Return the passing trouble that an error is, or that it was raised for; None if it would come again."""
     message = str(error) if isinstance(error, LmsatError) else f"{type(error).__name__} ({first_sentence(error)})"
+    if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes(error)):
+        return None
     for each in causes(error):
         if isinstance(each, PassingError):
             return each
-        if type(each).__name__ == "OfflineModeIsEnabled":
-            return None
         response = getattr(each, "response", None)
         status = getattr(response, "status_code", None) or getattr(each, "status", None)
         if isinstance(status, int):
@@ -58,7 +60,7 @@ def pause_before(number: int, error: PassingError) -> float | None:
     if number >= error.tries:
         return None
     # Jitter: several processes that wait for one server do not come back at the same instant.
-    pause = PAUSES[min(number, len(PAUSES)) - 1] * random.uniform(0.9, 1.2)
+    pause = PAUSES[min(number, len(PAUSES)) - 1] * _jitter.uniform(0.9, 1.2)
     return max(pause, min(error.retry_after, _LONGEST_PAUSE))
 
 

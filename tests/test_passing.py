@@ -60,6 +60,16 @@ def test_trouble_that_comes_again(error):
     assert passing(wrapped(error)) is None
 
 
+def test_being_offline_by_choice_does_not_pass():
+    """Though `datasets` says that the Hub cannot be reached."""
+    offline = type("OfflineModeIsEnabled", (ConnectionError,), {})()
+    assert passing(wrapped(offline)) is None
+    unreachable = ConnectionError("Couldn't reach the Hub")
+    unreachable.__cause__ = offline
+    assert passing(wrapped(unreachable)) is None
+    assert passing(wrapped(ConnectionError("Couldn't reach the Hub")))
+
+
 def test_a_server_says_how_long():
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=90))
     for headers, seconds in (
