@@ -37,7 +37,9 @@ T = TypeVar("T")
 
 def passing(error: BaseException) -> PassingError | None:
     """Return the passing trouble that an error is, or that it was raised for; None if it would come again."""
-    message = str(error) if isinstance(error, LmsatError) else f"{type(error).__name__} ({first_sentence(error)})"
+    message = (
+        str(error) if isinstance(error, LmsatError) else f"{first_sentence(error)}: start again when it has passed"
+    )
     if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes(error)):
         return None
     for each in causes(error):

@@ -86,10 +86,12 @@ class SeenFiles:
 
 def _look(folder: Path) -> dict[str, tuple[int, int, int]]:
     files = {}
-    for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}:
-        with suppress(OSError):
-            stat = path.stat()
-            files[path.name] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    # A disk that fails tells so when the files are read.
+    with suppress(OSError):
+        for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}:
+            with suppress(OSError):
+                stat = path.stat()
+                files[path.name] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return files
 
 

@@ -123,6 +123,22 @@ def test_a_disk_that_fails_for_a_moment_costs_nothing(configure, run_folder, tmp
     assert not list((tmp_path / "out").rglob("failures.json"))
 
 
+def test_a_mount_that_is_lost_for_a_moment_costs_nothing(configure, run_folder, tmp_path, monkeypatch):
+    glob, calls = Path.glob, []
+
+    def failing(self, pattern, **keywords):
+        if self.name == "step10" and self.parent == run_folder and len(calls) < 20:
+            calls.append(pattern)
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return glob(self, pattern, **keywords)
+
+    monkeypatch.setattr(Path, "glob", failing)
+    summary = run_sweep(load_config(configure(tasks=["lmsat_loss"])))
+    assert len(calls) == 20
+    assert (summary.measured, summary.failed, summary.left) == (3, {}, {})
+    assert not list((tmp_path / "out").rglob("failures.json"))
+
+
 def test_memory_that_others_hold_is_waited_for(configure, run_folder, tmp_path, monkeypatch):
     loaded = CheckpointEvaluator.load
     calls = []
