@@ -1,4 +1,4 @@
-"""The one exception of lmsat, and how commands show it: as a sentence, not a traceback."""
+"""The exceptions of lmsat, for what the user can mend and what may pass, and how commands show them: as a sentence."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ class DivergedError(LmsatError):
         if weights is not None:
             advice = f"{weights}; leave the checkpoint out"
         super().__init__(f"{DIVERGED}{what}: {advice}")
+
+
+class PassingError(LmsatError):
+    """Trouble from outside that may pass by itself, and is worth another try later: nothing that is asked for is wrong.
+
+    Args:
+        message: As of `LmsatError`.
+        source: What the trouble comes from, such as ``the Hub``: what has it at once may have it for one reason.
+        retry_after: The seconds after which another try was said to be welcome.
+    """
+
+    tries: int = 8
+    """How often something is tried at most before it is left."""
+
+    def __init__(self, message: str, *, source: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.source, self.retry_after = source, retry_after
 
 
 def first_sentence(error: BaseException) -> str:

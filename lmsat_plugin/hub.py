@@ -1,4 +1,4 @@
-"""What the Hub holds, what of it is in the user's own cache, and the Hub's refusals as one sentence each."""
+"""What the Hub holds, what of it is in the user's own cache, and the Hub's refusals, of which some pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoSibling
 
-from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.passing import passing
 
 # What huggingface_hub, its HTTP library and hf_xet raise: the latter plain RuntimeErrors too.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (
@@ -23,11 +24,17 @@ _HUB_ERRORS: tuple[type[BaseException], ...] = (
 
 @contextmanager
 def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into `LmsatError`."""
+    """Turn what huggingface_hub raises into `LmsatError`: into `PassingError` where another try may do better."""
     try:
         yield
     except _HUB_ERRORS as error:
-        raise LmsatError(_sentence(error, repository, revision)) from error
+        sentence = _sentence(error, repository, revision)
+        # hf_xet says of a connection that broke no more than that.
+        of_xet = type(error) is RuntimeError or type(error).__name__.startswith("Xet")
+        passes = passing(error) or (PassingError(sentence, source="the server") if of_xet else None)
+        if passes is not None:
+            raise PassingError(sentence, source=passes.source, retry_after=passes.retry_after) from error
+        raise LmsatError(sentence) from error
 
 
 def _sentence(error: BaseException, repository: str, revision: str | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 from import_graph import circles, import_graph, modules
 from places import ROOT
 
-GROUND = ("errors", "version", "lazy", "settings", "files", "markdown", "metrics", "yaml_files", "hub")
+GROUND = ("errors", "version", "lazy", "settings", "files", "markdown", "metrics", "yaml_files", "passing", "hub")
 ROOMS = (
     *GROUND,
     *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "probes"),

@@ -92,7 +92,7 @@ class DemoCommand(Command):
             f"step{demonstration.steps[-1]} --tasks 'lmsat_*' --metadata corpus={output}/held_out.jsonl\n"
             f"The report, to open in a browser: {page.resolve()}"
         )
-        return int(bool(summary.failed))
+        return int(bool(summary.failed or summary.left))
 
 
 def _print_known_answers(demonstration: Demonstration, losses: pd.Series) -> None:

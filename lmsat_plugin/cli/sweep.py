@@ -182,15 +182,17 @@ def _report(config: SweepConfig, summary: Summary) -> int:
     from lmsat_plugin.results.failures import is_diverged
 
     parts = [f"{summary.measured} measured", f"{summary.done_before} done before"]
-    if summary.elsewhere:
-        parts.append(f"{summary.elsewhere} left")
+    if left := summary.elsewhere + len(summary.left):
+        parts.append(f"{left} left")
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed")
     for same in summary.identical:
         print(f"Identical weights: {', '.join(same)}")
     for label, reason in list(summary.failed.items())[:20]:
         print(f"Failed: {label}: {reason}", file=sys.stderr)
+    for label, reason in list(summary.left.items())[:20]:
+        print(f"Left: {label}: {reason}", file=sys.stderr)
     print(f"Checkpoints: {', '.join(parts)}. Results: {config.output}")
     if not all(map(is_diverged, summary.failed.values())):
         print("Try the failed ones again with --retry-failed.", file=sys.stderr)
-    return 1 if summary.failed or summary.elsewhere else 0
+    return 1 if summary.failed or left else 0

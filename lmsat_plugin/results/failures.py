@@ -32,6 +32,8 @@ class Failures:
     """The run that tried it last."""
     date: float | None
     """When, in seconds since 1970."""
+    software: dict[str, Any] | None = None
+    """The versions that it was tried with; None in records of old versions."""
     reasons: Sequence[tuple[dict[str, Any], str]]
     """What identifies each result that could not be measured, and why."""
 
@@ -42,6 +44,8 @@ class Failures:
             for identity, error in self.reasons
         ]
         record = {"checkpoint": self.checkpoint, "run": self.run, "date": self.date, "failures": entries}
+        if self.software is not None:
+            record["software"] = self.software
         # As it will be read: what JSON does not know is text there.
         record = json.loads(json.dumps(record, default=str))
         return json.dumps({**record, "sha256": _digest(record)}, indent=2).encode()
@@ -70,7 +74,11 @@ def read_failures(path: Path) -> Failures | None:
     if stated is not None and stated != _digest(record):
         raise LmsatError(f"{path} was changed by hand: remove it")
     return Failures(
-        checkpoint=checkpoint, run=as_text(record.get("run")), date=as_number(record.get("date")), reasons=reasons
+        checkpoint=checkpoint,
+        run=as_text(record.get("run")),
+        date=as_number(record.get("date")),
+        software=as_dict(record["software"]) if "software" in record else None,
+        reasons=reasons,
     )
 
 

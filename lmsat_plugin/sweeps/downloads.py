@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub import constants
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import check_writable, hold, is_free, safe_name, write_atomically
 from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
@@ -226,9 +226,10 @@ class Downloads:
         self._read.discard(place)
         needed, free = sum(missing.values()) * _MARGIN, shutil.disk_usage(self.folder).free
         if needed > free:
-            raise LmsatError(
+            raise PassingError(
                 f"{repository} at {checkpoint.revision} needs {needed / 1e9:.2f} GB, but {self.folder} has "
-                f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder"
+                f"{free / 1e9:.2f} GB free: free space, keep fewer checkpoints, or choose another folder",
+                source="the disk",
             )
         for name in missing:
             # A file of the wrong size would be taken for a complete download.
@@ -239,9 +240,10 @@ class Downloads:
         fetch_files(repository, str(checkpoint.commit), place, missing)
         # Without the Hub, huggingface_hub accepts whatever is in the folder.
         if still := _missing(place, files):
-            raise LmsatError(
+            raise PassingError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
-                "check the connection and start again, which continues"
+                "check the connection and start again, which continues",
+                source="the server",
             )
         return self._compared(checkpoint, files)
 
@@ -260,9 +262,10 @@ class Downloads:
         if unlike := files_unlike(place, {name: wanted[name] for name in unlike}):
             for name in unlike:
                 (place / name).unlink(missing_ok=True)
-            raise LmsatError(
+            raise PassingError(
                 f"{checkpoint.pretrained} at {checkpoint.revision}: {min(unlike)} did not arrive as it is on the Hub "
-                "(its SHA-256 is another) and is removed: start again, which downloads it again"
+                "(its SHA-256 is another) and is removed: start again, which downloads it again",
+                source="the server",
             )
         return hashes
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from lmsat_plugin.errors import PassingError, first_sentence
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.harness.shared_tasks import SharedTasks
+from lmsat_plugin.measurement.forward import is_out_of_memory
+from lmsat_plugin.passing import causes
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan
 
@@ -18,6 +24,8 @@ _OPTIONS = {
     *("batch_size", "max_batch_size", "device", "limit", "log_samples", "bootstrap_iters", "gen_kwargs"),
     *("apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
 }
+# What a CUDA context, of which PyTorch does not know, and the display take.
+_OWN_BYTES = 2 << 30
 
 
 class JobEvaluator:
@@ -37,9 +45,9 @@ class JobEvaluator:
             self._evaluator = None
             self._evaluator = CheckpointEvaluator(job.model_args, self._options)
         checkpoint = job.checkpoint
-        self._evaluator.load(
-            folder, name=checkpoint.model, revision=checkpoint.revision, commit=checkpoint.commit, head_only=head_only
-        )
+        name, revision, commit = checkpoint.model, checkpoint.revision, checkpoint.commit
+        with _on_a_shared_gpu():
+            self._evaluator.load(folder, name=name, revision=revision, commit=commit, head_only=head_only)
 
     def evaluate(
         self, job: Job, batch: int, names: Sequence[str]
@@ -56,7 +64,8 @@ class JobEvaluator:
         if checkpoint.commit is not None:
             model_args["revision"] = checkpoint.revision
         shots = self.plan.batches[batch].num_fewshot
-        results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)
+        with _on_a_shared_gpu():
+            results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)
         return None if results is None else (results, self._evaluator.arrays)
 
     def _shared_tasks(self, job: Job, number: int) -> SharedTasks:
@@ -73,3 +82,32 @@ class JobEvaluator:
             metadata = self.plan.metadata(batch, job)
             self._tasks[number] = SharedTasks(wanted, config.include_path, metadata)
         return self._tasks[number]
+
+
+@contextmanager
+def _on_a_shared_gpu() -> Iterator[None]:
+    """Raise `PassingError` where memory runs out because other processes have some of the GPU's."""
+    try:
+        yield
+    except Exception as error:
+        others = memory_of_others() if any(is_out_of_memory(each) for each in causes(error)) else 0
+        if not others:
+            raise
+        raise PassingError(
+            f"memory does not suffice while other processes hold {others / 1e9:.1f} GB of the GPU's "
+            f"({first_sentence(error)}): wait until they have ended, or use another GPU",
+            source="the GPU's memory",
+        ) from error
+
+
+def memory_of_others() -> int:
+    """Return the bytes of memory that other processes hold on the GPUs of this one; 0 if it is little."""
+    if not torch.cuda.is_available():
+        return 0
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    devices = range(torch.cuda.device_count()) if alone else [torch.cuda.current_device()]
+    used = 0
+    for device in devices:
+        free, total = torch.cuda.mem_get_info(device)
+        used = max(used, total - free - torch.cuda.memory_reserved(device) - _OWN_BYTES)
+    return used

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError, first_sentence, wants_traceback
+from lmsat_plugin.errors import LmsatError, PassingError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
+from lmsat_plugin.passing import passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import Fingerprint, fingerprint, known_files, remembered
+from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
 from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
-from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
-from lmsat_plugin.sweeps.store import Claim, NewResult, Store
+from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.summary import Summary
 
@@ -67,11 +71,18 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[tuple[Path, Fingerprint | None]]
+    fetched: Future[tuple[Path, Fingerprint | None]] = field(default_factory=Future)
     """The folder; without a fingerprint if only the shard with the head was fetched."""
+    seen: SeenFiles | None = None
+    """The checkpoint's files as they were before they were read."""
     noted: dict[str, Any]
     """What results note of the checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
+
+    def check_files(self) -> None:
+        """Raise `ChangedError` if files of the checkpoint are not what they were. A download may still get more."""
+        if self.seen is not None:
+            self.seen.check(may_grow=self.job.checkpoint.folder is None)
 
 
 @dataclass(kw_only=True)
@@ -97,52 +108,82 @@ class JobRunner:
             LmsatError: Where no job can go on: results cannot be written, a task does not load, the device is broken.
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
+        queue = JobQueue(jobs)
         wait = self.options.wait and self.options.watch is None
-        pending = deque(jobs)
         following: _StartedJob | None = None
         try:
             while True:
                 self.interrupts.check()
-                current, following = following or self._start_next(pending), None
+                current, following = following or self._start_next(queue), None
                 if current is None:
-                    if not pending or not wait:
+                    if not queue or not (wait or queue.waiting):
                         break
                     time.sleep(_POLL_SECONDS)
                     continue
+                done = False
                 try:
                     # The next one is fetched and read while this one is measured.
-                    following = self._start_next(pending)
+                    following = None if queue.in_trouble else self._start_next(queue)
                     self._measure(current)
+                    queue.passed()
+                    done = True
+                except PassingError as error:
+                    self._postpone(queue, current.job, error)
                 finally:
-                    current.claim.release()
+                    current.claim.release(lost=self.launch.lost, forget=done)
         finally:
             if following is not None:
-                following.claim.release()
-        self.summary.elsewhere = len(pending)
+                following.claim.release(forget=False)
+        self.summary.elsewhere = len(queue)
 
-    def _start_next(self, pending: deque[Job]) -> _StartedJob | None:
+    def _postpone(self, queue: JobQueue, job: Job, error: PassingError) -> None:
+        """Have a job tried again later, or leave it to the next sweep."""
+        pause = queue.postpone(job, error)
+        if pause is None:
+            self.downloads.release(job.checkpoint)
+            self.summary.left[job.label] = str(error)
+        self.display.postpone(job.label, str(error), pause)
+
+    def _start_next(self, queue: JobQueue) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
-        for job in list(pending):
+        for job in queue.due():
             # Results are read once without a claim, which is cheap, and again only where they have changed.
             stamp = self.store.stamp(job.checkpoint)
             if self._unfinished.get(job) != stamp:
                 if not self._left(job, self.store.read(job.checkpoint)):
-                    pending.remove(job)
+                    queue.remove(job)
                     self._unfinished.pop(job, None)
+                    self.store.forget_deaths(job.checkpoint)
                     continue
                 self._unfinished[job] = stamp
-            if (claim := self.store.claim(job.checkpoint)) is None:
+            if (claim := patiently(partial(self.store.claim, job.checkpoint))) is None:
                 continue
-            pending.remove(job)
+            if self._is_put_off(queue, job, claim):
+                claim.release(forget=False)
+                continue
+            queue.remove(job)
             self._unfinished.pop(job)
             try:
                 if started := self._start(job, claim):
                     return started
             except BaseException:
-                claim.release()
+                claim.release(forget=False)
                 raise
             claim.release()
         return None
+
+    def _is_put_off(self, queue: JobQueue, job: Job, claim: Claim) -> bool:
+        """Return whether a checkpoint that has ended launches, or workers, is not to be measured now."""
+        if len(claim.ended) < DEADLY:
+            return False
+        deadly = f"measuring it has ended {len(claim.ended)} processes or launches, most likely for want of memory"
+        if claim.ended.count(self.options.run) >= DEADLY:
+            queue.remove(job)
+            self.summary.left[job.label] = f"{deadly}: use a smaller batch_size, fewer workers or a larger machine"
+            return True
+        if put_off := queue.put_last(job):
+            self.display.say(f"{job.label}: {deadly}: it comes last")
+        return put_off
 
     def _start(self, job: Job, claim: Claim) -> _StartedJob | None:
         """Begin to fetch a job's checkpoint; None if others have done the job before it was claimed."""
@@ -151,19 +192,14 @@ class JobRunner:
         if not (work := self._left(job, stored)):
             return None
         head_only = self.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
-        return _StartedJob(
-            job=job,
-            claim=claim,
-            stored=stored,
-            head_only=head_only,
-            fetched=self._background.submit(self._fetch, job, stored, head_only),
-            noted=job.describe(),
-        )
+        started = _StartedJob(job=job, claim=claim, stored=stored, head_only=head_only, noted=job.describe())
+        started.fetched = self._background.submit(self._fetch, started)
+        return started
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
         plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
-        known = folder is None or weights is not None or known_files(folder, stored.checkpoints) is not None
+        known = folder is None or weights is not None or known_files(stamp_of(folder), stored.checkpoints) is not None
         if not known and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
@@ -173,18 +209,26 @@ class JobRunner:
             self._count(job, failures[0][1] if failures else None, before=True)
         return work
 
-    def _fetch(self, job: Job, stored: Stored, head_only: bool) -> tuple[Path, Fingerprint | None]:
-        folder = self.downloads.fetch(job.checkpoint, head_only=head_only)
-        known = remembered(folder, stored.checkpoints)
-        if known is None and not (head_only and job.checkpoint.folder is None):
+    def _fetch(self, started: _StartedJob) -> tuple[Path, Fingerprint | None]:
+        checkpoint = started.job.checkpoint
+        folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
+        # Looked at before they are read, so that no later change passes for what was read.
+        started.seen = seen = SeenFiles.of(folder)
+        if checkpoint.folder is not None:
+            started.noted["files"] = seen.stamp
+        known = remembered(seen.stamp, started.stored.checkpoints)
+        if known is None and not (started.head_only and checkpoint.folder is None):
             known = fingerprint(folder)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
-        """Measure one checkpoint as far as it can be measured, and record what cannot."""
+        """Measure one checkpoint as far as it can be measured, and record what cannot.
+
+        Raises `PassingError` where another try may do better.
+        """
         job, stored = started.job, started.stored
         self.display.begin(job.label)
-        started.claim.note(job.label)
+        started.claim.note(job.label, self.options.run)
         work: list[PlannedResult] = []
         failures: list[tuple[Identity, str]] = []
         weights = job.checkpoint.commit
@@ -198,18 +242,21 @@ class JobRunner:
             if work:
                 self._load(started, folder)
         except Exception as error:
+            _raise_outside(error)
             work = self.plan.pending(job, stored, weights, self.options)
             failures = [(result.identity, _reason(error)) for result in work]
         else:
             for batch in dict.fromkeys(result.batch for result in work):
                 failures += self._evaluate(started, [result for result in work if result.batch == batch])
+        if failures:
+            # What fails while its files change is not what will be there.
+            started.check_files()
         self.downloads.release(job.checkpoint)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(result.identity) for result in work}
         failed_before = self.plan.failures(job, stored, weights)
         failures += [failure for failure in failed_before if canonical(failure[0]) not in tried]
-        with self.interrupts.held():
-            self.store.write_failures(stored, failures, checkpoint=started.noted, run=self.options.run)
+        patiently(lambda: self._write_failures(started, failures))
         self._count(job, failures[0][1] if failures else None, before=not work, values=started.values)
 
     def _load(self, started: _StartedJob, folder: Path) -> None:
@@ -227,16 +274,13 @@ class JobRunner:
         names = [result.unit.task for result in asked]
         try:
             results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
-        except TaskError:
-            raise
         except Exception as error:
-            if "CUDA error" in str(error):
-                raise LmsatError(
-                    f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again"
-                ) from error
+            _raise_outside(error)
             if len(asked) == 1:
                 return [(asked[0].identity, _reason(error))]
             return [failure for result in asked for failure in self._evaluate(started, [result])]
+        started.check_files()
+        self.plan.check_inputs(started.job, asked)
         identities = [result.identity for result in asked]
         new = NewResult(
             results=results,
@@ -247,8 +291,7 @@ class JobRunner:
             run=self.options.run,
         )
         checkpoint = started.job.checkpoint
-        with self.interrupts.held():
-            path = self.store.write(checkpoint, new)
+        path = patiently(lambda: self._write(checkpoint, new))
         metrics = metrics_of(results)
         started.values.update(metrics)
         plugins().tell(
@@ -264,6 +307,14 @@ class JobRunner:
             )
         )
         return []
+
+    def _write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
+        with self.interrupts.held():
+            return self.store.write(checkpoint, new)
+
+    def _write_failures(self, started: _StartedJob, failures: Sequence[tuple[Identity, str]]) -> None:
+        with self.interrupts.held():
+            self.store.write_failures(started.stored, failures, checkpoint=started.noted, run=self.options.run)
 
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
@@ -300,6 +351,18 @@ def metrics_of(results: dict[str, Any]) -> dict[str, float]:
             if comma and isinstance(value, int | float):
                 metrics[f"{task}/{metric}" if chosen == "none" else f"{task}/{key}"] = float(value)
     return metrics
+
+
+def _raise_outside(error: Exception) -> None:
+    """Raise what is no failure of the checkpoint's own: what may pass, and what would meet every checkpoint."""
+    if isinstance(error, LaunchLostError):
+        raise error
+    if trouble := passing(error):
+        raise trouble from error
+    if isinstance(error, TaskError):
+        raise error
+    if re.search("CUDA error|device-side assert", str(error)):
+        raise LmsatError(f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again") from error
 
 
 def _reason(error: BaseException) -> str:

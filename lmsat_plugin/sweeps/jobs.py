@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.passing import patiently
 from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
@@ -29,17 +31,15 @@ class Job:
         return f"{self.checkpoint.model} {self.checkpoint.revision}"
 
     def describe(self) -> dict[str, Any]:
-        """Return what results note of the checkpoint, as far as it is known without reading the weights."""
+        """Return what results note of the checkpoint, as far as it is known without looking at its files."""
         names = ("model", "revision", "step", "tokens", "commit")
-        noted = {name: getattr(self.checkpoint, name) for name in names}
-        folder = self.checkpoint.folder
-        return noted if folder is None else {**noted, "files": stamp_of(folder)}
+        return {name: getattr(self.checkpoint, name) for name in names}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
             return self.checkpoint.commit
-        return (known_files(self.checkpoint.folder, stored.checkpoints) or {}).get("identity")
+        return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:
@@ -49,9 +49,7 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     """
     jobs: dict[tuple[str, str], Job] = {}
     for entry in config.models:
-        found = find_checkpoints(
-            entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
-        )
+        found = patiently(partial(_checkpoints_of, entry))
         args = model_args(config, entry)
         for checkpoint in select(found, entry.revisions):
             key, job = (checkpoint.model, checkpoint.revision), Job(checkpoint, args)
@@ -61,6 +59,12 @@ def find_jobs(config: SweepConfig) -> list[Job]:
                     "give one of them another `name`"
                 )
     return list(jobs.values())
+
+
+def _checkpoints_of(entry: ModelEntry) -> list[Checkpoint]:
+    return find_checkpoints(
+        entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
+    )
 
 
 def model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:

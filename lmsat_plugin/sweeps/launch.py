@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
+import threading
+import time
 from typing import Any
 
 import torch.distributed
 
-from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.passing import causes, passing
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
+from lmsat_plugin.sweeps.lifeline import Lifeline
 
 # How long a process waits for the others to be through with the same checkpoint.
 _PATIENCE = datetime.timedelta(hours=1)
+_COLLECTIVE = re.compile(r"\bgloo\b|\bNCCL\b")
+# The libraries of a launch may wait for processes that are gone, when they end.
+_END_SECONDS = 40.0
+# How long a goodbye may take to be read.
+_GOODBYE_SECONDS = 0.3
+
+
+class LaunchLostError(LmsatError):
+    """A launch that cannot go on: a process of it, or the connection to it, is gone. No checkpoint's failure."""
 
 
 class Launch:
@@ -23,51 +37,110 @@ class Launch:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self._group: Any = None
+        self._lifeline: Lifeline | None = None
+        self._failed = False
         if self.size > 1:
             from accelerate import PartialState
 
             PartialState()
             self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            self._lifeline = Lifeline(self.rank, self.size, self._group)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the launch cannot go on."""
+        return self._failed or (self._lifeline is not None and self._lifeline.lost is not None)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the evaluator on all processes; return what it returns here.
 
-        Raises what it raises here, and `LmsatError` for what it raises elsewhere. A process that does not come
-        back within an hour, because it waits for one that failed, ends the launch.
+        Raises what it raises here, `LmsatError` for what it raises elsewhere, and `LaunchLostError` where a process is
+        gone. A process that raises while the others wait for it ends the launch.
         """
-        if self.size == 1:
+        if self._lifeline is None:
             return getattr(self._evaluator, method)(*arguments)
-        torch.distributed.broadcast_object_list([(method, arguments)], src=0, group=self._group)
+        self._broadcast([(method, arguments)])
         return self._run(method, arguments)
 
+    def _broadcast(self, order: list[Any]) -> list[Any]:
+        try:
+            torch.distributed.broadcast_object_list(order, src=0, group=self._group)
+        except Exception as error:
+            raise self._lost(error) from error
+        return order
+
+    def _lost(self, error: BaseException) -> LaunchLostError:
+        """Return the error of a collective that failed. Raises KeyboardInterrupt where the others were interrupted."""
+        assert self._lifeline is not None
+        time.sleep(_GOODBYE_SECONDS)
+        if self._lifeline.interrupted:
+            raise KeyboardInterrupt from error
+        self._failed = True
+        self._lifeline.stand_down()
+        end = threading.Timer(_END_SECONDS, os._exit, [1])
+        end.daemon = True
+        end.start()
+        lost = self._lifeline.lost
+        what = f"process {lost} of the launch is gone"
+        if lost is None:
+            what = f"the processes of the launch cannot reach each other ({first_sentence(error)})"
+        return LaunchLostError(f"{what}: start the sweep again")
+
     def _run(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        assert self._lifeline is not None
+        call = self._lifeline.begin()
         result = error = None
         try:
             result = getattr(self._evaluator, method)(*arguments)
         except Exception as raised:
             error = raised
-        reasons: list[str | None] = [None] * self.size
-        mine = None if error is None else first_sentence(error)
-        torch.distributed.all_gather_object(reasons, mine, group=self._group)
+        mine = None
+        if error is not None:
+            if any(_is_of_a_collective(each) for each in causes(error)):
+                raise self._lost(error) from error
+            self._lifeline.raised(call, first_sentence(error))
+            trouble = passing(error)
+            mine = first_sentence(trouble or error), trouble and trouble.source
+        said: list[tuple[str, str | None] | None] = [None] * self.size
+        try:
+            torch.distributed.all_gather_object(said, mine, group=self._group)
+        except Exception as failed:
+            raise self._lost(failed) from failed
+        self._lifeline.returned()
         if error is not None:
             raise error
-        if other := next((reason for reason in reasons if reason), None):
-            raise LmsatError(other)
+        if other := next((each for each in said if each), None):
+            sentence, source = other
+            raise LmsatError(sentence) if source is None else PassingError(sentence, source=source)
         return result
 
     def serve(self) -> None:
-        """On the other processes: do what the first calls, until it says that it is finished."""
+        """On the other processes: do what the first calls, until it says that it is finished.
+
+        Raises `LaunchLostError` where the first is gone.
+        """
         while True:
-            order: list[Any] = [None]
-            torch.distributed.broadcast_object_list(order, src=0, group=self._group)
-            if order[0] is None:
+            [order] = self._broadcast([None])
+            if order is None:
+                self._close()
                 return
             try:
-                self._run(*order[0])
+                self._run(*order)
+            except LaunchLostError:
+                raise
             except Exception:
                 continue  # the first process records it
 
     def finish(self) -> None:
         """Let the other processes go."""
-        if self.size > 1 and self.rank == 0:
-            torch.distributed.broadcast_object_list([None], src=0, group=self._group)
+        if self.size > 1 and self.rank == 0 and not self.lost:
+            self._broadcast([None])
+            self._close()
+
+    def _close(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.close()
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    return isinstance(error, torch.distributed.DistError) or _COLLECTIVE.search(str(error)) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.plugins import plugins
@@ -16,7 +16,7 @@ from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
-from lmsat_plugin.sweeps.launch import Launch
+from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
@@ -44,6 +44,11 @@ def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
     except Exception:
         # Not after an interrupt: the other processes may be in the middle of something, and the launcher ends them.
         launch.finish()
+        raise
+    except KeyboardInterrupt:
+        if launch.lost:
+            # A launcher interrupts the others when one has died.
+            raise LaunchLostError("a process of the launch is gone: start the sweep again") from None
         raise
     finally:
         plugins().tell(SweepFinished(output=config.output, trackers=config.trackers))
@@ -105,7 +110,12 @@ def _watch(runner: JobRunner, seconds: float) -> None:
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))
-            runner.run(ready)
-            through.update({job: now[job] for job in ready})
+            try:
+                runner.run(ready)
+            except PassingError as error:
+                print(f"Waiting: {error}", flush=True)
+            else:
+                left, runner.summary.left = runner.summary.left, {}
+                through.update({job: now[job] for job in ready if job.label not in left})
         before = now
         time.sleep(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_jobs
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
-from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, load_corpus
+from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
 
 # Arguments of the model that say how it runs, not what comes out.
 _HOW = {
@@ -43,6 +44,8 @@ class Plan:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
+        self._texts: dict[CorpusSettings, tuple[Any, ...]] = {}
+        """The files of each corpus, as they were when it was read."""
         self.batches = find_batches(config)
 
     @cached_property
@@ -62,7 +65,7 @@ class Plan:
     @cached_property
     def _corpora(self) -> dict[CorpusSettings, dict[str, Any]]:
         return {
-            batch.corpus: {**batch.corpus.model_dump(), "sha256": _digest(batch.corpus)}
+            batch.corpus: {**batch.corpus.model_dump(), "sha256": self._digest(batch.corpus)}
             for batch in self.batches
             if any(unit.reads_corpus for unit in batch.units)
         }
@@ -86,7 +89,7 @@ class Plan:
             if unit.reads_corpus:
                 identity.update(corpus=self._corpora[batch.corpus], limit=config.limit)
             others = plugins().probe(unit.probe).other_corpora(settings, batch.corpus)
-            identity.update({f"{name}_sha256": _digest(corpus) for name, corpus in others.items()})
+            identity.update({f"{name}_sha256": self._digest(corpus) for name, corpus in others.items()})
         return identity
 
     def work(self, job: Job, weights: str | None) -> list[PlannedResult]:
@@ -133,22 +136,32 @@ class Plan:
             if (text := canonical(result.identity)) in stored.failed and text not in stored.done
         ]
 
+    def check_inputs(self, job: Job, results: Sequence[PlannedResult]) -> None:
+        """Raise `LmsatError` if a text or a head that results depend on changed since they were planned."""
+        for corpus, stamps in self._texts.items():
+            if corpus_files(corpus, plugins().corpora) != stamps:
+                raise LmsatError(f"corpus={corpus.corpus} changed while it was measured: start the sweep again")
+        if "head" in job.model_args:
+            now = self.work(job, results[0].identity["weights"])
+            if any(result not in now for result in results):
+                raise LmsatError(f"head={job.model_args['head']} changed while it was measured: start the sweep again")
+
+    def _digest(self, settings: CorpusSettings) -> str | None:
+        """Return a hash of a corpus' text; None for one of the Hub, which its name and settings stand for."""
+        sources = plugins().corpora
+        if isinstance(sources.get(settings.corpus), HubCorpus):
+            return None
+        self._texts[settings] = corpus_files(settings, sources)
+        digest = hashlib.sha256()
+        for document in load_corpus(settings, sources).documents:
+            data = document.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(data) + data)
+        return digest.hexdigest()
+
     def metadata(self, batch: Batch, job: Job) -> dict[str, Any]:
         """Return what lm-eval's ``--metadata`` would be: the model's arguments among it."""
         corpus = batch.corpus.model_dump(exclude_none=True) | {"max_tokens": batch.corpus.max_tokens}
         return {**job.model_args, "pretrained": job.checkpoint.pretrained, **self.config.metadata, **corpus}
-
-
-def _digest(settings: CorpusSettings) -> str | None:
-    """Return a hash of a corpus' text; None for one of the Hub, which its name and settings stand for."""
-    sources = plugins().corpora
-    if isinstance(sources.get(settings.corpus), HubCorpus):
-        return None
-    digest = hashlib.sha256()
-    for document in load_corpus(settings, sources).documents:
-        data = document.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(data) + data)
-    return digest.hexdigest()
 
 
 def _sha256_of(head: Path) -> str:

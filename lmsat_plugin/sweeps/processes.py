@@ -15,22 +15,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.fingerprint import fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
-from lmsat_plugin.sweeps.jobs import Job, choose_jobs
+from lmsat_plugin.sweeps.jobs import choose_jobs
 from lmsat_plugin.sweeps.plan import Plan
-from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.store import DEADLY, Store
 from lmsat_plugin.sweeps.summary import Summary, read_summary
-
-# A checkpoint at which so many workers were killed counts as the reason.
-_FATAL_DEATHS = 2
 
 
 def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -> Summary:
     """Run a sweep in ``config.workers`` processes, each with its share of the GPUs or of the cores.
 
     ``again`` are the arguments of ``lmsat`` that run the sweep in one process. A worker that is killed is
-    replaced; a checkpoint at which two of them were killed is recorded as failed.
+    replaced; a checkpoint at which two of them were killed is left, and named in the summary.
 
     Raises `LmsatError` for a configuration that cannot be run, and KeyboardInterrupt on Ctrl-C, once the workers have
     finished their writes.
@@ -42,6 +38,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
     count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))
     workers: dict[int, _Worker] = {}
     deaths: Counter[str] = Counter()
+    left: dict[str, str] = {}
 
     def successor(worker: _Worker, code: int) -> _Worker | None:
         """Return the worker that replaces one that has ended; None if another would be of no use."""
@@ -52,14 +49,12 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         deaths[label] += 1
         message = f"worker {worker.number} was killed (exit code {code}) at {label}"
         print(message, file=sys.stderr, flush=True)
-        if deaths[label] >= _FATAL_DEATHS:
-            reason = (
-                f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "
+        if deaths[label] >= DEADLY:
+            left[label] = (
+                f"measuring it killed {DEADLY} processes (exit code {code}), most likely for want of memory: "
                 "use a smaller batch_size, fewer workers or a larger machine"
             )
-            for job in (job for job in jobs if job.label == label):
-                _record_failure(plan, store, job, reason=reason, run=options.run)
-        return worker.again() if deaths[label] <= _FATAL_DEATHS and label != "starting" else None
+        return worker.again() if deaths[label] <= DEADLY and label != "starting" else None
 
     with Interrupts().handled():
         try:
@@ -78,7 +73,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
             for worker in workers.values():
                 worker.terminate()
             raise
-    return read_summary(plan, store, jobs)
+    return read_summary(plan, store, jobs, left)
 
 
 class _Worker:
@@ -129,13 +124,3 @@ def _share_of_machine(index: int, count: int, gpus: Sequence[str]) -> dict[str, 
         return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
-
-
-def _record_failure(plan: Plan, store: Store, job: Job, *, reason: str, run: str) -> None:
-    """Record that what is missing of a checkpoint cannot be measured."""
-    noted, weights = job.describe(), job.checkpoint.commit
-    if job.checkpoint.folder is not None:
-        weights = noted["identity"] = fingerprint(job.checkpoint.folder).identity
-    stored = store.read(job.checkpoint)
-    failures = [(result.identity, reason) for result in plan.pending(job, stored, weights)]
-    store.write_failures(stored, failures, checkpoint=noted, run=run)

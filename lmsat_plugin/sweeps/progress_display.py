@@ -52,6 +52,19 @@ class ProgressDisplay:
         done = f"failed{' before' if before else ''}: {error}" if error is not None else text or "measured"
         print(f"{self._prefix}[{self._count}/{self._total}] {label}: {done}{self._left()}", flush=True)
 
+    def postpone(self, label: str, trouble: str, pause: float | None) -> None:
+        """Show that a checkpoint is tried again after a pause in seconds, or, without one, by the next sweep."""
+        when = "left for the next sweep" if pause is None else f"again in {pause:.0f} s"
+        self.say(f"{label}: {when}: {trouble}")
+
+    def say(self, text: str) -> None:
+        """Show a sentence beside the progress."""
+        text = f"{self._prefix}{text}"
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def _left(self) -> str:
         left = self._total - self._count
         if not left or not self._measured:

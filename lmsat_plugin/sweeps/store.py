@@ -28,12 +28,14 @@ from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, stamp_of_results, strays_of
+from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, software, stamp_of_results, strays_of
 
 logger = logging.getLogger(__name__)
 
 QUARANTINED = ".quarantined"
 """The ending of a file that was put aside because it is damaged."""
+DEADLY = 2
+"""A checkpoint that has ended so many processes or launches is measured last."""
 
 
 class Claim:
@@ -43,16 +45,32 @@ class Claim:
         self._lock = lock
         # A file of its own: filelock below 4.0 empties a lock file when another process asks for the lock.
         self._note = Path(lock.lock_file).with_suffix(".json")
+        self.ended: list[str] = []
+        """The runs, one for each time, that ended while they measured the checkpoint."""
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            noted = json.loads(self._note.read_text("utf-8"))
+            self.ended = [str(run) for run in [*noted.get("ended", []), noted.get("run")] if run is not None]
 
-    def note(self, label: str) -> None:
+    def note(self, label: str, run: str = "") -> None:
         """Note what this process measures, for whoever finds the claim after its death."""
-        with suppress(OSError):
-            self._note.write_text(json.dumps({"pid": os.getpid(), "at": label}), "utf-8")
+        self._write({"pid": os.getpid(), "at": label, "run": run, "ended": self.ended})
 
-    def release(self) -> None:
-        """Let others have it."""
+    def _write(self, note: dict[str, Any]) -> None:
         with suppress(OSError):
-            self._note.unlink()
+            self._note.write_text(json.dumps(note), "utf-8")
+
+    def release(self, *, lost: bool = False, forget: bool = True) -> None:
+        """Let others have it.
+
+        A claim that is ``lost`` counts as one whose process has died. Without ``forget`` the deaths before it are kept.
+        """
+        if lost:
+            pass
+        elif self.ended and not forget:
+            self._write({"ended": self.ended})
+        else:
+            with suppress(OSError):
+                self._note.unlink()
         # Removed while it is held: whoever waits for the file that is gone opens a new one.
         with suppress(OSError):
             Path(self._lock.lock_file).unlink()
@@ -96,7 +114,7 @@ class Store:
 
     def claim(self, checkpoint: Checkpoint) -> Claim | None:
         """Claim a checkpoint; None if another process has it."""
-        return self._claim(f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}")
+        return self._claim(_claim_name(checkpoint))
 
     def _claim(self, name: str) -> Claim | None:
         path = self._claims / f"{name}.lock"
@@ -122,11 +140,19 @@ class Store:
         return None
 
     def clean_claims(self) -> None:
-        """Remove the claims that dead processes have left."""
+        """Remove the claims that dead processes have left, but not what they note of the deaths."""
         for path in self._claims.glob("*.lock"):
             with suppress(LmsatError):
                 if (left := self._claim(path.stem)) is not None:
-                    left.release()
+                    left.release(forget=False)
+
+    def forget_deaths(self, checkpoint: Checkpoint) -> None:
+        """Remove what is noted of processes that died at a checkpoint, since nothing is left to do there."""
+        if self._note_of(checkpoint).exists() and (claim := self.claim(checkpoint)) is not None:
+            claim.release()
+
+    def _note_of(self, checkpoint: Checkpoint) -> Path:
+        return self._claims / f"{_claim_name(checkpoint)}.json"
 
     def read(self, checkpoint: Checkpoint) -> Stored:
         """Return what is stored of a checkpoint."""
@@ -180,10 +206,16 @@ class Store:
         path = stored.folder / FAILURES
         reasons = list(failures)
         if reasons:
-            record = Failures(checkpoint=dict(checkpoint), run=run, date=time.time(), reasons=reasons)
+            record = Failures(
+                checkpoint=dict(checkpoint), run=run, date=time.time(), software=software(), reasons=reasons
+            )
             write_atomically(path, record.to_bytes())
         else:
             path.unlink(missing_ok=True)
+
+
+def _claim_name(checkpoint: Checkpoint) -> str:
+    return f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}"
 
 
 def _free_stamp(folder: Path) -> tuple[str, Path]:

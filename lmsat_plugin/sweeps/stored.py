@@ -8,19 +8,21 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
-from lmsat_plugin.results.failures import FAILURES, read_failures
+from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_number
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
+_SOFTWARE = ("lmsat-plugin", "lm_eval", "torch", "transformers", "tokenizers", "safetensors")
 
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
@@ -84,7 +86,9 @@ def read_stored(folder: Path) -> Stored:
         stored.damaged[folder / FAILURES] = f"{folder / FAILURES} is cut or was changed by hand"
     else:
         if record is not None:
-            stored.failed = {canonical(identity): error for identity, error in record.reasons}
+            # Other versions may succeed, but for a run that diverged. Old records do not say which they had.
+            same = record.software in (None, software())
+            stored.failed = {canonical(i): error for i, error in record.reasons if same or is_diverged(error)}
             stored.checkpoints.append(record.checkpoint)
             stored.failed_run = record.run
     return stored
@@ -98,6 +102,16 @@ def strays_of(folder: Path) -> list[Path]:
         path for path in folder.glob("samples_*.jsonl") if (date := _DATE.search(path.stem)) and date[1] not in written
     ]
     return sorted([*folder.glob(f".*{Path(PART).suffix}"), *arrays, *samples])
+
+
+@cache
+def software() -> dict[str, str]:
+    """Return the versions of the packages on which it depends whether a checkpoint can be measured."""
+    versions = {}
+    for package in _SOFTWARE:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lmsat_plugin.sweeps.downloads import Downloads
@@ -21,6 +21,8 @@ class Summary:
     """From a checkpoint's label to the reason."""
     elsewhere: int = 0
     """Checkpoints that other processes were measuring to the end."""
+    left: dict[str, str] = field(default_factory=dict)
+    """From the label of a checkpoint that met passing trouble to the end to that trouble."""
     identical: list[list[str]] = field(default_factory=list)
     """Labels of checkpoints that have the same weights."""
 
@@ -34,8 +36,11 @@ class Summary:
             self.measured += 1
 
 
-def read_summary(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
-    """Return what the output folder says of the jobs, whichever process measured them."""
+def read_summary(plan: Plan, store: Store, jobs: Sequence[Job], left: Mapping[str, str] | None = None) -> Summary:
+    """Return what the output folder says of the jobs, whichever process measured them.
+
+    ``left`` has the reasons for which checkpoints may not be measured, by label.
+    """
     summary = Summary(identical=find_identical(plan, store))
     for job in jobs:
         stored = store.read(job.checkpoint)
@@ -43,7 +48,10 @@ def read_summary(plan: Plan, store: Store, jobs: Sequence[Job]) -> Summary:
         if failures := plan.failures(job, stored, weights):
             summary.failed[job.label] = failures[0][1]
         elif plan.pending(job, stored, weights):
-            summary.elsewhere += 1
+            if left and job.label in left:
+                summary.left[job.label] = left[job.label]
+            else:
+                summary.elsewhere += 1
         else:
             summary.measured += 1
     store.clean_claims()

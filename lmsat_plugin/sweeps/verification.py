@@ -102,7 +102,7 @@ def verify(root: Path) -> Verification:
             try:
                 read_failures(path)
             except LmsatError:
-                found.problems.append(TreeProblem(path=path, kind="unreadable", what="it is cut or was changed by hand"))
+                found.problems.append(TreeProblem(path=path, kind="unreadable", what="it is cut or was changed"))
         found.problems += _strays(root)
     found.problems.sort(key=lambda problem: (str(problem.path), problem.kind))
     return found

@@ -117,7 +117,10 @@ def read_ahead(folder: Path) -> str:
                     digest.update(f"{path.name}\0{size}\0".encode("utf-8", "surrogatepass"))
                     for block in _blocks(file, size, buffer):
                         digest.update(block)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            what = error.strerror or first_sentence(error)
+            raise LmsatError(f"{path} cannot be read ({what}): check the disk and the file's rights") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LmsatError(
                 f"{path} is cut short or no file of weights ({first_sentence(error)}): copy or download it again"
             ) from error

@@ -57,14 +57,26 @@ def load_corpus(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -
     """
     if settings.corpus in sources:
         return _load_named(settings, sources[settings.corpus])
-    path = Path(settings.corpus).expanduser()
-    if path.exists():
-        stamps = tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in find_document_files(path))
+    if stamps := corpus_files(settings, sources):
         return _load_path(settings, stamps)
     known = ", ".join(sorted(sources))
     raise LmsatError(
         f"corpus={settings.corpus} is neither a file or folder here nor a known corpus ({known}): correct the name"
     )
+
+
+def corpus_files(
+    settings: CorpusSettings, sources: Mapping[str, CorpusSource]
+) -> tuple[tuple[Path, tuple[int, int, int]], ...]:
+    """Return the files of a corpus that is a path, each with its size and the times of its changes.
+
+    Raises `LmsatError` for a folder without text.
+    """
+    path = Path(settings.corpus).expanduser()
+    if settings.corpus in sources or not path.exists():
+        return ()
+    stats = ((file, file.stat()) for file in find_document_files(path))
+    return tuple((file, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)) for file, stat in stats)
 
 
 # The tasks of one run ask for the same corpus one after another: two entries are enough, and hold little memory.
@@ -74,7 +86,7 @@ def _load_named(settings: CorpusSettings, source: CorpusSource) -> Corpus:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_path(settings: CorpusSettings, stamps: tuple[tuple[Path, int, int], ...]) -> Corpus:
+def _load_path(settings: CorpusSettings, stamps: tuple[tuple[Path, tuple[int, int, int]], ...]) -> Corpus:
     documents = [text for path, *_ in stamps for text in read_documents(path, settings.text_field)]
     return Corpus(settings.corpus, tuple(documents))
 

@@ -43,6 +43,8 @@ class FakeHub:
         self.tags = tags or {}
         self.refuse: dict[str, tuple[int, str, str]] = {}
         """From a repository to the status, the error's code and its message."""
+        self.troubles: list[tuple[str, int, dict[str, str]]] = []
+        """Parts of paths with the status and the headers of the next answer there; each is given once."""
         self.cut: dict[str, int] = {}
         """From a file's name to the bytes after which its next transfer breaks off."""
         self.spoil: dict[str, int] = {}
@@ -102,6 +104,14 @@ class FakeHub:
         with self._lock:
             counter[key] += by
 
+    def trouble_at(self, path: str) -> tuple[int, dict[str, str]] | None:
+        with self._lock:
+            for trouble in self.troubles:
+                if trouble[0] in path:
+                    self.troubles.remove(trouble)
+                    return trouble[1:]
+        return None
+
     def cut_after(self, name: str) -> int | None:
         with self._lock:
             return self.cut.pop(name, None)
@@ -130,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         self.hub.count(self.hub.requests, f"{self.command} {path}")
+        if trouble := self.hub.trouble_at(path):
+            return self._error(trouble[0], "", "Later", trouble[1])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path):
             repository, what, revision, inside = match.groups()
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from sweep_outputs import files_of, strays, values_of
@@ -25,13 +27,23 @@ def test_two_sweeps_at_once_share_the_work(start, configure, save, run_folder, t
     assert not strays(tmp_path / "out")
 
 
+def pids_at_work(output: Path) -> list[int]:
+    pids = []
+    for path in output.rglob("claims/*.json"):
+        with suppress(OSError, ValueError):
+            pids.append(json.loads(path.read_text())["pid"])
+    return pids
+
+
 def test_workers_share_the_work_and_one_that_is_killed_is_replaced(start, configure, save, run_folder, tmp_path):
     for step in range(200, 900, 100):
         save(run_folder / f"step{step}", step)
     process = start(configure(), "--executor", "processes", "--workers", "2")
     process.first_line()
-    claims = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("claims/*.json") if p.stat().st_size]
-    os.kill(claims[0]["pid"], signal.SIGKILL)
+    # Between two checkpoints a worker has none.
+    while not (pids := pids_at_work(tmp_path / "out")):
+        assert process.returncode is None
+    os.kill(pids[0], signal.SIGKILL)
     assert process.wait() == 0, process.output
     assert "was killed" in process.output
     assert len(files_of(tmp_path / "out")) == 10

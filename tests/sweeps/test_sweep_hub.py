@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,19 @@ def test_a_repository_is_swept(sweep, hub, tmp_path):
     assert "Identical weights: org/small step0, org/small step10" in moved.stdout
     [old] = [path for path in added if "/step0/" in path]
     assert (tmp_path / "out" / old).exists()
+
+
+def test_what_the_hub_refuses_for_a_while_is_waited_out(sweep, hub, tmp_path):
+    """Also of what huggingface_hub does not ask for again."""
+    hub.troubles = [("/refs", 503, {}), ("/revision/", 429, {"Retry-After": "2"}), ("/resolve/", 500, {})]
+    begun = time.monotonic()
+    done = sweep(tasks=["lmsat_head"])
+    assert (done.returncode, hub.troubles) == (0, []), done.stderr
+    assert "3 measured" in done.stdout
+    assert "Again in 1 s: the Hub answers HTTP 503 for org/small" in done.stderr
+    assert "org/small step0: again in 2 s: the Hub refuses" in done.stderr
+    assert time.monotonic() - begun > 3
+    assert not list((tmp_path / "out").rglob("failures.json"))
 
 
 def test_what_the_hub_refuses_is_one_sentence(sweep, hub, tmp_path):

@@ -1,0 +1,184 @@
+"""Notice within seconds that a process of a launch is gone, or has raised an error while the others wait for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import torch.distributed
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long the others have to come to the same end, or the main thread to notice, before a launch is ended."""
+_CONNECT_SECONDS = 30.0
+_BYE = "bye"
+# A machine that is gone, or cut off, is noticed after 10 + 4 * 5 seconds.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+
+
+class Lifeline:
+    """A connection between the first process of a launch and each of the others, watched by a thread.
+
+    The system closes it when a process dies, at whatever its main thread and the others' wait. Where a launch cannot go
+    on, the thread says why and ends the process: a collective cannot be interrupted.
+
+    Args:
+        rank: Of this process.
+        size: Of the launch.
+        group: A group of processes over which the first tells where it listens.
+    """
+
+    def __init__(self, rank: int, size: int, group: Any) -> None:
+        self._rank, self._selector = rank, selectors.DefaultSelector()
+        self._peers: dict[int, socket.socket] = {}
+        self._buffers: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+        self.lost: int | None = None
+        """The process that is gone without having said so."""
+        self.interrupted = False
+        """Whether one has left because it was told to."""
+        self._call = 0
+        self._deadline: tuple[float, str] | None = None
+        self._closed = False
+        self._connect(size, group)
+        if missing := (set(range(1, size)) if rank == 0 else {0}) - self._peers.keys():
+            logger.warning("no connection to process %s: if it dies, this one may wait for it", min(missing))
+        for peer, connection in self._peers.items():
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVE.items():
+                if hasattr(socket, name):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            self._selector.register(connection, selectors.EVENT_READ, peer)
+        if rank:
+            self._say_bye_when_interrupted()
+        threading.Thread(target=self._watch, daemon=True, name="lmsat-lifeline").start()
+
+    def _connect(self, size: int, group: Any) -> None:
+        if self._rank == 0:
+            with _listen() as server:
+                server.settimeout(_CONNECT_SECONDS)
+                key = secrets.token_hex(16)
+                torch.distributed.broadcast_object_list([(server.getsockname()[1], key)], src=0, group=group)
+                with suppress(TimeoutError):
+                    while len(self._peers) < size - 1:
+                        connection, _ = server.accept()
+                        connection.settimeout(_CONNECT_SECONDS)
+                        with suppress(OSError, ValueError):
+                            said, rank = connection.recv(100).decode("ascii", "replace").split()
+                            if secrets.compare_digest(said, key):
+                                self._peers[int(rank)] = connection
+            return
+        place: list[Any] = [None]
+        torch.distributed.broadcast_object_list(place, src=0, group=group)
+        port, key = place[0]
+        with suppress(OSError):
+            address = os.environ.get("MASTER_ADDR", "localhost"), port
+            self._peers[0] = socket.create_connection(address, timeout=_CONNECT_SECONDS)
+            self._peers[0].sendall(f"{key} {self._rank}".encode())
+
+    def _say_bye_when_interrupted(self) -> None:
+        """Let the first process tell an interrupt from a death. Nothing here is written that would be cut off."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        # Python's own handlers wait until a collective has ended; the byte is written at once.
+        signal.set_wakeup_fd(writer.fileno())
+        self._writer = writer
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(reader, selectors.EVENT_READ, None)
+
+    def begin(self) -> int:
+        """Note that all processes make another call; return its number."""
+        self._call += 1
+        return self._call
+
+    def raised(self, call: int, sentence: str) -> None:
+        """Tell the first process that a call raised here. Unless all come back from it soon, the launch ends."""
+        if self._rank == 0:
+            self._expect(call, self._rank, sentence)
+        elif 0 in self._peers:
+            with suppress(OSError):
+                self._peers[0].sendall(json.dumps([call, sentence]).encode() + b"\n")
+
+    def returned(self) -> None:
+        """Note that all have come back from the call."""
+        with self._lock:
+            self._call += 1
+            if self.lost is None:
+                self._deadline = None
+
+    def stand_down(self) -> None:
+        """End nothing any more: the main thread has noticed."""
+        self._closed = True
+
+    def close(self) -> None:
+        """Say that this process leaves as it should."""
+        self.stand_down()
+        for connection in self._peers.values():
+            with suppress(OSError):
+                connection.sendall(f"{json.dumps(_BYE)}\n".encode())
+
+    def _expect(self, call: int, rank: int, sentence: str) -> None:
+        with self._lock:
+            # Another process may be ahead of this one, and what it says late is of a call that is over.
+            if call >= self._call and self._deadline is None:
+                what = f"process {rank} of the launch failed, and the others wait for it ({sentence})"
+                self._deadline = time.monotonic() + GRACE_SECONDS, f"{what}: start the sweep again"
+
+    def _watch(self) -> None:
+        while not self._closed:
+            for key, _ in self._selector.select(timeout=0.2):
+                connection: Any = key.fileobj
+                if key.data is None:
+                    number = connection.recv(1)[0]
+                    self.close()
+                    os._exit(128 + number)
+                self._read(connection, key.data)
+            if self._deadline is not None and time.monotonic() > self._deadline[0] and not self._closed:
+                _end(self._deadline[1], silent=self._rank > 0)
+
+    def _read(self, connection: Any, peer: int) -> None:
+        try:
+            data = connection.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(connection)
+            with self._lock:
+                self.lost = peer
+                sentence = f"process {peer} of the launch is gone: start the sweep again"
+                self._deadline = time.monotonic() + GRACE_SECONDS, sentence
+            return
+        *lines, self._buffers[peer] = (self._buffers.get(peer, b"") + data).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            if said == _BYE:
+                self.interrupted = True
+                self._selector.unregister(connection)
+                return
+            self._expect(said[0], peer, said[1])
+
+
+def _listen() -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def _end(sentence: str, *, silent: bool) -> None:
+    if not silent:
+        print(f"lmsat: error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(1)
