@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
@@ -27,7 +28,7 @@ _BULK = {
     *("task_hashes", "pretty_env_info"),
 }
 """The long parts of result files, which `TaskResult` keeps or nothing needs."""
-_NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
+NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
 _NOTHING = {"", "N/A", "NA", "None"}
 
 
@@ -119,7 +120,7 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
         value
         for entry in data["results"].values()
         for key, value in as_dict(entry).items()
-        if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING
+        if isinstance(value, str) and key not in NO_METRICS and value.strip() not in _NOTHING
     ]
     if texts:
         logger.warning(
@@ -146,7 +147,7 @@ def _parse(path: Path) -> dict[str, Any] | None:
     """Return the content of a result file; None for any other, with a warning if it was meant to be one."""
     meant = path.name.startswith("results")
     try:
-        text = path.read_bytes()
+        text = read_file(path)
         if not meant and b'"results"' not in text:
             return None
         data = json.loads(text)
@@ -224,7 +225,7 @@ def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tupl
     for key, raw in entry.items():
         name, comma, filter_ = key.partition(",")
         value = as_number(raw)
-        if value is None or name in _NO_METRICS or name.endswith("_stderr"):
+        if value is None or name in NO_METRICS or name.endswith("_stderr"):
             continue
         stderr = as_number(entry.get(f"{name}_stderr{comma}{filter_}"))
         # Files of the old schema do not state the direction.

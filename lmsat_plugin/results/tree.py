@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import kind_of, user_path
 from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
@@ -73,7 +74,7 @@ class Results:
         if tokens_per_step is not None and tokens_per_step < 1:
             raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
         naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
-        root = Path(path).expanduser()
+        root = user_path(path)
         read = (
             read_result_file(file, file.name if file == root else file.relative_to(root).as_posix(), naming)
             for file in _result_files(root)
@@ -194,9 +195,10 @@ def load_results(
 
 def _result_files(root: Path) -> list[Path]:
     """Return the files that may be results. Links are followed; no folder is entered twice."""
-    if root.is_file():
+    kind = kind_of(root)
+    if kind == "file":
         return [root]
-    if not root.is_dir():
+    if kind != "folder":
         raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
 
     def warn(error: OSError) -> None:

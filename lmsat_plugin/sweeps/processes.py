@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from lmsat_plugin.outside_text import show
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import fingerprint
 from lmsat_plugin.sweeps.interrupts import Interrupts
@@ -51,7 +52,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         label = store.died_at(worker.pid) or "starting"
         deaths[label] += 1
         message = f"worker {worker.number} was killed (exit code {code}) at {label}"
-        print(message, file=sys.stderr, flush=True)
+        show(message, file=sys.stderr)
         if deaths[label] >= _FATAL_DEATHS:
             reason = (
                 f"measuring it killed {_FATAL_DEATHS} processes (exit code {code}), most likely for want of memory: "

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors.numpy import save as to_safetensors
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.files import PART, check_writable, folder_name, safe_name, user_path, write_atomically
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.stored import FAILURES, Identity, Stored, digest, read_stored, stamp_of_results
 
@@ -75,15 +76,34 @@ class Store:
     """The results of one sweep's output folder. Methods that write raise `LmsatError` where they cannot."""
 
     def __init__(self, output: Path) -> None:
-        self.output = output.expanduser()
+        self.output = user_path(output)
         self.private = self.output / ".lmsat"
         """Claims, downloads and the logs of jobs."""
         self._claims = self.private / "claims"
+        self._handle: int | None = None
+        """The output folder, kept open so that no other one gets its number."""
 
     def prepare(self) -> None:
         """Make the folders."""
         check_writable(self.output)
         check_writable(self._claims)
+        if self._handle is None:
+            self._handle = os.open(self.output, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
+
+    def check_there(self) -> None:
+        """Raise `LmsatError` if the output folder is not the one any more that `prepare` found."""
+        if self._handle is None:
+            return
+        try:
+            there = os.path.samestat(os.fstat(self._handle), self.output.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise LmsatError(
+                f"the output folder {self.output} was removed or replaced while the sweep ran, and results with it: "
+                "start the sweep again"
+            )
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint's results are."""
@@ -149,6 +169,7 @@ class Store:
 
     def write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
         """Write one result file, its arrays and samples first, so that the file is there only with all of them."""
+        self.check_there()
         folder = self.folder(checkpoint)
         stamp, path = _free_stamp(folder)
         notes = new.results["config"].setdefault("lmsat", {})
@@ -175,6 +196,7 @@ class Store:
 
         ``checkpoint`` and ``run`` are as in `NewResult`.
         """
+        self.check_there()
         path = stored.folder / FAILURES
         entries = [{"identity": identity, "error": error} for identity, error in failures]
         if entries:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmsat_plugin.results.json_values import as_dict, as_number, as_text
+from lmsat_plugin.results.reading import NO_METRICS
+
 FAILURES = "failures.json"
 
 Identity = dict[str, Any]
@@ -52,7 +55,8 @@ def read_stored(folder: Path) -> Stored:
         if not isinstance(notes, dict) or "identities" not in notes:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(notes.get("checkpoint") or {})
-        stored.done.update({canonical(identity): path.name for identity in notes["identities"]})
+        held = [identity for identity in notes["identities"] if _is_held(document, notes, identity)]
+        stored.done.update({canonical(identity): path.name for identity in held})
         stored.runs[path.name] = notes.get("run", "")
     with suppress(OSError, ValueError, TypeError, KeyError):
         record = json.loads((folder / FAILURES).read_text("utf-8"))
@@ -61,6 +65,24 @@ def read_stored(folder: Path) -> Stored:
         stored.checkpoints.append(record["checkpoint"])
         stored.failed_run = record.get("run")
     return stored
+
+
+def _is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
+    """Return whether a file holds the result that it says it holds.
+
+    Each metric of a probe has to be a number, or a null with its reason. Of other tasks one number suffices.
+    """
+    task, of_probe = identity.get("task"), "settings" in identity
+    if task not in document["results"]:
+        return not of_probe  # a group without a score of its own
+    entry = {key.partition(",")[0]: value for key, value in as_dict(document["results"][task]).items()}
+    values = {key: value for key, value in entry.items() if key not in NO_METRICS and not key.endswith("_stderr")}
+    numbers = [key for key, value in values.items() if as_number(value) is not None]
+    if not of_probe:
+        return bool(numbers) or not values
+    probe = as_dict(as_dict(notes.get("probes")).get(as_text(as_dict(notes.get("tasks")).get(str(task))) or ""))
+    explained = [key for key in as_dict(probe.get("reasons")) if values.get(key, "") is None]
+    return len(numbers) + len(explained) == len(values)
 
 
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -15,6 +15,8 @@ import yaml
 from pydantic import PositiveInt
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
 
@@ -57,8 +59,8 @@ def load_corpus(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -
     """
     if settings.corpus in sources:
         return _load_named(settings, sources[settings.corpus])
-    path = Path(settings.corpus).expanduser()
-    if path.exists():
+    path = user_path(settings.corpus)
+    if kind_of(path) is not None:
         stamps = tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in find_document_files(path))
         return _load_path(settings, stamps)
     known = ", ".join(sorted(sources))
@@ -70,7 +72,22 @@ def load_corpus(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -
 # The tasks of one run ask for the same corpus one after another: two entries are enough, and hold little memory.
 @functools.lru_cache(maxsize=2)
 def _load_named(settings: CorpusSettings, source: CorpusSource) -> Corpus:
-    return Corpus(settings.corpus, tuple(source(settings)))
+    subject = f"the corpus '{settings.corpus}'"
+    try:
+        with contained(subject):
+            documents = tuple(source(settings))
+    except LmsatError:
+        raise
+    except Exception as error:
+        raise LmsatError(
+            f"{subject} cannot be loaded ({type(error).__name__}: {first_sentence(error)}): "
+            "mend its plugin, or choose another corpus"
+        ) from error
+    if wrong := [document for document in documents if not isinstance(document, str)]:
+        raise LmsatError(
+            f"{subject} holds a {type(wrong[0]).__name__} where a document's text belongs: mend its plugin"
+        )
+    return Corpus(settings.corpus, documents)
 
 
 @functools.lru_cache(maxsize=2)
