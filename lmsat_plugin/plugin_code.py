@@ -18,10 +18,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def contained(subject: str = "it") -> Iterator[None]:
+def contained(subject: str = "it", *, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Turn SystemExit, and whatever else is no `Exception`, into `LmsatError`, except where a signal asked for it.
 
-    ``subject`` begins the message.
+    ``subject`` begins the message. Errors of the kinds ``passing`` stay as they are.
     """
     with _noted_signals() as arrived:
         try:
@@ -29,7 +29,7 @@ def contained(subject: str = "it") -> Iterator[None]:
         except Exception:
             raise
         except BaseException as error:
-            if arrived:
+            if arrived or isinstance(error, passing):
                 raise
             reason = f": {first_sentence(error)}" if str(error).strip() else ""
             raise LmsatError(f"{subject} raised {type(error).__name__}{reason}") from error

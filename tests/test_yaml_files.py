@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from lmsat_plugin.errors import LmsatError
@@ -45,13 +43,11 @@ class Given(Settings):
 def test_one_sentence_at_once(tmp_path, text, says):
     path = tmp_path / "given.yaml"
     path.write_text(text, "utf-8")
-    start = time.monotonic()
     with pytest.raises(LmsatError) as error:
         read_config(path, Given)
     assert says in str(error.value)
     assert len(str(error.value)) < 400
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 2
 
 
 def test_aliases_within_reason_are_taken():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import or_
@@ -91,14 +92,14 @@ def measure_probes(
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     for name, probe in probes.items():
-        with contained(f"the probe '{name}'"):
+        with _contained(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
         forward.run(_callbacks(context, probes))
     measurements = {}
     for name, probe in probes.items():
-        with contained(f"the probe '{name}'"):
+        with _contained(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
@@ -106,6 +107,11 @@ def measure_probes(
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
+
+
+def _contained(probe: str) -> AbstractContextManager[None]:
+    # Whoever interrupts a measurement from within, as a debugger or a test does, means it.
+    return contained(f"the probe '{probe}'", passing=(KeyboardInterrupt,))
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
@@ -150,7 +156,7 @@ def _callbacks(context: ProbeContext, probes: Mapping[str, Probe]) -> PassCallba
 
         def call_all(*arguments: Any) -> None:
             for name, update in updates.items():
-                with contained(f"the probe '{name}'"):
+                with _contained(name):
                     update(*arguments)
 
         return call_all if updates else None
