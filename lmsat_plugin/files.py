@@ -54,11 +54,16 @@ def kind_of(path: Path) -> Literal["file", "folder", "device"] | None:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a file. Raises OSError for anything else, such as a FIFO, which would wait for ever."""
+def check_file(path: Path) -> None:
+    """Raise OSError for a folder and for a device, before something opens it and waits for ever."""
     kind = kind_of(path)
     if kind in ("folder", "device"):
         raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. Raises OSError for anything else, see `check_file`."""
+    check_file(path)
     try:
         return path.read_bytes()
     except ValueError as error:

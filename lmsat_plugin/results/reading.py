@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import read_file
+from lmsat_plugin.files import check_file, read_file
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
@@ -95,6 +95,7 @@ class ResultFile:
         if not path.exists() and (neighbour := self.path.parent / Path(name).name).exists():
             path = neighbour
         try:
+            check_file(path)
             with safe_open(path, framework="numpy") as stored:
                 keys = [key for key in stored.keys() if key.startswith(tuple(prefixes))]  # noqa: SIM118
                 return {key: stored.get_tensor(key) for key in keys}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from functools import cached_property, lru_cache
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.files import check_file, user_path
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import Options, SweepConfig
@@ -152,8 +151,7 @@ def _digest(settings: CorpusSettings) -> str | None:
 
 def _sha256_of(head: Path) -> str:
     try:
-        if kind_of(head) == "device":
-            raise OSError(errno.EINVAL, "it is a device, not a file")
+        check_file(head)
         return _sha256(head, head.stat().st_mtime_ns)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
