@@ -84,6 +84,13 @@ def test_commands_write_harmless_csv_unless_told_otherwise(tree, tmp_path, capsy
     assert {entry["model"] for entry in json.loads(capsys.readouterr().out)} >= {"=1+1", "+1", HOSTILE}
 
 
+def test_pages_have_no_control_characters(tree, tmp_path):
+    assert main(["leaderboard", str(tree), "--format", "html", "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "owned" in page
+    assert FORBIDDEN.findall(page) == []
+
+
 def on_a_terminal(code: str) -> str:
     """Return what Python code writes to a terminal."""
     ours, theirs = pty.openpty()

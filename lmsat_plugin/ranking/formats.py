@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from lmsat_plugin.markdown import as_text, markdown_table
-from lmsat_plugin.outside_text import as_csv_cell
+from lmsat_plugin.outside_text import as_csv_cell, printable
 from lmsat_plugin.ranking.columns import Column
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
@@ -73,6 +73,8 @@ def page_template(package: str, name: str) -> jinja2.Template:
         loader=jinja2.PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.undefined = jinja2.StrictUndefined
+    # The type tells what is HTML already.
+    environment.finalize = lambda cell: type(cell)(printable(cell, keep="\r\n\t")) if isinstance(cell, str) else cell
     return environment.get_template(name)
 
 
