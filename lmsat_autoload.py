@@ -32,9 +32,13 @@ def task_folders():
     packaged = here / "lmsat_plugin" / "tasks"
     folders = [packaged if packaged.is_dir() else here / "tasks"]
     for entry in entry_points(group="lmsat") if os.environ.get("LMSAT_PLUGINS") != "0" else ():
+        # Only where there are plugins, which import lmsat_plugin themselves.
+        from lmsat_plugin.plugin_code import contained, named_if_slow
+
         try:
-            entry.load()
-        except (Exception, SystemExit):
+            with contained(), named_if_slow(entry.name, f"importing {entry.value}"):
+                entry.load()
+        except Exception:
             continue  # `lmsat_plugin.plugins` names it and says why
         package = sys.modules[entry.module.partition(".")[0]]
         folders += [Path(location) / "tasks" for location in getattr(package, "__path__", ())]

@@ -148,7 +148,7 @@ class SaturationCallback(TrainerCallback):
         except Exception as error:
             logger.warning("step %d is not measured: %s", step, first_sentence(error), exc_info=wants_traceback())
             return
-        metrics = {name: float(value) for name, value in outcome.metrics.items()}
+        metrics = {name: float(value) for name, value in outcome.metrics.items() if value is not None}
         counted = args.include_num_input_tokens_seen not in (False, "no")
         tokens = int(state.num_input_tokens_seen) if counted else None
         self.history.append({"step": step, "tokens": tokens, "metrics": metrics})

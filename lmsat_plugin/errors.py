@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from lmsat_plugin.outside_text import printable
 
 DIVERGED = "diverged: "
 """How the reason of each failure begins that is a divergence."""
@@ -67,7 +70,22 @@ def print_error(error: LmsatError) -> None:
     """Print the sentence on standard error, with the process that says it where there are several."""
     rank = os.environ.get("RANK")
     process = f" [process {rank}]" if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    print(f"lmsat{process}: error: {error}", file=sys.stderr, flush=True)
+    print(f"lmsat{process}: error: {printable(str(error))}", file=sys.stderr, flush=True)
+
+
+def print_printable_warnings() -> None:
+    """Keep control characters out of what lmsat's own modules log, from now on."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "__module__", None) == __name__:
+        return
+
+    def make_printable(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+        record = make(*arguments, **keywords)
+        if record.name.partition(".")[0] == "lmsat_plugin":
+            record.msg, record.args = printable(record.getMessage()), None
+        return record
+
+    logging.setLogRecordFactory(make_printable)
 
 
 def sentence_for_lm_eval_command() -> None:
@@ -80,6 +98,7 @@ def sentence_for_lm_eval_command() -> None:
     module = getattr(spec, "name", "") or ""
     if not module.startswith("lm_eval") and Path(sys.argv[0]).stem not in ("lm_eval", "lm-eval"):
         return
+    print_printable_warnings()
     global _previous_hook
     if _previous_hook is None:
         _previous_hook, sys.excepthook = sys.excepthook, _show

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from lmsat_plugin.errors import LmsatError
 
@@ -33,6 +36,42 @@ def folder_name(name: str) -> str:
     return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
+def user_path(name: str | Path) -> Path:
+    """Return the path that a user has named, with ``~`` replaced. Raises `LmsatError` for the home of nobody."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise LmsatError(f"{name} is in the home folder of nobody here ({error}): correct the path") from error
+
+
+def kind_of(path: Path) -> Literal["file", "folder", "device"] | None:
+    """Return what is at a path; None for nothing, as where the name is too long or holds a zero character.
+
+    A FIFO, a socket and a device are all called a device: they may keep a reader waiting for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
+
+
+def check_file(path: Path) -> None:
+    """Raise OSError for a folder and for a device, before something opens it and waits for ever."""
+    kind = kind_of(path)
+    if kind in ("folder", "device"):
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. Raises OSError for anything else, see `check_file`."""
+    check_file(path)
+    try:
+        return path.read_bytes()
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file can have this name: {error}", str(path)) from error
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder if need be, and remove what a dead process has left half-written in it.
 
@@ -41,8 +80,9 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise LmsatError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LmsatError(f"cannot write to {folder} ({reason}): choose another folder") from error
     remove_strays(folder)
 
 

@@ -6,12 +6,15 @@ A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+
+from lmsat_plugin.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +34,17 @@ class ProbeRegistry:
     probes: dict[str, type[Probe]] = field(default_factory=dict)
 
     def add(self, probe: type[Probe]) -> None:
-        """Register a probe class; its lm-eval task is ``lmsat_<name>``. Raises ValueError for a taken name."""
-        if missing := [key for key in ("name", "needs", "settings_type") if not hasattr(probe, key)]:
-            raise ValueError(f"{probe} is not a probe: it has no {missing[0]}")
+        """Register a probe class; its lm-eval task is ``lmsat_<name>``.
+
+        Raises ValueError for a taken name, and for what is not a probe.
+        """
+        kinds = {"name": str, "needs": enum.Flag}
+        wrong = [key for key, kind in kinds.items() if not isinstance(getattr(probe, key, None), kind)]
+        settings = getattr(probe, "settings_type", None)
+        if not isinstance(settings, type) or not issubclass(settings, Settings):
+            wrong.append("settings_type")
+        if wrong or not isinstance(probe, type):
+            raise ValueError(f"{probe!r} is not a probe: it has no {wrong[0] if wrong else 'type'}")
         if probe.name in self.probes:
             raise ValueError(f"a probe named '{probe.name}' is registered already ({self.probes[probe.name]})")
         self.probes[probe.name] = probe
@@ -46,7 +57,12 @@ class CorpusRegistry:
     sources: dict[str, CorpusSource] = field(default_factory=dict)
 
     def add(self, name: str, source: CorpusSource) -> None:
-        """Register a corpus: a function from settings to documents. Raises ValueError for a taken name."""
+        """Register a corpus: a function from settings to documents.
+
+        Raises ValueError for a taken name, and for what is not a function.
+        """
+        if not isinstance(name, str) or not callable(source):
+            raise ValueError(f"{name!r} is not the name of a corpus, or {source!r} is not a function")
         if name in self.sources:
             raise ValueError(f"a corpus named '{name}' is registered already ({self.sources[name]})")
         self.sources[name] = source

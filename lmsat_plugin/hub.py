@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,11 +15,14 @@ from huggingface_hub.hf_api import RepoSibling
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
 from lmsat_plugin.passing import passing
 
+# What comes of an answer without the Hub's keys, such as the page of a network that asks for a login.
+_NOT_THE_HUB = (KeyError, TypeError, AttributeError, RecursionError)
 # What huggingface_hub, its HTTP library and hf_xet raise: the latter plain RuntimeErrors too.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (
     errors.HfHubHTTPError.__bases__[0],  # of the HTTP library, which is another from version to version
     getattr(errors, "XetDownloadError", OSError),
     *(OSError, ValueError, RuntimeError),
+    *_NOT_THE_HUB,
 )
 
 
@@ -64,6 +68,11 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
         return f"the Hub refuses {what} (HTTP {status}): `hf auth login` with a token that may read it"
     if status == 429:
         return f"the Hub refuses {what} (HTTP 429, too many requests): wait a few minutes, or `hf auth login`"
+    if isinstance(error, (*_NOT_THE_HUB, json.JSONDecodeError)):
+        return (
+            f"what answers at {constants.ENDPOINT} for {what} is not the Hub: open it in a browser, in case the "
+            "network asks for a login, or set HF_HUB_OFFLINE=1 to use what is cached"
+        )
     if status is not None:
         return f"the Hub answers HTTP {status} for {what}: try again later, or choose another revision"
     return (

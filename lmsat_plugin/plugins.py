@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from lmsat_plugin.hookspecs import (
     SweepFinished,
     hookimpl,
 )
+from lmsat_plugin.plugin_code import contained, named_if_slow
 from lmsat_plugin.settings import unknown_setting
 from lmsat_plugin.trackers import TRACKERS, Tracker
 
@@ -94,8 +96,9 @@ class Plugins:
             self.skip(name, f"it is the same plugin as '{other}'")
             return
         try:
-            self.manager.register(plugin, name=name)
-            self.manager.check_pending()
+            with contained():
+                self.manager.register(plugin, name=name)
+                self.manager.check_pending()
         except Exception as error:
             self._drop(plugin, name, error)
         else:
@@ -107,8 +110,8 @@ class Plugins:
             plugin, name, origin = self._waiting.pop(0)
             probes, corpora = ProbeRegistry(dict(self._probes)), CorpusRegistry(dict(self._corpora))
             try:
-                self._call(plugin, "lmsat_register_probes", registry=probes)
-                self._call(plugin, "lmsat_register_corpora", registry=corpora)
+                self._call(plugin, name, "lmsat_register_probes", registry=probes)
+                self._call(plugin, name, "lmsat_register_corpora", registry=corpora)
             except Exception as error:
                 self._drop(plugin, name, error)
                 continue
@@ -147,11 +150,10 @@ class Plugins:
         for name, plugin in self.manager.list_name_plugin():
             registry = FigureRegistry(results)
             try:
-                self._call(plugin, "lmsat_register_figures", registry=registry)
+                self._call(plugin, name, "lmsat_register_figures", registry=registry)
+                figures += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
             except Exception as error:
                 self._warn(name, "lmsat_register_figures", error)
-            else:
-                figures += [replace(figure, draw=_guarded(name, figure)) for figure in registry.figures]
         return figures
 
     def tell(self, event: CheckpointMeasured | CheckpointEvaluated | SweepFinished) -> None:
@@ -160,7 +162,7 @@ class Plugins:
         about = event.output if isinstance(event, SweepFinished) else event.model
         for name, plugin in self.manager.list_name_plugin():
             try:
-                self._call(plugin, hook, event=event)
+                self._call(plugin, name, hook, event=event)
             except Exception as error:
                 self._warn(name, f"{hook} of {about}", error)
 
@@ -180,10 +182,13 @@ class Plugins:
         by_pluggy = isinstance(error, pluggy.PluginValidationError)
         self.skip(name, str(error).splitlines()[-1] if by_pluggy else first_sentence(error))
 
-    def _call(self, plugin: object, hook: str, **arguments: Any) -> None:
-        """Call a hook of one plugin."""
+    def _call(self, plugin: object, name: str, hook: str, **arguments: Any) -> None:
+        """Call a hook of one plugin. Raises an `Exception` for whatever the plugin raises."""
         others = [other for other in self.manager.get_plugins() if other is not plugin]
-        self.manager.subset_hook_caller(hook, others)(**arguments)
+        call = self.manager.subset_hook_caller(hook, others)
+        # Importing torch for the built-in probes may take a while.
+        with contained(), nullcontext() if isinstance(plugin, BuiltIn) else named_if_slow(name, hook):
+            call(**arguments)
 
     def check_trackers(self, trackers: Mapping[str, Mapping[str, Any]]) -> None:
         """Check the trackers that a sweep asks for before it begins.
@@ -216,7 +221,8 @@ def _guarded(plugin: str, figure: ReportFigure) -> Callable[[], Figure]:
 
     def draw() -> Figure:
         try:
-            return figure.draw()
+            with contained(), named_if_slow(plugin, f"drawing {figure.name}"):
+                return figure.draw()
         except Exception as error:
             raise LmsatError(f"plugin '{plugin}' failed to draw {figure.name}: {first_sentence(error)}") from error
 
@@ -238,8 +244,9 @@ def load() -> Plugins:
         for entry in entry_points(group="lmsat"):
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             try:
-                plugin = entry.load()
-            except (Exception, SystemExit) as error:
+                with contained(), named_if_slow(entry.name, f"importing {entry.value}"):
+                    plugin = entry.load()
+            except Exception as error:
                 loaded.skip(entry.name, f"{entry.value} does not import ({first_sentence(error)})")
             else:
                 loaded.register(plugin, entry.name, origin)

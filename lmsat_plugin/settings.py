@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.outside_text import shortened
 
 
 class Settings(BaseModel):
     """Base of settings: pydantic fields, each with a default, set through ``--metadata``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _within_reason(cls, value: Any) -> Any:
+        """Refuse whole numbers beyond 64 bits, NaN and infinity, and text with a zero character, at any depth."""
+        rest = [value]
+        while rest:
+            part = rest.pop()
+            if isinstance(part, int) and abs(part) >= 2**63:
+                raise ValueError("a whole number beyond 64 bits")
+            if isinstance(part, float) and not math.isfinite(part):
+                raise ValueError("a number that is not finite")
+            if isinstance(part, str) and "\0" in part:
+                raise ValueError("text with a zero character")
+            if isinstance(part, list | tuple):
+                rest += part
+            elif isinstance(part, dict):
+                rest += [*part, *part.values()]
+        return value
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -31,9 +52,14 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any]) -> Settings
         if key is not None and first["type"] == "extra_forbidden":
             raise unknown_setting(key, kind.model_fields) from None
         wrong = values if key is None else {key: first["input"]}
-        stated = ", ".join(f"{name}={value}" for name, value in wrong.items()) or f"{kind.__name__}()"
+        stated = ", ".join(f"{name}={shortened(value)}" for name, value in wrong.items()) or f"{kind.__name__}()"
         reason = first["msg"].removeprefix("Value error, ")
         raise LmsatError(f"{stated} is not right ({reason}): correct it") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # A plugin's own validators, and keys that are no names.
+        raise LmsatError(
+            f"{kind.__name__} cannot be made of {shortened(dict(values))} ({first_sentence(error)}): correct it"
+        ) from error
 
 
 def parse_own(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:

@@ -10,7 +10,20 @@ import pytest
 from import_graph import circles, import_graph, modules
 from places import ROOT
 
-GROUND = ("errors", "version", "lazy", "settings", "files", "markdown", "metrics", "yaml_files", "passing", "hub")
+GROUND = (
+    "outside_text",
+    "errors",
+    "version",
+    "lazy",
+    "plugin_code",
+    "settings",
+    "files",
+    "markdown",
+    "metrics",
+    "yaml_files",
+    "passing",
+    "hub",
+)
 ROOMS = (
     *GROUND,
     *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "probes"),

@@ -16,6 +16,7 @@ def shown(monkeypatch) -> list[BaseException]:
     shown: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
     monkeypatch.setattr(errors, "_previous_hook", None, raising=False)
+    monkeypatch.setattr(errors, "print_printable_warnings", lambda: None)
     monkeypatch.setattr(sys, "argv", ["/usr/bin/lm_eval", "run"])
     return shown
 
@@ -43,6 +44,7 @@ def test_a_traceback_is_there_for_who_asks(shown, monkeypatch):
 
 
 def test_other_programs_are_left_alone(shown, monkeypatch):
+    monkeypatch.setattr(errors, "print_printable_warnings", lambda: None)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     before = sys.excepthook
     sentence_for_lm_eval_command()

@@ -13,7 +13,16 @@ import pytest
 
 from lmsat_plugin import files
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, folder_name, replacing, safe_name, write_atomically
+from lmsat_plugin.files import (
+    check_writable,
+    folder_name,
+    kind_of,
+    read_file,
+    replacing,
+    safe_name,
+    user_path,
+    write_atomically,
+)
 
 
 def test_folder_names_differ_where_names_do():
@@ -128,3 +137,24 @@ def test_the_folder_is_synced_after_the_file_has_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", watch)
     write_atomically(tmp_path / "file", b"x")
     assert synced == [(False, False), (True, True)]
+
+
+def test_only_files_are_read(tmp_path):
+    """Opening a FIFO waits for ever for somebody to write."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(b"x")
+    kinds = {name: kind_of(tmp_path / name) for name in ("file", "fifo", ".", "none", "n" * 300, "a\0b")}
+    assert kinds == {"file": "file", "fifo": "device", ".": "folder", "none": None, "n" * 300: None, "a\0b": None}
+    assert kind_of(Path("/dev/zero")) == "device"
+    assert read_file(tmp_path / "file") == b"x"
+    for name in ("fifo", ".", "none", "n" * 300, "a\0b", "/dev/zero"):
+        with pytest.raises(OSError):  # noqa: PT011 - each of its kinds
+            read_file(tmp_path / name)
+
+
+def test_names_that_no_file_can_have_are_a_sentence(tmp_path):
+    with pytest.raises(LmsatError, match="~nobody-here/x is in the home folder of nobody here"):
+        user_path("~nobody-here/x")
+    for name in ("n" * 300, "a\0b"):
+        with pytest.raises(LmsatError, match=r"^cannot write to .*choose another folder"):
+            check_writable(tmp_path / name)

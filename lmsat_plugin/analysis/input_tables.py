@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file
+from lmsat_plugin.outside_text import from_csv_cell, map_text
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -22,16 +25,19 @@ TIDY = ("model", "task", "metric", "value")
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Return the rows of a CSV file. Raises `LmsatError` for a file that cannot be read, and for one without rows."""
+    """Return the rows of a CSV file, in which lmsat may have made text harmless to spreadsheets.
+
+    Raises `LmsatError` for a file that cannot be read, and for one without rows."""
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, skipinitialspace=True)
-    except (OSError, ValueError) as error:
+        table = pd.read_csv(io.BytesIO(read_file(path)), skipinitialspace=True)
+    except (OSError, ValueError, OverflowError) as error:
         raise LmsatError(
             f"{path} cannot be read as CSV ({first_sentence(error)}): give a file whose first line names its columns"
         ) from error
     table.columns = table.columns.map(str.strip)
+    table = map_text(table, from_csv_cell)
     if table.empty:
         raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
     if "loss" in table.columns and table["loss"].isna().any():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ def read_results(args: argparse.Namespace, path: Path | None = None) -> Results:
     Raises:
         LmsatError: For a CSV, for a folder without results, and for a corpus or a variant that is not there.
     """
-    path = Path(args.data).expanduser() if path is None else path
+    path = user_path(args.data) if path is None else path
     if _is_csv(path):
         raise LmsatError(f"{path} is a table: give the folder of results, whose arrays are read")
     results = read_tree(args, path)
@@ -88,7 +89,7 @@ def read_data(args: argparse.Namespace, data: str | None = None) -> Results | pd
     Raises:
         LmsatError: For a path that is neither, and for a corpus or a variant that is not there.
     """
-    path = Path(args.data if data is None else data).expanduser()
+    path = user_path(args.data if data is None else data)
     if not _is_csv(path):
         return read_results(args, path)
     from lmsat_plugin.analysis.input_tables import of_corpora, of_variant, read_csv

@@ -12,6 +12,7 @@ from lmsat_plugin.cli.arguments import add_data, read_results
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file, user_path
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _read_ngram(path: Path) -> np.ndarray:
     import numpy as np
 
     try:
-        w_error = np.array(json.loads(path.expanduser().read_bytes())["w_error"], dtype=np.float64)
+        w_error = np.array(json.loads(read_file(user_path(path)))["w_error"], dtype=np.float64)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise LmsatError(
             f"--ngram={path} has no W-errors ({first_sentence(error)}): give what lmsat ngram --json prints"

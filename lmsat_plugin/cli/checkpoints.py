@@ -54,13 +54,13 @@ class CheckpointsCommand(AnsweringCommand):
         keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
         pairs = zip(series, sizes, strict=True)
         rows: list[dict[str, Any]] = [{**{key: getattr(c, key) for key in keys}, "size": size} for c, size in pairs]
-        columns = {"revision": [_printable(row["revision"]) for row in rows]}
+        columns = {"revision": [row["revision"] for row in rows]}
         for key in ("step", "tokens"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
         columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
         columns["size"] = _right([_readable(row["size"]) for row in rows])
         known = {key: cells for key, cells in columns.items() if any(cells)}
-        title = f"{_printable(series[0].model)}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
+        title = f"{series[0].model}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
         return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
 
 
@@ -87,8 +87,3 @@ def _readable(size: int | None) -> str:
 def _right(cells: list[str]) -> list[str]:
     width = max(map(len, cells), default=0)
     return [cell.rjust(width) if cell else "" for cell in cells]
-
-
-def _printable(text: str) -> str:
-    """Return a name with "?" for the bytes of a file name that are not text."""
-    return text.encode("utf-8", "replace").decode()

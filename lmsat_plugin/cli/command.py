@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from lmsat_plugin.cli.tables import TextTable, print_parts
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
+from lmsat_plugin.outside_text import printable
 
 
 class Command(ABC):
@@ -98,8 +99,8 @@ class FormattingCommand(AnsweringCommand):
     """Those of them that a terminal cannot show."""
 
     @abstractmethod
-    def write(self, data: Any, form: str) -> bytes:
-        """Return the content of a file in one of the formats."""
+    def write(self, data: Any, form: str, *, raw: bool = False) -> bytes:
+        """Return the content of a file in one of the formats; ``raw`` leaves text as it is in CSV."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -111,6 +112,9 @@ class FormattingCommand(AnsweringCommand):
             help="how the table is written (default: table)",
         )
         parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+        parser.add_argument(
+            "--raw", action="store_true", help="csv: leave text as it is that a spreadsheet takes for a formula"
+        )
 
     def run(self, args: argparse.Namespace) -> None:
         """Print the answer, or write it to a file."""
@@ -124,6 +128,7 @@ class FormattingCommand(AnsweringCommand):
         if form == "table":
             print_parts(answer.parts)
         elif output is not None:
-            write_atomically(output, self.write(answer.data, form))
+            write_atomically(output, self.write(answer.data, form, raw=args.raw))
         else:
-            sys.stdout.write(self.write(answer.data, form).decode("utf-8"))
+            text = self.write(answer.data, form, raw=args.raw).decode("utf-8")
+            sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.outside_text import show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ class DemoCommand(Command):
         analyses = Analyses.of(results)
         page = write_report(analyses, results.root / "report")
         for verdicts in verdicts_of(analyses):
-            print(verdicts)
+            show(verdicts)
         print(_what_this_shows(demonstration) if args.long else _HEALTHY)
         last = demonstration.trainings[-1].name
         print(

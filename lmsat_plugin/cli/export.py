@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lmsat_plugin.cli.arguments import add_folder, add_steps, read_tree
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.outside_text import show
 
 
 class ExportCommand(Command):
@@ -30,4 +31,4 @@ class ExportCommand(Command):
         from lmsat_plugin.results.every_eval_ever import export
 
         written = export(read_tree(args, args.folder), args.output)
-        print(f"{len(written):,} records in {args.output}")
+        show(f"{len(written):,} records in {args.output}")

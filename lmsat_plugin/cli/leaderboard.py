@@ -54,11 +54,11 @@ class LeaderboardCommand(FormattingCommand):
                 push(args.hub, args.push)
         return Answer(data=board, parts=[_table(board), *board.notes])
 
-    def write(self, data: Leaderboard, form: str) -> bytes:
+    def write(self, data: Leaderboard, form: str, *, raw: bool = False) -> bytes:
         """Return the content of a file in one of the formats."""
-        from lmsat_plugin.ranking.formats import FORMATS
+        from lmsat_plugin.ranking.formats import FORMATS, as_csv
 
-        return FORMATS[form](data).encode("utf-8")
+        return (as_csv(data, raw=raw) if form == "csv" else FORMATS[form](data)).encode("utf-8")
 
 
 def _table(board: Leaderboard) -> TextTable:

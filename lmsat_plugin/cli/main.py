@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lmsat_plugin.cli.allocate import AllocateCommand
 from lmsat_plugin.cli.bottleneck import BottleneckCommand
@@ -29,7 +31,8 @@ from lmsat_plugin.cli.shape import ShapeCommand
 from lmsat_plugin.cli.size import SizeCommand
 from lmsat_plugin.cli.sweep import SweepCommand
 from lmsat_plugin.cli.verify import VerifyCommand
-from lmsat_plugin.errors import LmsatError, print_error, wants_traceback
+from lmsat_plugin.errors import LmsatError, print_error, print_printable_warnings, wants_traceback
+from lmsat_plugin.outside_text import printable, shortened
 from lmsat_plugin.version import __version__
 
 COMMANDS: tuple[type[Command], ...] = (
@@ -57,9 +60,14 @@ COMMANDS: tuple[type[Command], ...] = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lmsat",
         description="Measure saturation of language-model checkpoints inside the LM Evaluation Harness.",
         epilog="LMSAT_DEBUG=1 shows tracebacks, LMSAT_PLUGINS=0 leaves installed plugins out.",
@@ -82,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Bad input is one sentence on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may hold bytes that are no text, and a terminal may know ASCII alone.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    print_printable_warnings()
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if hasattr(args, "overrides"):
@@ -103,6 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants_traceback():
             raise
         print_error(error)
+        return 2
+    except OSError as error:
+        # A name that the system does not take, a folder without rights: what no other sentence was made of.
+        if wants_traceback() or error.filename is None:
+            raise
+        print_error(LmsatError(f"{shortened(error.filename)} cannot be used ({error.strerror}): correct its name"))
         return 2
     except KeyboardInterrupt:
         print("lmsat: interrupted", file=sys.stderr)

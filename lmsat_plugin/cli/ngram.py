@@ -12,6 +12,7 @@ from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
+from lmsat_plugin.outside_text import show
 from lmsat_plugin.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _measure_pairs(args: argparse.Namespace) -> None:
         temporary=args.temporary,
     )
     for path, new in pairs:
-        print(f"{path}{'' if new else ' (there already)'}", flush=True)
+        show(f"{path}{'' if new else ' (there already)'}")
 
 
 def _parts(ngrams: CorpusNgrams) -> Iterator[TextTable | str]:

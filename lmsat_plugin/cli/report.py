@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lmsat_plugin.cli.arguments import add_tree, read_tree
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.files import user_path
+from lmsat_plugin.outside_text import show
 
 
 class ReportCommand(Command):
@@ -33,7 +35,7 @@ class ReportCommand(Command):
         results = read_tree(args, args.folder)
         analyses = Analyses.of(results, args.corpus, args.variant)
         beside = results.root.parent if results.root.is_file() else results.root
-        page = write_report(analyses, args.output.expanduser() if args.output else beside / "report")
+        page = write_report(analyses, user_path(args.output) if args.output else beside / "report")
         for verdicts in verdicts_of(analyses):
-            print(verdicts)
-        print(page)
+            show(verdicts)
+        show(page)

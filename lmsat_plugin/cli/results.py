@@ -15,6 +15,7 @@ from lmsat_plugin.cli.command import Answer, FormattingCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.markdown import markdown_table
+from lmsat_plugin.outside_text import as_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +57,11 @@ class ResultsCommand(FormattingCommand):
             table = _keep(table, column, getattr(args, column))
         return Answer(data=table, parts=_parts(table))
 
-    def write(self, data: pd.DataFrame, form: str) -> bytes:
+    def write(self, data: pd.DataFrame, form: str, *, raw: bool = False) -> bytes:
         """Return the content of a file in one of the formats."""
-        writers = {
-            **{"csv": _as_csv, "json": _as_json, "md": _as_markdown},
-            **{"latex": _as_latex, "parquet": _as_parquet},
-        }
-        return writers[form](data)
+        if form == "csv":
+            return as_csv(_with_text_dates(data), raw=raw).encode("utf-8")
+        return {"json": _as_json, "md": _as_markdown, "latex": _as_latex, "parquet": _as_parquet}[form](data)
 
 
 def _keep(table: pd.DataFrame, column: str, pattern: str | None) -> pd.DataFrame:
@@ -105,10 +104,6 @@ def _texts(table: pd.DataFrame) -> dict[str, list[str]]:
 
 def _text(cell: Any) -> str:
     return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-
-
-def _as_csv(table: pd.DataFrame) -> bytes:
-    return _with_text_dates(table).to_csv(index=False, lineterminator="\n").encode("utf-8")
 
 
 def _as_json(table: pd.DataFrame) -> bytes:

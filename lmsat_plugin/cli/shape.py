@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.files import user_path
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
@@ -37,7 +37,7 @@ class ShapeCommand(AnsweringCommand):
         from lmsat_plugin.analysis.input_tables import read_csv
         from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
 
-        result = shape_dependence(read_csv(Path(args.data).expanduser()))
+        result = shape_dependence(read_csv(user_path(args.data)))
         return Answer(data=result.to_dict(), parts=_parts(result), result=result)
 
 

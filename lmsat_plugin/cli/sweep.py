@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.outside_text import show
 
 if TYPE_CHECKING:
     from lmsat_plugin.sweeps.config import Options, SweepConfig
     from lmsat_plugin.sweeps.summary import Summary
 
+_LONGEST_WATCH = 10_000_000
 _EXECUTORS = ("local", "processes", "slurm")
 
 
@@ -73,8 +73,10 @@ class SweepCommand(Command):
         config = load_config(args.config, overrides)
         chosen = {name: getattr(args, name) for name in ("shard", "only", "force", "retry_failed", "watch")}
         options = Options(**chosen, **({"run": args.run_name} if args.run_name else {}))
-        if args.watch is not None and args.watch <= 0:
-            raise LmsatError(f"--watch {args.watch} is not a number of seconds: give more than 0")
+        if args.watch is not None and not 0 < args.watch <= _LONGEST_WATCH:
+            raise LmsatError(
+                f"--watch {args.watch:g} is not a number of seconds from 0 to {_LONGEST_WATCH:,}: correct it"
+            )
         if args.watch is not None and config.executor != "local":
             raise LmsatError(f"--watch does not go with the executor {config.executor}: leave one of them out")
         if args.dry_run:
@@ -86,7 +88,7 @@ class SweepCommand(Command):
             if args.worker is None:
                 again = shlex.join(["lmsat", *sys.argv[1:]])
                 kept = f"what is measured is kept in {config.output}. Go on with: {again}"
-                print(f"lmsat: interrupted; {kept}", file=sys.stderr)
+                show(f"lmsat: interrupted; {kept}", file=sys.stderr)
             return 130
         # Only the first of several processes reports.
         silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
@@ -113,6 +115,7 @@ def _execute(config: SweepConfig, options: Options, args: argparse.Namespace) ->
 
 def _parse(overrides: list[str]) -> dict[str, Any]:
     from lmsat_plugin.sweeps.config import ALIASES
+    from lmsat_plugin.yaml_files import parse_yaml
 
     settings = {}
     for text in overrides:
@@ -121,8 +124,8 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
             raise LmsatError(f"'{text}' is not KEY=VALUE: give a setting of the file, such as max_tokens=20000")
         key = ALIASES.get(key, key)
         try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[key] = parse_yaml(value, f"{key}=")[1]
+        except LmsatError:
             # A file's name may hold characters with a meaning in YAML.
             settings[key] = value
     return settings
@@ -187,12 +190,12 @@ def _report(config: SweepConfig, summary: Summary) -> int:
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed")
     for same in summary.identical:
-        print(f"Identical weights: {', '.join(same)}")
+        show(f"Identical weights: {', '.join(same)}")
     for label, reason in list(summary.failed.items())[:20]:
-        print(f"Failed: {label}: {reason}", file=sys.stderr)
+        show(f"Failed: {label}: {reason}", file=sys.stderr)
     for label, reason in list(summary.left.items())[:20]:
-        print(f"Left: {label}: {reason}", file=sys.stderr)
-    print(f"Checkpoints: {', '.join(parts)}. Results: {config.output}")
+        show(f"Left: {label}: {reason}", file=sys.stderr)
+    show(f"Checkpoints: {', '.join(parts)}. Results: {config.output}")
     if not all(map(is_diverged, summary.failed.values())):
         print("Try the failed ones again with --retry-failed.", file=sys.stderr)
     return 1 if summary.failed or left else 0

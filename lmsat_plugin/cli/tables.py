@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lmsat_plugin.outside_text import printable, show
+
 _BESIDE = 3
 """Letters between two columns."""
 _SHORT = 40
@@ -29,7 +31,7 @@ class TextTable(NamedTuple):
 def print_parts(parts: Iterable[TextTable | str]) -> None:
     """Print tables and sentences in order, each as soon as it is there."""
     for part in parts:
-        print(part, flush=True) if isinstance(part, str) else print_table(*part)
+        show(part) if isinstance(part, str) else print_table(*part)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -44,6 +46,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.table import Table
     from rich.text import Text
 
+    title, columns = printable(title), [printable(column) for column in columns]
     rows = [list(row) for row in rows]
     numeric = [bool(rows) and all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     texts = [[_text(cell) for cell in row] for row in rows]
@@ -87,4 +90,4 @@ def in_parts(widths: Sequence[int], first: int, room: int) -> list[list[int]]:
 def _text(cell: Any) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else printable(str(cell))

@@ -11,11 +11,13 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import replacing
+from lmsat_plugin.outside_text import printable
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
@@ -79,6 +81,10 @@ def write_figure(figure: Figure, path: Path) -> None:
     """
     check_suffix(path)
     suffix = path.suffix.lower()
+    for text in figure.findobj(Text):
+        # An SVG file with a control character is not XML.
+        if (shown := printable(text.get_text(), keep="\n")) != text.get_text():
+            text.set_text(shown)
     with rc_context(STYLE), replacing(path) as temporary:
         figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
 

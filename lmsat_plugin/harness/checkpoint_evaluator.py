@@ -90,7 +90,9 @@ class CheckpointEvaluator:
             return f"named {named}"
         digest = hashlib.sha256()
         for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+            # transformers passes over anything else.
+            if path.is_file():
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 
     @property

@@ -13,6 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
+from lmsat_plugin.files import kind_of, user_path
 from lmsat_plugin.harness.choices import add_choice_metrics
 from lmsat_plugin.settings import closest, unknown_setting
 
@@ -128,8 +129,8 @@ def file_of(key: str, metadata: Mapping[str, Any]) -> Path | None:
             if closest(other, [key]):
                 raise unknown_setting(other, FILES)
         return None
-    path = Path(str(metadata[key])).expanduser()
-    if not path.is_file():
+    path = user_path(str(metadata[key]))
+    if kind_of(path) != "file":
         raise LmsatError(f"{key}={path} is no file: correct its name")
     return path
 

@@ -20,7 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
-from lmsat_plugin.files import check_writable
+from lmsat_plugin.files import check_writable, user_path
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
@@ -121,7 +121,7 @@ class SaturationLM(HFLM):
 
     def _restrict_head(self) -> None:
         if self.head is not None:
-            self.restricted_head = load_restricted_head(self.model, Path(self.head).expanduser())
+            self.restricted_head = load_restricted_head(self.model, user_path(self.head))
         if self.head_rank is not None:
             truncate_head(self.model, self.head_rank)
             # What was loaded is not the model's head any more.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome, describe_run
+from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
+from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
@@ -88,19 +91,27 @@ def measure_probes(
             tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
-    for probe in probes.values():
-        probe.prepare(context)
+    for name, probe in probes.items():
+        with _contained(name):
+            probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
-        forward.run(_callbacks(context, list(probes.values())))
-    for probe in probes.values():
-        if not probe.needs & FORWARD:
-            probe.start(context)
-    measurements = {name: probe.finish() for name, probe in probes.items()}
+        forward.run(_callbacks(context, probes))
+    measurements = {}
+    for name, probe in probes.items():
+        with _contained(name):
+            if not probe.needs & FORWARD:
+                probe.start(context)
+            measurements[name] = checked(name, probe.finish())
     provenance = describe_run(context, probes, anatomy, execution)
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
+
+
+def _contained(probe: str) -> AbstractContextManager[None]:
+    # Whoever interrupts a measurement from within, as a debugger or a test does, means it.
+    return contained(f"the probe '{probe}'", passing=(KeyboardInterrupt,))
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
@@ -137,28 +148,26 @@ def _training_opener(
     return open_training
 
 
-def _callbacks(context: ProbeContext, probes: Sequence[Probe]) -> PassCallbacks:
+def _callbacks(context: ProbeContext, probes: Mapping[str, Probe]) -> PassCallbacks:
     """Return what the forward pass calls: the updates that each probe needs."""
 
-    def start() -> None:
-        for probe in probes:
-            if probe.needs & FORWARD:
-                probe.start(context)
+    def calls(need: Need, method: str) -> Callable[..., None] | None:
+        updates = {name: getattr(probe, method) for name, probe in probes.items() if probe.needs & need}
 
-    def updates(need: Need, method: str) -> Callable[..., None] | None:
-        update = [getattr(probe, method) for probe in probes if need in probe.needs]
+        def call_all(*arguments: Any) -> None:
+            for name, update in updates.items():
+                with _contained(name):
+                    update(*arguments)
 
-        def update_all(*arguments: Any) -> None:
-            for each in update:
-                each(*arguments)
+        return call_all if updates else None
 
-        return update_all if update else None
-
+    start = calls(FORWARD, "start")
+    assert start is not None
     return PassCallbacks(
-        start=start,
-        on_layer=updates(Need.HIDDEN_STATES, "update_hidden"),
-        on_final=updates(Need.FINAL_STATES, "update_final"),
-        on_losses=updates(Need.TOKEN_LOSSES, "update_losses"),
+        start=partial(start, context),
+        on_layer=calls(Need.HIDDEN_STATES, "update_hidden"),
+        on_final=calls(Need.FINAL_STATES, "update_final"),
+        on_losses=calls(Need.TOKEN_LOSSES, "update_losses"),
     )
 
 

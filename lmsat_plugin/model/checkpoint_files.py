@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import check_file
 
 CONFIG_FILES = ("config.json", "generation_config.json", "adapter_config.json")
 TOKENIZER_FILES = (
@@ -61,6 +62,7 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
         raise LmsatError(f"pretrained={path} has no weights ({' or '.join(WEIGHT_FILES)}): give a whole checkpoint")
     for file in sorted(path.glob("*.safetensors")):
         try:
+            check_file(file)
             with safe_open(file, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import replacing
+from lmsat_plugin.files import check_file, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +69,10 @@ def describe_head(path: Path) -> RestrictedHead:
 @contextmanager
 def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
+        check_file(path)
         with safe_open(path, framework=framework) as file:
             yield file
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise LmsatError(
             f"head={path} is not a file with a head of lmsat's ({first_sentence(error)}): "
             "give one that lmsat_rank_head saved with heads=FOLDER"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
+from lmsat_plugin.outside_text import as_csv
 from lmsat_plugin.results.json_values import as_dict, as_text
 
 CELLS = 45_000
@@ -113,7 +114,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
         about += f" {left_out} of {left_out + len(kept)} columns are in the CSV file alone, for want of room."
     shown = pd.concat([first, wide[kept], files.rename("files")], axis=1).loc[order]
     table = _table(shown, "values", "All values by checkpoint", about, numeric=kept)
-    return replace(table, csv=_csv(tidy))
+    return replace(table, csv=as_csv(tidy))
 
 
 def _columns_with_room(values: pd.DataFrame, checkpoints: int) -> tuple[list[str], int]:
@@ -169,7 +170,7 @@ def _provenance(sources: pd.DataFrame, folder: Path, analyses: Analyses) -> Tabl
         shown[name] = shown[name].str[:_HASH_LETTERS]
     about = "Every value's result file; dates are UTC. The CSV file has the hashes in full."
     table = _table(shown, "sources", "Where the values come from", about)
-    return replace(table, csv=_csv(sources))
+    return replace(table, csv=as_csv(sources))
 
 
 def _table(frame: pd.DataFrame, name: str, title: str, about: str, *, numeric: Sequence[str] = ()) -> Table:
@@ -186,7 +187,7 @@ def _table(frame: pd.DataFrame, name: str, title: str, about: str, *, numeric: S
         columns=[str(column) for column in shown.columns],
         numeric=[place for place, numbers in enumerate(is_numeric, 1) if numbers],
         rows=[list(row) for row in zip(*(_cells(cells) for _, cells in shown.items()), strict=True)],
-        csv=_csv(frame),
+        csv=as_csv(frame),
     )
 
 
@@ -203,7 +204,3 @@ def _cell(value: Any, whole: bool) -> str | Link:
     if isinstance(value, float) and not whole:
         return f"{value:.5g}"
     return value if isinstance(value, str) else f"{int(value):,}"
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")

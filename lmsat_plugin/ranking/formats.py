@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from lmsat_plugin.markdown import as_text, markdown_table
+from lmsat_plugin.outside_text import as_csv_cell, printable
 from lmsat_plugin.ranking.columns import Column
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
@@ -45,12 +46,19 @@ def as_markdown(board: Leaderboard) -> str:
     return f"{table}\n" + "".join(f"- {as_text(note)}\n" for note in board.notes)
 
 
-def as_csv(board: Leaderboard) -> str:
-    """Return the unrounded values, one model a line, standard errors in columns of their own."""
+def as_csv(board: Leaderboard, *, raw: bool = False) -> str:
+    """Return the unrounded values, one model a line, standard errors in columns of their own.
+
+    Text cells are harmless to spreadsheets unless ``raw``.
+    """
+
+    def plain(cell: Any) -> Any:
+        return as_csv_cell(cell) if isinstance(cell, str) and not raw else cell
+
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(board.rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(board.rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(plain, board.rows[0]))
+    writer.writerows(map(plain, row.values()) for row in board.rows)
     return text.getvalue()
 
 
@@ -65,6 +73,8 @@ def page_template(package: str, name: str) -> jinja2.Template:
         loader=jinja2.PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.undefined = jinja2.StrictUndefined
+    # The type tells what is HTML already.
+    environment.finalize = lambda cell: type(cell)(printable(cell, keep="\r\n\t")) if isinstance(cell, str) else cell
     return environment.get_template(name)
 
 

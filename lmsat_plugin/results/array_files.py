@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file
 from lmsat_plugin.results.json_values import as_dict, as_text
 
 _BY_DOCUMENT = "loss/by_document", "loss/by_document_tokens"
@@ -58,7 +59,7 @@ def read_arrays(path: Path, notes: Mapping[str, Any], losses: Collection[float])
     from safetensors.numpy import load
 
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         arrays = load(data)
     except FileNotFoundError:
         raise ArraysError(f"the arrays {path} cannot be read (the file is missing)") from None

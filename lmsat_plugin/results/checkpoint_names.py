@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lmsat_plugin.errors import LmsatError
 
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_LIMIT = 2**63
 # OLMo's stage1-step5000-tokens21B, Pythia's step1000, DataDecide's step69369-seed-default, Megatron's
 # iter_0001000, the Trainer's checkpoint-500, DeepSpeed's global_step1000, epoch_3, ckpt-100.
 _STEP = re.compile(
@@ -50,19 +51,25 @@ def parse_progress(
         step, tokens = _count(groups.get("step")), _count(groups.get("tokens"))
     else:
         match = _STEP.search(name)
-        step = int(match[2]) if match else None
+        step = _count(match[2]) if match else None
         if match and match[1].lower() == "epoch":
             tokens_per_step = None
         match = _TOKENS.search(name)
         tokens = _count(match[1] + match[2]) if match else None
     if tokens is None and step is not None and tokens_per_step is not None:
         tokens = step * tokens_per_step
+        tokens = tokens if tokens < _LIMIT else None
     return TrainingProgress(step, tokens)
 
 
 def _count(text: str | None) -> int | None:
-    """Return the number that ``21B``, ``0.5m`` or ``1_000`` stands for; None for other text."""
+    """Return the number that ``21B``, ``0.5m`` or ``1_000`` stands for; None for other text, and beyond 64 bits."""
     match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmbt]?)", text or "", re.IGNORECASE)
     if match is None:
         return None
-    return round(float(re.sub("[_,]", "", match[1])) * _MULTIPLES[match[2].lower()])
+    digits, multiple = re.sub("[_,]", "", match[1]), _MULTIPLES[match[2].lower()]
+    # Floats hold no whole number beyond 2^53 exactly.
+    number = float(digits) * multiple
+    if not number < _LIMIT:
+        return None
+    return int(digits) * multiple if digits.isdecimal() else round(number)

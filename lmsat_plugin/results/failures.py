@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lmsat_plugin.errors import DIVERGED, LmsatError
+from lmsat_plugin.files import read_file
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 from lmsat_plugin.results.reading import ResultFile, TaskResult
@@ -62,7 +63,7 @@ def read_failures(path: Path) -> Failures | None:
     Raises `LmsatError` for a file that is cut, or not as it was written.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_file(path))
         stated = record.pop("sha256", None)
         reasons = [(dict(entry["identity"]), str(entry["error"])) for entry in record["failures"]]
         checkpoint = dict(record["checkpoint"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
@@ -29,7 +30,7 @@ _BULK = {
     *("task_hashes", "pretty_env_info"),
 }
 """The long parts of result files, which `TaskResult` keeps or nothing needs."""
-_NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
+NO_METRICS = {"name", "alias", "sample_len", "sample_count", " ", ""}
 _NOTHING = {"", "N/A", "NA", "None"}
 _REMEDIES = {
     "unreadable": ("skipped", "restore or remove it"),
@@ -144,7 +145,7 @@ def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None
         value
         for entry in data["results"].values()
         for key, value in as_dict(entry).items()
-        if isinstance(value, str) and key not in _NO_METRICS and value.strip() not in _NOTHING
+        if isinstance(value, str) and key not in NO_METRICS and value.strip() not in _NOTHING
     ]
     if texts:
         logger.warning(
@@ -174,7 +175,7 @@ def parse_result_file(path: Path) -> dict[str, Any] | None:
     """
     meant = path.name.startswith("results")
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         if not meant and b'"results"' not in data:
             return None
         document = json.loads(data)
@@ -253,7 +254,7 @@ def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tupl
     for key, raw in entry.items():
         name, comma, filter_ = key.partition(",")
         value = as_number(raw)
-        if value is None or name in _NO_METRICS or name.endswith("_stderr"):
+        if value is None or name in NO_METRICS or name.endswith("_stderr"):
             continue
         stderr = as_number(entry.get(f"{name}_stderr{comma}{filter_}"))
         # Files of the old schema do not state the direction.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.errors import DIVERGED, LmsatError
+from lmsat_plugin.files import kind_of, read_file, user_path
 from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.failures import FAILURES, diverged_results
 from lmsat_plugin.results.json_values import as_dict
@@ -76,7 +77,7 @@ class Results:
         if tokens_per_step is not None and tokens_per_step < 1:
             raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
         naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
-        root = Path(path).expanduser()
+        root = user_path(path)
         names = {path: path.name if path == root else path.relative_to(root).as_posix() for path in result_files(root)}
         read = [read_result_file(path, name, naming) for path, name in names.items() if path.name != FAILURES]
         measured = [file for file in read if file is not None]
@@ -200,9 +201,10 @@ def load_results(
 
 def result_files(root: Path) -> list[Path]:
     """Return the files that may be results. Links are followed; no folder is entered twice."""
-    if root.is_file():
+    kind = kind_of(root)
+    if kind == "file":
         return [root]
-    if not root.is_dir():
+    if kind != "folder":
         raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
 
     def warn(error: OSError) -> None:
@@ -225,7 +227,7 @@ def result_files(root: Path) -> list[Path]:
 def _diverged_results(path: Path, name: str, naming: Naming, measured: Sequence[ResultFile]) -> ResultFile | None:
     try:
         # Another tool's file of this name is passed over.
-        return diverged_results(path, name, naming, measured) if DIVERGED.encode() in path.read_bytes() else None
+        return diverged_results(path, name, naming, measured) if DIVERGED.encode() in read_file(path) else None
     except OSError as error:
         logger.warning("%s is skipped (%s): correct its rights", path, error.strerror)
         return None

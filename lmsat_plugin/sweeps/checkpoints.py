@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import read_file
 from lmsat_plugin.hub import list_refs
 from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
@@ -72,7 +73,8 @@ def _order(checkpoint: Checkpoint) -> tuple[Any, ...]:
     step, tokens = checkpoint.step, checkpoint.tokens
     # Split at its numbers, a name alternates between text and digits: 9 comes before 10.
     parts = re.split(r"(\d+)", checkpoint.revision)
-    natural = [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+    digits = [part.lstrip("0") if part.isdecimal() else "" for part in parts]
+    natural = [(len(number), number, part) for number, part in zip(digits, parts, strict=True)]
     return (step is None, step or 0, tokens is None, tokens or 0, natural, checkpoint.revision)
 
 
@@ -120,9 +122,9 @@ def _progress(folder: Path, naming: Naming) -> TrainingProgress:
     if not path.is_file():
         return named
     try:
-        state = json.loads(path.read_text("utf-8"))
+        state = json.loads(read_file(path))
         step, tokens = int(state["global_step"]), int(state.get("num_input_tokens_seen") or 0)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("%s is ignored, since it cannot be read (%s)", path, first_sentence(error))
         return named
     if naming.pattern is not None and named.step is not None:

@@ -29,7 +29,7 @@ class ModelEntry(Settings):
     pretrained: str
     name: str | None = None
     """Its name in the results; by default the repository's or the folder's."""
-    revisions: Annotated[list[str | int], BeforeValidator(_listed)] = ["all"]
+    revisions: Annotated[list[str | int], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
     """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union."""
     tokenizer: str | None = None
     tokens_per_step: PositiveInt | None = None

@@ -16,7 +16,7 @@ from filelock import FileLock
 from huggingface_hub import constants
 
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.files import check_writable, hold, is_free, safe_name, write_atomically
+from lmsat_plugin.files import check_writable, hold, is_free, safe_name, user_path, write_atomically
 from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
@@ -47,7 +47,7 @@ class Downloads:
     """
 
     def __init__(self, folder: Path, keep: int | None = 1, *, trust_remote_code: bool = False) -> None:
-        self.folder = folder.expanduser()
+        self.folder = user_path(folder)
         self._keep, self._trusts = keep, trust_remote_code
         self._complete = ".complete-with-code" if trust_remote_code else ".complete"
         self._sizes: dict[tuple[str, str], dict[str, int]] = {}

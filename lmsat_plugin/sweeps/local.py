@@ -8,6 +8,7 @@ from typing import Any
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
+from lmsat_plugin.outside_text import show
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.downloads import Downloads
@@ -41,6 +42,7 @@ def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
         store = Store(config.output)
         store.prepare()
         summary = _run(plan, store, launch, options)
+        store.check_there()
     except Exception:
         # Not after an interrupt: the other processes may be in the middle of something, and the launcher ends them.
         launch.finish()
@@ -104,7 +106,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
         except LmsatError as error:
             # A run that has not saved its first checkpoint yet, or a name that is wrong.
             if str(error) != waiting:
-                print(f"Waiting: {error}", flush=True)
+                show(f"Waiting: {error}")
             jobs, waiting = [], str(error)
         now = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in jobs}
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]

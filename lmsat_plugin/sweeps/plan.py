@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import check_file, user_path
 from lmsat_plugin.harness.downstream import FILES
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results.failures import is_diverged
@@ -96,7 +97,7 @@ class Plan:
         """Return everything to be measured of a checkpoint. ``weights`` is a commit or a hash."""
         args = {key: value for key, value in job.model_args.items() if key not in _HOW}
         if "head" in args:
-            args["head"] = _sha256_of(Path(args["head"]).expanduser())
+            args["head"] = _sha256_of(user_path(args["head"]))
         without_text = {key: value for key, value in args.items() if key not in _OF_TEXT}
         found = []
         for result in self.of_each_checkpoint:
@@ -166,9 +167,11 @@ class Plan:
 
 def _sha256_of(head: Path) -> str:
     try:
+        check_file(head)
         return _sha256(head, head.stat().st_mtime_ns)
-    except OSError as error:
-        raise LmsatError(f"head={head} cannot be read ({error.strerror}): correct its name") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LmsatError(f"head={head} cannot be read ({reason}): correct its name") from error
 
 
 @lru_cache

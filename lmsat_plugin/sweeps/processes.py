@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from lmsat_plugin.outside_text import show
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.jobs import choose_jobs
@@ -48,7 +49,7 @@ def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -
         label = store.died_at(worker.pid) or "starting"
         deaths[label] += 1
         message = f"worker {worker.number} was killed (exit code {code}) at {label}"
-        print(message, file=sys.stderr, flush=True)
+        show(message, file=sys.stderr)
         if deaths[label] >= DEADLY:
             left[label] = (
                 f"measuring it killed {DEADLY} processes (exit code {code}), most likely for want of memory: "

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from lmsat_plugin.outside_text import printable
+
 _SHOWN = {"lmsat_loss/loss": "loss", "lmsat_anisotropy/anisotropy_last": "anisotropy"}
 
 
@@ -31,12 +33,13 @@ class ProgressDisplay:
         """Show that a checkpoint's turn has come."""
         self._begun = time.monotonic()
         if self._bar is not None:
-            self._bar.set_description(label)
+            self._bar.set_description(printable(label))
 
     def end(self, label: str, values: Mapping[str, float], error: str | None, *, before: bool = False) -> None:
         """Show that a checkpoint is through: measured, failed, or done ``before``."""
         self._count += 1
-        text = _shown(values)
+        label, text = printable(label), printable(_shown(values))
+        error = None if error is None else printable(error)
         if not before:
             self._measured += 1
             self._spent += time.monotonic() - self._begun

@@ -27,7 +27,9 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     are known, ``all`` to ``every:N`` leave out the checkpoints without one, such as ``main``. Raises `LmsatError` for
     a selection that is malformed or matches none.
     """
-    items = [revisions] if isinstance(revisions, str | int) else revisions
+    items = [revisions] if isinstance(revisions, str | int) else list(revisions)
+    if not items:
+        raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
     chosen = {place for item in items for place in _places(checkpoints, str(item).strip())}
     return [checkpoint for place, checkpoint in enumerate(checkpoints) if place in chosen]
 
@@ -103,7 +105,8 @@ def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: 
 def _number(text: str) -> float:
     """Return the number that a text such as ``1.5k`` states."""
     multiple = _MULTIPLES.get(text[-1].lower())
-    return round(float(text[:-1]) * multiple) if multiple else float(text)
+    number = float(text[:-1]) * multiple if multiple else float(text)
+    return round(number) if multiple and number < float("inf") else number
 
 
 def _unknown(checkpoints: Sequence[Checkpoint], item: str) -> LmsatError:

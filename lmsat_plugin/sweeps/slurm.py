@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.outside_text import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
     except (submitit.core.utils.FailedJobError, RuntimeError, OSError, ValueError) as error:
         raise LmsatError(f"Slurm refuses the jobs ({' '.join(str(error).split())}): correct `slurm`") from error
     name = submitted[0].job_id.partition("_")[0]
-    print(f"Submitted {len(todo)} checkpoints as Slurm array {name}; logs: {store.private / 'slurm' / name}")
+    show(f"Submitted {len(todo)} checkpoints as Slurm array {name}; logs: {store.private / 'slurm' / name}")
     if wait:
         while not all(job.done() for job in submitted):
             time.sleep(2)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, folder_name, safe_name, write_atomically
+from lmsat_plugin.files import check_writable, folder_name, safe_name, user_path, write_atomically
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
@@ -98,15 +99,34 @@ class Store:
     """The results of one sweep's output folder. Methods that write raise `LmsatError` where they cannot."""
 
     def __init__(self, output: Path) -> None:
-        self.output = output.expanduser()
+        self.output = user_path(output)
         self.private = self.output / ".lmsat"
         """Claims, downloads and the logs of jobs."""
         self._claims = self.private / "claims"
+        self._handle: int | None = None
+        """The output folder, kept open so that no other one gets its number."""
 
     def prepare(self) -> None:
         """Make the folders."""
         check_writable(self.output)
         check_writable(self._claims)
+        if self._handle is None:
+            self._handle = os.open(self.output, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
+
+    def check_there(self) -> None:
+        """Raise `LmsatError` if the output folder is not the one any more that `prepare` found."""
+        if self._handle is None:
+            return
+        try:
+            there = os.path.samestat(os.fstat(self._handle), self.output.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise LmsatError(
+                f"the output folder {self.output} was removed or replaced while the sweep ran, and results with it: "
+                "start the sweep again"
+            )
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint's results are."""
@@ -177,6 +197,7 @@ class Store:
 
     def write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
         """Write one result file, its arrays and samples first, so that the file is there only with all of them."""
+        self.check_there()
         folder = self.folder(checkpoint)
         stamp, path = _free_stamp(folder)
         notes = new.results["config"].setdefault("lmsat", {})
@@ -203,6 +224,7 @@ class Store:
 
         ``checkpoint`` and ``run`` are as in `NewResult`.
         """
+        self.check_there()
         path = stored.folder / FAILURES
         reasons = list(failures)
         if reasons:

@@ -17,8 +17,8 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
-from lmsat_plugin.results.json_values import as_dict, as_number
-from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
+from lmsat_plugin.results.json_values import as_dict, as_number, as_text
+from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
@@ -70,7 +70,8 @@ def read_stored(folder: Path) -> Stored:
         stored.runs[path.name] = notes.get("run", "")
         fault = arrays_fault(path, document, notes)
         lost = set() if fault is None else tasks_with_arrays(notes)
-        measured = {canonical(identity): identity["task"] for identity in notes["identities"]}
+        held = (identity for identity in notes["identities"] if _is_held(document, notes, identity))
+        measured = {canonical(identity): identity["task"] for identity in held}
         stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
         stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
         if fault is not None and (arrays := array_path(path, notes)) is not None:
@@ -112,6 +113,24 @@ def software() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     return versions
+
+
+def _is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
+    """Return whether a file holds the result that it says it holds.
+
+    Each metric of a probe has to be a number, or a null with its reason. Of other tasks one number suffices.
+    """
+    task, of_probe = identity.get("task"), "settings" in identity
+    if task not in document["results"]:
+        return not of_probe  # a group without a score of its own
+    entry = {key.partition(",")[0]: value for key, value in as_dict(document["results"][task]).items()}
+    values = {key: value for key, value in entry.items() if key not in NO_METRICS and not key.endswith("_stderr")}
+    numbers = [key for key, value in values.items() if as_number(value) is not None]
+    if not of_probe:
+        return bool(numbers) or not values
+    probe = as_dict(as_dict(notes.get("probes")).get(as_text(as_dict(notes.get("tasks")).get(str(task))) or ""))
+    explained = [key for key in as_dict(probe.get("reasons")) if values.get(key, "") is None]
+    return len(numbers) + len(explained) == len(values)
 
 
 def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:

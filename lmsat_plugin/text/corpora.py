@@ -15,6 +15,8 @@ import yaml
 from pydantic import PositiveInt
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
 
@@ -72,8 +74,8 @@ def corpus_files(
 
     Raises `LmsatError` for a folder without text.
     """
-    path = Path(settings.corpus).expanduser()
-    if settings.corpus in sources or not path.exists():
+    path = user_path(settings.corpus)
+    if settings.corpus in sources or kind_of(path) is None:
         return ()
     stats = ((file, file.stat()) for file in find_document_files(path))
     return tuple((file, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)) for file, stat in stats)
@@ -82,7 +84,22 @@ def corpus_files(
 # The tasks of one run ask for the same corpus one after another: two entries are enough, and hold little memory.
 @functools.lru_cache(maxsize=2)
 def _load_named(settings: CorpusSettings, source: CorpusSource) -> Corpus:
-    return Corpus(settings.corpus, tuple(source(settings)))
+    subject = f"the corpus '{settings.corpus}'"
+    try:
+        with contained(subject):
+            documents = tuple(source(settings))
+    except LmsatError:
+        raise
+    except Exception as error:
+        raise LmsatError(
+            f"{subject} cannot be loaded ({type(error).__name__}: {first_sentence(error)}): "
+            "mend its plugin, or choose another corpus"
+        ) from error
+    if wrong := [document for document in documents if not isinstance(document, str)]:
+        raise LmsatError(
+            f"{subject} holds a {type(wrong[0]).__name__} where a document's text belongs: mend its plugin"
+        )
+    return Corpus(settings.corpus, documents)
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.files import kind_of, read_file
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 def find_document_files(path: Path) -> list[Path]:
     """Return a file itself, or all text files below a folder, sorted. Raises `LmsatError` if the folder has none."""
-    if path.is_file():
+    kind = kind_of(path)
+    if kind == "file":
         return [path]
+    if kind == "device":
+        raise LmsatError(f"corpus={path} is a device, not a file: give a file or a folder")
     files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
     if not files:
         raise LmsatError(f"corpus={path} is a folder without {', '.join(SUFFIXES)} files: give one that has some")
@@ -42,14 +46,15 @@ def read_documents(path: Path, field: str | None) -> Iterator[str]:
             place = f"line {number} of {path}"
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise LmsatError(f"{place} is not JSON ({error.msg}): correct or remove it") from error
+            except (ValueError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else first_sentence(error)
+                raise LmsatError(f"{place} is not JSON ({reason}): correct or remove it") from error
             yield _field_of(row, field, place)
 
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_file(path).decode("utf-8")
     except OSError as error:
         raise LmsatError(f"corpus file {path} cannot be read ({error.strerror}): correct its path or rights") from error
     except UnicodeDecodeError as error:

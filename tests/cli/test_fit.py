@@ -138,3 +138,18 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, runs, satura
     assert says in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_rows_without_a_model(runs, saturated, capsys):
+    """Each is a run of its own, unless the law is fitted to each model."""
+    table = pd.read_csv(runs).drop(columns="run").astype({"model": object})
+    table["model"] = [f"m{index}" for index in range(len(table))]
+    table.loc[[0, 3], "model"] = None
+    table.to_csv(runs, index=False)
+    warnings = printed(capsys, "chinchilla", runs, "--repetitions", 5)["warnings"]
+    assert not any("rows of the same model" in warning for warning in warnings)
+    table = pd.read_csv(saturated).assign(position=[1, 2, 3, 4])
+    table.loc[1, "model"] = None
+    table.to_csv(saturated, index=False)
+    assert main(["fit", "context", str(saturated)]) == 2
+    assert "a row has no model" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -24,3 +25,21 @@ def test_imports_stay_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [["results"], ["saturation"], ["fit", "chinchilla"], ["leaderboard"], ["shape"]])
+def test_what_is_no_file_is_a_sentence_at_once(command, tmp_path, capsys):
+    """FIFOs and devices that would be waited for, folders, and names that no file can have."""
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    names = [
+        *(str(tmp_path / f"{name}.csv") for name in ("fifo", "folder", "zero", "loop", "n" * 300)),
+        "~nobody/x.csv",
+    ]
+    for name in [*names, "a\0b.csv", f"{tmp_path}/fifo.csv/x", "/dev/stdin"]:
+        assert main([*command, name]) == 2, name
+        error = capsys.readouterr().err
+        assert error.startswith("lmsat: error: "), name
+        assert error.count("\n") == 1, name

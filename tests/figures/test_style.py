@@ -6,6 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -62,3 +63,12 @@ def test_no_state_is_left_behind():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=HELPERS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_names_with_control_characters_leave_svg_files_xml(tmp_path):
+    figure = small_figure()
+    figure.axes[0].set_title("a\x01b\x1b[31m\u202e")
+    write_figure(figure, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text("utf-8")
+    ElementTree.fromstring(text)
+    assert "a\\x01b\\x1b[31m\\u202e" in text

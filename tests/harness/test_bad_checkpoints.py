@@ -20,6 +20,7 @@ from tiny_tokenizers import byte_tokenizer
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 
 
 @pytest.fixture
@@ -264,3 +265,16 @@ def test_measure_refuses_an_incomplete_checkpoint_too(folder, tokenizer):
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(LmsatError, match="lacks 1 of the model's weights"):
         measure(folder, ["head"], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model-00002.safetensors", "head.safetensors"])
+def test_a_fifo_among_the_files_keeps_nobody_waiting(checkpoint, tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("gpt_neox"), folder)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    evaluator = CheckpointEvaluator(
+        {"head": str(folder / name)} if name == "head.safetensors" else {}, {"device": "cpu"}
+    )
+    with pytest.raises(LmsatError, match=r"it is a device, not a file|tokenizer"):
+        evaluator.load(folder, name="model", revision="main")

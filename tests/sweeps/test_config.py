@@ -44,6 +44,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_measured(configure, tmp_p
         ("models: [x]\ntasks: y\n", "the key 'output' is missing"),
         ("models: [x]\ntasks: y\noutput: z\nkeep: [\n", "no valid YAML"),
         ("models: [x]\ntasks: y\noutput: z\ncorpus: a\ncorpora: [b]\n", "line 5: give `corpus` or `corpora`"),
+        ("models: [{pretrained: x, revisions: []}]\ntasks: y\noutput: z\n", "line 1: revisions: [] is not right"),
         ("nothing", "is not a list of `key: value` lines"),
     ],
 )
@@ -63,6 +64,12 @@ def test_a_corpus_on_the_command_line_may_have_a_name_that_is_no_yaml(configure,
     assert main(arguments) == 0, capsys.readouterr().err
     [document] = files_of(tmp_path / "out").values()
     assert document["config"]["lmsat"]["corpus"]["corpus"] == name
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "1e300"])
+def test_watching_takes_a_number_of_seconds(configure, capsys, seconds):
+    assert main(["sweep", str(configure()), f"--watch={seconds}"]) == 2
+    assert "is not a number of seconds" in capsys.readouterr().err
 
 
 def test_shipped_configurations_are_valid():

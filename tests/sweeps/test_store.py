@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from safetensors.numpy import load_file
@@ -99,6 +100,29 @@ def test_an_output_that_cannot_be_written(configure, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "cannot write to" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_an_output_folder_that_vanishes_is_an_error(configure, tmp_path, monkeypatch, capsys, how):
+    """What was measured is gone with it, so that no number of measured checkpoints would be true."""
+    write, out = Store.write, tmp_path / "out"
+
+    def vanish(store, checkpoint, new):
+        path = write(store, checkpoint, new)
+        if checkpoint.revision == "step10":
+            shutil.move(out, tmp_path / "away")
+            if how == "replaced":
+                out.mkdir()
+        return path
+
+    monkeypatch.setattr(Store, "write", vanish)
+    assert main(["sweep", str(configure())]) == 2
+    printed = capsys.readouterr()
+    assert "was removed or replaced while the sweep ran" in printed.err
+    assert "measured," not in printed.out
+    monkeypatch.undo()
+    assert main(["sweep", str(configure())]) == 0
+    assert len(files_of(out)) == 3
 
 
 def test_claims_are_exclusive_and_freed(tmp_path):

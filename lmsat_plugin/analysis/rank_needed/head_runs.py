@@ -7,11 +7,11 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import user_path
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
@@ -113,7 +113,7 @@ def _recorded(recorded: Any) -> RestrictedHead | None:
 def _described(file: str) -> RestrictedHead | None:
     """Return what the head in a file is, if the file is still there."""
     try:
-        return describe_head(Path(file).expanduser())
+        return describe_head(user_path(file))
     except (LmsatError, RuntimeError):
         return None
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
+_DIRECTIONS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""What a table may state of whether higher is better: a CSV states it as text."""
 _KEYS = ("model", "variant", "corpus", "num_fewshot", "filter")
 """The columns that are constant within a series."""
 _NUMBER = "series"
@@ -125,6 +127,7 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
             whose better direction is unknown, and two values of one model at one step.
     """
     if is_tidy(table):
+        table = table.assign(higher_is_better=_directions(table))
         task, metric = _choose(table, task, metric)
         rows = table[(table.task == task) & (table.metric == metric)]
         rows = rows.rename(columns={"value": metric})
@@ -192,9 +195,8 @@ def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[
     asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
     if asked.empty:
         raise LmsatError(f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(pairs)}")
-    if "higher_is_better" in table.columns:
-        directed = table[table.higher_is_better.notna()]
-        asked = asked[asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)]
+    directed = table[table.higher_is_better.notna()]
+    asked = asked[asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)]
     if asked.empty:
         named = " ".join(filter(None, (task, metric))) or "any metric here"
         raise LmsatError(f"it is not known whether higher is better for {named}: choose a loss or a score")
@@ -204,6 +206,13 @@ def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[
     if len(choices) > 1:
         raise LmsatError(f"there are several metrics, so name one with --task T --metric M: {_listed(asked)}")
     return choices[0]
+
+
+def _directions(table: pd.DataFrame) -> pd.Series:
+    """Return for each row whether higher is better, as the table states it, or as is known of the metric."""
+    if "higher_is_better" not in table.columns:
+        return table.metric.map(lambda name: known_metric(str(name)).higher_is_better).astype(object)
+    return table.higher_is_better.astype(object).map(lambda stated: _DIRECTIONS.get(str(stated).strip().lower()))
 
 
 def _listed(pairs: pd.DataFrame) -> str:

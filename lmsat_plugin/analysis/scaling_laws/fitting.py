@@ -66,6 +66,8 @@ def fit(
         raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
     request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
     if kind.by_model and "model" in rows:
+        if rows["model"].isna().any():
+            raise LmsatError("a row has no model, and this law is fitted to each: name it, or leave out the column")
         by_model = rows.groupby("model", sort=False)
         fits = [_fit(request, kind.read(own, None), None, str(model)) for model, own in by_model]
     else:

@@ -119,6 +119,10 @@ class Law:
         if column is None:
             return each_P, ["there is no column model or run: each row counts as a run of its own"]
         runs_P = rows[column].astype(str).factorize()[0]
+        # A row without a name is a run of its own.
+        nameless_P = np.flatnonzero(rows[column].isna().to_numpy() | (runs_P < 0))
+        runs_P[nameless_P] = len(runs_P) + nameless_P
+        runs_P = np.unique(runs_P, return_inverse=True)[1]
         if len(set(runs_P)) == len(runs_P):
             return runs_P, []
         if self.checkpoints:

@@ -33,7 +33,8 @@ class RankHeadSettings(Settings):
     """Which heads are measured and how they are trained; without ``train_tokens`` none is trained."""
 
     ranks: Annotated[
-        tuple[Annotated[int, Field(gt=0, strict=True)], ...] | None, BeforeValidator(_listed), Field(min_length=1)
+        Annotated[tuple[Annotated[int, Field(gt=0, strict=True)], ...], Field(min_length=1)] | None,
+        BeforeValidator(_listed),
     ] = None
     """Powers of two up to the head's width, and the width, by default."""
     train_tokens: PositiveInt | None = None

@@ -37,3 +37,19 @@ def test_series_are_told_apart_and_perplexities_compared_by_ratio():
     assert [one.num_fewshot for one in found] == [0, 5]
     assert found[0].series.losses_K == pytest.approx(np.log(tables[0].value))
     assert "% of perplexity" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("stated", "higher"), [(None, True), ("True", True), ("False", False), (0.0, False), ("up", None)]
+)
+def test_the_direction_of_a_csv_is_what_it_states_or_what_is_known_of_the_metric(stated, higher):
+    table = results_of(falling(np.random.default_rng(14)) / 10).drop(columns="higher_is_better")
+    if stated is not None:
+        table["higher_is_better"] = stated
+    if stated == "up":
+        with pytest.raises(LmsatError, match="not known whether higher is better"):
+            series_of(table)
+    else:
+        assert series_of(table)[0].higher_is_better is higher
+    with pytest.raises(LmsatError, match="for piqa own"):
+        series_of(table.drop(columns="higher_is_better", errors="ignore").assign(metric="own"), "piqa", "own")

@@ -1,0 +1,107 @@
+"""What a probe may return: numbers, arrays and JSON; anything else is an error before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.probe import Measurement
+
+_KINDS_OF_ARRAYS = "biuf"
+_MOST_BYTES = 8
+"""Bytes of a number in an array: safetensors has no longer ones."""
+_NAMES_OF_LM_EVAL = {"name", "alias", "sample_len", "sample_count"}
+"""Keys in lm-eval's results that are not metrics."""
+
+
+def checked(probe: str, returned: Any) -> Measurement:
+    """Return a probe's measurement with plain numbers, NumPy arrays, and details that JSON can hold.
+
+    Scalars of torch and NumPy become floats, tensors become arrays. A metric may be None where
+    ``details["reasons"]`` says why, by the metric's name.
+
+    Raises `LmsatError` that names the probe and the metric, the array or the detail that is none of these.
+    """
+    if not isinstance(returned, Measurement):
+        raise _wrong(probe, "", returned, "a Measurement(metrics, arrays, details)")
+    for part, values in (("metrics", returned.metrics), ("arrays", returned.arrays), ("details", returned.details)):
+        if not isinstance(values, Mapping):
+            raise _wrong(probe, f" as {part}", values, "a dict from names to values")
+    details = _plain_details(probe, returned.details)
+    reasons = details.get("reasons")
+    reasons = reasons if isinstance(reasons, dict) else {}
+    metrics = {}
+    for name, value in returned.metrics.items():
+        _check_name(probe, name)
+        metrics[name] = None if value is None and _is_reason(reasons.get(name)) else _number(probe, name, value)
+    return Measurement(metrics, {name: _array(probe, name, value) for name, value in returned.arrays.items()}, details)
+
+
+def _check_name(probe: str, name: Any) -> None:
+    # lm-eval writes a metric as "name,filter".
+    if not isinstance(name, str) or not name.strip() or "," in name or name in _NAMES_OF_LM_EVAL:
+        raise LmsatError(f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma")
+
+
+def _is_reason(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _number(probe: str, name: str, value: Any) -> float:
+    expected = "a number, or None with its reason in details['reasons']"
+    scalar = value
+    try:
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
+            scalar = value.item()
+        if isinstance(scalar, int | float) and not isinstance(scalar, bool):
+            # A whole number of Python's own, such as a count, stays whole.
+            number = float(scalar)
+            return scalar if type(value) is int else number
+    except (RuntimeError, OverflowError):
+        pass
+    raise _wrong(probe, f" as the metric '{name}'", value, expected)
+
+
+def _array(probe: str, name: Any, value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        try:
+            kept = value.detach().to("cpu", torch.float32 if value.dtype == torch.bfloat16 else value.dtype)
+            value = kept.resolve_conj().resolve_neg().numpy()
+        except (NotImplementedError, RuntimeError, TypeError):
+            pass
+    numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _KINDS_OF_ARRAYS
+    if not isinstance(name, str) or not name or not numeric or value.dtype.itemsize > _MOST_BYTES:
+        raise _wrong(probe, f" as the array '{name}'", value, "a NumPy array of numbers of at most 64 bits")
+    return np.asarray(value).astype(value.dtype.newbyteorder("="), copy=False)
+
+
+def _plain_details(probe: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        if isinstance(value, torch.Tensor) and value.ndim == 0:
+            return value.item()
+        raise TypeError(f"{type(value).__name__} is not JSON")
+
+    try:
+        return json.loads(json.dumps(dict(details), default=plain))
+    except (TypeError, ValueError, RecursionError, RuntimeError) as error:
+        raise LmsatError(
+            f"the probe '{probe}' returned details that cannot be written ({first_sentence(error)}): "
+            "give numbers, text, lists and dicts"
+        ) from error
+
+
+def _wrong(probe: str, where: str, value: Any, expected: str) -> LmsatError:
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = f"{kind} of shape {list(value.shape)} and type {value.dtype}"
+    elif isinstance(value, str | bool | int | None):
+        text = repr(value)
+        kind = f"{kind} {text[:40]}" if value is not None else "None"
+    return LmsatError(f"the probe '{probe}' returned {kind}{where}: return {expected}")

@@ -1,0 +1,62 @@
+"""What answers in the Hub's place: the page of a network that asks for a login, and JSON that is not the Hub's."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+from lmsat_plugin import hub
+from lmsat_plugin.errors import LmsatError
+
+ANSWERS = {
+    "login page": ("text/html", b"<html><title>Welcome</title><form>Room number</form></html>"),
+    "empty": ("application/json", b""),
+    "a list": ("application/json", b"[1, 2]"),
+    "text": ("application/json", b'"no"'),
+    "other keys": ("application/json", b'{"branches": [{"Name": 1}]}'),
+    "nested": ("application/json", b"[" * 100_000),
+}
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Return a function that makes a server of this machine answer for the Hub, always the same."""
+    servers = []
+
+    def answer(kind: str, body: bytes) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{servers[-1].server_address[1]}"
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(hub, "HfApi", lambda: HfApi(endpoint=endpoint, token=False))
+
+    yield answer
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("kind", "body"), ANSWERS.values(), ids=ANSWERS)
+def test_who_is_not_the_hub_is_a_sentence(stand_in, kind, body):
+    stand_in(kind, body)
+    with pytest.raises(LmsatError, match=r"what answers at http://127.0.0.1:\d+ for org/name is not the Hub"):
+        hub.list_refs("org/name")
+    if kind == "text/html":
+        with pytest.raises(LmsatError, match="is not the Hub"):
+            hub.file_sizes("org/name", "0" * 40)
