@@ -21,7 +21,8 @@ _INTRODUCTION = """\
 <!-- Made by docs/tour.py. -->
 
 What each command prints, from a real run: on the two series that `lmsat demo` and `lmsat demo --long` train, offline,
-on two CPU cores. "[...]" stands for lines left out. All options are in [commands.md](commands.md).
+on two CPU cores. "[...]" stands for lines left out, and N for times in seconds, which differ from machine to machine.
+All options are in [commands.md](commands.md).
 """
 _SHAPES = """\
 model,n_params,hidden_size,n_layers,loss
@@ -137,6 +138,7 @@ def run(command: str, folder: Path) -> str:
     if done.returncode:
         raise SystemExit(f"{command} ends with exit code {done.returncode}:\n{done.stderr}")
     text = "\n".join(line.rstrip() for line in done.stdout.replace(f"{folder}/", "").splitlines())
+    text = re.sub(r"\b(in|about) \d+ s\b", r"\1 N s", text)
     printed.write_text(text, "utf-8")
     return text
 
