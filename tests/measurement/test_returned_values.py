@@ -14,7 +14,7 @@ from lmsat_plugin import LmsatError, Measurement, Need, Probe, hookimpl, load_re
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.sweeps.stored import digest
+from lmsat_plugin.results.digests import with_digest
 
 NUMBERS = {
     "0-d tensor": torch.tensor(1.5),
@@ -146,9 +146,7 @@ def test_a_sweep_records_a_wrong_value_and_measures_anew_what_an_older_one_wrote
         path = max(out.rglob("results_*.json"))
         document = json.loads(path.read_text("utf-8"))
         document["results"]["lmsat_value"]["size,none"] = value
-        document["config"]["lmsat"].pop("sha256")
-        document["config"]["lmsat"]["sha256"] = digest(document)
-        path.write_text(json.dumps(document), "utf-8")
+        path.write_bytes(with_digest(document))
         assert main(["sweep", str(config)]) == 0
         assert "1 measured, 0 done before" in capsys.readouterr().out
         table = load_results(out)

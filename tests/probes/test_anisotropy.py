@@ -137,5 +137,7 @@ def test_broken_layer_is_named(layer, tokenizer):
             model.model.layers[layer - 1].mlp.down_proj.weight[5, 5] = math.nan
         else:
             model.get_input_embeddings().weight.fill_(0)
-    with pytest.raises(LmsatError, match=f"hidden states of layer {layer} of 3 are not finite or zero: .*float32"):
+    weight = f"model.layers.{layer - 1}.mlp.down_proj.weight"
+    broken = rf"not finite: the weight {weight} \(layer {layer}\)" if layer else "zero:"
+    with pytest.raises(LmsatError, match=f"hidden states of layer {layer} of 3 are {broken}"):
         measure(model, ["anisotropy"], corpus=["a few words"], tokenizer=tokenizer)

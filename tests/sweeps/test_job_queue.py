@@ -183,6 +183,7 @@ def test_what_failed_is_tried_again_with_other_software(configure, run_folder, t
     assert run_sweep(config).failed
     path = tmp_path / "out/run/step10/failures.json"
     record = json.loads(path.read_text())
+    del record["sha256"]  # without it a record is not checked, as those of earlier versions
 
     def tried() -> bool:
         before = path.stat().st_mtime_ns
