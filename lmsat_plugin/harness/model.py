@@ -198,10 +198,11 @@ class SaturationLM(HFLM):
         return super().generate_until(*args, **kwargs)
 
     def _check_finite(self, what: str | None) -> None:
-        """Raise `DivergedError` on all processes if one of them has found ``what`` is not finite."""
+        """Raise `DivergedError` if ``what`` is not finite; in a sweep, on all processes if it is not on one of them."""
         processes = Processes.current()
         reasons = [what]
-        if processes.size > 1:
+        # Outside of sweeps lm-eval may ask one process alone, since the others have their answers cached.
+        if processes.size > 1 and self.lmsat_cache is not None:
             reasons *= processes.size
             torch.distributed.all_gather_object(reasons, what)
         if reason := next(filter(None, reasons), None):

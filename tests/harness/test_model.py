@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 from evaluation import evaluate, numbers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from lmsat_plugin import measure
+from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.model.restricted_head import truncate_head
 
 
 def test_numbers_of_hf_and_of_python_are_the_same(model_args, corpus_file):
@@ -50,3 +55,26 @@ def test_loglikelihood_of_choices_is_that_of_hf(model_args, documents):
     ]
     ours, theirs = (kind(**model_args, batch_size=2).loglikelihood(requests) for kind in (SaturationLM, HFLM))
     assert ours == theirs
+
+
+def test_no_answer_is_made_of_nan(model_args):
+    """lm-eval's own would count the first choice, and score whatever greedy decoding makes of NaN."""
+    broken = SaturationLM(**model_args, batch_size=2)
+    with torch.no_grad():
+        broken.model.get_input_embeddings().weight.fill_(math.nan)
+
+    def ask(kind, *arguments):
+        request = Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+        with pytest.raises(DivergedError, match=r"^diverged: .*: the weight \S+embed_in.weight is not finite; leave"):
+            getattr(broken, kind)([request], disable_tqdm=True)
+
+    ask("loglikelihood", "The sky is", " blue")
+    ask("loglikelihood_rolling", "The sky is blue")
+    ask("generate_until", "The sky is", {"max_gen_toks": 2, "until": ["."]})
+    with pytest.raises(DivergedError, match=r"the LM head's weight is not finite"):
+        truncate_head(SaturationLM(**model_args).model.apply(_spoil), 4)
+
+
+def _spoil(part: torch.nn.Module) -> None:
+    if getattr(part, "out_features", 0) > 500:
+        part.weight.data[3, 0] = math.inf
