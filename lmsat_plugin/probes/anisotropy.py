@@ -70,7 +70,10 @@ class AnisotropyProbe(Probe[Settings]):
             where = f"the hidden states of layer {bad[0]} of {self.last}"
             if not torch.isfinite(sums["norms"][bad[0]]):
                 raise DivergedError(f"{where} are not finite")
-            raise LmsatError(f"{where} are zero: the checkpoint's weights are broken; leave it out")
+            raise LmsatError(
+                f"{where} are zero: the checkpoint's weights or its precision are broken; "
+                "load it with dtype=float32 or leave it out"
+            )
         mean = sums["last_sum"] / n
         covariance = sums["last_squares"] / n - torch.outer(mean, mean)
         eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).numpy()

@@ -137,7 +137,6 @@ def test_broken_layer_is_named(layer, tokenizer):
             model.model.layers[layer - 1].mlp.down_proj.weight[5, 5] = math.nan
         else:
             model.get_input_embeddings().weight.fill_(0)
-    weight = f"model.layers.{layer - 1}.mlp.down_proj.weight"
-    broken = rf"not finite: the weight {weight} \(layer {layer}\)" if layer else "zero:"
-    with pytest.raises(LmsatError, match=f"hidden states of layer {layer} of 3 are {broken}"):
+    what = rf"not finite: the weight \S+ \(layer {layer}\) is" if layer else "zero: .*float32"
+    with pytest.raises(LmsatError, match=rf"hidden states of layer {layer} of 3 are {what}"):
         measure(model, ["anisotropy"], corpus=["a few words"], tokenizer=tokenizer)

@@ -107,9 +107,7 @@ def test_broken_and_quantised_models_are_refused(documents, tokenizer):
     model = make_model("gpt_neox")
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = math.nan
-    with pytest.raises(
-        LmsatError, match=r"the loss of document .* is not finite: the weight lm_head.weight is not finite"
-    ):
+    with pytest.raises(LmsatError, match=r"the loss of document .* is not finite: the weight lm_head.weight"):
         run(model, documents, tokenizer)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
