@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.outside_text import show
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
 """Seconds to wait before each further try, in all longer than a server is usually away."""
@@ -79,7 +80,7 @@ def patiently(call: Callable[[], T]) -> T:
             pause = None if trouble is None else pause_before(number, trouble)
             if pause is None:
                 raise
-            print(f"Again in {pause:.0f} s: {trouble}", file=sys.stderr, flush=True)
+            show(f"Again in {pause:.0f} s: {trouble}", sys.stderr)
         time.sleep(pause)
     raise AssertionError
 

@@ -101,3 +101,10 @@ def test_pauses_grow_and_end(monkeypatch):
     assert slept != list(PAUSES), "several processes would come back at once"
     answers = iter([OSError(errno.EIO, "no"), None])
     assert patiently(lambda: (_ for _ in ()).throw(error) if (error := next(answers)) else "there") == "there"
+
+
+def test_what_is_waited_for_reaches_the_terminal_without_control_characters(monkeypatch, capsys):
+    monkeypatch.setattr(passing_module.time, "sleep", lambda _: None)
+    answers = iter([OSError(errno.EIO, "no \x1b[2J"), None])
+    assert patiently(lambda: (_ for _ in ()).throw(error) if (error := next(answers)) else "there") == "there"
+    assert "\x1b" not in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lmsat_plugin.cli.arguments import add_folder
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.files import user_path
 
 if TYPE_CHECKING:
     from lmsat_plugin.sweeps.verification import TreeProblem
@@ -45,7 +46,7 @@ class VerifyCommand(Command):
         """Print the problems, and repair what can be repaired."""
         from lmsat_plugin.sweeps.verification import verify
 
-        root = Path(args.folder).expanduser()
+        root = user_path(args.folder)
         found = verify(root)
         rows = [(_shown(problem.path, root), problem.kind, problem.what) for problem in found.problems]
         if args.json:

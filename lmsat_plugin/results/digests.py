@@ -64,6 +64,11 @@ def _digest_of_content(document: dict[str, Any]) -> str:
 def _is_of_sweep(path: Path, notes: dict[str, Any]) -> bool:
     """Return whether a sweep has written a file, or keeps its results where the file is.
 
-    A sweep keeps a folder ``.lmsat`` two above its results; where that was left behind, the notes in the file tell.
+    Where the sweep's own folder was left behind, the notes in the file tell.
     """
-    return "identities" in notes or (path.parent / ".." / ".." / ".lmsat").is_dir()
+    return "identities" in notes or is_sweeps_folder(path.parent)
+
+
+def is_sweeps_folder(folder: Path) -> bool:
+    """Return whether a sweep keeps a checkpoint's results in a folder: it has one of its own, ``.lmsat``, two above."""
+    return (folder / ".." / ".." / ".lmsat").is_dir()

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch.distributed
 
+from lmsat_plugin.outside_text import show
+
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
@@ -180,5 +182,5 @@ def _listen() -> socket.socket:
 
 def _end(sentence: str, *, silent: bool) -> None:
     if not silent:
-        print(f"lmsat: error: {sentence}", file=sys.stderr, flush=True)
+        show(f"lmsat: error: {sentence}", sys.stderr)
     os._exit(1)

@@ -115,7 +115,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
             try:
                 runner.run(ready)
             except PassingError as error:
-                print(f"Waiting: {error}", flush=True)
+                show(f"Waiting: {error}")
             else:
                 left, runner.summary.left = runner.summary.left, {}
                 through.update({job: now[job] for job in ready if job.label not in left})

@@ -62,7 +62,7 @@ class ProgressDisplay:
 
     def say(self, text: str) -> None:
         """Show a sentence beside the progress."""
-        text = f"{self._prefix}{text}"
+        text = f"{self._prefix}{printable(text)}"
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

@@ -14,8 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, folder_name
+from lmsat_plugin.files import PART, folder_name, kind_of, read_file, user_path
 from lmsat_plugin.results.array_files import array_path
+from lmsat_plugin.results.digests import is_sweeps_folder
 from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
@@ -97,7 +98,7 @@ def verify(root: Path) -> Verification:
         found.problems += [*_identity(result), *_checkpoint(result, superseded)]
     found.problems += _duplicates(results, superseded)
     if root.is_dir():
-        for path in (path for path in root.rglob(FAILURES) if _is_sweeps(path.parent)):
+        for path in (path for path in root.rglob(FAILURES) if is_sweeps_folder(path.parent)):
             found.files += 1
             try:
                 read_failures(path)
@@ -149,7 +150,7 @@ def _samples(result: _CheckedResult) -> Iterator[tuple[Path, TreeProblem | None]
             path = result.path.with_name(Path(name).name)
             what = None
             try:
-                if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                if hashlib.sha256(read_file(path)).hexdigest() != digest:
                     what = "its digest is not the one in the result"
             except OSError as error:
                 what = f"it cannot be read ({error.strerror})"
@@ -168,7 +169,7 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
     checkpoint = as_dict(notes.get("checkpoint"))
     names = [as_text(checkpoint.get(name)) or "" for name in ("model", "revision")]
     folders = [result.path.absolute().parents[1].name, result.path.absolute().parent.name]
-    if _is_sweeps(result.path.parent) and folders != [folder_name(name) for name in names]:
+    if is_sweeps_folder(result.path.parent) and folders != [folder_name(name) for name in names]:
         yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")
     known = {checkpoint.get("commit"), checkpoint.get("identity")}
     held = {*document["results"], *as_dict(document.get("group_subtasks"))}
@@ -194,8 +195,11 @@ def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> It
     pretrained, identity = as_text(arguments.get("pretrained")), as_text(checkpoint.get("identity"))
     if pretrained is None or identity is None:
         return
-    folder = Path(pretrained).expanduser()
-    if folder.is_dir() and stamp_of(folder) != checkpoint.get("files"):
+    try:
+        folder = user_path(pretrained)
+    except LmsatError:
+        return  # nobody here has that home folder
+    if kind_of(folder) == "folder" and stamp_of(folder) != checkpoint.get("files"):
         now, what = _identity_of(folder)
         if now != identity:
             yield TreeProblem(path=result.path, kind="checkpoint", what=what)
@@ -234,17 +238,12 @@ def _strays(root: Path) -> Iterator[TreeProblem]:
     for name, _, files in os.walk(root):
         folder = Path(name)
         found = [folder / file for file in files if file.startswith(".") and file.endswith(PART)]
-        if _is_sweeps(folder):
+        if is_sweeps_folder(folder):
             found = strays_of(folder)
         if found and not _is_claimed(folder):
             yield from (
                 TreeProblem(path=path, kind="stray", what="a process that was killed left it") for path in found
             )
-
-
-def _is_sweeps(folder: Path) -> bool:
-    """Return whether a sweep keeps a checkpoint's results in a folder."""
-    return (folder / ".." / ".." / ".lmsat").is_dir()
 
 
 def _is_claimed(folder: Path) -> bool:

@@ -223,3 +223,15 @@ def test_other_trees_and_nonsense(tmp_path, capsys):
     assert [(p.path.name, p.kind) for p in found.problems] == [("a", "arrays"), ("results_cut.json", "unreadable")]
     assert main(["verify", str(tmp_path)]) == 1
     assert "--repair" in capsys.readouterr().err
+
+
+def test_paths_that_nobody_has_and_samples_that_are_no_file_are_no_traceback(tree):
+    """Opening a FIFO would wait for ever."""
+    samples = one(tree, "run/step1/samples_*")
+    samples.unlink()
+    os.mkfifo(samples)
+    path = one(tree, "run/step2/results_*")
+    document = json.loads(path.read_bytes())
+    document["config"]["model_args"]["pretrained"] = "~nobody-here/run"
+    path.write_bytes(with_digest(document))
+    assert [(problem.path.name, problem.kind) for problem in verify(tree).problems] == [(samples.name, "samples")]
