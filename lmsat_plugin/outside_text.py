@@ -15,6 +15,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 # Spreadsheets take a cell that begins so for a formula. Apostrophes before it are ours, or count as ours.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+_QUOTED = re.compile(r'[",\r\n]')
 _LONGEST_VALUE = 100
 
 
@@ -72,7 +73,38 @@ def map_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
 
 
 def as_csv(table: pd.DataFrame, *, raw: bool = False) -> str:
-    """Return a table as CSV, its text cells harmless to spreadsheets unless ``raw``; numbers stay numbers."""
-    if not raw:
-        table = map_text(table, as_csv_cell)
-    return table.to_csv(index=False, lineterminator="\n")
+    """Return a table as CSV, its text cells harmless to spreadsheets unless ``raw``; numbers stay numbers.
+
+    The same as ``DataFrame.to_csv``, several times faster on long tables; cells with a carriage return are quoted, too.
+    """
+
+    def cell(text: str) -> str:
+        text = text if raw else as_csv_cell(text)
+        return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+    if len(table.columns) < 2:
+        # An empty cell that is alone in its line has to be quoted.
+        return (table if raw else map_text(table, as_csv_cell)).to_csv(index=False, lineterminator="\n")
+    columns = [_csv_cells(column, cell) for _, column in table.items()]
+    lines = map(",".join, zip(*columns, strict=True))
+    return "\n".join((",".join(cell(str(name)) for name in table.columns), *lines, ""))
+
+
+def _csv_cells(column: pd.Series, quoted: Callable[[str], str]) -> list[str]:
+    kind = str(column.dtype)
+    if kind == "float64":
+        return ["" if number != number else repr(number) for number in column.tolist()]
+    if kind in ("int64", "Int64", "bool", "boolean"):
+        return ["" if number is None else str(number) for number in column.astype(object).where(column.notna(), None)]
+    if column.dtype.kind not in "OTU":
+        return column.to_csv(index=False, header=False, lineterminator="\n", na_rep="").split("\n")[:-1]
+    known: dict[str, str] = {}
+    cells: list[str] = []
+    for value, is_missing in zip(column.tolist(), column.isna().tolist(), strict=True):
+        if is_missing:
+            cells.append("")
+        elif isinstance(value, str):
+            cells.append(known[value] if value in known else known.setdefault(value, quoted(value)))
+        else:
+            cells.append(str(value) if isinstance(value, int | float) else quoted(str(value)))
+    return cells

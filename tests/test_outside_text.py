@@ -57,6 +57,27 @@ def test_a_csv_has_harmless_text_and_numbers_as_they_were(tmp_path):
     assert read_csv(tmp_path / "table.csv")["=name"].tolist() == ["=1+1", "'x"]
 
 
+CELLS = st.text(alphabet=st.sampled_from("ab ,\"\n='é")) | st.none()
+
+
+@given(st.lists(st.tuples(CELLS, st.floats(), st.integers(0, 2**62) | st.none(), st.booleans() | st.none())))
+def test_a_csv_is_that_of_pandas(rows):
+    columns = ("text", "value", "count", "is")
+    table = pd.DataFrame(rows, columns=columns, dtype=object).astype(
+        {"value": float, "count": "Int64", "is": "boolean"}
+    )
+    table["date"] = pd.to_datetime(range(len(rows)), unit="s", utc=True)
+    table["whole"] = range(len(rows))
+    table["mixed"] = pd.Series([row[index % 4] for index, row in enumerate(rows)], dtype=object)
+    assert as_csv(table, raw=True) == table.to_csv(index=False)
+    assert as_csv(table[["text"]], raw=True) == table[["text"]].to_csv(index=False)
+
+
+def test_carriage_returns_stay_in_their_cell():
+    table = pd.DataFrame({"a": ["x\ry", "\r"], "b": [1, 2]})
+    assert pd.read_csv(io.StringIO(as_csv(table, raw=True), newline="")).a.tolist() == ["x\ry", "\r"]
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")

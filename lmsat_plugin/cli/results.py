@@ -147,4 +147,5 @@ def _strict(cell: Any) -> Any:
 
 
 def _with_text_dates(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(date=table["date"].map(lambda date: date.isoformat(), na_action="ignore"))
+    texts = {date: date.isoformat() for date in table["date"].dropna().unique()}
+    return table.assign(date=table["date"].map(texts))

@@ -11,6 +11,8 @@ _BESIDE = 3
 """Letters between two columns."""
 _SHORT = 40
 """Rows up to which a table may come in parts."""
+_LONGEST = 2000
+"""Rows above which a table is not fitted to the terminal."""
 _LONG = 30
 """Letters of text above which it may be wrapped."""
 
@@ -56,6 +58,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     widths = [max(min(cell, most), len(head)) + _BESIDE for cell, head in zip(longest, columns, strict=True)]
     if not console.is_terminal:
         console = Console(width=max(len(title), sum(widths) + 1))
+    if len(rows) > _LONGEST:
+        _print_plain(title, columns, texts, numeric)
+        return
     first = numeric.index(False) if False in numeric else 0
     is_short = len(rows) <= _SHORT
     parts = in_parts(widths, first, console.width - 1) if is_short else [list(range(len(columns)))]
@@ -72,6 +77,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         for row in texts:
             table.add_row(*(Text(row[index]) for index in part))
         console.print(table)
+
+
+def _print_plain(title: str, columns: Sequence[str], texts: Iterable[Sequence[str]], numeric: Sequence[bool]) -> None:
+    """Print a table of any length, as wide as it is."""
+    rows = list(texts)
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    line = "   ".join(f"{{:{'>' if right else '<'}{width}}}" for right, width in zip(numeric, widths, strict=True))
+    print(title, line.format(*columns), line.format(*("-" * width for width in widths)), sep="\n")
+    print("\n".join(line.format(*row) for row in rows), flush=True)
 
 
 def in_parts(widths: Sequence[int], first: int, room: int) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lmsat_plugin.errors import LmsatError
 
@@ -37,6 +38,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
+@lru_cache(maxsize=4096)
 def parse_progress(
     name: str, pattern: re.Pattern[str] | None = None, tokens_per_step: int | None = None
 ) -> TrainingProgress:

@@ -42,8 +42,7 @@ def fault_of(path: Path, data: bytes, document: dict[str, Any]) -> str | None:
     own = as_dict(notes)
     if _OF_BYTES in own:
         stated = own[_OF_BYTES]
-        holds = isinstance(stated, str) and re.fullmatch("[0-9a-f]{64}", stated) and data.count(stated.encode()) == 1
-        if holds and hashlib.sha256(data.replace(stated.encode(), _BLANK)).hexdigest() == stated:
+        if isinstance(stated, str) and re.fullmatch("[0-9a-f]{64}", stated) and _digest_around(data, stated) == stated:
             return None
     elif _OF_CONTENT in own:
         if own[_OF_CONTENT] == _digest_of_content(document):
@@ -51,6 +50,17 @@ def fault_of(path: Path, data: bytes, document: dict[str, Any]) -> str | None:
     else:
         return "it lies in a sweep's folder and has no digest" if _is_of_sweep(path, own) else None
     return "its digest does not hold: it was changed after it was written"
+
+
+def _digest_around(data: bytes, stated: str) -> str | None:
+    """Return the digest of a file's bytes with zeros in the place of the one stated; None if that is there twice."""
+    before, found, after = data.partition(stated.encode())
+    if not found or stated.encode() in after:
+        return None
+    digest = hashlib.sha256(before)
+    digest.update(_BLANK)
+    digest.update(after)
+    return digest.hexdigest()
 
 
 def _digest_of_content(document: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from lmsat_plugin.errors import DIVERGED, LmsatError
 from lmsat_plugin.files import read_file
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
-from lmsat_plugin.results.reading import ResultFile, TaskResult
+from lmsat_plugin.results.reading import Rest, ResultFile, TaskResult
+from lmsat_plugin.results.tree_files import TreeFile
 
 FAILURES = "failures.json"
 _NOT_COMPARED = {"sha256", "dtype", "window"}
@@ -87,35 +88,63 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def diverged_results(path: Path, name: str, naming: Naming, measured: Iterable[ResultFile]) -> ResultFile | None:
-    """Return the results of a checkpoint that diverged, whose values are NaN; None if it did not.
+def diverged_files(
+    found: Iterable[TreeFile], naming: Naming, measured: Iterable[ResultFile]
+) -> tuple[list[ResultFile], list[str]]:
+    """Return the results of checkpoints that diverged, whose values are NaN, and warnings of broken records.
 
     Args:
-        path: A file ``failures.json``, which the table calls ``name``.
+        found: Files, of which those with the name ``failures.json`` are read.
         naming: How names state steps.
         measured: The result files of the tree. The settings of a result that diverged are those of the most similar
             result of the same model, task and corpus.
-
-    Raises:
-        LmsatError: As `read_failures`.
     """
-    record = read_failures(path)
-    reasons = [] if record is None else [(i, error) for i, error in record.reasons if is_diverged(error)]
-    if record is None or not reasons:
+    files: list[ResultFile] = []
+    warnings: list[str] = []
+    of_models: dict[str, list[TaskResult]] | None = None
+    for file in found:
+        path = Path(file.path)
+        if path.name != FAILURES:
+            continue
+        try:
+            # Another tool's file of this name is passed over.
+            record = read_failures(path) if DIVERGED.encode() in read_file(path) else None
+        except OSError as error:
+            warnings.append(f"{path} is skipped ({error.strerror}): correct its rights")
+            continue
+        except LmsatError as error:
+            warnings.append(f"Left out: {error}")
+            continue
+        if record is None:
+            continue
+        if of_models is None:
+            of_models = {}
+            for task in (task for result in measured for task in result.tasks):
+                of_models.setdefault(task.origin.model, []).append(task)
+        result = _diverged_file(record, file, naming, of_models)
+        files += [] if result is None else [result]
+    return files, warnings
+
+
+def _diverged_file(
+    record: Failures, file: TreeFile, naming: Naming, of_models: Mapping[str, list[TaskResult]]
+) -> ResultFile | None:
+    reasons = [(identity, error) for identity, error in record.reasons if is_diverged(error)]
+    if not reasons:
         return None
+    path = Path(file.path)
     notes = {"checkpoint": record.checkpoint, "diverged": {clean(str(i.get("task"))): e for i, e in reasons}}
-    origin = read_origin({"date": record.date}, [notes], path, name=clean(name), naming=naming)
-    of_model = [task for file in measured for task in file.tasks if task.origin.model == origin.model]
-    file = ResultFile(path=path, origin=origin, tasks=[], provenance=[notes], header={"config": {}}, datasets={})
-    file.tasks.extend(filter(None, (_diverged(file, identity, of_model) for identity, _ in reasons)))
-    return file
+    origin = read_origin({"date": record.date}, [notes], path, name=clean(file.name), naming=naming)
+    of_model = of_models.get(origin.model, [])
+    tasks = [task for identity, _ in reasons if (task := _diverged(origin, identity, of_model)) is not None]
+    return ResultFile(path, origin, tasks, Rest(provenance=[notes], header={"config": {}}, datasets={}))
 
 
 def _place(origin: Origin) -> PurePosixPath:
     return PurePosixPath(origin.path).parent
 
 
-def _diverged(file: ResultFile, identity: Mapping[str, Any], of_model: Iterable[TaskResult]) -> TaskResult | None:
+def _diverged(origin: Origin, identity: Mapping[str, Any], of_model: Iterable[TaskResult]) -> TaskResult | None:
     """Return one result that diverged; None for a task whose metrics no other checkpoint tells."""
     task, text = clean(str(identity.get("task"))), as_dict(identity.get("corpus"))
     corpus = as_text(text.get("corpus"))
@@ -135,7 +164,6 @@ def _diverged(file: ResultFile, identity: Mapping[str, Any], of_model: Iterable[
         return None
     # What has no direction, such as a number of tokens, does not diverge.
     metrics = [_LOSS] if other is None else [m for m in other.metrics if m[4] is not None]
-    origin = file.origin
     if other is not None:
         # Results of the weights that were there before stand no more.
         old = [o for o in alike if _place(o.origin) == _place(origin) and differences(o) == differences(other)]

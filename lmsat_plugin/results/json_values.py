@@ -24,12 +24,14 @@ def as_text(value: Any) -> str | None:
 
 def clean(text: str) -> str:
     """Return text that can be written as UTF-8: JSON and names of files may hold unpaired surrogates."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def as_number(value: Any) -> float | None:
     """Return a number, which may be infinite or NaN; None for any other value."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
         return None
     try:
         return float(value)

@@ -20,6 +20,7 @@ _NO_SETTINGS = {
     *("logits_cache", "base_url", "num_concurrent", "max_retries", "timeout", "verify_certificate"),
     *("tokenized_requests", "eos_string"),
 }
+_DATED = re.compile(r"_\d{4}-\d\d-\d\dT\d\d.*")
 _NO_NAMES = {"", ".", "..", "~", "checkpoints", "checkpoint", "ckpts", "ckpt", "models", "output", "outputs"}
 _CHECKPOINT = re.compile(r"(global_?)?(step|checkpoint|ckpt|chkpt|iter|epoch)", re.IGNORECASE)
 
@@ -74,9 +75,9 @@ def read_origin(
     if model and revision is None:
         model, revision, folder = _split_folder(model, naming)
     fallbacks = (args.get("model"), config.get("model_name"), data.get("model_name"))
-    model = _first_text(checkpoint.get("model"), model, *fallbacks, path.absolute().parent.name)
+    model = _first_text(checkpoint.get("model"), model, *fallbacks) or as_text(path.absolute().parent.name)
     # lm-eval appends the date to the names of its files.
-    names = (path.parent.name, re.sub(r"_\d{4}-\d\d-\d\dT\d\d.*", "", path.stem))
+    names = (path.parts[-2] if len(path.parts) > 1 else "", _DATED.sub("", path.stem))
     with_step = (text for text in names if naming.states_one(text))
     revision = _first_text(checkpoint.get("revision"), revision, *with_step) or "main"
     stated_by_names = [naming.progress(text) for text in (revision, *names)]

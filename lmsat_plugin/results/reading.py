@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks
 from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
-
-logger = logging.getLogger(__name__)
+from lmsat_plugin.results.tree_files import FileState, TreeFile, file_state
 
 _CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
 _STATED = ("corpus", "max_tokens", "seed", "text_field")
@@ -67,18 +66,50 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What a result file holds beside values: see the properties of `ResultFile`."""
+
+    provenance: list[dict[str, Any]]
+    header: dict[str, Any]
+    datasets: dict[str, tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
 class ResultFile:
     """One result file, without the values of its samples and the configurations of its tasks."""
 
     path: Path
     origin: Origin
     tasks: list[TaskResult]
-    provenance: list[dict[str, Any]]
-    """What lmsat noted of the measurement, one dict for each corpus."""
-    header: dict[str, Any]
-    """What the file says of the evaluation as a whole, without lmsat's notes."""
-    datasets: dict[str, tuple[str, str | None]]
-    """The path and the split of the data, by task, where the file names a path."""
+    rest: Rest | FileState
+    """What the properties hold; or the file's state, and they are read again when they are asked for."""
+    warning: str | None = None
+    """What readers say about it."""
+
+    @cached_property
+    def _read_rest(self) -> Rest:
+        # Trees hold tens of thousands of files, of which most commands need no more than the values.
+        if isinstance(self.rest, Rest):
+            return self.rest
+        data = parse_result_file(self.path)
+        if data is None or file_state(self.path) != self.rest:
+            raise LmsatError(f"{self.path} was changed while it was read: run the command again")
+        return _rest(data)
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """What lmsat noted of the measurement, one dict for each corpus."""
+        return self._read_rest.provenance
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the file says of the evaluation as a whole, without lmsat's notes."""
+        return self._read_rest.header
+
+    @property
+    def datasets(self) -> dict[str, tuple[str, str | None]]:
+        """The path and the split of the data, by task, where the file names a path."""
+        return self._read_rest.datasets
 
     @property
     def group_members(self) -> dict[str, list[str]]:
@@ -125,39 +156,42 @@ class ResultFile:
         ]
 
 
-def read_result_file(path: Path, name: str, naming: Naming) -> ResultFile | None:
-    """Return the content of a result file; None for any other file, and with a warning for a broken one.
+def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) -> ResultFile | None:
+    """Return the content of a result file; None for a file that was never meant to be one.
 
-    ``name`` is the path that the table shows.
+    Unless ``keep_rest``, what is not of the table is read again when it is asked for. Raises `BrokenResultError` for a
+    file that is cut, or does not hold its digest.
     """
-    try:
-        data = parse_result_file(path)
-    except BrokenResultError as error:
-        logger.warning("%s", error)
-        return None
+    path = Path(file.path)
+    data = parse_result_file(path)
     if data is None:
         return None
-    provenance = _provenance_parts(data)
-    origin = read_origin(data, provenance, path, name=clean(name), naming=naming)
-    data["results"] = {**as_dict(data.get("groups")), **data["results"]}
-    tasks = [_task(data, provenance, origin, task) for task in data["results"]]
-    texts = [
-        value
-        for entry in data["results"].values()
-        for key, value in as_dict(entry).items()
-        if isinstance(value, str) and key not in NO_METRICS and value.strip() not in _NOTHING
-    ]
-    if texts:
-        logger.warning(
-            "%s has the value '%.40s' where a number belongs, which is left out: restore or remove the file",
-            path,
-            texts[0],
-        )
+    rest = _rest(data)
+    origin = read_origin(data, rest.provenance, path, name=clean(file.name), naming=naming)
+    results = {**as_dict(data.get("groups")), **data["results"]}
+    return ResultFile(
+        path=path,
+        origin=origin,
+        tasks=list(_tasks(data, results, rest.provenance, origin)),
+        rest=rest if keep_rest else file.state,
+        warning=_warning(path, results),
+    )
+
+
+def _rest(data: dict[str, Any]) -> Rest:
     header = {key: value for key, value in data.items() if key not in _BULK}
     header["config"] = {key: value for key, value in as_dict(data.get("config")).items() if key != "lmsat"}
-    return ResultFile(
-        path=path, origin=origin, tasks=tasks, provenance=provenance, header=header, datasets=dict(_datasets(data))
-    )
+    return Rest(provenance=_provenance_parts(data), header=header, datasets=dict(_datasets(data)))
+
+
+def _warning(path: Path, results: dict[str, Any]) -> str | None:
+    """Return what to say of a text where a number belongs; None if there is none."""
+    for entry in results.values():
+        for key, value in as_dict(entry).items():
+            if isinstance(value, str) and key not in NO_METRICS and value.strip() not in _NOTHING:
+                remedy = "restore or remove the file"
+                return f"{path} has the value '{value:.40}' where a number belongs, which is left out: {remedy}"
+    return None
 
 
 def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None]]]:
@@ -193,42 +227,44 @@ def parse_result_file(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _task(data: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin, name: str) -> TaskResult:
-    def stated(section: str, key: str = name) -> Any:
-        return as_dict(data.get(section)).get(key)
-
-    entry, config = as_dict(stated("results")), as_dict(stated("configs"))
-    shots = stated("n-shot"), config.get("num_fewshot"), stated("config", "num_fewshot")
-    n_samples = as_dict(stated("n-samples")).get("effective", entry.get("sample_len"))
-    part, probe = _own_part(provenance, name, as_dict(config.get("metadata")))
-    text: dict[str, Any] = {}
-    settings: dict[str, str] = {}
-    model_settings = origin.settings
-    if part is not None:
-        notes = provenance[part]
-        noted = as_dict(as_dict(notes.get("probes")).get(probe))
-        # A probe of the weights alone is measured along with a corpus, but does not read it.
-        text = as_dict(notes.get("corpus")) if noted.get("reads_corpus") is not False else {}
-        n_samples = text.get("documents")
-        of_text = {key: text.get(key) for key in _CORPUS_SETTINGS}
-        settings = read_settings({**of_text, **as_dict(noted.get("settings"))})
-    corpus = as_text(text.get("corpus"))
-    if corpus is None:
-        model_settings, settings = {**model_settings, **settings}, {}
-    else:
-        # The settings of the corpus state these.
-        model_settings = {k: v for k, v in model_settings.items() if k not in ("limit", "max_length")}
-    return TaskResult(
-        origin=origin,
-        task=clean(name),
-        corpus=corpus,
-        num_fewshot=first(*map(as_integer, shots)),
-        n_samples=as_integer(n_samples),
-        model_settings=model_settings,
-        corpus_settings=settings,
-        metrics=list(_metrics(entry, as_dict(stated("higher_is_better")))),
-        part=part,
+def _tasks(
+    data: dict[str, Any], results: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin
+) -> Iterator[TaskResult]:
+    configs, shots, n_samples, directions = (
+        as_dict(data.get(section)) for section in ("configs", "n-shot", "n-samples", "higher_is_better")
     )
+    shots_of_all = as_dict(data.get("config")).get("num_fewshot")
+    # The settings of the corpus state these.
+    beside_corpus = {key: value for key, value in origin.settings.items() if key not in ("limit", "max_length")}
+    corpora = [{key: as_dict(part.get("corpus")).get(key) for key in _CORPUS_SETTINGS} for part in provenance]
+    of_corpora = [read_settings(corpus) for corpus in corpora]
+    for name, entry in ((name, as_dict(entry)) for name, entry in results.items()):
+        config = as_dict(configs.get(name))
+        part, probe = _own_part(provenance, name, as_dict(config.get("metadata")))
+        documents = as_dict(n_samples.get(name)).get("effective", entry.get("sample_len"))
+        corpus: str | None = None
+        settings: dict[str, str] = {}
+        if part is not None:
+            noted = as_dict(as_dict(provenance[part].get("probes")).get(probe))
+            of_probe = as_dict(noted.get("settings"))
+            # A probe of the weights alone is measured along with a corpus, but does not read it.
+            if noted.get("reads_corpus") is False:
+                documents, settings = None, read_settings(of_probe)
+            else:
+                text = as_dict(provenance[part].get("corpus"))
+                documents, corpus = text.get("documents"), as_text(text.get("corpus"))
+                settings = read_settings({**corpora[part], **of_probe}) if of_probe else of_corpora[part]
+        yield TaskResult(
+            origin=origin,
+            task=clean(name),
+            corpus=corpus,
+            num_fewshot=first(*map(as_integer, (shots.get(name), config.get("num_fewshot"), shots_of_all))),
+            n_samples=as_integer(documents),
+            model_settings=beside_corpus if corpus is not None else {**origin.settings, **settings},
+            corpus_settings=settings if corpus is not None else {},
+            metrics=list(_metrics(entry, as_dict(directions.get(name)))),
+            part=part,
+        )
 
 
 def _own_part(provenance: list[dict[str, Any]], task: str, metadata: dict[str, Any]) -> tuple[int | None, str]:
@@ -253,8 +289,7 @@ def _own_part(provenance: list[dict[str, Any]], task: str, metadata: dict[str, A
 def _metrics(entry: dict[str, Any], directions: dict[str, Any]) -> Iterator[tuple[str, str, float, float, bool | None]]:
     for key, raw in entry.items():
         name, comma, filter_ = key.partition(",")
-        value = as_number(raw)
-        if value is None or name in NO_METRICS or name.endswith("_stderr"):
+        if name in NO_METRICS or name.endswith("_stderr") or (value := as_number(raw)) is None:
             continue
         stderr = as_number(entry.get(f"{name}_stderr{comma}{filter_}"))
         # Files of the old schema do not state the direction.

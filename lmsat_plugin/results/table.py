@@ -23,6 +23,11 @@ _KINDS = {
     **dict.fromkeys(("value", "stderr", "date"), "float64"),
     "higher_is_better": "boolean",
 }
+SIZES = ("n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
+_SHARED = (
+    *("model", "variant", "revision", "commit", "step", "tokens", *SIZES),
+    *("corpus", "task", "num_fewshot", "n_samples", "date", "path"),
+)
 _OF_METRICS = ("metric", "filter", "value", "stderr", "higher_is_better")
 """The parts of an entry of `TaskResult.metrics`."""
 _IDENTITY = ["model", "variant", "revision", "commit", "corpus", "task", "num_fewshot", "metric", "filter"]
@@ -45,28 +50,26 @@ def make_table(results: Iterable[tuple[TaskResult, Variant]], *, all_results: bo
 
 
 def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for result, variant in results:
-        origin = result.origin
-        shared = {
-            "model": origin.model,
-            "variant": str(variant) or None,
-            "revision": origin.revision,
-            "commit": origin.commit,
-            "step": origin.progress.step,
-            "tokens": origin.progress.tokens,
-            **origin.sizes,
-            "corpus": result.corpus,
-            "task": result.task,
-            "num_fewshot": result.num_fewshot,
-            "n_samples": result.n_samples,
-            "date": origin.date,
-            "path": origin.path,
-        }
-        for metric in result.metrics:
-            for name, value in {**shared, **dict(zip(_OF_METRICS, metric, strict=True))}.items():
-                columns[name].append(value)
-    table = pd.DataFrame(columns, dtype="object").astype(_KINDS)
-    return table.assign(date=pd.to_datetime(table.date, unit="s", utc=True, errors="coerce").dt.as_unit("us"))
+    pairs = list(results)
+    of_tasks = [_shared(result, variant) for result, variant in pairs]
+    shared = pd.DataFrame(of_tasks, columns=list(_SHARED), dtype="object")
+    shared = shared.astype({name: kind for name, kind in _KINDS.items() if name in _SHARED})
+    shared = shared.assign(date=pd.to_datetime(shared.date, unit="s", utc=True, errors="coerce").dt.as_unit("us"))
+    of_values = pd.DataFrame([m for result, _ in pairs for m in result.metrics], columns=_OF_METRICS, dtype="object")
+    of_values = of_values.astype({name: kind for name, kind in _KINDS.items() if name in _OF_METRICS})
+    task_of_value = np.repeat(np.arange(len(pairs)), [len(result.metrics) for result, _ in pairs])
+    table = shared.take(task_of_value).reset_index(drop=True)
+    return table.assign(**{name: of_values[name] for name in _OF_METRICS})[list(COLUMNS)]
+
+
+def _shared(result: TaskResult, variant: Variant) -> tuple[Any, ...]:
+    """Return what the rows of a task have in common, in the order of `_SHARED`."""
+    origin = result.origin
+    return (
+        *(origin.model, str(variant) or None, origin.revision, origin.commit, origin.progress.step),
+        *(origin.progress.tokens, *(origin.sizes.get(name) for name in SIZES)),
+        *(result.corpus, result.task, result.num_fewshot, result.n_samples, origin.date, origin.path),
+    )

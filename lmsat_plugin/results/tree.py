@@ -6,7 +6,6 @@ Imports neither lm_eval nor torch.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,27 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.errors import DIVERGED, LmsatError
-from lmsat_plugin.files import kind_of, read_file, user_path
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import user_path
+from lmsat_plugin.results.cache import Cache
 from lmsat_plugin.results.checkpoint_names import compile_pattern
-from lmsat_plugin.results.failures import FAILURES, diverged_results
+from lmsat_plugin.results.failures import diverged_files
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.results.reading import ResultFile, TaskResult, read_result_file
+from lmsat_plugin.results.reading import ResultFile, TaskResult
 from lmsat_plugin.results.table import make_table
+from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-
-# JSON files that lie beside results, some of them large.
-_NO_RESULTS = {
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
-    *("special_tokens_map.json", "added_tokens.json", "trainer_state.json"),
-    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +50,8 @@ class Results:
     """What the table is made of."""
     all_results: bool = False
     """Whether the table holds older measurements of the same value, too."""
+    warnings: tuple[str, ...] = ()
+    """What was left out, and why."""
     corpora: tuple[str, ...] | None = None
     """The corpora that were chosen, in the order in which they were named; None if none was chosen."""
 
@@ -74,22 +70,26 @@ class Results:
         has NaN as its values. The arguments are those of `load_results`.
         Raises `LmsatError` if there is no result, or for a bad pattern.
         """
-        if tokens_per_step is not None and tokens_per_step < 1:
-            raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
-        naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
         root = user_path(path)
-        names = {path: path.name if path == root else path.relative_to(root).as_posix() for path in result_files(root)}
-        read = [read_result_file(path, name, naming) for path, name in names.items() if path.name != FAILURES]
-        measured = [file for file in read if file is not None]
-        failures = ((path, name) for path, name in names.items() if path.name == FAILURES)
-        diverged = (_diverged_results(path, name, naming, measured) for path, name in failures)
-        files = {file.origin.path: file for file in (*measured, *diverged) if file is not None}
+        return cls.of_cache(
+            Cache(root, tree_files(root), _naming(step_pattern, tokens_per_step)), all_results=all_results
+        )
+
+    @classmethod
+    def of_cache(cls, cache: Cache, *, all_results: bool) -> Results:
+        """Read what a cache does not hold. Raises `LmsatError` if there is no result."""
+        measured, warnings = cache.read_files()
+        diverged, others = diverged_files(cache.found, cache.naming, measured)
+        warnings += others
+        for warning in warnings:
+            logger.warning("%s", warning)
+        files = {file.origin.path: file for file in (*measured, *diverged)}
         tasks = [task for file in files.values() for task in file.tasks]
         if not all_results:
             tasks = _without_superseded(tasks)
         if not any(task.metrics for task in tasks):
-            raise LmsatError(f"{root} holds no lm-eval results: give a folder with files that lm-eval wrote")
-        return cls._of_tasks(root, files, tasks, all_results)
+            raise LmsatError(f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote")
+        return replace(cls._of_tasks(cache.root, files, tasks, all_results), warnings=tuple(warnings))
 
     @classmethod
     def _of_tasks(
@@ -196,44 +196,21 @@ def load_results(
     Raises:
         LmsatError: If there is no result, or for a bad pattern.
     """
-    return Results.read(path, all_results=all_results, step_pattern=step_pattern, tokens_per_step=tokens_per_step).table
+    root = user_path(path)
+    cache = Cache(root, tree_files(root), _naming(step_pattern, tokens_per_step))
+    table = cache.read_table(all_results=all_results)
+    if table is None:
+        results = Results.of_cache(cache, all_results=all_results)
+        table = results.table
+        if not results.warnings:
+            cache.write_table(table, all_results=all_results)
+    return table
 
 
-def result_files(root: Path) -> list[Path]:
-    """Return the files that may be results. Links are followed; no folder is entered twice."""
-    kind = kind_of(root)
-    if kind == "file":
-        return [root]
-    if kind != "folder":
-        raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
-
-    def warn(error: OSError) -> None:
-        logger.warning("%s is skipped (%s): correct its rights", error.filename, error.strerror)
-
-    results: list[Path] = []
-    entered = set()
-    for folder, folders, names in os.walk(root, onerror=warn, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (Path(folder, name) for name in names if name.endswith(".json") and name not in _NO_RESULTS)
-        results += [file for file in files if not file.name.startswith(".") and file.is_file()]
-    return sorted(results, key=str)
-
-
-def _diverged_results(path: Path, name: str, naming: Naming, measured: Sequence[ResultFile]) -> ResultFile | None:
-    try:
-        # Another tool's file of this name is passed over.
-        return diverged_results(path, name, naming, measured) if DIVERGED.encode() in read_file(path) else None
-    except OSError as error:
-        logger.warning("%s is skipped (%s): correct its rights", path, error.strerror)
-        return None
-    except LmsatError as error:
-        logger.warning("Left out: %s", error)
-        return None
+def _naming(step_pattern: str | None, tokens_per_step: int | None) -> Naming:
+    if tokens_per_step is not None and tokens_per_step < 1:
+        raise LmsatError(f"tokens_per_step={tokens_per_step} is not a number of tokens: give at least 1")
+    return Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
 
 
 def _without_superseded(results: list[TaskResult]) -> list[TaskResult]:

@@ -20,7 +20,7 @@ from lmsat_plugin.results.digests import is_sweeps_folder
 from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
-from lmsat_plugin.results.tree import result_files
+from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
 from lmsat_plugin.sweeps.store import quarantine
 from lmsat_plugin.sweeps.stored import arrays_fault, canonical, strays_of, tasks_with_arrays
@@ -79,7 +79,7 @@ def verify(root: Path) -> Verification:
     """
     found = Verification()
     results: list[_CheckedResult] = []
-    for path in result_files(root):
+    for path in (Path(file.path) for file in tree_files(root)):
         try:
             document = parse_result_file(path)
         except BrokenResultError as error:

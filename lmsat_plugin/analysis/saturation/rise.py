@@ -44,13 +44,20 @@ class Stretches:
             last = max(5, checkpoints // 12) if checkpoints >= 15 else max(_SHORTEST, checkpoints // 3)
         lengths = range(min(_SHORTEST, last), last + 1)
         pairs = [(first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)]
+        # From the shortest to the longest, and from the first to the last.
         firsts, stops = np.array(pairs).T
         return cls(firsts_S=firsts, stops_S=stops, last=last)
 
     def means(self, values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of each stretch, shape [R, S], and of the last one, shape [R]."""
         sums = np.cumsum(np.pad(values_RK, ((0, 0), (1, 0))), axis=1)
-        means_RS = (sums[:, self.stops_S] - sums[:, self.firsts_S]) / (self.stops_S - self.firsts_S)
+        means_RS = np.empty((len(values_RK), len(self.firsts_S)))
+        lengths_S = self.stops_S - self.firsts_S
+        for length in np.unique(lengths_S):
+            of_length = np.flatnonzero(lengths_S == length)
+            places, count = slice(of_length[0], of_length[-1] + 1), len(of_length)
+            np.subtract(sums[:, length : length + count], sums[:, :count], out=means_RS[:, places])
+            means_RS[:, places] /= length
         return means_RS, (sums[:, -1] - sums[:, -1 - self.last]) / self.last
 
     def rises(self, values_RK: np.ndarray, variances_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,92 @@
+"""Which files of a tree may be result files, with the size and the times that tell whether one has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import kind_of
+
+logger = logging.getLogger(__name__)
+
+# JSON files that lie beside results, some of them large.
+_NO_RESULTS = {
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
+    *("special_tokens_map.json", "added_tokens.json", "trainer_state.json"),
+    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+}
+
+
+FileState = tuple[int, int, int]
+"""A file's size in bytes, and when its content and its entry were last changed, in nanoseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A file of a tree as it was found."""
+
+    path: str
+    name: str
+    """The path within the tree, with slashes."""
+    state: FileState
+
+
+def tree_files(root: Path) -> list[TreeFile]:
+    """Return the files that may be results, sorted by path. Links are followed; no folder is entered twice.
+
+    Raises `LmsatError` where there is no folder and no file.
+    """
+    kind = kind_of(root)
+    if kind == "file":
+        return [TreeFile(str(root), root.name, file_state(root))]
+    if kind != "folder":
+        raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
+    found: list[TreeFile] = []
+    entered: set[tuple[int, int]] = set()
+    folders: list[tuple[Path | os.DirEntry[str], str]] = [(root, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as scan:
+                entries = [entry for entry in scan if not entry.name.startswith(".")]
+        except OSError as error:
+            logger.warning("%s is skipped (%s): correct its rights", os.fspath(folder), error.strerror)
+            continue
+        below = sorted((entry for entry in entries if _is_folder(entry)), key=lambda entry: entry.name, reverse=True)
+        folders += [(entry, f"{prefix}{entry.name}/") for entry in below]
+        found += filter(None, (_candidate(entry, prefix) for entry in entries))
+    return sorted(found, key=lambda file: file.path)
+
+
+def _candidate(entry: os.DirEntry[str], prefix: str) -> TreeFile | None:
+    """Return a file that may be a result; None for any other."""
+    if not entry.name.endswith(".json") or entry.name in _NO_RESULTS:
+        return None
+    try:
+        return TreeFile(entry.path, prefix + entry.name, _state(entry.stat())) if entry.is_file() else None
+    except OSError:
+        # It was removed, or is a link that leads nowhere.
+        return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def file_state(path: Path) -> FileState:
+    """Return a file's state. Raises OSError where there is no file."""
+    return _state(path.stat())
+
+
+def _state(status: os.stat_result) -> FileState:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
