@@ -11,7 +11,7 @@ import numpy as np
 def correlations(size: int, phi: float) -> np.ndarray:
     """Return the correlation matrix phi^|i − j| of K = ``size`` checkpoints, shape [K, K]."""
     index_K = np.arange(size)
-    return phi ** np.abs(np.subtract.outer(index_K, index_K))
+    return (phi**index_K)[np.abs(np.subtract.outer(index_K, index_K))]
 
 
 def simulate(white_RK: np.ndarray, phi_R: np.ndarray) -> np.ndarray:
