@@ -24,10 +24,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, folder_name, safe_name, user_path, write_atomically
+from lmsat_plugin.files import check_writable, folder_name, read_file, safe_name, user_path, write_atomically
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
+from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, software, stamp_of_results, strays_of
 
@@ -103,6 +104,8 @@ class Store:
         self.private = self.output / ".lmsat"
         """Claims, downloads and the logs of jobs."""
         self._claims = self.private / "claims"
+        self._seen = self.private / "seen"
+        """Files that hold what results were made of, though they were copied or touched since."""
         self._handle: int | None = None
         """The output folder, kept open so that no other one gets its number."""
 
@@ -176,7 +179,25 @@ class Store:
 
     def read(self, checkpoint: Checkpoint) -> Stored:
         """Return what is stored of a checkpoint."""
-        return read_stored(self.folder(checkpoint))
+        stored = read_stored(self.folder(checkpoint))
+        with suppress(OSError, ValueError, RecursionError):
+            seen = as_dict(json.loads(read_file(self._seen_of(checkpoint))))
+            # What is noted there is believed of the files, and of the weights only what results say.
+            if any(_same_weights(seen, known) for known in stored.checkpoints):
+                stored.checkpoints.append(seen)
+        return stored
+
+    def note_seen(self, checkpoint: Checkpoint, stored: Stored, noted: Mapping[str, Any]) -> None:
+        """Note the stamp of files that were hashed, if results have other stamps of the very same content.
+
+        The next sweep need not hash them again then. ``noted`` is what results would note of the checkpoint.
+        """
+        if any(_same_weights(noted, known) for known in stored.checkpoints):
+            with suppress(LmsatError):
+                write_atomically(self._seen_of(checkpoint), json.dumps(dict(noted)).encode())
+
+    def _seen_of(self, checkpoint: Checkpoint) -> Path:
+        return self._seen / f"{_claim_name(checkpoint)}.json"
 
     def stamp(self, checkpoint: Checkpoint) -> Any:
         """Return something that is the same while `read` returns the same, without opening a file."""
@@ -238,6 +259,12 @@ class Store:
 
 def _claim_name(checkpoint: Checkpoint) -> str:
     return f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}"
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two notes of a checkpoint are about the same content of its files."""
+    keys = ("identity", "weights_sha256")
+    return all(one.get(key) and one.get(key) == other.get(key) for key in keys)
 
 
 def _free_stamp(folder: Path) -> tuple[str, Path]:
