@@ -43,9 +43,14 @@ def checked(probe: str, returned: Any) -> Measurement:
 
 
 def _check_name(probe: str, name: Any) -> None:
-    # lm-eval writes a metric as "name,filter".
-    if not isinstance(name, str) or not name.strip() or "," in name or name in _NAMES_OF_LM_EVAL:
-        raise LmsatError(f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma")
+    # lm-eval writes a metric as "name,filter", and its standard error as "name_stderr,filter".
+    is_clear = isinstance(name, str) and name.strip() and name.isprintable() and "," not in name
+    if is_clear and name not in _NAMES_OF_LM_EVAL and not name.endswith("_stderr"):
+        return
+    raise LmsatError(
+        f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma, a control character "
+        "or _stderr at its end"
+    )
 
 
 def _is_reason(text: Any) -> bool:
@@ -75,6 +80,8 @@ def _array(probe: str, name: Any, value: Any) -> np.ndarray:
         except (NotImplementedError, RuntimeError, TypeError):
             pass
     numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _KINDS_OF_ARRAYS
+    # What is masked would be there again, as if it were measured.
+    numeric &= not isinstance(value, np.ma.MaskedArray)
     if not isinstance(name, str) or not name or not numeric or value.dtype.itemsize > _MOST_BYTES:
         raise _wrong(probe, f" as the array '{name}'", value, "a NumPy array of numbers of at most 64 bits")
     return np.asarray(value).astype(value.dtype.newbyteorder("="), copy=False)

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, folder_name, read_file, safe_name, user_path, write_atomically
 from lmsat_plugin.results.array_files import pack_arrays
-from lmsat_plugin.results.digests import with_digest
+from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
@@ -101,7 +101,7 @@ class Store:
 
     def __init__(self, output: Path) -> None:
         self.output = user_path(output)
-        self.private = self.output / ".lmsat"
+        self.private = self.output / PRIVATE
         """Claims, downloads and the logs of jobs."""
         self._claims = self.private / "claims"
         self._seen = self.private / "seen"
@@ -137,21 +137,7 @@ class Store:
 
     def claim(self, checkpoint: Checkpoint) -> Claim | None:
         """Claim a checkpoint; None if another process has it."""
-        return self._claim(_claim_name(checkpoint))
-
-    def _claim(self, name: str) -> Claim | None:
-        path = self._claims / f"{name}.lock"
-        lock = FileLock(path, timeout=0, thread_local=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            return None
-        except OSError as error:
-            raise LmsatError(
-                f"cannot write {path} ({error.strerror}): free space or choose another output folder"
-            ) from error
-        return Claim(lock)
+        return _claim(self._lock_of(checkpoint))
 
     def died_at(self, pid: int) -> str | None:
         """Return what a process was measuring when it died."""
@@ -166,16 +152,16 @@ class Store:
         """Remove the claims that dead processes have left, but not what they note of the deaths."""
         for path in self._claims.glob("*.lock"):
             with suppress(LmsatError):
-                if (left := self._claim(path.stem)) is not None:
+                if (left := _claim(path)) is not None:
                     left.release(forget=False)
 
     def forget_deaths(self, checkpoint: Checkpoint) -> None:
         """Remove what is noted of processes that died at a checkpoint, since nothing is left to do there."""
-        if self._note_of(checkpoint).exists() and (claim := self.claim(checkpoint)) is not None:
+        if self._lock_of(checkpoint).with_suffix(".json").exists() and (claim := self.claim(checkpoint)) is not None:
             claim.release()
 
-    def _note_of(self, checkpoint: Checkpoint) -> Path:
-        return self._claims / f"{_claim_name(checkpoint)}.json"
+    def _lock_of(self, checkpoint: Checkpoint) -> Path:
+        return claim_file(self.folder(checkpoint))
 
     def read(self, checkpoint: Checkpoint) -> Stored:
         """Return what is stored of a checkpoint."""
@@ -197,7 +183,7 @@ class Store:
                 write_atomically(self._seen_of(checkpoint), json.dumps(dict(noted)).encode())
 
     def _seen_of(self, checkpoint: Checkpoint) -> Path:
-        return self._seen / f"{_claim_name(checkpoint)}.json"
+        return self._seen / self._lock_of(checkpoint).with_suffix(".json").name
 
     def stamp(self, checkpoint: Checkpoint) -> Any:
         """Return something that is the same while `read` returns the same, without opening a file."""
@@ -257,8 +243,24 @@ class Store:
             path.unlink(missing_ok=True)
 
 
-def _claim_name(checkpoint: Checkpoint) -> str:
-    return f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}"
+def claim_file(results: Path) -> Path:
+    """Return the lock by which a checkpoint is claimed whose results are in a folder."""
+    model, revision = results.absolute().parts[-2:]
+    return results.absolute().parents[1] / PRIVATE / "claims" / f"{model}--{revision}.lock"
+
+
+def _claim(path: Path) -> Claim | None:
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise LmsatError(
+            f"cannot write {path} ({error.strerror}): free space or choose another output folder"
+        ) from error
+    return Claim(lock)
 
 
 def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

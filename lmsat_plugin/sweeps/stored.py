@@ -70,7 +70,7 @@ def read_stored(folder: Path) -> Stored:
         stored.runs[path.name] = notes.get("run", "")
         fault = arrays_fault(path, document, notes)
         lost = set() if fault is None else tasks_with_arrays(notes)
-        held = (identity for identity in notes["identities"] if _is_held(document, notes, identity))
+        held = (identity for identity in notes["identities"] if is_held(document, notes, identity))
         measured = {canonical(identity): identity["task"] for identity in held}
         stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
         stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
@@ -115,7 +115,7 @@ def software() -> dict[str, str]:
     return versions
 
 
-def _is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
+def is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
     """Return whether a file holds the result that it says it holds.
 
     Each metric of a probe has to be a number, or a null with its reason. Of other tasks one number suffices.
