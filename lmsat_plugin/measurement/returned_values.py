@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,20 +37,21 @@ def checked(probe: str, returned: Any) -> Measurement:
     reasons = reasons if isinstance(reasons, dict) else {}
     metrics = {}
     for name, value in returned.metrics.items():
-        _check_name(probe, name)
+        _check_name(probe, name, returned.metrics)
         metrics[name] = None if value is None and _is_reason(reasons.get(name)) else _number(probe, name, value)
     return Measurement(metrics, {name: _array(probe, name, value) for name, value in returned.arrays.items()}, details)
 
 
-def _check_name(probe: str, name: Any) -> None:
-    # lm-eval writes a metric as "name,filter", and its standard error as "name_stderr,filter".
+def _check_name(probe: str, name: Any, names: Collection[Any]) -> None:
+    # lm-eval writes a metric as "name,filter".
     is_clear = isinstance(name, str) and name.strip() and name.isprintable() and "," not in name
-    if is_clear and name not in _NAMES_OF_LM_EVAL and not name.endswith("_stderr"):
-        return
-    raise LmsatError(
-        f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma, a control character "
-        "or _stderr at its end"
-    )
+    if not is_clear or name in _NAMES_OF_LM_EVAL:
+        raise LmsatError(
+            f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma or a control "
+            "character"
+        )
+    if name.endswith("_stderr") and name.removesuffix("_stderr") not in names:
+        raise LmsatError(f"the probe '{probe}' returned {name}, a standard error, without its metric: return both")
 
 
 def _is_reason(text: Any) -> bool:
