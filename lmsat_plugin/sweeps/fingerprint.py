@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.files import FileStamp, kind_of, read_file, stamp_file, user_path
+from lmsat_plugin.files import FileStamp, read_file, stamp_file
 from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
-from lmsat_plugin.sweeps.weights import read_ahead, weight_paths
+from lmsat_plugin.sweeps.weights import read_ahead
 
 _SMALL = (*CONFIG_FILES, *TOKENIZER_FILES)
-_ADAPTER = "adapter_config.json"
 # What else transformers may read.
 _OTHERS = ("*.index.json", "adapter_model.bin", "*.py")
 # Clocks of file systems tick every few ms, some only every two seconds: what is written twice within a tick looks the
@@ -33,7 +31,7 @@ class Fingerprint:
     """The hashes that identify a checkpoint, whatever its name."""
 
     identity: str
-    """Hash of all that makes the model: weights, configuration, tokenizer, code of its own, the base of an adapter."""
+    """Hash of all that makes the model: weights, configuration, tokenizer, code of its own."""
     weights_sha256: str
 
 
@@ -86,23 +84,12 @@ class SeenFiles:
 
 def _look(folder: Path) -> dict[str, FileStamp]:
     files = {}
-    base = _base_of(folder)
     # A disk that fails tells so when the files are read.
     with suppress(OSError):
-        for place in (folder, *([] if base is None else [base])):
-            for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in place.glob(pattern)}:
-                with suppress(OSError):
-                    files[path.name if place == folder else str(path)] = stamp_file(path)
+        for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}:
+            with suppress(OSError):
+                files[path.name] = stamp_file(path)
     return files
-
-
-def _base_of(folder: Path) -> Path | None:
-    """Return the folder of the model that an adapter changes; None for no adapter, and for a model of the Hub."""
-    try:
-        base = user_path(json.loads(read_file(folder / _ADAPTER))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, LmsatError):
-        return None
-    return base if kind_of(base) == "folder" and base.resolve() != folder.resolve() else None
 
 
 def stamp_of(folder: Path) -> Stamp:
@@ -112,24 +99,12 @@ def stamp_of(folder: Path) -> Stamp:
 
 def fingerprint(folder: Path) -> Fingerprint:
     """Read a checkpoint's files. Raises `LmsatError` for one whose weights are cut or missing."""
-    found = _of_one(folder)
-    if (base := _base_of(folder)) is None:
-        return found
-    return Fingerprint(
-        hashlib.sha256(f"{found.identity} {_of_one(base).identity}".encode()).hexdigest(), found.weights_sha256
-    )
-
-
-def _of_one(folder: Path) -> Fingerprint:
     weights = read_ahead(folder)
     digest = hashlib.sha256(weights.encode())
-    small = {path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()}
-    hashed = _content(digest, small)
+    hashed = _content(digest, {path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()})
     # transformers runs no other code than that which the configuration names.
     if any(path.name == "config.json" and b'"auto_map"' in content for path, content in hashed.items()):
         _content(digest, folder.glob("*.py"))
-    if any(path.name == _ADAPTER for path in small):
-        _content(digest, set(folder.glob("adapter_model.*")) - set(weight_paths(folder)))
     return Fingerprint(digest.hexdigest(), weights)
 
 
