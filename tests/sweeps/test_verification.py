@@ -285,3 +285,11 @@ def test_samples_need_not_be_published_with_results(tree):
     assert {problem.kind for problem in verify(tree).problems} == {"samples"}
     shutil.rmtree(tree / ".lmsat")
     assert not verify(tree).problems
+
+
+def test_what_a_leaderboard_publishes_has_no_problem(tree, tmp_path):
+    """Arrays go along with the results, samples do not."""
+    assert main(["leaderboard", str(tree), "--hub", str(tmp_path / "hub")]) == 0
+    published = sorted(path.name.partition("_")[0] for path in (tmp_path / "hub/results").rglob("*") if path.is_file())
+    assert published == ["arrays", "results"]
+    assert not verify(tmp_path / "hub").problems
