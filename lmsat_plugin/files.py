@@ -17,6 +17,8 @@ from lmsat_plugin.errors import LmsatError
 
 PART = ".lmsat.part"
 """The ending of a file that is being written; one that is left was cut off by a kill."""
+FileStamp = tuple[int, int, int]
+"""A file's size, and its times of modification and of change in ns. Nobody can set the last one."""
 _tidied: set[Path] = set()
 """The folders from which this process has removed what others have left."""
 _LONGEST_NAME = 100
@@ -54,6 +56,16 @@ def kind_of(path: Path) -> Literal["file", "folder", "device"] | None:
     except (OSError, ValueError):
         return None
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
+
+
+def stamp_file(path: Path) -> FileStamp:
+    """Look at a file without reading it. Raises OSError for one that is not there."""
+    return stamp_of_status(path.stat())
+
+
+def stamp_of_status(status: os.stat_result) -> FileStamp:
+    """Return the stamp of a file that was looked at."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def check_file(path: Path) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import as_floats, table_of
+from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, table_of
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 _TASK = "lmsat_loss"
 # The logarithm of a vocabulary larger than any: an untrained model's loss is about the logarithm of its own.
 _MOST_NATS = 15.0
 _BITS_WITHIN = 0.02
 """How close to log2 of the perplexity a loss has to be to count as bits, as a share."""
+_ROW, _BAD, _RUN = "number of the row", "whether its loss is not finite", "run of the row"
+_MOST_NAMED = 5
 _COLUMNS = (*("model", "variant", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus"), "path")
 
 
@@ -54,6 +59,46 @@ def check_nats(table: pd.DataFrame) -> None:
             f"half of the losses are above {_MOST_NATS:g}, more than those of a uniform prediction over a million "
             "tokens: give nats per token, not perplexities"
         )
+
+
+def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table without the runs whose losses end in NaN or infinity, and a sentence on each, which is logged.
+
+    A run is what has the same ``run``, or ``model``, in the order of its steps or tokens. A row without these is a run
+    of its own. Raises `LmsatError` where all runs diverged.
+    """
+    import pandas as pd
+
+    if "loss" not in table.columns or not (bad := is_not_finite(table["loss"])).any() or bad.all():
+        return table, []
+    key = next((name for name in ("run", "model") if name in table.columns), None)
+    numbers_P = np.arange(1, len(table) + 1)
+    names = [f"the run of row {number}" for number in numbers_P]
+    if key is not None:
+        names = [own if pd.isna(name) else str(name) for name, own in zip(table[key], names, strict=True)]
+    added: dict[str, Any] = {_ROW: numbers_P, _BAD: bad.to_numpy(), _RUN: names}
+    rows = table.assign(**added)
+    if (order := next((name for name in ("step", "tokens") if name in table.columns), None)) is not None:
+        rows = rows.assign(**{order: as_floats(rows[order])}).sort_values(order, kind="stable")
+    gone: list[np.ndarray] = []
+    sentences = []
+    for name, run in rows.groupby(_RUN, sort=False):
+        bad_K = run[_BAD].to_numpy()
+        if not bad_K[-1]:
+            continue
+        first = run.iloc[len(run) - int(np.argmin(bad_K[::-1])) if not bad_K.all() else 0]
+        when = "" if order is None or not np.isfinite(first[order]) else f", {order} {first[order]:,.0f}"
+        sentences.append(f"{name} diverged at row {first[_ROW]}{when}")
+        gone.append(run[_ROW].to_numpy() - 1)
+    kept = table.iloc[np.setdiff1d(numbers_P - 1, np.concatenate(gone))] if gone else table
+    if gone and kept.empty:
+        raise LmsatError(f"{sentences[0]}: give runs whose losses stay finite")
+    if len(sentences) > _MOST_NAMED:
+        sentences[_MOST_NAMED:] = [f"{len(sentences) - _MOST_NAMED} more runs diverged"]
+    sentences = [f"{sentence}, and is left out" for sentence in sentences]
+    for sentence in sentences:
+        logger.warning("%s", sentence)
+    return kept, sentences
 
 
 def loss_of_results(data: Results | pd.DataFrame, metric: str = "loss") -> pd.DataFrame:

@@ -88,8 +88,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open_closed_streams() -> None:
+    """Give a process that was started with closed streams others that go nowhere, and no file their numbers."""
+    if sys.stdout is None or sys.stderr is None:
+        while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(handle)
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Bad input is one sentence on standard error and exit code 2."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Names of files may hold bytes that are no text, and a terminal may know ASCII alone.
         if isinstance(stream, io.TextIOWrapper):

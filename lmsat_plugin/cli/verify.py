@@ -24,7 +24,7 @@ class VerifyCommand(Command):
     What is checked: whether files can be read and hold their digests; arrays and samples against their results; whether
     a result is about the checkpoint in whose folder it lies, and holds what it says it measured; results that are there
     twice; files that a killed process left half-written or alone; checkpoints whose files have changed since they were
-    measured.
+    measured; results of probes that have another version, or other settings, now.
 
     The exit code is 0 without problems, 1 with some, 2 for bad input.
     """
@@ -74,7 +74,9 @@ def _repair(problems: Sequence[TreeProblem]) -> str:
 
 
 def _advice(problems: Sequence[TreeProblem]) -> str:
-    only_changed = all(problem.kind == "checkpoint" for problem in problems)
+    from lmsat_plugin.sweeps.verification import SOUND
+
+    only_changed = all(problem.kind in SOUND for problem in problems)
     return _next(problems) if only_changed else "Put aside what is damaged with --repair, or restore it from a copy."
 
 

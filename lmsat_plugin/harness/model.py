@@ -154,7 +154,8 @@ class SaturationLM(HFLM):
         with _named_errors(folder):
             remote = bool(self._given.get("trust_remote_code"))
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
-            if _architecture(config) != _architecture(self.config):
+            # Each folder may have other code.
+            if _architecture(config) != _architecture(self.config) or getattr(config, "auto_map", None):
                 return False
             fresh = load_whole(self.AUTO_MODEL_CLASS).from_pretrained(
                 folder, dtype=get_dtype(self._given.get("dtype", "auto")), trust_remote_code=remote
@@ -166,6 +167,7 @@ class SaturationLM(HFLM):
         if here != there or is_tied(self.model) != is_tied(fresh):
             return False
         self.model.load_state_dict(fresh.state_dict())
+        self.model.generation_config = fresh.generation_config
         self._restrict_head()
         self.lmsat_outcomes = []
         return True

@@ -19,8 +19,13 @@ import lmsat_autoload
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.choices import add_choice_metrics
 from lmsat_plugin.harness.downstream import LM_EVAL_TASKS, identity_of
+from lmsat_plugin.harness.task_files import sha256_of, task_files
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
+
+_HERE = Path(lmsat_autoload.__file__).parent
+_LMSATS_TASKS = _HERE / "tasks", _HERE / "lmsat_plugin" / "tasks"
+"""In a checkout, and in a package."""
 
 
 class TaskError(LmsatError):
@@ -101,12 +106,31 @@ class SharedTasks(TaskManager):
             names = [member if isinstance(member, str) else member.get("task", "") for member in config["task"]]
             members = {member: self.version_of(member) for member in names if member in self.task_index}
             return {"version": version, **members}
-        entry = self.task_index.get(name)
-        path = entry.yaml_path if entry else None
-        if path is None or path.is_relative_to(LM_EVAL_TASKS):
+        path = self._own_yaml(name)
+        if path is None:
             return version
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return {"version": version, "yaml_sha256": digest, **identity_of(config, self.metadata or {})}
+        identity = {"version": version, "yaml_sha256": digest, **identity_of(config, self.metadata or {})}
+        # lmsat's own tasks have versions for what else makes them.
+        others = [] if any(map(path.is_relative_to, _LMSATS_TASKS)) else task_files(path, config)
+        return {**identity, "files_sha256": sha256_of(others)} if others else identity
+
+    def files_of(self, name: str) -> list[Path]:
+        """Return the files that make a task or a group which is not lm-eval's own."""
+        if self.probe_of(name) is not None:
+            return []
+        config = self._config_of(name) or {}
+        if isinstance(config.get("task"), list):
+            names = [member if isinstance(member, str) else member.get("task", "") for member in config["task"]]
+            return [file for member in names if member in self.task_index for file in self.files_of(member)]
+        path = self._own_yaml(name)
+        return [] if path is None else [path, *task_files(path, config)]
+
+    def _own_yaml(self, name: str) -> Path | None:
+        """Return the YAML of a task that is not lm-eval's own."""
+        entry = self.task_index.get(name)
+        path = entry.yaml_path if entry else None
+        return None if path is None or path.is_relative_to(LM_EVAL_TASKS) else path
 
     def _config_of(self, name: str) -> dict[str, Any] | None:
         entry = self.task_index.get(name)

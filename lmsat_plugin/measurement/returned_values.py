@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,21 @@ def checked(probe: str, returned: Any) -> Measurement:
     reasons = reasons if isinstance(reasons, dict) else {}
     metrics = {}
     for name, value in returned.metrics.items():
-        _check_name(probe, name)
+        _check_name(probe, name, returned.metrics)
         metrics[name] = None if value is None and _is_reason(reasons.get(name)) else _number(probe, name, value)
     return Measurement(metrics, {name: _array(probe, name, value) for name, value in returned.arrays.items()}, details)
 
 
-def _check_name(probe: str, name: Any) -> None:
+def _check_name(probe: str, name: Any, names: Collection[Any]) -> None:
     # lm-eval writes a metric as "name,filter".
-    if not isinstance(name, str) or not name.strip() or "," in name or name in _NAMES_OF_LM_EVAL:
-        raise LmsatError(f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma")
+    is_clear = isinstance(name, str) and name.strip() and name.isprintable() and "," not in name
+    if not is_clear or name in _NAMES_OF_LM_EVAL:
+        raise LmsatError(
+            f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma or a control "
+            "character"
+        )
+    if name.endswith("_stderr") and name.removesuffix("_stderr") not in names:
+        raise LmsatError(f"the probe '{probe}' returned {name}, a standard error, without its metric: return both")
 
 
 def _is_reason(text: Any) -> bool:
@@ -75,6 +81,8 @@ def _array(probe: str, name: Any, value: Any) -> np.ndarray:
         except (NotImplementedError, RuntimeError, TypeError):
             pass
     numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _KINDS_OF_ARRAYS
+    # What is masked would be there again, as if it were measured.
+    numeric &= not isinstance(value, np.ma.MaskedArray)
     if not isinstance(name, str) or not name or not numeric or value.dtype.itemsize > _MOST_BYTES:
         raise _wrong(probe, f" as the array '{name}'", value, "a NumPy array of numbers of at most 64 bits")
     return np.asarray(value).astype(value.dtype.newbyteorder("="), copy=False)

@@ -10,9 +10,10 @@ import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import PART, check_writable, remove_strays, replacing, safe_name, write_atomically
+from lmsat_plugin.files import PART, check_writable, kind_of, remove_strays, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.results.array_files import array_path
 from lmsat_plugin.results.failures import FAILURES
 
 _BENCHMARKS = {
@@ -27,9 +28,9 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
 
     ``README.md`` has the leaderboard and names the data files: ``leaderboard.parquet``, with a ``.csv`` beside it, and
     ``results.parquet``, every value at the ranked checkpoints. ``results/ORG/MODEL/results_DATE.json`` are lm-eval's
-    own files, in the layout of the Open LLM Leaderboard's results. ``eval_results/ORG/MODEL/.eval_results/*.yaml`` are
-    for the repositories of models that have a score of a benchmark registered on the Hub, see
-    https://huggingface.co/docs/hub/eval-results.
+    own files with lmsat's arrays, but without samples, in the layout of the Open LLM Leaderboard's results.
+    ``eval_results/ORG/MODEL/.eval_results/*.yaml`` are for the repositories of models that have a score of a benchmark
+    registered on the Hub, see https://huggingface.co/docs/hub/eval-results.
 
     Raises:
         LmsatError: If the folder cannot be written.
@@ -43,11 +44,13 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     write_atomically(folder / "leaderboard.parquet", rows.to_parquet(index=False))
     write_atomically(folder / "results.parquet", results.to_parquet(index=False))
     for (model, path), _ in results.groupby(["model", "path"]):
-        source = analyses.results.files[str(path)].path
-        if source.name == FAILURES:
+        file = analyses.results.files[str(path)]
+        if file.path.name == FAILURES:
             continue
-        with replacing(folder / "results" / _model_folder(str(model)) / source.name) as temporary:
-            shutil.copyfile(source, temporary)
+        arrays = (array_path(file.path, notes) for notes in file.provenance)
+        for source in (*(path for path in arrays if path is not None and kind_of(path) == "file"), file.path):
+            with replacing(folder / "results" / _model_folder(str(model)) / source.name) as temporary:
+                shutil.copyfile(source, temporary)
     for name, entry in _eval_results(results).items():
         write_atomically(folder / "eval_results" / name, entry)
     write_atomically(folder / "README.md", _card(board, len(results)).encode("utf-8"))
@@ -126,7 +129,7 @@ def _card(board: Leaderboard, n_results: int) -> str:
         "A column `..._stderr` has the standard error of the one before it.\n\n## Files\n\n"
         "- `leaderboard.parquet`, `leaderboard.csv`: the table above, unrounded.\n"
         f"- `results.parquet`: all {n_results:,} values at these checkpoints, with where each comes from.\n"
-        "- `results/`: lm-eval's own result files.\n"
+        "- `results/`: lm-eval's own result files, and the arrays of lmsat's measurements.\n"
         "- `eval_results/`, where there are scores of benchmarks registered on the Hub: files for the repositories "
         "of the models.\n\nMade by lmsat, a plugin of the LM Evaluation Harness.\n"
     )

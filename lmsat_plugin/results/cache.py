@@ -61,7 +61,7 @@ class Cache:
             if file.name.rpartition("/")[2] == FAILURES:
                 continue
             row = rows.get(file.name)
-            is_known = row is not None and tuple(row[0]) == file.state
+            is_known = row is not None and tuple(row[0]) == file.stamp
             try:
                 if row is not None and is_known:
                     result = _from_row(row, file)
@@ -107,11 +107,11 @@ class Cache:
         self._store(TABLE, self._key_of_table(all_results), buffer.getvalue().to_pybytes())
 
     def _key_of_table(self, all_results: bool) -> str:
-        states = hashlib.sha256(json.dumps([(file.name, file.state) for file in self.found]).encode())
+        states = hashlib.sha256(json.dumps([(file.name, file.stamp) for file in self.found]).encode())
         return json.dumps([self._key, all_results, states.hexdigest()])
 
     def _is_settled(self, file: TreeFile) -> bool:
-        return max(file.state[1:]) < self._newest
+        return max(file.stamp[1:]) < self._newest
 
     def _load(self, name: str, key: str) -> bytes | None:
         """Return what was stored; None unless it is whole and of this key."""
@@ -145,12 +145,12 @@ def _from_dictionary(column: Any) -> pd.Series:
 
 def _to_row(result: ResultFile | None, file: TreeFile) -> list[Any]:
     if result is None:
-        return [file.state]
+        return [file.stamp]
     origin = result.origin
     stated = [origin.path, origin.model, origin.revision, origin.commit, origin.progress.step, origin.progress.tokens]
     supersedes = {name: sorted(tasks) for name, tasks in origin.supersedes.items()}
     tasks = [[getattr(task, name) for name in _OF_TASKS] for task in result.tasks]
-    return [file.state, [*stated, origin.sizes, origin.date, origin.settings, supersedes], tasks, result.warning]
+    return [file.stamp, [*stated, origin.sizes, origin.date, origin.settings, supersedes], tasks, result.warning]
 
 
 def _from_row(row: list[Any], file: TreeFile) -> ResultFile | None:
@@ -173,7 +173,7 @@ def _from_row(row: list[Any], file: TreeFile) -> ResultFile | None:
         path=Path(file.path),
         origin=origin,
         tasks=[_task(origin, dict(zip(_OF_TASKS, task, strict=True))) for task in tasks],
-        rest=file.state,
+        rest=file.stamp,
         warning=warning,
     )
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ DIGESTS = ("file_sha256", "sha256")
 """The keys of digests in lmsat's notes: of the bytes, and of the content."""
 _OF_BYTES, _OF_CONTENT = DIGESTS
 _BLANK = b"0" * 64
+PRIVATE = ".lmsat"
+"""A sweep's own folder within its output folder."""
 
 
 def with_digest(document: dict[str, Any]) -> bytes:
@@ -67,7 +70,12 @@ def _digest_of_content(document: dict[str, Any]) -> str:
     config = document["config"]
     notes = {key: value for key, value in config["lmsat"].items() if key != _OF_CONTENT}
     content = {**document, "config": {**config, "lmsat": notes}}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return sha256_of_content(content, ensure_ascii=False)
+
+
+def sha256_of_content(content: Mapping[str, Any], *, ensure_ascii: bool = True) -> str:
+    """Return the SHA-256 of a JSON file's content, its keys sorted, whatever the file's layout."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=ensure_ascii)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -80,5 +88,5 @@ def _is_of_sweep(path: Path, notes: dict[str, Any]) -> bool:
 
 
 def is_sweeps_folder(folder: Path) -> bool:
-    """Return whether a sweep keeps a checkpoint's results in a folder: it has one of its own, ``.lmsat``, two above."""
-    return (folder / ".." / ".." / ".lmsat").is_dir()
+    """Return whether a sweep keeps a checkpoint's results in a folder: it has one of its own two above."""
+    return (folder / ".." / ".." / PRIVATE).is_dir()

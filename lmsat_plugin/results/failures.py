@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from lmsat_plugin.errors import DIVERGED, LmsatError
 from lmsat_plugin.files import read_file
+from lmsat_plugin.results.digests import sha256_of_content
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 from lmsat_plugin.results.reading import Rest, ResultFile, TaskResult
@@ -50,7 +50,7 @@ class Failures:
             record["software"] = self.software
         # As it will be read: what JSON does not know is text there.
         record = json.loads(json.dumps(record, default=str))
-        return json.dumps({**record, "sha256": _digest(record)}, indent=2).encode()
+        return json.dumps({**record, "sha256": sha256_of_content(record)}, indent=2).encode()
 
 
 def is_diverged(reason: str) -> bool:
@@ -73,7 +73,7 @@ def read_failures(path: Path) -> Failures | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LmsatError(f"{path} is cut or is no record of failures: remove it") from error
     # Files of earlier versions have no digest.
-    if stated is not None and stated != _digest(record):
+    if stated is not None and stated != sha256_of_content(record):
         raise LmsatError(f"{path} was changed by hand: remove it")
     return Failures(
         checkpoint=checkpoint,
@@ -82,10 +82,6 @@ def read_failures(path: Path) -> Failures | None:
         software=as_dict(record["software"]) if "software" in record else None,
         reasons=reasons,
     )
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def diverged_files(

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import read_file
+from lmsat_plugin.files import FileStamp, read_file, stamp_file
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
-from lmsat_plugin.results.tree_files import FileState, TreeFile, file_state
+from lmsat_plugin.results.tree_files import TreeFile
 
 _CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
 _STATED = ("corpus", "max_tokens", "seed", "text_field")
@@ -81,8 +81,8 @@ class ResultFile:
     path: Path
     origin: Origin
     tasks: list[TaskResult]
-    rest: Rest | FileState
-    """What the properties hold; or the file's state, and they are read again when they are asked for."""
+    rest: Rest | FileStamp
+    """What the properties hold; or the file's stamp, and they are read again when they are asked for."""
     warning: str | None = None
     """What readers say about it."""
 
@@ -92,7 +92,7 @@ class ResultFile:
         if isinstance(self.rest, Rest):
             return self.rest
         data = parse_result_file(self.path)
-        if data is None or file_state(self.path) != self.rest:
+        if data is None or stamp_file(self.path) != self.rest:
             raise LmsatError(f"{self.path} was changed while it was read: run the command again")
         return _rest(data)
 
@@ -173,7 +173,7 @@ def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) 
         path=path,
         origin=origin,
         tasks=list(_tasks(data, results, rest.provenance, origin)),
-        rest=rest if keep_rest else file.state,
+        rest=rest if keep_rest else file.stamp,
         warning=_warning(path, results),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import kind_of
+from lmsat_plugin.files import FileStamp, kind_of, stamp_file, stamp_of_status
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,6 @@ _NO_RESULTS = {
 }
 
 
-FileState = tuple[int, int, int]
-"""A file's size in bytes, and when its content and its entry were last changed, in nanoseconds since 1970."""
-
-
 @dataclass(frozen=True, slots=True)
 class TreeFile:
     """A file of a tree as it was found."""
@@ -31,7 +27,7 @@ class TreeFile:
     path: str
     name: str
     """The path within the tree, with slashes."""
-    state: FileState
+    stamp: FileStamp
 
 
 def tree_files(root: Path) -> list[TreeFile]:
@@ -41,7 +37,7 @@ def tree_files(root: Path) -> list[TreeFile]:
     """
     kind = kind_of(root)
     if kind == "file":
-        return [TreeFile(str(root), root.name, file_state(root))]
+        return [TreeFile(str(root), root.name, stamp_file(root))]
     if kind != "folder":
         raise LmsatError(f"{root} is neither a folder nor a file: give a folder with lm-eval's result files")
     found: list[TreeFile] = []
@@ -70,7 +66,7 @@ def _candidate(entry: os.DirEntry[str], prefix: str) -> TreeFile | None:
     if not entry.name.endswith(".json") or entry.name in _NO_RESULTS:
         return None
     try:
-        return TreeFile(entry.path, prefix + entry.name, _state(entry.stat())) if entry.is_file() else None
+        return TreeFile(entry.path, prefix + entry.name, stamp_of_status(entry.stat())) if entry.is_file() else None
     except OSError:
         # It was removed, or is a link that leads nowhere.
         return None
@@ -81,12 +77,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def file_state(path: Path) -> FileState:
-    """Return a file's state. Raises OSError where there is no file."""
-    return _state(path.stat())
-
-
-def _state(status: os.stat_result) -> FileState:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -7,22 +7,23 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
+from lmsat_plugin.files import FileStamp, read_file, stamp_file
 from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
 from lmsat_plugin.sweeps.weights import read_ahead
 
 _SMALL = (*CONFIG_FILES, *TOKENIZER_FILES)
 # What else transformers may read.
 _OTHERS = ("*.index.json", "adapter_model.bin", "*.py")
-# Clocks of file systems tick every few ms: what is written twice within a tick looks the same.
-_TICK_NS = 20_000_000
+# Clocks of file systems tick every few ms, some only every two seconds: what is written twice within a tick looks the
+# same.
+_TICK_NS, _LONG_TICK_NS = 20_000_000, 2_000_000_000
 
 Stamp = dict[str, list[int]]
-"""Each file's size in bytes and time of modification in ns."""
+"""Each file's size in bytes, and its times of modification and of change in ns. Older results lack the last."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Fingerprint:
     """The hashes that identify a checkpoint, whatever its name."""
 
     identity: str
-    """Hash of all that makes the model: weights, configuration, tokenizer."""
+    """Hash of all that makes the model: weights, configuration, tokenizer, code of its own."""
     weights_sha256: str
 
 
@@ -45,8 +46,7 @@ class SeenFiles:
     """A checkpoint's files as they were before they were hashed."""
 
     folder: Path
-    files: dict[str, tuple[int, int, int]]
-    """Each file's size, and the times of modification and of change in ns: the latter cannot be set at will."""
+    files: dict[str, FileStamp]
 
     @classmethod
     def of(cls, folder: Path) -> SeenFiles:
@@ -58,19 +58,17 @@ class SeenFiles:
             raise PassingError(f"{folder.parent} is empty or gone: mount it again", source=str(folder.parent))
         files = _look(folder)
         newest = max((max(times) for _, *times in files.values()), default=0)
-        if 0 <= time.time_ns() - newest < _TICK_NS:
-            time.sleep(_TICK_NS / 1e9)
+        tick = _TICK_NS if newest % 1_000_000_000 else _LONG_TICK_NS
+        # The clock of another machine may be ahead.
+        if time.time_ns() - newest < tick:
+            time.sleep(tick / 1e9)
             files = _look(folder)
         return cls(folder, files)
 
     @property
     def stamp(self) -> Stamp:
         """What results note of the files."""
-        return {
-            name: list(seen[:2])
-            for name, seen in sorted(self.files.items())
-            if any(fnmatchcase(name, pattern) for pattern in (*_SMALL, *WEIGHT_FILES))
-        }
+        return {name: list(seen) for name, seen in sorted(self.files.items())}
 
     def check(self, *, may_grow: bool = False) -> None:
         """Raise `ChangedError` if a file has changed since, is gone, or is new, which ``may_grow`` allows."""
@@ -84,14 +82,13 @@ class SeenFiles:
             )
 
 
-def _look(folder: Path) -> dict[str, tuple[int, int, int]]:
+def _look(folder: Path) -> dict[str, FileStamp]:
     files = {}
     # A disk that fails tells so when the files are read.
     with suppress(OSError):
         for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}:
             with suppress(OSError):
-                stat = path.stat()
-                files[path.name] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                files[path.name] = stamp_file(path)
     return files
 
 
@@ -104,12 +101,23 @@ def fingerprint(folder: Path) -> Fingerprint:
     """Read a checkpoint's files. Raises `LmsatError` for one whose weights are cut or missing."""
     weights = read_ahead(folder)
     digest = hashlib.sha256(weights.encode())
-    for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()}):
+    hashed = _content(digest, {path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()})
+    # transformers runs no other code than that which the configuration names.
+    if any(path.name == "config.json" and b'"auto_map"' in content for path, content in hashed.items()):
+        _content(digest, folder.glob("*.py"))
+    return Fingerprint(digest.hexdigest(), weights)
+
+
+def _content(digest: Any, paths: Iterable[Path]) -> dict[Path, bytes]:
+    """Add names and content of files to a digest. Return the content."""
+    contents = {}
+    for path in sorted(paths):
         try:
-            digest.update(path.name.encode("utf-8", "surrogatepass") + b"\0" + path.read_bytes())
+            contents[path] = read_file(path)
         except OSError as error:
             raise LmsatError(f"{path} cannot be read ({error.strerror}): correct its rights") from error
-    return Fingerprint(digest.hexdigest(), weights)
+        digest.update(path.name.encode("utf-8", "surrogatepass") + b"\0" + contents[path])
+    return contents
 
 
 def known_files(stamp: Stamp, checkpoints: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

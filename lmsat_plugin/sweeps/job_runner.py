@@ -219,6 +219,10 @@ class JobRunner:
         known = remembered(seen.stamp, started.stored.checkpoints)
         if known is None and not (started.head_only and checkpoint.folder is None):
             known = fingerprint(folder)
+            if checkpoint.folder is not None:
+                noted = {"files": seen.stamp, "identity": known.identity, "weights_sha256": known.weights_sha256}
+                seen.check()
+                self.store.note_seen(checkpoint, started.stored, noted)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:

@@ -1,4 +1,4 @@
-"""Notice within seconds that a process of a launch is gone, or has raised an error while the others wait for it."""
+"""Notice that a process of a launch is gone, has raised an error alone, or keeps the others waiting."""
 
 from __future__ import annotations
 
@@ -23,8 +23,14 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """How long the others have to come to the same end, or the main thread to notice, before a launch is ended."""
+WAITING_SECONDS = 60.0
+"""How long a process may be silent, or behind the others, before it is named as the one that is waited for."""
+_BEAT_SECONDS = 5.0
+_STOPPED_SECONDS = 3.0
 _CONNECT_SECONDS = 30.0
 _BYE = "bye"
+_AT_WORK, _WAITS = "at work", "waits"
+_COLLECTIVES = os.path.dirname(torch.distributed.__file__)  # noqa: PTH120 - as in the names of code
 # A machine that is gone, or cut off, is noticed after 10 + 4 * 5 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
@@ -33,7 +39,8 @@ class Lifeline:
     """A connection between the first process of a launch and each of the others, watched by a thread.
 
     The system closes it when a process dies, at whatever its main thread and the others' wait. Where a launch cannot go
-    on, the thread says why and ends the process: a collective cannot be interrupted.
+    on, the thread says why and ends the process: a collective cannot be interrupted. A process that is stopped, or
+    hangs, says nothing any more or does not come to where the others wait: it is named, and may go on.
 
     Args:
         rank: Of this process.
@@ -53,6 +60,12 @@ class Lifeline:
         self._call = 0
         self._deadline: tuple[float, str] | None = None
         self._closed = False
+        self._heard: dict[int, float] = {}
+        """When each of the others was heard last."""
+        self._waiting: dict[int, float] = {}
+        """The processes that wait in a collective, and since when."""
+        self._named: set[int] = set()
+        """The processes that were named as silent, or behind."""
         self._connect(size, group)
         if missing := (set(range(1, size)) if rank == 0 else {0}) - self._peers.keys():
             logger.warning("no connection to process %s: if it dies, this one may wait for it", min(missing))
@@ -111,9 +124,8 @@ class Lifeline:
         """Tell the first process that a call raised here. Unless all come back from it soon, the launch ends."""
         if self._rank == 0:
             self._expect(call, self._rank, sentence)
-        elif 0 in self._peers:
-            with suppress(OSError):
-                self._peers[0].sendall(json.dumps([call, sentence]).encode() + b"\n")
+        else:
+            self._send(0, [call, sentence])
 
     def returned(self) -> None:
         """Note that all have come back from the call."""
@@ -129,9 +141,14 @@ class Lifeline:
     def close(self) -> None:
         """Say that this process leaves as it should."""
         self.stand_down()
-        for connection in self._peers.values():
+        for peer in self._peers:
+            self._send(peer, _BYE)
+
+    def _send(self, peer: int, said: Any) -> None:
+        if peer in self._peers:
+            # What a stopped process does not read must not keep this one waiting.
             with suppress(OSError):
-                connection.sendall(f"{json.dumps(_BYE)}\n".encode())
+                self._peers[peer].send(f"{json.dumps(said)}\n".encode(), getattr(socket, "MSG_DONTWAIT", 0))
 
     def _expect(self, call: int, rank: int, sentence: str) -> None:
         with self._lock:
@@ -141,7 +158,21 @@ class Lifeline:
                 self._deadline = time.monotonic() + GRACE_SECONDS, f"{what}: start the sweep again"
 
     def _watch(self) -> None:
+        begun = beat = time.monotonic()
+        self._heard = dict.fromkeys(self._peers, begun)
         while not self._closed:
+            now = time.monotonic()
+            if now - begun > _STOPPED_SECONDS:
+                # This process was stopped itself.
+                self._heard = dict.fromkeys(self._peers, now)
+            begun = now
+            if now >= beat:
+                beat = now + _BEAT_SECONDS
+                waits = _waits()
+                self._note_state(self._rank, waits)
+                for peer in self._peers:
+                    self._send(peer, _WAITS if waits else _AT_WORK)
+                self._name_who_is_waited_for(now)
             for key, _ in self._selector.select(timeout=0.2):
                 connection: Any = key.fileobj
                 if key.data is None:
@@ -164,6 +195,7 @@ class Lifeline:
                 sentence = f"process {peer} of the launch is gone: start the sweep again"
                 self._deadline = time.monotonic() + GRACE_SECONDS, sentence
             return
+        self._heard[peer] = time.monotonic()
         *lines, self._buffers[peer] = (self._buffers.get(peer, b"") + data).split(b"\n")
         for line in lines:
             said = json.loads(line)
@@ -171,13 +203,53 @@ class Lifeline:
                 self.interrupted = True
                 self._selector.unregister(connection)
                 return
-            self._expect(said[0], peer, said[1])
+            if said in (_AT_WORK, _WAITS):
+                self._note_state(peer, said == _WAITS)
+            else:
+                self._expect(said[0], peer, said[1])
+
+    def _name_who_is_waited_for(self, now: float) -> None:
+        """Name each process once that is silent, or works on while all others wait in a collective for it."""
+        if self._rank > 1 or self.lost is not None:
+            return  # one of the others is enough to tell of the first
+        silent = {peer for peer in self._peers if now - self._heard[peer] > WAITING_SECONDS}
+        everybody = {0, *self._peers} if self._rank == 0 else {0}
+        waiting = {rank for rank in everybody if now - self._waiting.get(rank, now) > WAITING_SECONDS}
+        # Between two calls the others wait for the first by right.
+        behind = everybody - waiting - silent if waiting and self._call % 2 else set()
+        for peer in sorted((silent | behind) - self._named):
+            what = "says nothing any more" if peer in silent else "has not come as far as the others"
+            _tell(f"waiting for process {peer} of the launch, which {what}: see whether it is stopped or hangs")
+        for peer in sorted(self._named - silent - behind):
+            _tell(f"process {peer} of the launch goes on")
+        self._named = silent | behind
+
+    def _note_state(self, rank: int, waits: bool) -> None:
+        if waits:
+            self._waiting.setdefault(rank, time.monotonic())
+        else:
+            self._waiting.pop(rank, None)
+
+
+def _waits() -> bool:
+    """Return whether the main thread is in a collective, where processes wait for each other."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if _COLLECTIVES in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _listen() -> socket.socket:
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", 0))
+
+
+def _tell(sentence: str) -> None:
+    """Show a sentence to the user, whatever the main thread waits for."""
+    show(f"lmsat: {sentence}", sys.stderr)
 
 
 def _end(sentence: str, *, silent: bool) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_file, user_path
 from lmsat_plugin.harness.downstream import FILES
+from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_jobs
+from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
@@ -95,9 +95,7 @@ class Plan:
 
     def work(self, job: Job, weights: str | None) -> list[PlannedResult]:
         """Return everything to be measured of a checkpoint. ``weights`` is a commit or a hash."""
-        args = {key: value for key, value in job.model_args.items() if key not in _HOW}
-        if "head" in args:
-            args["head"] = _sha256_of(user_path(args["head"]))
+        args = {key: value for key, value in by_content(job.model_args).items() if key not in _HOW}
         without_text = {key: value for key, value in args.items() if key not in _OF_TEXT}
         found = []
         for result in self.of_each_checkpoint:
@@ -138,14 +136,22 @@ class Plan:
         ]
 
     def check_inputs(self, job: Job, results: Sequence[PlannedResult]) -> None:
-        """Raise `LmsatError` if a text or a head that results depend on changed since they were planned."""
+        """Raise `LmsatError` if a file that results depend on, besides the checkpoint's, has changed."""
         for corpus, stamps in self._texts.items():
             if corpus_files(corpus, plugins().corpora) != stamps:
                 raise LmsatError(f"corpus={corpus.corpus} changed while it was measured: start the sweep again")
-        if "head" in job.model_args:
+        for result in results:
+            if changed := next(
+                (path for path, stamp in result.unit.files if stamps_of([path]) != ((path, stamp),)), None
+            ):
+                raise LmsatError(
+                    f"{changed}, of the task {result.unit.task}, changed while it was measured: start the sweep again"
+                )
+        if named := [name for name in INPUTS if name in job.model_args]:
             now = self.work(job, results[0].identity["weights"])
             if any(result not in now for result in results):
-                raise LmsatError(f"head={job.model_args['head']} changed while it was measured: start the sweep again")
+                values = ", ".join(f"{name}={job.model_args[name]}" for name in named)
+                raise LmsatError(f"{values} changed while it was measured: start the sweep again")
 
     def _digest(self, settings: CorpusSettings) -> str | None:
         """Return a hash of a corpus' text; None for one of the Hub, which its name and settings stand for."""
@@ -163,18 +169,3 @@ class Plan:
         """Return what lm-eval's ``--metadata`` would be: the model's arguments among it."""
         corpus = batch.corpus.model_dump(exclude_none=True) | {"max_tokens": batch.corpus.max_tokens}
         return {**job.model_args, "pretrained": job.checkpoint.pretrained, **self.config.metadata, **corpus}
-
-
-def _sha256_of(head: Path) -> str:
-    try:
-        check_file(head)
-        return _sha256(head, head.stat().st_mtime_ns)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise LmsatError(f"head={head} cannot be read ({reason}): correct its name") from error
-
-
-@lru_cache
-def _sha256(path: Path, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,10 +24,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import check_writable, folder_name, safe_name, user_path, write_atomically
+from lmsat_plugin.files import check_writable, folder_name, read_file, safe_name, user_path, write_atomically
 from lmsat_plugin.results.array_files import pack_arrays
-from lmsat_plugin.results.digests import with_digest
+from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
+from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, software, stamp_of_results, strays_of
 
@@ -100,9 +101,11 @@ class Store:
 
     def __init__(self, output: Path) -> None:
         self.output = user_path(output)
-        self.private = self.output / ".lmsat"
+        self.private = self.output / PRIVATE
         """Claims, downloads and the logs of jobs."""
         self._claims = self.private / "claims"
+        self._seen = self.private / "seen"
+        """Files that hold what results were made of, though they were copied or touched since."""
         self._handle: int | None = None
         """The output folder, kept open so that no other one gets its number."""
 
@@ -134,21 +137,7 @@ class Store:
 
     def claim(self, checkpoint: Checkpoint) -> Claim | None:
         """Claim a checkpoint; None if another process has it."""
-        return self._claim(_claim_name(checkpoint))
-
-    def _claim(self, name: str) -> Claim | None:
-        path = self._claims / f"{name}.lock"
-        lock = FileLock(path, timeout=0, thread_local=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            return None
-        except OSError as error:
-            raise LmsatError(
-                f"cannot write {path} ({error.strerror}): free space or choose another output folder"
-            ) from error
-        return Claim(lock)
+        return _claim(self._lock_of(checkpoint))
 
     def died_at(self, pid: int) -> str | None:
         """Return what a process was measuring when it died."""
@@ -163,20 +152,38 @@ class Store:
         """Remove the claims that dead processes have left, but not what they note of the deaths."""
         for path in self._claims.glob("*.lock"):
             with suppress(LmsatError):
-                if (left := self._claim(path.stem)) is not None:
+                if (left := _claim(path)) is not None:
                     left.release(forget=False)
 
     def forget_deaths(self, checkpoint: Checkpoint) -> None:
         """Remove what is noted of processes that died at a checkpoint, since nothing is left to do there."""
-        if self._note_of(checkpoint).exists() and (claim := self.claim(checkpoint)) is not None:
+        if self._lock_of(checkpoint).with_suffix(".json").exists() and (claim := self.claim(checkpoint)) is not None:
             claim.release()
 
-    def _note_of(self, checkpoint: Checkpoint) -> Path:
-        return self._claims / f"{_claim_name(checkpoint)}.json"
+    def _lock_of(self, checkpoint: Checkpoint) -> Path:
+        return claim_file(self.folder(checkpoint))
 
     def read(self, checkpoint: Checkpoint) -> Stored:
         """Return what is stored of a checkpoint."""
-        return read_stored(self.folder(checkpoint))
+        stored = read_stored(self.folder(checkpoint))
+        with suppress(OSError, ValueError, RecursionError):
+            seen = as_dict(json.loads(read_file(self._seen_of(checkpoint))))
+            # What is noted there is believed of the files, and of the weights only what results say.
+            if any(_same_weights(seen, known) for known in stored.checkpoints):
+                stored.checkpoints.append(seen)
+        return stored
+
+    def note_seen(self, checkpoint: Checkpoint, stored: Stored, noted: Mapping[str, Any]) -> None:
+        """Note the stamp of files that were hashed, if results have other stamps of the very same content.
+
+        The next sweep need not hash them again then. ``noted`` is what results would note of the checkpoint.
+        """
+        if any(_same_weights(noted, known) for known in stored.checkpoints):
+            with suppress(LmsatError):
+                write_atomically(self._seen_of(checkpoint), json.dumps(dict(noted)).encode())
+
+    def _seen_of(self, checkpoint: Checkpoint) -> Path:
+        return self._seen / self._lock_of(checkpoint).with_suffix(".json").name
 
     def stamp(self, checkpoint: Checkpoint) -> Any:
         """Return something that is the same while `read` returns the same, without opening a file."""
@@ -236,8 +243,30 @@ class Store:
             path.unlink(missing_ok=True)
 
 
-def _claim_name(checkpoint: Checkpoint) -> str:
-    return f"{folder_name(checkpoint.model)}--{folder_name(checkpoint.revision)}"
+def claim_file(results: Path) -> Path:
+    """Return the lock by which a checkpoint is claimed whose results are in a folder."""
+    model, revision = results.absolute().parts[-2:]
+    return results.absolute().parents[1] / PRIVATE / "claims" / f"{model}--{revision}.lock"
+
+
+def _claim(path: Path) -> Claim | None:
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise LmsatError(
+            f"cannot write {path} ({error.strerror}): free space or choose another output folder"
+        ) from error
+    return Claim(lock)
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two notes of a checkpoint are about the same content of its files."""
+    keys = ("identity", "weights_sha256")
+    return all(one.get(key) and one.get(key) == other.get(key) for key in keys)
 
 
 def _free_stamp(folder: Path) -> tuple[str, Path]:

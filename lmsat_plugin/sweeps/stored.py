@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART
+from lmsat_plugin.files import PART, FileStamp, stamp_file
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_number, as_text
@@ -70,7 +70,7 @@ def read_stored(folder: Path) -> Stored:
         stored.runs[path.name] = notes.get("run", "")
         fault = arrays_fault(path, document, notes)
         lost = set() if fault is None else tasks_with_arrays(notes)
-        held = (identity for identity in notes["identities"] if _is_held(document, notes, identity))
+        held = (identity for identity in notes["identities"] if is_held(document, notes, identity))
         measured = {canonical(identity): identity["task"] for identity in held}
         stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
         stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
@@ -115,7 +115,7 @@ def software() -> dict[str, str]:
     return versions
 
 
-def _is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
+def is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity) -> bool:
     """Return whether a file holds the result that it says it holds.
 
     Each metric of a probe has to be a number, or a null with its reason. Of other tasks one number suffices.
@@ -133,14 +133,13 @@ def _is_held(document: dict[str, Any], notes: dict[str, Any], identity: Identity
     return len(numbers) + len(explained) == len(values)
 
 
-def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return name, size and time of the files that `read_stored` reads: it returns the same while they are the same."""
+def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Return names, sizes and times of the files of `read_stored`, which returns the same while they are the same."""
     stamp = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name == FAILURES or entry.name.startswith(("results_", "arrays_")):
-                stat = entry.stat()
-                stamp.append((entry.name, stat.st_size, stat.st_mtime_ns))
+                stamp.append((entry.name, *stamp_file(folder / entry.name)))
     return tuple(sorted(stamp))
 
 
@@ -154,8 +153,7 @@ def arrays_fault(path: Path, document: Mapping[str, Any], notes: Mapping[str, An
         return None
     stamp = None
     with suppress(OSError):
-        stat = arrays.stat()
-        stamp = stat.st_size, stat.st_mtime_ns
+        stamp = stamp_file(arrays)
     values = (as_number(as_dict(document["results"].get(task)).get("loss,none")) for task in loss_tasks(notes))
     losses = frozenset(value for value in values if value is not None)
     stated = {key: notes[key] for key in ("arrays_sha256", "arrays_content", "tasks") if key in notes}
@@ -163,7 +161,7 @@ def arrays_fault(path: Path, document: Mapping[str, Any], notes: Mapping[str, An
 
 
 @lru_cache(maxsize=100_000)
-def _fault_of_arrays(path: Path, stamp: tuple[int, int] | None, stated: str, losses: frozenset[float]) -> str | None:
+def _fault_of_arrays(path: Path, stamp: FileStamp | None, stated: str, losses: frozenset[float]) -> str | None:
     try:
         read_arrays(path, json.loads(stated), losses)
     except ArraysError as error:

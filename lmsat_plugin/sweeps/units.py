@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lmsat_plugin.files import FileStamp
 from lmsat_plugin.harness.probe_requests import check_metadata
 from lmsat_plugin.harness.shared_tasks import SharedTasks
+from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Need
 from lmsat_plugin.settings import Settings, parse_own
@@ -25,6 +28,8 @@ class Unit:
     needs: Need | None
     """What the probe needs; None for a task of lm-eval's."""
     num_fewshot: int | None
+    files: tuple[tuple[Path, FileStamp | None], ...] = ()
+    """The user's files that make the task, as they were before they were read."""
 
     @property
     def reads_corpus(self) -> bool:
@@ -59,12 +64,14 @@ def find_batches(config: SweepConfig) -> list[Batch]:
             else:
                 check_metadata(config.metadata, arguments)
                 probe_settings(probe, config.metadata)
+            files = stamps_of(tasks.files_of(name))
             unit = Unit(
                 task=name,
                 version=tasks.version_of(name),
                 probe=probe,
                 needs=None if probe is None else plugins().probe(probe).needs,
                 num_fewshot=shots if probe is None else None,
+                files=files,
             )
             for corpus in corpora if unit.reads_corpus else corpora[:1]:
                 units.setdefault((corpus, shots), {})[name] = unit

@@ -21,9 +21,13 @@ from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 from lmsat_plugin.results.tree_files import tree_files
+from lmsat_plugin.settings import Settings, parse_settings
 from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
-from lmsat_plugin.sweeps.store import quarantine
-from lmsat_plugin.sweeps.stored import arrays_fault, canonical, strays_of, tasks_with_arrays
+from lmsat_plugin.sweeps.store import claim_file, quarantine
+from lmsat_plugin.sweeps.stored import arrays_fault, canonical, is_held, strays_of, tasks_with_arrays
+
+SOUND = ("checkpoint", "version")
+"""Kinds of problems of files that are as they were written: a sweep measures anew what they are about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,8 @@ class TreeProblem:
 
     path: Path
     kind: str
-    """``unreadable``, ``digest``, ``arrays``, ``samples``, ``identity``, ``duplicate``, ``stray``, ``checkpoint``."""
+    """``unreadable``, ``digest``, ``arrays``, ``samples``, ``identity``, ``duplicate``, ``stray``, ``checkpoint``,
+    ``version``."""
     what: str
     """What is wrong with it."""
 
@@ -95,7 +100,7 @@ def verify(root: Path) -> Verification:
         for path, problem in (*_arrays(result, superseded), *_samples(result)):
             found.files += path.exists()
             found.problems += [problem] if problem else []
-        found.problems += [*_identity(result), *_checkpoint(result, superseded)]
+        found.problems += [*_identity(result), *_checkpoint(result, superseded), *_version(result, superseded)]
     found.problems += _duplicates(results, superseded)
     if root.is_dir():
         for path in (path for path in root.rglob(FAILURES) if is_sweeps_folder(path.parent)):
@@ -117,7 +122,7 @@ def repair(problems: Iterable[TreeProblem]) -> tuple[list[Path], list[Path]]:
     aside, removed = [], []
     for problem in problems:
         path = problem.path
-        if problem.kind == "checkpoint" or not path.exists():
+        if problem.kind in SOUND or not path.exists():
             continue
         try:
             if problem.kind == "stray":
@@ -149,6 +154,9 @@ def _samples(result: _CheckedResult) -> Iterator[tuple[Path, TreeProblem | None]
         for name, digest in as_dict(part.get("samples_sha256")).items():
             path = result.path.with_name(Path(name).name)
             what = None
+            # They are not published along with results.
+            if kind_of(path) is None and not is_sweeps_folder(path.parent):
+                continue
             try:
                 if hashlib.sha256(read_file(path)).hexdigest() != digest:
                     what = "its digest is not the one in the result"
@@ -178,6 +186,8 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
         task = as_text(identity.get("task")) or ""
         if task not in held:
             yield problem(f"it holds no values of {task}, which it says it measured")
+        elif not is_held(document, notes, identity):
+            yield problem(f"it holds no number, nor a null with its reason, of {task}, which it says it measured")
         if identity.get("weights") not in known:
             yield problem(f"{task} was measured on other weights than those of its checkpoint")
         stated = identity.get("version")
@@ -203,6 +213,40 @@ def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> It
         now, what = _identity_of(folder)
         if now != identity:
             yield TreeProblem(path=result.path, kind="checkpoint", what=what)
+
+
+def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:
+    """Yield the results of probes that these have in another version, or with other settings, now.
+
+    What is known of a probe that is not installed here stands.
+    """
+    for part in result.parts:
+        for task, name in as_dict(part.get("tasks")).items():
+            probe, noted = _probes().get(str(name)), as_dict(as_dict(part.get("probes")).get(name))
+            if probe is None or not noted or (result.path, task) in superseded:
+                continue
+            version, settings_type = probe
+            stated, settings = noted.get("version", version), as_dict(noted.get("settings"))
+            what = None
+            if stated != version:
+                what = f"{task} is of version {stated} of the probe '{name}', and installed is version {version}"
+            elif unknown := sorted(settings.keys() ^ settings_type.model_fields.keys()):
+                lacks = "has no setting" if unknown[0] in settings else "has a setting more,"
+                what = f"the probe '{name}' of {task} {lacks} '{unknown[0]}' now"
+            else:
+                with suppress(LmsatError):
+                    parse_settings(settings_type, settings)
+                    continue
+                what = f"the probe '{name}' of {task} takes other settings now"
+            yield TreeProblem(path=result.path, kind="version", what=what)
+
+
+@cache
+def _probes() -> dict[str, tuple[int, type[Settings]]]:
+    # They import PyTorch, which a tree without results of probes does not need.
+    from lmsat_plugin.plugins import plugins
+
+    return {name: (probe.version, probe.settings_type) for name, probe in plugins().probes.items()}
 
 
 @cache
@@ -248,8 +292,7 @@ def _strays(root: Path) -> Iterator[TreeProblem]:
 
 def _is_claimed(folder: Path) -> bool:
     """Return whether a process is at work on the checkpoint whose results are in a folder."""
-    model, revision = folder.absolute().parts[-2:]
-    path = folder / ".." / ".." / ".lmsat" / "claims" / f"{model}--{revision}.lock"
+    path = claim_file(folder)
     if path.exists():
         with suppress(OSError):
             lock = FileLock(path, timeout=0)

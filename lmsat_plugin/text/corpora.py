@@ -15,7 +15,7 @@ import yaml
 from pydantic import PositiveInt
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.files import FileStamp, kind_of, stamp_file, user_path
 from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
@@ -67,9 +67,7 @@ def load_corpus(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -
     )
 
 
-def corpus_files(
-    settings: CorpusSettings, sources: Mapping[str, CorpusSource]
-) -> tuple[tuple[Path, tuple[int, int, int]], ...]:
+def corpus_files(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -> tuple[tuple[Path, FileStamp], ...]:
     """Return the files of a corpus that is a path, each with its size and the times of its changes.
 
     Raises `LmsatError` for a folder without text.
@@ -77,8 +75,7 @@ def corpus_files(
     path = user_path(settings.corpus)
     if settings.corpus in sources or kind_of(path) is None:
         return ()
-    stats = ((file, file.stat()) for file in find_document_files(path))
-    return tuple((file, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)) for file, stat in stats)
+    return tuple((file, stamp_file(file)) for file in find_document_files(path))
 
 
 # The tasks of one run ask for the same corpus one after another: two entries are enough, and hold little memory.
@@ -103,7 +100,7 @@ def _load_named(settings: CorpusSettings, source: CorpusSource) -> Corpus:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_path(settings: CorpusSettings, stamps: tuple[tuple[Path, tuple[int, int, int]], ...]) -> Corpus:
+def _load_path(settings: CorpusSettings, stamps: tuple[tuple[Path, FileStamp], ...]) -> Corpus:
     documents = [text for path, *_ in stamps for text in read_documents(path, settings.text_field)]
     return Corpus(settings.corpus, tuple(documents))
 

@@ -9,7 +9,7 @@ from result_files import ours, write
 from result_trees import write_result
 
 from lmsat_plugin.analysis import fit
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora, without_diverged
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results import Results
 
@@ -86,3 +86,35 @@ def test_two_corpora_are_two_texts(two_corpora, tmp_path):
     results = Results.read(tmp_path).select(["ours", "but theirs"])
     with pytest.raises(LmsatError, match=r"the results have but theirs, ours.*ours \(max_tokens=100"):
         losses_of_two_corpora(results)
+
+
+def test_runs_that_diverged_are_left_out_by_name(caplog):
+    table = pd.DataFrame(
+        {
+            "model": ["a", "b", "a", "b", "a", "b", None],
+            "step": [1, 1, 3, 3, 2, 2, 1],
+            "loss": [3.0, 3.0, np.inf, 1.0, 2.0, np.nan, 4.0],
+        }
+    )
+    kept, sentences = without_diverged(table)
+    # A value that is missing in the midst of a run is no divergence.
+    assert list(kept.index) == [1, 3, 5, 6]
+    assert sentences == ["a diverged at row 3, step 3, and is left out"]
+    assert sentences == caplog.messages
+    kept, sentences = without_diverged(table[["loss"]])
+    assert len(kept) == 5
+    assert sentences[0] == "the run of row 3 diverged at row 3, and is left out"
+    with pytest.raises(LmsatError, match="a diverged at row 3, step 2: give runs whose losses stay finite"):
+        without_diverged(table.assign(model="a", step=range(7))[:3])
+
+
+def test_a_fit_leaves_out_runs_that_diverged():
+    n, tokens = np.meshgrid(np.geomspace(1e6, 1e9, 7), np.geomspace(1e9, 1e11, 3))
+    loss = 1.7 + 400 / n**0.34 + 400 / tokens**0.28
+    table = pd.DataFrame({"model": np.tile(list("abcdefg"), 3), "n_params": n.ravel(), "tokens": tokens.ravel()})
+    table["loss"] = loss.ravel()
+    table.loc[table.model == "c", "loss"] = [9.0, 9.0, np.nan]
+    law = fit("chinchilla", table, repetitions=0)
+    assert law.params["E"].value == pytest.approx(1.7, rel=0.02)
+    assert len(law.points.losses_P) == 18
+    assert "c diverged at row 17, tokens 100,000,000,000, and is left out" in law.warnings

@@ -43,3 +43,11 @@ def test_what_is_no_file_is_a_sentence_at_once(command, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("lmsat: error: "), name
         assert error.count("\n") == 1, name
+
+
+def test_closed_streams_are_no_error(tmp_path, monkeypatch):
+    """As of a process that is started with ``>&- 2>&-``."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["verify", str(tmp_path)]) == 0
+    assert main(["results", str(tmp_path / "nowhere")]) == 2

@@ -152,3 +152,14 @@ def test_a_sweep_records_a_wrong_value_and_measures_anew_what_an_older_one_wrote
         table = load_results(out)
         assert table.query("metric == 'size'").value.tolist() == [2.5]
         assert not table.value.map(math.isnan).any()
+
+
+def test_masked_arrays_and_names_that_lm_eval_would_misread_are_refused():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    with pytest.raises(LmsatError, match=r"returned MaskedArray of shape .2. and type float64 as the array 'a'"):
+        checked("p", Measurement({"x": 1.0}, {"a": masked}))
+    with pytest.raises(LmsatError, match="returned x_stderr, a standard error, without its metric"):
+        checked("p", Measurement({"x_stderr": 1.0}))
+    with pytest.raises(LmsatError, match="without a comma or a control character"):
+        checked("p", Measurement({"x\x1b[31m": 1.0}))
+    assert checked("p", Measurement({"x": 1.0, "x_stderr": 0.1})).metrics == {"x": 1.0, "x_stderr": 0.1}

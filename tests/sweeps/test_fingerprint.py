@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.sweeps import job_runner
 from lmsat_plugin.sweeps.config import load_config
-from lmsat_plugin.sweeps.fingerprint import ChangedError, SeenFiles
+from lmsat_plugin.sweeps.fingerprint import ChangedError, SeenFiles, fingerprint
 from lmsat_plugin.sweeps.local import run_sweep
 
 LOSSES: dict[str, float] = {}
@@ -178,3 +179,50 @@ def test_a_text_or_a_head_that_changes_under_a_sweep_ends_it(
     assert "changed while it was measured: start the sweep again" in error
     assert not files_of(tmp_path / "out")
     assert main(["sweep", config]) == 0
+
+
+def test_weights_with_the_size_and_the_time_of_the_old_are_others(
+    configure, last, losses, tmp_path, random_checkpoint, capsys
+):
+    config = str(configure(models=[str(last)], tasks=["lmsat_loss"]))
+    assert main(["sweep", config]) == 0
+    overwrite(last, 7, random_checkpoint, times=True)
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    assert "holds other files now than were measured" in " ".join(capsys.readouterr().out.split())
+    assert main(["sweep", config]) == 0
+    assert "1 measured" in capsys.readouterr().out
+    assert values(tmp_path / "out") == pytest.approx(losses, rel=1e-12)
+
+
+def test_files_that_were_only_copied_are_hashed_once(configure, last, tmp_path, monkeypatch, capsys):
+    config = str(configure(models=[str(last)], tasks=["lmsat_loss"]))
+    assert main(["sweep", config]) == 0
+    shutil.copytree(last, tmp_path / "copy", copy_function=shutil.copyfile)
+    shutil.rmtree(last)
+    (tmp_path / "copy").rename(last)
+    hashed: list[int] = []
+    acting(monkeypatch, job_runner, "fingerprint", hashed.append, before=True)
+    for _ in range(3):
+        assert main(["sweep", config]) == 0
+        assert "0 measured, 1 done before" in capsys.readouterr().out.splitlines()[-1]
+    assert hashed == [1]
+    # What is noted of the files is no reason to believe other weights.
+    [noted] = (tmp_path / "out/.lmsat/seen").iterdir()
+    noted.write_text(noted.read_text().replace('"identity": "', '"identity": "0'))
+    assert main(["sweep", config]) == 0
+    assert hashed == [1, 2]
+
+
+def test_code_of_its_own_that_the_configuration_names_identifies_a_model(save, tmp_path):
+    folder = save(tmp_path / "model", 1)
+    (folder / "modeling.py").write_text("A = 1")
+    before, seen = fingerprint(folder), SeenFiles.of(folder)
+    (folder / "modeling.py").write_text("A = 2")
+    assert fingerprint(folder) == before
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling.Model"}}))
+    before = fingerprint(folder)
+    (folder / "modeling.py").write_text("A = 3")
+    assert fingerprint(folder) != before
+    with pytest.raises(ChangedError):
+        seen.check()

@@ -14,7 +14,7 @@ from torchrun import ENVIRONMENT
 from warm_lmsat import Running, shared
 
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS
+from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS, WAITING_SECONDS
 
 # What process 1 does when the tasks are evaluated on step10.
 SCRIPT = """
@@ -24,16 +24,24 @@ from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.sweeps import lifeline
 
 lifeline.GRACE_SECONDS = 0.5
+if sys.argv[1] in ("hangs", "stops"):
+    lifeline.WAITING_SECONDS, lifeline._BEAT_SECONDS = 1.0, 0.2
 evaluate = CheckpointEvaluator.evaluate
 
 def patched(self, *arguments, **keywords):
     if os.environ["RANK"] == sys.argv[2] and self.lm.revision == "step10":
         if sys.argv[1] == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[1] == "stops":
+            sys.argv[1] = ""
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if sys.argv[1] == "hangs":
+            time.sleep(3)
         if sys.argv[1] == "raises":
             raise ValueError("no such thing here")
-        print("at step10", flush=True)
-        time.sleep(60)
+        if sys.argv[1] == "waits":
+            print("at step10", flush=True)
+            time.sleep(60)
     return evaluate(self, *arguments, **keywords)
 
 CheckpointEvaluator.evaluate = patched
@@ -125,3 +133,19 @@ def test_an_interrupt_ends_the_launch_and_counts_for_nothing(launch, tmp_path):
     assert codes == [130, 128 + signal.SIGTERM], [process.output for process in processes]
     assert not claims(tmp_path / "out")
     assert not list((tmp_path / "out").rglob("failures.json"))
+
+
+@pytest.mark.parametrize(("what", "told"), [("stops", "says nothing any more"), ("hangs", "has not come as far")])
+def test_a_process_that_keeps_the_others_waiting_is_named_and_may_go_on(launch, what, told):
+    assert WAITING_SECONDS <= 60
+    processes = launch(what)
+    deadline = time.monotonic() + 60
+    while f"waiting for process 1 of the launch, which {told}" not in processes[0].output:
+        assert time.monotonic() < deadline, processes[0].output
+        time.sleep(0.05)
+    # It may have been slow before it stopped.
+    while processes[1].returncode is None and time.monotonic() < deadline:
+        processes[1].send(signal.SIGCONT)
+        time.sleep(0.05)
+    assert [process.wait(timeout=60) for process in processes] == [0, 0], processes[0].output
+    assert "3 measured" in processes[0].output

@@ -14,6 +14,7 @@ from sweep_outputs import files_of
 
 from lmsat_plugin import Measurement, Need, Probe, Settings
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import load_config
@@ -217,3 +218,42 @@ def test_dry_run_writes_nothing(configure, tmp_path, capsys):
     assert main(["sweep", str(configure()), "--dry-run"]) == 0
     [row] = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["run"]]
     assert row == ["run", "3", "6", "2", "0", "4", "0"]
+
+
+@pytest.mark.parametrize("what", ["data", "function", "included", "tokenizer"])
+def test_the_content_of_files_that_a_configuration_names_identifies_results(
+    configure, quiz, run_folder, tmp_path, what
+):
+    """Not their names, sizes or times."""
+    folder, tokenizer = quiz(), tmp_path / "tokenizer"
+    yaml_file = folder / "quiz.yaml"
+    (folder / "base.yaml").write_text(yaml_file.read_text().replace('"{{choices}}"', "!function utils.choices"))
+    yaml_file.write_text("include: base.yaml\ntask: quiz\n")
+    (folder / "utils.py").write_text('def choices(doc): return doc["choices"]')
+    shutil.copytree(run_folder / "step0", tokenizer, ignore=shutil.ignore_patterns("*.safetensors"))
+    changes = {
+        "data": (folder / "test.jsonl", "How much", "How many"),
+        "function": (folder / "utils.py", "choices(doc)", "choices(row)"),
+        "included": (folder / "base.yaml", "Answer", "Number"),
+        "tokenizer": (tokenizer / "tokenizer.json", "the", "eht"),
+    }
+    config = load_config(
+        configure(tasks=["quiz", "lmsat_loss"], include_path=str(folder), model_args={"tokenizer": str(tokenizer)})
+    )
+
+    def identities() -> list[dict]:
+        plan = Plan(config)
+        return [result.identity for result in plan.work(plan.jobs[0], "0" * 64)]
+
+    plan, before = Plan(config), identities()
+    assert identities() == before
+    path, old, new = changes[what]
+    stat = path.stat()
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    now = identities()
+    changed = [a["task"] for a, b in zip(before, now, strict=True) if a != b]
+    assert sorted(changed) == (["lmsat_loss", "quiz"] if what == "tokenizer" else ["quiz"])
+    results = [r._replace(identity=i) for r, i in zip(plan.of_each_checkpoint, before, strict=True)]
+    with pytest.raises(LmsatError, match="changed while it was measured: start the sweep again"):
+        plan.check_inputs(plan.jobs[0], results)

@@ -235,3 +235,61 @@ def test_paths_that_nobody_has_and_samples_that_are_no_file_are_no_traceback(tre
     document["config"]["model_args"]["pretrained"] = "~nobody-here/run"
     path.write_bytes(with_digest(document))
     assert [(problem.path.name, problem.kind) for problem in verify(tree).problems] == [(samples.name, "samples")]
+
+
+@pytest.mark.parametrize(
+    ("noted", "what"),
+    [
+        ({"version": 0}, "is of version 0 of the probe 'head', and installed is version"),
+        ({"settings": {"old": 1}}, "the probe 'head' of lmsat_head has no setting 'old' now"),
+    ],
+)
+def test_results_of_another_version_of_a_probe_are_named_shown_and_measured_anew(tree, capsys, noted, what):
+    path = one(tree, "run/step1/results_*")
+    notes = json.loads(path.read_bytes())["config"]["lmsat"]
+    notes["probes"]["head"].update(noted)
+    for identity in notes["identities"]:
+        if identity["task"] == "lmsat_head":
+            identity.update(noted)
+    document = json.loads(path.read_bytes())
+    if "version" in noted:
+        document["versions"]["lmsat_head"] = 0
+    document["config"]["lmsat"] = notes
+    path.write_bytes(with_digest(document))
+    [problem] = verify(tree).problems
+    assert (problem.path, problem.kind) == (path, "version")
+    assert what in problem.what
+    # It is as it was written: nothing is put aside.
+    assert main(["verify", str(tree), "--repair"]) == 1
+    assert path.exists()
+    capsys.readouterr()
+    assert main(["results", str(tree), "--task", "lmsat_head"]) == 0
+    assert capsys.readouterr().out.count("effective_rank") == 2
+    assert main(["sweep", "../copy/sweep.json"]) == 0
+    assert "1 measured, 1 done before" in capsys.readouterr().out
+    if "version" in noted:
+        assert not verify(tree).problems
+
+
+def test_text_in_the_place_of_a_number_is_a_problem_of_its_result(tree):
+    path = one(tree, "run/step1/results_*")
+    document = json.loads(path.read_bytes())
+    document["results"]["lmsat_head"]["effective_rank,none"] = "tensor(3.)"
+    path.write_bytes(with_digest(document))
+    assert [(p.path, p.kind) for p in verify(tree).problems] == [(path, "identity")]
+
+
+def test_samples_need_not_be_published_with_results(tree):
+    for path in tree.glob("*/*/samples_*"):
+        path.unlink()
+    assert {problem.kind for problem in verify(tree).problems} == {"samples"}
+    shutil.rmtree(tree / ".lmsat")
+    assert not verify(tree).problems
+
+
+def test_what_a_leaderboard_publishes_has_no_problem(tree, tmp_path):
+    """Arrays go along with the results, samples do not."""
+    assert main(["leaderboard", str(tree), "--hub", str(tmp_path / "hub")]) == 0
+    published = sorted(path.name.partition("_")[0] for path in (tmp_path / "hub/results").rglob("*") if path.is_file())
+    assert published == ["arrays", "results"]
+    assert not verify(tmp_path / "hub").problems

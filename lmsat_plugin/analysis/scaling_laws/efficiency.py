@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results, without_diverged
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.results.variants import labelled
@@ -131,6 +131,7 @@ def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
     if "model" not in table.columns:
         raise LmsatError("the table has no column 'model': name the model of each checkpoint there")
     needed = ("n_params", "tokens", "loss")
+    table, _ = without_diverged(table)
     table = numbers(table, needed, optional=("flops",))
     table = numbers(table[table.tokens != 0], needed, positive=("n_params", "tokens", "flops"))
     check_nats(table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.analysis.input_tables import as_floats, is_tidy, numbers, table_of
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora
+from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora, without_diverged
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
 from lmsat_plugin.analysis.stats.bootstrap import Estimate, resample
 from lmsat_plugin.results.tree import Results
@@ -88,6 +88,7 @@ class Law:
 
         Raises `LmsatError` for a missing column, variables that are not above 0, and losses that are not in nats.
         """
+        table, diverged = without_diverged(table) if observed and not self.by_model else (table, [])
         rows, notes = self.prepare(table, count)
         columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
         needed = list(dict.fromkeys([*columns.values(), *([self.target] if observed else [])]))
@@ -97,7 +98,7 @@ class Law:
             check_nats(known if column == "loss" else known[[column]].rename(columns={column: "loss"}))
         values = {name: rows[column].to_numpy(np.float64) for name, column in columns.items()}
         losses_P = rows[self.target].to_numpy(np.float64) if self.target in rows else np.full(len(rows), np.nan)
-        warnings = []
+        warnings = diverged
         if left_out := len(table) - len(rows):
             warnings.append(f"{left_out} of {len(table)} rows are left out: they lack a number")
         runs_P, run_warnings = self._runs(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.input_tables import numbers
-from lmsat_plugin.analysis.losses import check_nats
+from lmsat_plugin.analysis.losses import check_nats, without_diverged
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
 from lmsat_plugin.errors import LmsatError
 
@@ -139,6 +139,7 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
         raise LmsatError("the table has no column 'model': name each model there")
     n = "n_params_non_embedding" if "n_params_non_embedding" in table.columns else "n_params"
     needed = (n, "loss", "hidden_size", "n_layers")
+    table, _ = without_diverged(table)
     table = numbers(table, needed, positive=(n, "hidden_size", "n_layers"))
     check_nats(table)
     times = (name for name in ("tokens", "step") if name in table.columns and table[name].notna().all())
