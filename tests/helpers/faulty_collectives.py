@@ -6,6 +6,7 @@ Without one, the collectives of each kind are counted in a file.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import torch.distributed
 from accelerate.state import AcceleratorState
 
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.sweeps import lifeline
+from lmsat_plugin.sweeps import launch, lifeline
 
 KINDS = ("all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "barrier", "broadcast")
 KINDS = (*KINDS, "broadcast_object_list", "gather_object", "new_group")
@@ -57,6 +58,7 @@ def faulty(kind: str):
 for name in KINDS:
     setattr(torch.distributed, name, faulty(name))
 lifeline.GRACE_SECONDS = 0.5
+launch._JOIN = datetime.timedelta(seconds=5)
 # The process that this one was forked from has noted that it is alone.
 AcceleratorState._reset_state(reset_partial_state=True)
 code = main(sys.argv[2:])

@@ -56,7 +56,7 @@ def content_of(output: Path) -> dict[str, object]:
         samples = [p.read_text() for name in notes.get("samples_sha256", {}) if (p := file.with_name(name)).exists()]
         for identity in notes["identities"]:
             if (path, identity["task"]) not in replaced:
-                key = f"{Path(path).parent} {json.dumps(identity, sort_keys=True)}"
+                key = f"{Path(path).parent} {json.dumps(identity, sort_keys=True)}".replace(str(output), "")
                 content[key if key not in content else f"{path} again: {key}"] = {
                     "values": document["results"].get(identity["task"]),
                     "arrays": {name: array.tolist() for name, array in arrays.items()},
@@ -68,3 +68,8 @@ def content_of(output: Path) -> dict[str, object]:
         content[str(path.relative_to(output))] = record["checkpoint"], record["failures"]
     aside = sorted(path.relative_to(output) for path in output.rglob("*.quarantined*"))
     return {**content, "quarantined": [re.sub(r"_\d{4}-[-T\d.]*", "_DATE", str(path)) for path in aside]}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

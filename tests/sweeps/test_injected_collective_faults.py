@@ -93,7 +93,7 @@ def test_a_process_is_lost_before_any_collective(launch, tmp_path):
         output = tmp_path / str(index)
         begun = time.monotonic()
         running = launch(output, fault)
-        codes = [process.wait(timeout=100) for process in running]
+        codes = [process.wait(timeout=60) for process in running]
         seconds = time.monotonic() - begun
         printed = "".join(process.output for process in running)
         said = [f"took {seconds:.0f} s"] if seconds > SECONDS else []

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from fault_checks import check_accounted_for, check_disturbed, check_restarted, tally
-from faults import EXHAUSTIVE, Case, Fault, faults_of, first_command, preloaded, run_all, sample_of
+from faults import EXHAUSTIVE, Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
 from quiz import write_quiz
-from sweep_outputs import content_of
+from sweep_outputs import content_of, files_below
 from warm_lmsat import WarmLmsat
 
 from lmsat_plugin.sweeps.verification import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NOTHING = Fault()
 
 
 @pytest.fixture(scope="module")
@@ -67,40 +75,62 @@ def damage(output: Path) -> None:
 
 @pytest.mark.parametrize("model", ["good", "bad"])
 def test_any_operation_on_files_fails(model, prepared, warm, tmp_path):
-    config = str(prepared / f"{model}.yaml")
-    before = tmp_path / "before"
+    before, undisturbed, expected = tmp_path / "before", tmp_path / "undisturbed", int(model == "bad")
 
-    def case(output: Path, fault: Fault | None = None) -> Case:
-        return Case(output, ["sweep", config, f"output={output}"], fault or Fault())
+    def case(output: Path, fault: Fault = NOTHING) -> Case:
+        return Case(output, ["sweep", str(prepared / f"{model}.yaml"), f"output={output}"], fault)
 
-    def start_from_before(cases: list[Case]) -> list[Case]:
-        for each in cases:
-            shutil.copytree(before, each.root)
-        return cases
-
-    expected = int(model == "bad")
     [first] = run_all(warm, [case(before)], once=True)
     assert first.code == expected, first.output
     check_accounted_for(before, first.operations)
     damage(before)
-    [undisturbed] = run_all(warm, start_from_before([case(tmp_path / "undisturbed")]), once=True)
-    assert undisturbed.code == expected, undisturbed.output
-    right = content_of(tmp_path / "undisturbed")
-    assert not verify(tmp_path / "undisturbed").problems
-    operations = undisturbed.operations
-    faults = list(faults_of(operations))
+    shutil.copytree(before, undisturbed)
+    [ended] = run_all(warm, [case(undisturbed)], once=True)
+    assert ended.code == expected, ended.output
+    assert not verify(undisturbed).problems
+    faults = list(faults_of(ended.operations))
     if not EXHAUSTIVE:
-        faults = sample_of(faults, operations)[expected::2]
-    print(len(operations), "operations,", len(faults), "faults:", tally(faults, operations))
-    cases = start_from_before([case(tmp_path / str(index), fault) for index, fault in enumerate(faults)])
-    all_disturbed = run_all(warm, cases, once=True)
+        faults = sample_of(faults, ended.operations)[expected::2]
+    cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
+    for each in cases:
+        shutil.copytree(before, each.root)
+    check_all(cases, partial(run_all, warm, once=True), undisturbed, ended)
+
+
+def test_any_operation_on_files_fails_while_heads_are_trained(prepared, warm, tmp_path):
+    """The state of the training, and the heads that are kept."""
+    undisturbed = tmp_path / "undisturbed"
+
+    def case(root: Path, fault: Fault = NOTHING) -> Case:
+        metadata = f"metadata={{ranks: [4], train_tokens: 600, batch_tokens: 128, heads: {root}/heads}}"
+        options = ["tasks=[lmsat_rank_head]", "models=[{pretrained: " + str(prepared / "good") + ", revisions: last}]"]
+        return Case(root, ["sweep", str(prepared / "good.yaml"), *options, metadata, f"output={root}/out"], fault)
+
+    [ended] = run_all(warm, [case(undisturbed)])
+    assert ended.code == 0, ended.output
+    check_accounted_for(undisturbed, ended.operations)
+    assert any(operation.kind == "rename" and "/training_" in operation.other for operation in ended.operations)
+    faults = [fault for fault in faults_of(ended.operations) if "/heads" in ended.operations[fault.number - 1].path]
+    if not EXHAUSTIVE:
+        faults = sample_of(faults, ended.operations)[::7]
+    cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
+    check_all(cases, partial(run_all, warm), undisturbed, ended)
+    for each in cases:
+        assert files_below(each.root / "heads") == files_below(undisturbed / "heads"), each.fault
+
+
+def check_all(cases: list[Case], run: Callable[[list[Case]], list[Ended]], undisturbed: Path, as_is: Ended) -> None:
+    """Run commands that meet faults, and each once more without; assert that all is as if there were none."""
+    right, operations = content_of(undisturbed), as_is.operations
+    print(len(operations), "operations,", len(cases), "faults:", tally([each.fault for each in cases], operations))
+    all_disturbed = run(cases)
     wrong = [check_disturbed(each, ended, right) for each, ended in zip(cases, all_disturbed, strict=True)]
-    again = run_all(warm, [case(each.root) for each in cases], once=True)
-    for index, (each, ended) in enumerate(zip(cases, again, strict=True)):
-        wrong[index] += check_restarted(each, ended, right, expected)
+    again = run([replace(each, fault=NOTHING) for each in cases])
+    for said, each, ended in zip(wrong, cases, again, strict=True):
+        said += check_restarted(each, ended, right, as_is.code)
     texts = [
         f"{each.fault} {operations[each.fault.number - 1]}: {said}\n{ended.output}"
         for each, ended, said in zip(cases, all_disturbed, wrong, strict=True)
         if said
     ]
-    assert not texts, f"{len(texts)} of {len(faults)}:\n" + "\n".join(texts[:500])
+    assert not texts, f"{len(texts)} of {len(cases)}:\n" + "\n".join(texts[:500])
