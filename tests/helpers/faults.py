@@ -33,6 +33,7 @@ WAYS = ("error", "half", "end")
 """An operation is not done, is half done or reports an error though it is done, or the process is killed within it."""
 READING = ("look", "read", "list")
 _measured: dict[tuple, object] = {}
+_once = False
 _ERRNOS = {
     "open": (errno.ENOSPC, errno.EIO, errno.EACCES),
     "write": (errno.ENOSPC, errno.EIO),
@@ -174,6 +175,9 @@ def measure_once() -> None:
     loading: list[tuple] = []
 
     def evaluate_once(self, job, batch, names):
+        if not _once:
+            load(self, *loading[-1])
+            return evaluate(self, job, batch, names)
         key = job.label, batch, tuple(names)
         if key not in _measured:
             load(self, *loading[-1])
@@ -188,6 +192,8 @@ def _main(once: bool, batch: list) -> None:
     from lmsat_plugin import files
     from lmsat_plugin.sweeps import stored
 
+    global _once
+    _once = once
     without_waiting()
     if once:
         measure_once()

@@ -53,7 +53,12 @@ def content_of(output: Path) -> dict[str, object]:
     for path, document in documents.items():
         notes, file = document["config"]["lmsat"], output / path
         arrays = load_file(a) if (a := file.with_name(notes.get("arrays", "-"))).exists() else {}
-        samples = [p.read_text() for name in notes.get("samples_sha256", {}) if (p := file.with_name(name)).exists()]
+        # They may name the folder itself.
+        samples = [
+            p.read_text().replace(str(output), "")
+            for name in notes.get("samples_sha256", {})
+            if (p := file.with_name(name)).exists()
+        ]
         for identity in notes["identities"]:
             if (path, identity["task"]) not in replaced:
                 key = f"{Path(path).parent} {json.dumps(identity, sort_keys=True)}".replace(str(output), "")
