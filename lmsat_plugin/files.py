@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,17 @@ def read_file(path: Path) -> bytes:
         raise OSError(errno.EINVAL, f"no file can have this name: {error}", str(path)) from error
 
 
+def paths_in(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder whose names match a pattern, sorted; none where there is no folder.
+
+    Raises OSError for a folder that cannot be read, which `Path.glob` takes for an empty one.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, pattern))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder if need be, and remove what a dead process has left half-written in it.
 
@@ -129,6 +141,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
+            temporary = None
         finally:
             os.close(handle)
         _sync(path.parent)
@@ -138,7 +151,8 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:

@@ -15,8 +15,8 @@ from huggingface_hub.hf_api import RepoSibling
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
 from lmsat_plugin.passing import passing
 
-# What comes of an answer without the Hub's keys, such as the page of a network that asks for a login.
-_NOT_THE_HUB = (KeyError, TypeError, AttributeError, RecursionError)
+# What comes of an answer without the Hub's keys or headers, such as the page of a network that asks for a login.
+_NOT_THE_HUB = (KeyError, TypeError, AttributeError, RecursionError, errors.FileMetadataError)
 # What huggingface_hub, its HTTP library and hf_xet raise: the latter plain RuntimeErrors too.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (
     errors.HfHubHTTPError.__bases__[0],  # of the HTTP library, which is another from version to version
@@ -24,6 +24,17 @@ _HUB_ERRORS: tuple[type[BaseException], ...] = (
     *(OSError, ValueError, RuntimeError),
     *_NOT_THE_HUB,
 )
+# What the Hub says for good.
+_REFUSALS = (
+    *(errors.GatedRepoError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError),
+    *(errors.HFValidationError, errors.OfflineModeIsEnabled),
+)
+
+
+class _UnclearError(PassingError):
+    """No answer of the Hub that says no: something else answered, half of a file came, or it cannot be saved."""
+
+    tries = 3
 
 
 @contextmanager
@@ -32,20 +43,18 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except _HUB_ERRORS as error:
-        sentence = _sentence(error, repository, revision)
-        # hf_xet says of a connection that broke no more than that.
-        of_xet = type(error) is RuntimeError or type(error).__name__.startswith("Xet")
-        passes = passing(error) or (PassingError(sentence, source="the server") if of_xet else None)
-        if passes is not None:
+        sentence, cause = _sentence(error, repository, revision), _cause(error)
+        if (passes := passing(error)) is not None:
             raise PassingError(sentence, source=passes.source, retry_after=passes.retry_after) from error
-        raise LmsatError(sentence) from error
+        refused = isinstance(cause, _REFUSALS) and not isinstance(cause, errors.LocalEntryNotFoundError)
+        if refused or constants.HF_HUB_OFFLINE or _status(cause) is not None:
+            raise LmsatError(sentence) from error
+        raise _UnclearError(sentence, source="the server") from error
 
 
 def _sentence(error: BaseException, repository: str, revision: str | None) -> str:
     """Return what is wrong and what to do, for any error of the Hub."""
-    what = f"{repository} at {revision}" if revision else repository
-    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
+    what, error = f"{repository} at {revision}" if revision else repository, _cause(error)
     if isinstance(error, errors.GatedRepoError):
         return f"{repository} is gated: accept the terms at https://huggingface.co/{repository}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -63,7 +72,7 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
         return f"no space is left for {what}: free space, or choose another folder"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{what} cannot be saved as {error.filename} ({error.strerror}): choose another folder"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status in (401, 403):
         return f"the Hub refuses {what} (HTTP {status}): `hf auth login` with a token that may read it"
     if status == 429:
@@ -79,6 +88,17 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
         f"{what} cannot be had from the Hub ({first_sentence(error)}): check the connection, "
         "set HF_HUB_OFFLINE=1 to use what is cached, or give a folder"
     )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what huggingface_hub did not find a file for."""
+    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def list_refs(repository: str) -> dict[str, str]:
@@ -103,13 +123,14 @@ def file_sizes(repository: str, commit: str, revision: str | None = None) -> dic
 
 
 def file_hashes(repository: str, commit: str, revision: str | None = None) -> dict[str, str]:
-    """Return the SHA-256 of the files of a commit whose SHA-256 the Hub states, as it does of weights.
+    """Return the digest that the Hub states of each file of a commit: the SHA-256 of large files, git's of the others.
 
     Raises as `list_refs`.
     """
     with hub_errors(repository, revision or commit):
-        files = _files(repository, commit)
-        return {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None and file.lfs.sha256}
+        # Of a large file git knows a pointer.
+        stated = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in _files(repository, commit)}
+        return {name: digest for name, digest in stated.items() if digest}
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ Shapes: V rows, D width, R rank.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEFT, RIGHT = "lm_head.left", "lm_head.right"
 """The factors' names in a file: W = left · right, of shapes [V, R] and [R, D]."""
 
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8"}
+
 
 @dataclass(frozen=True)
 class RestrictedHead:
@@ -38,12 +40,33 @@ def save_restricted_head(path: Path, left_VR: torch.Tensor, right_RD: torch.Tens
 
     Raises `LmsatError` for a file that cannot be written.
     """
-    from safetensors.torch import save_file
-
     factors = {LEFT: left_VR, RIGHT: right_RD}
     tensors = {name: factor.to("cpu").float().contiguous() for name, factor in factors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"lmsat": json.dumps({"rank": left_VR.shape[1], **details})})
+    write_safetensors(path, tensors, {"lmsat": json.dumps({"rank": left_VR.shape[1], **details})})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors of the CPU into a file of safetensors, so that it is there whole or not at all.
+
+    safetensors' own function puts another file in the place of the one it is given: that one's lock is lost, and what
+    a kill leaves of the other is known to nobody. Raises `LmsatError` for a file that cannot be written.
+    """
+    import torch
+
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    # As safetensors does it: wide numbers first, so that all are aligned.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        dtype = _DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def load_factors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

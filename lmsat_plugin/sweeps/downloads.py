@@ -98,7 +98,7 @@ class Downloads:
         return place
 
     def _is_as_stated(self, place: Path, markers: Sequence[str], lock: FileLock) -> bool:
-        """Return whether complete files still have their SHA-256; remove those that have not, and the markers.
+        """Return whether complete files still have their digests; remove those that have not, and the markers.
 
         They are read once by each process, since files may have changed in the meantime.
         """
@@ -217,7 +217,7 @@ class Downloads:
         return {name: size for name, size in files.items() if name not in shards - head}
 
     def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
-        """Fetch those of the files that are missing; return the SHA-256 of those whose SHA-256 the Hub states."""
+        """Fetch those of the files that are missing; return the digests that the Hub states."""
         place, repository = self._place(checkpoint), checkpoint.pretrained
         missing = _missing(place, files)
         if not missing:
@@ -248,7 +248,7 @@ class Downloads:
         return self._compared(checkpoint, files)
 
     def _compared(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
-        """Return the SHA-256 that the Hub states, which the files have. Raises `LmsatError` for a file of another."""
+        """Return the digests that the Hub states, which the files have. Raises `LmsatError` for a file of another."""
         place = self._place(checkpoint)
         hashes = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
         wanted = {name: hashes.get(name) for name in files}
@@ -264,14 +264,14 @@ class Downloads:
                 (place / name).unlink(missing_ok=True)
             raise PassingError(
                 f"{checkpoint.pretrained} at {checkpoint.revision}: {min(unlike)} did not arrive as it is on the Hub "
-                "(its SHA-256 is another) and is removed: start again, which downloads it again",
+                "(its digest is another) and is removed: start again, which downloads it again",
                 source="the server",
             )
         return hashes
 
 
 def _listed(place: Path, marker: str) -> dict[str, tuple[int, str | None]]:
-    """Return size and SHA-256 of each file that was complete; nothing for a marker of earlier versions."""
+    """Return size and digest of each file that was complete; nothing for a marker of earlier versions."""
     with suppress(*_NO_INDEX):
         files = json.loads((place / marker).read_bytes())
         return {str(name): (int(size), stated) for name, (size, stated) in files.items()}

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,6 @@ from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.passing import passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
@@ -150,10 +149,11 @@ class JobRunner:
             # Results are read once without a claim, which is cheap, and again only where they have changed.
             stamp = self.store.stamp(job.checkpoint)
             if self._unfinished.get(job) != stamp:
-                if not self._left(job, self.store.read(job.checkpoint)):
+                stored = self.store.read(job.checkpoint)
+                if not self._left(job, stored):
                     queue.remove(job)
                     self._unfinished.pop(job, None)
-                    self.store.forget_deaths(job.checkpoint)
+                    self.store.tidy(job.checkpoint, stored)
                     continue
                 self._unfinished[job] = stamp
             if (claim := patiently(partial(self.store.claim, job.checkpoint))) is None:
@@ -295,7 +295,8 @@ class JobRunner:
             run=self.options.run,
         )
         checkpoint = started.job.checkpoint
-        path = patiently(lambda: self._write(checkpoint, new))
+        files = self.store.pack(checkpoint, new)
+        patiently(lambda: self._write(files))
         metrics = metrics_of(results)
         started.values.update(metrics)
         plugins().tell(
@@ -305,16 +306,16 @@ class JobRunner:
                 step=checkpoint.step,
                 tokens=checkpoint.tokens,
                 metrics=metrics,
-                path=path,
+                path=list(files)[-1],
                 output=self.store.output,
                 trackers=self.plan.config.trackers,
             )
         )
         return []
 
-    def _write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
+    def _write(self, files: Mapping[Path, bytes]) -> None:
         with self.interrupts.held():
-            return self.store.write(checkpoint, new)
+            self.store.write(files)
 
     def _write_failures(self, started: _StartedJob, failures: Sequence[tuple[Identity, str]]) -> None:
         with self.interrupts.held():

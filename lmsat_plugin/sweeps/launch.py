@@ -16,6 +16,8 @@ from lmsat_plugin.passing import causes, passing
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.lifeline import Lifeline
 
+# How long a process waits for the others when a launch begins.
+_JOIN = datetime.timedelta(seconds=60)
 # How long a process waits for the others to be through with the same checkpoint.
 _PATIENCE = datetime.timedelta(hours=1)
 _COLLECTIVE = re.compile(r"\bgloo\b|\bNCCL\b")
@@ -43,8 +45,13 @@ class Launch:
             from accelerate import PartialState
 
             PartialState()
-            self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
-            self._lifeline = Lifeline(self.rank, self.size, self._group)
+            try:
+                # Until the lifeline is there, only this tells that a process is gone.
+                first = torch.distributed.new_group(backend="gloo", timeout=_JOIN)
+                self._lifeline = Lifeline(self.rank, self.size, first)
+                self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            except Exception as error:
+                raise self._lost(error) from error
 
     @property
     def lost(self) -> bool:
@@ -71,16 +78,16 @@ class Launch:
 
     def _lost(self, error: BaseException) -> LaunchLostError:
         """Return the error of a collective that failed. Raises KeyboardInterrupt where the others were interrupted."""
-        assert self._lifeline is not None
         time.sleep(_GOODBYE_SECONDS)
-        if self._lifeline.interrupted:
+        if self._lifeline is not None and self._lifeline.interrupted:
             raise KeyboardInterrupt from error
-        self._failed = True
-        self._lifeline.stand_down()
+        self._failed, lost = True, None
+        if self._lifeline is not None:
+            self._lifeline.stand_down()
+            lost = self._lifeline.lost
         end = threading.Timer(_END_SECONDS, os._exit, [1])
         end.daemon = True
         end.start()
-        lost = self._lifeline.lost
         what = f"process {lost} of the launch is gone"
         if lost is None:
             what = f"the processes of the launch cannot reach each other ({first_sentence(error)})"

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import check_writable, folder_name, read_file, safe_name, user_path, write_atomically
+from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
@@ -155,10 +157,16 @@ class Store:
                 if (left := _claim(path)) is not None:
                     left.release(forget=False)
 
-    def forget_deaths(self, checkpoint: Checkpoint) -> None:
-        """Remove what is noted of processes that died at a checkpoint, since nothing is left to do there."""
-        if self._lock_of(checkpoint).with_suffix(".json").exists() and (claim := self.claim(checkpoint)) is not None:
-            claim.release()
+    def tidy(self, checkpoint: Checkpoint, stored: Stored) -> None:
+        """Remove what is left of processes that died at a checkpoint, or could not mend it, and nothing else to do."""
+        with suppress(OSError):
+            if not (
+                stored.damaged or self._lock_of(checkpoint).with_suffix(".json").exists() or strays_of(stored.folder)
+            ):
+                return
+            if (claim := self.claim(checkpoint)) is not None:
+                self.mend(self.read(checkpoint))
+                claim.release()
 
     def _lock_of(self, checkpoint: Checkpoint) -> Path:
         return claim_file(self.folder(checkpoint))
@@ -194,19 +202,20 @@ class Store:
         for path, fault in stored.damaged.items():
             with suppress(OSError):
                 if path.exists():
-                    quarantine(path)
+                    patiently(partial(quarantine, path))
                     logger.warning("%s: put aside as *%s and measured again", fault, QUARANTINED)
                 else:
                     logger.warning("%s: measured again", fault)
         stored.damaged = {}
-        for path in strays_of(stored.folder):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in strays_of(stored.folder):
+                path.unlink(missing_ok=True)
 
-    def write(self, checkpoint: Checkpoint, new: NewResult) -> Path:
-        """Write one result file, its arrays and samples first, so that the file is there only with all of them."""
-        self.check_there()
+    def pack(self, checkpoint: Checkpoint, new: NewResult) -> dict[Path, bytes]:
+        """Return the files of one result, for `write`: its arrays and samples, and last the result file."""
         folder = self.folder(checkpoint)
         stamp, path = _free_stamp(folder)
+        files = {}
         notes = new.results["config"].setdefault("lmsat", {})
         notes.update(checkpoint=dict(new.checkpoint), identities=list(new.identities), run=new.run)
         if new.supersedes:
@@ -214,15 +223,23 @@ class Store:
         if new.arrays:
             data, binding = pack_arrays(new.arrays)
             notes.update(arrays=f"arrays_{stamp}.safetensors", **binding)
-            write_atomically(folder / notes["arrays"], data)
+            files[folder / notes["arrays"]] = data
         for task, samples in (new.results.pop("samples", None) or {}).items():
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             name = f"samples_{safe_name(task)}_{stamp}.jsonl"
-            data = lines.encode("utf-8", "surrogatepass")
+            files[folder / name] = data = lines.encode("utf-8", "surrogatepass")
             notes.setdefault("samples_sha256", {})[name] = hashlib.sha256(data).hexdigest()
-            write_atomically(folder / name, data)
-        write_atomically(path, with_digest(new.results))
-        return path
+        files[path] = with_digest(new.results)
+        return files
+
+    def write(self, files: Mapping[Path, bytes]) -> None:
+        """Write the files of one result in their order, so that the result file is there only with all others.
+
+        Where that fails it can be tried again: the files' names are the same.
+        """
+        self.check_there()
+        for path, data in files.items():
+            write_atomically(path, data)
 
     def write_failures(
         self, stored: Stored, failures: Iterable[tuple[Identity, str]], *, checkpoint: Mapping[str, Any], run: str

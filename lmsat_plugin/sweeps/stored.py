@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, FileStamp, stamp_file
+from lmsat_plugin.files import PART, FileStamp, paths_in, stamp_file
+from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_number, as_text
@@ -55,10 +56,13 @@ class Stored:
 
 
 def read_stored(folder: Path) -> Stored:
-    """Return what is stored in a checkpoint's folder. A file that cannot be trusted counts for nothing."""
+    """Return what is stored in a checkpoint's folder. A file that cannot be trusted counts for nothing.
+
+    Waits where a disk fails to read. Raises OSError for a folder that cannot be read.
+    """
     stored = Stored(folder)
     lost_with: dict[Path, tuple[set[str], str]] = {}
-    for path in sorted(folder.glob("results_*.json")):
+    for path in patiently(lambda: paths_in(folder, "results_*.json")):
         document = _load_trusted(path)
         if document is None:
             stored.damaged[path] = f"{path} is cut or was changed by hand"
@@ -82,7 +86,7 @@ def read_stored(folder: Path) -> Stored:
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
     }
     try:
-        record = read_failures(folder / FAILURES)
+        record = patiently(lambda: read_failures(folder / FAILURES))
     except LmsatError:
         stored.damaged[folder / FAILURES] = f"{folder / FAILURES} is cut or was changed by hand"
     else:
@@ -96,13 +100,18 @@ def read_stored(folder: Path) -> Stored:
 
 
 def strays_of(folder: Path) -> list[Path]:
-    """Return what a kill has left in a checkpoint's folder: files half-written, arrays and samples without a result."""
-    written = {path.name.partition(".json")[0].removeprefix("results_") for path in folder.glob("results_*.json*")}
-    arrays = [path for path in folder.glob("arrays_*.safetensors") if path.stem.removeprefix("arrays_") not in written]
+    """Return what a kill has left in a checkpoint's folder: files half-written, arrays and samples without a result.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    written = {path.name.partition(".json")[0].removeprefix("results_") for path in paths_in(folder, "results_*.json*")}
+    arrays = [path for path in paths_in(folder, "arrays_*.safetensors") if path.stem[len("arrays_") :] not in written]
     samples = [
-        path for path in folder.glob("samples_*.jsonl") if (date := _DATE.search(path.stem)) and date[1] not in written
+        path
+        for path in paths_in(folder, "samples_*.jsonl")
+        if (date := _DATE.search(path.stem)) and date[1] not in written
     ]
-    return sorted([*folder.glob(f".*{Path(PART).suffix}"), *arrays, *samples])
+    return sorted([*paths_in(folder, f".*{Path(PART).suffix}"), *arrays, *samples])
 
 
 @cache
@@ -163,7 +172,7 @@ def arrays_fault(path: Path, document: Mapping[str, Any], notes: Mapping[str, An
 @lru_cache(maxsize=100_000)
 def _fault_of_arrays(path: Path, stamp: FileStamp | None, stated: str, losses: frozenset[float]) -> str | None:
     try:
-        read_arrays(path, json.loads(stated), losses)
+        patiently(lambda: read_arrays(path, json.loads(stated), losses))
     except ArraysError as error:
         return error.fault
     return None
@@ -180,6 +189,6 @@ def tasks_with_arrays(notes: Mapping[str, Any]) -> set[str]:
 def _load_trusted(path: Path) -> dict[str, Any] | None:
     """Return a result file's content; None if it is cut, or not as it was written."""
     try:
-        return parse_result_file(path)
+        return patiently(lambda: parse_result_file(path))
     except BrokenResultError:
         return None

@@ -116,15 +116,18 @@ def fetch_files(repository: str, commit: str, place: Path, sizes: Mapping[str, i
         raise transfers.error
 
 
-def files_unlike(place: Path, sha256: Mapping[str, str | None]) -> list[str]:
-    """Return the files of a folder whose SHA-256 is another than the one given; None stands for an unknown one."""
-    unlike = []
-    for name, stated in sha256.items():
-        if stated is not None:
-            with (place / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != stated:
-                    unlike.append(name)
-    return unlike
+def files_unlike(place: Path, digests: Mapping[str, str | None]) -> list[str]:
+    """Return the files of a folder whose digest is another than the one given; None stands for an unknown one."""
+    return [name for name, stated in digests.items() if stated is not None and _digest(place / name, stated) != stated]
+
+
+def _digest(path: Path, like: str) -> str:
+    """Return the digest of a file, of the same kind as another: its SHA-256, or git's, which is shorter."""
+    with path.open("rb") as file:
+        if len(like) == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        data = file.read()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _bytes_in(folder: Path) -> int:

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -33,6 +35,8 @@ MISSING = (401, "RepoNotFound", "Repository not found")
 GATED = (401, "GatedRepo", "Access to this model is restricted")
 FORBIDDEN = (403, "", "Forbidden")
 BROKEN = (500, "", "Internal error")
+# What a network answers that asks for a login.
+PAGE = b"<!DOCTYPE html><html><title>Log in</title><body>Welcome to our hotel.</body></html>"
 
 
 class FakeHub:
@@ -49,6 +53,11 @@ class FakeHub:
         """From a file's name to the bytes after which its next transfer breaks off."""
         self.spoil: dict[str, int] = {}
         """From a file's name to the number of its next transfers that have a flipped bit."""
+        self.fault: tuple[int, str] | None = None
+        """What becomes of one request, counted from `forget` on: a status, or ``reset``, ``half``, ``other``, ``page``,
+        ``redirect``, or, of all after it, too, ``away``."""
+        self.asked = 0
+        """The number of requests so far."""
         self.seconds_per_block = 0.0
         self.block = BLOCK
         self.requests: Counter[str] = Counter()
@@ -81,6 +90,7 @@ class FakeHub:
         """Start counting anew."""
         self.requests.clear()
         self.sent.clear()
+        self.asked = 0
 
     def commit(self, repository: str, revision: str) -> str:
         """Return the hash of a revision's content, 40 digits as git's."""
@@ -112,13 +122,28 @@ class FakeHub:
                     return trouble[1:]
         return None
 
+    def meet(self) -> str:
+        """Count a request, and return what becomes of it."""
+        with self._lock:
+            self.asked += 1
+            number, what = self.fault or (0, "")
+            return what if self.asked == number or (what == "away" and self.asked > number) else ""
+
     def cut_after(self, name: str) -> int | None:
         with self._lock:
             return self.cut.pop(name, None)
 
 
+def other(data: bytes) -> bytes:
+    """Return other bytes of the same length, which JSON stays with: one digit is another."""
+    digits = [place for place, byte in enumerate(data) if byte in b"012345678"]
+    place = digits[-1] if digits else 0
+    return data[:place] + bytes([data[place] + 1]) + data[place + 1 :]
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
+    fault = ""
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
@@ -140,6 +165,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         self.hub.count(self.hub.requests, f"{self.command} {path}")
+        self.fault = self.hub.meet()
+        if self.fault in ("reset", "away"):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return None
+        if self.fault.isdigit():
+            return self._error(int(self.fault), "", "Later")
+        if self.fault == "redirect":
+            return self._head(302, 0, {"Location": f"{self.hub.url}/login"})
+        if self.fault == "page" or path == "/login":
+            self._head(200, len(PAGE), {"Content-Type": "text/html", "ETag": '"page"'})
+            if self.command == "GET":
+                self.wfile.write(PAGE)
+            return None
         if trouble := self.hub.trouble_at(path):
             return self._error(trouble[0], "", "Later", trouble[1])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path):
@@ -197,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(206 if start else 200, size - start, headers)
         if self.command == "HEAD":
             return None
-        limit = self.hub.cut_after(name)
+        limit = size // 2 if self.fault == "half" else self.hub.cut_after(name)
         spoilt = self.hub.spoil.get(name, 0) > 0
         self.hub.spoil[name] = self.hub.spoil.get(name, 0) - 1
         end = size if limit is None else min(size, start + limit)
@@ -207,6 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
                 block = file.read(min(self.hub.block, end - file.tell()))
                 if spoilt:
                     block, spoilt = bytes([block[0] ^ 1]) + block[1:], False
+                if self.fault == "other":
+                    block, self.fault = other(block), ""
                 self.wfile.write(block)
                 self.hub.count(self.hub.sent, name, len(block))
                 time.sleep(self.hub.seconds_per_block)
@@ -217,7 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = json.dumps(value).encode()
         self._head(200, len(data), {"Content-Type": "application/json"})
         if self.command == "GET":
-            self.wfile.write(data)
+            spoilt = {"half": data[: len(data) // 2], "other": other(data)}
+            self.wfile.write(spoilt.get(self.fault, data))
+            self.close_connection = self.fault == "half"
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         codes = {"X-Error-Code": code} if code else {}
@@ -236,7 +280,9 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def blob(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """Return what git calls a file's content."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def lfs(path: Path) -> dict[str, object] | None:

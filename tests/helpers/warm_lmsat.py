@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import gc
 import json
 import os
 import runpy
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass
@@ -69,12 +71,17 @@ class WarmLmsat:
     Args:
         folder: For their output.
         environment: Of the commands; by default that of this process.
+        first: A command that is run before the others are forked, so that they find in place what it has made ready.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, first: Sequence[str] = ()) -> None:
         self._folder, self._started = folder, []
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__, *first],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def start(self, *arguments: str, **environment: str) -> Running:
@@ -119,6 +126,12 @@ def _serve() -> None:
     import lmsat_plugin.sweeps.local  # noqa: F401
     from lmsat_plugin.cli.main import main
 
+    if first := sys.argv[1:]:
+        with contextlib.redirect_stdout(sys.stderr):
+            _run(main, first)
+        # To look through all that is imported takes a third of a short sweep.
+        gc.collect()
+        gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         arguments, environment, stdout, stderr, code = json.loads(line)
@@ -141,23 +154,29 @@ def _supervise(main, arguments: list[str], streams: list[str], code: Path) -> No
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-    exit_code = 0
+    exit_code = 1
     try:
-        if arguments[0].endswith(".py"):
-            sys.argv = arguments
-            runpy.run_path(arguments[0], run_name="__main__")
-        else:
-            sys.argv = ["lmsat", *arguments]
-            exit_code = main(arguments)
-    except SystemExit as error:
-        exit_code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        exit_code = 1
+        exit_code = _run(main, arguments)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
+
+
+def _run(main, arguments: list[str]) -> int:
+    """Run a command or a script, and return its exit code."""
+    try:
+        if arguments[0].endswith(".py"):
+            sys.argv = arguments
+            runpy.run_path(arguments[0], run_name="__main__")
+            return 0
+        sys.argv = ["lmsat", *arguments]
+        return main(arguments)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
 
 
 if __name__ == "__main__":

@@ -384,7 +384,7 @@ assert Downloads(folder, None).fetch(main, head_only=True) == weights.parent and
 """
     hub.spoil["model.safetensors"] = 2
     refusal, again = run(hub, tmp_path, code)
-    assert refusal.startswith("org/m at main: model.safetensors did not arrive as it is on the Hub (its SHA-256 is ano")
+    assert refusal.startswith("org/m at main: model.safetensors did not arrive as it is on the Hub (its digest is ano")
     assert again == str(place)
     assert read_ahead(place) == read_ahead(hub.branches["org/m"]["main"])
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import EXHAUSTIVE
 from safetensors.numpy import load_file, save_file
 from sweep_outputs import files_of
 
@@ -17,7 +17,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results import Results, load_results
 from lmsat_plugin.sweeps.stored import read_stored
 
-FLIPS = 2000 if os.environ.get("LMSAT_EXHAUSTIVE", "0") not in ("", "0") else 100
+FLIPS = 2000 if EXHAUSTIVE else 100
 
 
 def cut(path: Path) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import torch
 import torch.distributed
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import remove_strays, replacing
+from lmsat_plugin.files import remove_strays
+from lmsat_plugin.model.head_files import write_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,8 @@ class TrainingState:
         tensors["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
         metadata["sha256"] = _digest(tensors, metadata)
         try:
-            with replacing(self.path) as temporary:
-                save_file(tensors, temporary, metadata)
-        except (LmsatError, SafetensorError) as error:
+            write_safetensors(self.path, tensors, metadata)
+        except LmsatError as error:
             # The training goes on, but cannot be resumed.
             logger.warning("the state of the training is not kept: %s", error)
         # Saving takes at most a tenth of the time.
