@@ -1,30 +1,36 @@
 """A fuzzer: whatever stands in files, names and settings, the answer is right or one sentence, never a traceback.
 
-CI tries a few inputs, always the same; ``LMSAT_FUZZ=1000`` tries so many random ones in each test.
+CI tries a thousand inputs, always the same. ``LMSAT_FUZZ=100000 pytest tests/test_fuzzed_*.py`` tries so many random
+ones.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
+import decimal
 import json
 import logging
-import tempfile
-from pathlib import Path
-from typing import Any
+import math
+import re
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
-from hostile_inputs import TEXTS, changed, cut, fuzzed, run, scalars, values
+from hostile_inputs import CI_INPUTS, TEXTS, changed, changed_tensors, cut, fresh, fuzzed, values
 from hypothesis import given
 from hypothesis import strategies as st
-from law_tables import chinchilla_table
-from result_files import new, old, ours
+from places import TESTS
 
+from lmsat_plugin import Measurement
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import folder_name, safe_name
+from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probes.rank_head.training_state import TrainingState
+from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.checkpoint_names import compile_pattern, parse_progress
 from lmsat_plugin.settings import parse_own
 from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
@@ -32,12 +38,8 @@ from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.text.corpora import CorpusSettings
 
-DOCUMENTS = [
-    ours(2.5, checkpoint={"model": "m", "revision": "step8", "commit": "c" * 40, "step": 8, "identity": "i"}),
-    new({"piqa": {"alias": "piqa", "acc,none": 0.5, "acc_stderr,none": 0.01}, "arc": {"acc,none": 0.25}}),
-    old(),
-]
-GOOD = {"model": "good", "step": 4, "value": 3.25}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -63,59 +65,6 @@ def sentences():
     assert caught is None or len(caught) < 2000
 
 
-def fresh(folder: Path) -> Path:
-    return Path(tempfile.mkdtemp(dir=folder))
-
-
-def rows_beside(folder: Path, content: bytes) -> list[dict[str, Any]]:
-    """Return the table of a folder with a good result and a file of this content."""
-    good = ours(GOOD["value"], checkpoint={"model": "good", "revision": "step4", "commit": "g" * 40, "step": 4})
-    (folder / "results_good.json").write_text(json.dumps(good), "utf-8")
-    (folder / "results_other.json").write_bytes(content)
-    code, out = run(["results", str(folder), "--format", "json"])
-    assert code == 0
-    return json.loads(out)
-
-
-@fuzzed(60)
-@given(document=st.sampled_from(DOCUMENTS).flatmap(changed))
-def test_result_files(folder, document):
-    """A result beside is shown as it is, and no value is shown that is not in the file."""
-    folder = fresh(folder)
-    content = json.dumps(document).encode("utf-8", "surrogatepass")
-    rows = rows_beside(folder, content)
-    kept = [row for row in rows if row["path"] == "results_good.json"]
-    assert [{key: row[key] for key in GOOD} for row in kept] in ([GOOD], [])
-    if not kept:
-        assert b"supersedes" in content or b"good" in content
-    held = {float(number) for number in numbers_in(document) if abs(number) < 1e300}
-    shown = {row["value"] for row in rows if row["path"] != "results_good.json"} - {None}
-    assert {value for value in shown if abs(value) < 1e300} <= held
-
-
-def numbers_in(value: Any) -> list[float]:
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return [number for part in inner for number in numbers_in(part)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-@fuzzed(40)
-@given(content=st.sampled_from(DOCUMENTS).flatmap(lambda document: cut(json.dumps(document).encode())))
-def test_cut_result_files(folder, content):
-    rows_beside(fresh(folder), content)
-
-
-@fuzzed(6)
-@given(documents=st.lists(st.sampled_from(DOCUMENTS[:2]).flatmap(changed), min_size=1, max_size=4))
-def test_analyses_of_results(folder, documents):
-    folder = fresh(folder)
-    for index, document in enumerate([*DOCUMENTS, *documents]):
-        (folder / f"results_{index}.json").write_text(json.dumps(document), "utf-8")
-    for command in ("saturation", "emergence", "leaderboard", "efficiency", "context", "bottleneck"):
-        run([command, str(folder)])
-
-
 NAMES = st.one_of(
     st.sampled_from(TEXTS),
     st.text(max_size=12),
@@ -128,7 +77,7 @@ NAMES = st.one_of(
 )
 
 
-@fuzzed(200)
+@fuzzed(240)
 @given(
     names=st.lists(NAMES, min_size=1, max_size=6), chosen=NAMES | st.sampled_from(["log:3", "every:2", "..", "1..2"])
 )
@@ -138,6 +87,8 @@ def test_names_of_revisions(names, chosen):
         progress = parse_progress(name, tokens_per_step=2_097_152)
         for count in (progress.step, progress.tokens):
             assert count is None or 0 <= count < 2**63
+        if named := re.fullmatch(r"(?:step|checkpoint-|iter_)([0-9]{1,18})(?:-seed-default)?", name):
+            assert progress.step == int(named[1])
         assert len(folder_name(name)) < 200
         assert not {"/", "\0"} & {*folder_name(name), *safe_name(name)}
         checkpoints.append(
@@ -162,7 +113,11 @@ CONFIG = {
 }
 
 
-@fuzzed(100)
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@fuzzed(50)
 @given(
     text=st.one_of(
         changed(CONFIG).map(lambda values: yaml.safe_dump(values, allow_unicode=True).encode("utf-8", "replace")),
@@ -175,10 +130,15 @@ def test_configurations(folder, text):
     path = folder / "sweep.yaml"
     path.write_bytes(text)
     with sentences():
-        assert load_config(path).models
+        config = load_config(path)
+        assert config.models
+        stated = yaml.safe_load(text)
+        for name in ("limit", "keep", "seed", "max_tokens", "num_fewshot", "bootstrap_iters", "max_batch_size"):
+            if is_number(stated.get(name)) and hasattr(config, name):
+                assert getattr(config, name) == stated[name]
 
 
-@fuzzed(60)
+@fuzzed(50)
 @given(data=st.data())
 def test_metadata(data):
     """As lm-eval hands it on: a wrong value is named, and what is taken can be written down."""
@@ -186,7 +146,11 @@ def test_metadata(data):
     kind = data.draw(st.sampled_from(kinds))
     given = data.draw(st.dictionaries(st.sampled_from([*kind.model_fields, "x"]), values(), max_size=3))
     with sentences():
-        parse_own(kind, given).model_dump_json()
+        settings = parse_own(kind, given)
+        settings.model_dump_json()
+        for name, value in given.items():
+            if is_number(value) and name != "x":
+                assert getattr(settings, name) in (value, (value,))
 
 
 @fuzzed(40)
@@ -198,68 +162,123 @@ def test_trainer_states(folder, state, name):
     (folder / "trainer_state.json").write_bytes(json.dumps(state).encode("utf-8", "surrogatepass"))
     [checkpoint] = find_checkpoints(str(folder.parent if folder.name not in (".", "..") else folder))
     for count in (checkpoint.step, checkpoint.tokens):
-        assert count is None or -(2**63) <= count < 2**63
+        assert count is None or 0 <= count < 2**63
+    step = state.get("global_step") if isinstance(state, dict) else None
+    if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63 and not re.search(r"\d", name):
+        assert checkpoint.step == step
 
 
-COLUMNS = ["model", "n_params", "n_params_non_embedding", "tokens", "step", "steps", "loss", "task", "metric", "value"]
-COLUMNS += [
-    "flops",
-    "corpus",
-    "variant",
-    "layers",
-    "width",
-    "heads",
-    "batch_tokens",
-    "position",
-    "other_loss",
-    "stderr",
+RETURNED = [
+    *(np.float32(2.5), np.int64(3), np.bool_(True), np.float64("nan"), np.longdouble(1), np.datetime64("2020")),
+    *(
+        np.array(2),
+        np.array([1, 2]),
+        np.array(["a"]),
+        np.array([None]),
+        np.zeros((2, 0)),
+        np.array([1], ">i4"),
+        np.array(1j),
+    ),
+    *(
+        torch.tensor(1.5),
+        torch.tensor([1.5]),
+        torch.tensor(2, dtype=torch.bfloat16),
+        torch.tensor(1j),
+        torch.tensor(True),
+    ),
+    *(
+        torch.zeros(2, device="meta"),
+        torch.zeros((), device="meta"),
+        torch.eye(2).to_sparse(),
+        torch.tensor(1.0, requires_grad=True),
+    ),
+    *(
+        b"x",
+        object(),
+        decimal.Decimal("1.5"),
+        {1},
+        (1, 2),
+        [],
+        {"a": object()},
+        Measurement({"loss": 1.0}),
+        lambda: 1.0,
+    ),
 ]
 
 
-@st.composite
-def tables(draw: Any) -> str:
-    """Return a CSV with the columns of a law, or any, in which some cells and perhaps a name are replaced."""
-    if draw(st.booleans()):
-        frame = chinchilla_table(draw(st.integers(1, 12)), seed=draw(st.integers(0, 9)))
-        head, rows = list(frame.columns), frame.to_numpy().tolist()
-    else:
-        head = draw(st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True))
-        texts = {
-            name: draw(st.sampled_from(["m", "lmsat_loss", "loss", "acc"])) for name in ("model", "task", "metric")
-        }
-        rows = [[texts.get(name, float(row)) for name in head] for row in range(1, draw(st.integers(2, 9)))]
-    for _ in range(draw(st.integers(0, 4))):
-        rows[draw(st.integers(0, len(rows) - 1))][draw(st.integers(0, len(head) - 1))] = draw(scalars())
-    if draw(st.booleans()):
-        head[0] = draw(st.sampled_from([*COLUMNS, *TEXTS]))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
+def endless() -> st.SearchStrategy[int]:
+    """Whole numbers that Python refuses to write."""
+    return st.just(5000).map(lambda digits: 10**digits)
 
 
-LAWS = ("chinchilla", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "context", "transfer")
-ANALYSES = [
-    *(["fit", law, "--repetitions=5"] for law in LAWS),
-    ["saturation"],
-    ["emergence"],
-    ["efficiency"],
-    ["shape"],
-]
+def returned() -> st.SearchStrategy[Any]:
+    return st.sampled_from(RETURNED) | values() | endless()
 
 
-@fuzzed(25)
-@given(table=tables(), command=st.sampled_from(ANALYSES))
-def test_tables_of_analyses(folder, table, command):
-    path = folder / "table.csv"
-    path.write_bytes(table.encode("utf-8", "replace"))
-    code, out = run([*command, str(path), "--json"])
-    if code == 0:
-        json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+def named_values() -> st.SearchStrategy[Any]:
+    return st.dictionaries(
+        st.sampled_from([*TEXTS, "reasons", None]) | st.text(max_size=4) | endless(), returned(), max_size=3
+    )
 
 
-@fuzzed(40)
-@given(content=cut(chinchilla_table(6).to_csv(index=False).encode()) | st.binary(max_size=60))
-def test_cut_tables(folder, content):
-    path = folder / "cut.csv"
-    path.write_bytes(content)
-    run(["shape", str(path)])
+@fuzzed(150)
+@given(
+    measurement=st.builds(
+        Measurement, *(named_values() | st.just({}) | returned() for _ in ("metrics", "arrays", "details"))
+    )
+    | returned()
+)
+def test_what_probes_return(measurement):
+    """A number is taken as it is, and all that is taken can be written."""
+    with sentences():
+        taken = checked("mine", measurement)
+        json.dumps(taken.details)
+        data, _ = pack_arrays(taken.arrays)
+        assert data
+        for name, value in taken.metrics.items():
+            given = measurement.metrics[name]
+            if given is None:
+                assert measurement.details["reasons"][name]
+            else:
+                assert is_number(value)
+                assert value == float(given) or math.isnan(value)
+
+
+def training(restored: dict[str, Any]) -> SimpleNamespace:
+    """Return a stand-in for a training of two heads."""
+    shapes = {"left.0": (3, 2), "left.1": (3, 4), "moments": (5,)}
+    tensors = {
+        name: torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape) for name, shape in shapes.items()
+    }
+    heads = [SimpleNamespace(left_VR=torch.zeros(1), diverged=diverged) for diverged in (False, True)]
+    return SimpleNamespace(
+        heads=heads,
+        losses=[[1.5, 2.5], [1.25, math.nan]],
+        tensors=lambda: dict(tensors),
+        fits=lambda given: {name: tuple(tensor.shape) for name, tensor in given.items()} == shapes,
+        restore=restored.update,
+    )
+
+
+@fuzzed(50)
+@given(data=st.data())
+def test_states_of_trainings(folder, data):
+    """A training continues from what was saved, or begins anew and says so."""
+    folder, restored = fresh(folder), {}
+    trainer = training(restored)
+    state = TrainingState(folder / "training_1.safetensors", synchronise=False)
+    state.save(trainer, 7, last=True)
+    content = data.draw(changed_tensors(state.path.read_bytes()))
+    state.path.write_bytes(content)
+    rounds = state.load(trainer)
+    assert (rounds, state.path.exists()) in ((7, True), (0, False))
+    if rounds:
+        assert all(torch.equal(restored[name], tensor) for name, tensor in trainer.tensors().items())
+        assert trainer.losses[:1] == [[1.5, 2.5]]
+        assert [head.diverged for head in trainer.heads] == [False, True]
+
+
+def test_the_fuzzers_share_the_inputs_of_ci():
+    text = "".join(path.read_text("utf-8") for path in TESTS.glob("test_fuzzed_*.py"))
+    shares = re.findall(r"^@fuzzed\((\d+)(?:, files=(\d+))?\)", text, re.MULTILINE)
+    assert sum(int(examples) * int(files or 1) for examples, files in shares) == CI_INPUTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(io.BytesIO(read_file(path)), skipinitialspace=True)
+        data = read_file(path)
+        table = _parsed(data)
     except (OSError, ValueError, OverflowError) as error:
         raise LmsatError(
             f"{path} cannot be read as CSV ({first_sentence(error)}): give a file whose first line names its columns"
@@ -42,11 +44,30 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
     if "loss" in table.columns and table["loss"].isna().any():
         # pandas reads a cell that is empty and one that says nan alike: the first is not measured, the other is NaN.
-        texts = pd.read_csv(path, skipinitialspace=True, dtype=str, keep_default_na=False)
+        texts = _parsed(data, dtype=str, keep_default_na=False)
         cells = zip(table["loss"], texts.iloc[:, list(table.columns).index("loss")], strict=True)
         losses = [None if pd.isna(loss) and not _says_nan(text) else loss for loss, text in cells]
         table["loss"] = pd.Series(losses, index=table.index, dtype=object)
     return table
+
+
+def _parsed(data: bytes, **options: Any) -> pd.DataFrame:
+    """Return a CSV's rows as pandas reads them, without its guesses. Raises ValueError for what it cannot read."""
+    import pandas as pd
+
+    if b"\0" in data:
+        # pandas would end a cell there, in the middle of a number.
+        raise ValueError("it holds zero bytes, as UTF-16 does; CSV is UTF-8")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Where rows have a cell more than the first line, pandas would take the first column for their names, and
+            # each number for that of the column before.
+            return pd.read_csv(
+                io.BytesIO(data), skipinitialspace=True, index_col=False, float_precision="round_trip", **options
+            )
+    except pd.errors.ParserWarning as error:
+        raise ValueError("its rows have more cells than its first line") from error
 
 
 def _says_nan(cell: str) -> bool:
@@ -64,9 +85,11 @@ def table_of(data: Results | pd.DataFrame) -> pd.DataFrame:
 
 
 def as_floats(column: pd.Series) -> pd.Series:
-    """Return a column as float64, with NaN for what is no number."""
+    """Return a column as float64, with NaN for what is no number: text, and what is true or false."""
     import pandas as pd
 
+    if column.dtype == bool or column.dtype == object:
+        column = column.map(lambda cell: None if isinstance(cell, bool | np.bool_) else cell).astype(object)
     return pd.to_numeric(column, errors="coerce").astype("float64")
 
 

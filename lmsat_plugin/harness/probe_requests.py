@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class ProbeRequest:
     probe_settings: Settings
     corpus_settings: CorpusSettings
     limit: int | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
+    # In a sweep these are about its first checkpoint, and the samples that lm-eval keeps hold the repr of a request.
 
 
 def run_probe_requests(

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.outside_text import shortened
 from lmsat_plugin.probe import Measurement
+from lmsat_plugin.results.json_values import clean
 
 _KINDS_OF_ARRAYS = "biuf"
 _MOST_BYTES = 8
@@ -47,11 +49,16 @@ def _check_name(probe: str, name: Any, names: Collection[Any]) -> None:
     is_clear = isinstance(name, str) and name.strip() and name.isprintable() and "," not in name
     if not is_clear or name in _NAMES_OF_LM_EVAL:
         raise LmsatError(
-            f"the probe '{probe}' calls a metric {name!r}: give it a name of its own, without a comma or a control "
-            "character"
+            f"the probe '{probe}' calls a metric {_shown(name)}: give it a name of its own, without a comma or "
+            "a control character"
         )
     if name.endswith("_stderr") and name.removesuffix("_stderr") not in names:
         raise LmsatError(f"the probe '{probe}' returned {name}, a standard error, without its metric: return both")
+
+
+def _names_array(name: Any) -> bool:
+    """Return whether safetensors can write a name."""
+    return isinstance(name, str) and name not in ("", "__metadata__") and clean(name) == name
 
 
 def _is_reason(text: Any) -> bool:
@@ -83,7 +90,11 @@ def _array(probe: str, name: Any, value: Any) -> np.ndarray:
     numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _KINDS_OF_ARRAYS
     # What is masked would be there again, as if it were measured.
     numeric &= not isinstance(value, np.ma.MaskedArray)
-    if not isinstance(name, str) or not name or not numeric or value.dtype.itemsize > _MOST_BYTES:
+    if not _names_array(name):
+        raise LmsatError(
+            f"the probe '{probe}' calls an array {_shown(name)}: give it a name of its own, in plain letters"
+        )
+    if not numeric or value.dtype.itemsize > _MOST_BYTES:
         raise _wrong(probe, f" as the array '{name}'", value, "a NumPy array of numbers of at most 64 bits")
     return np.asarray(value).astype(value.dtype.newbyteorder("="), copy=False)
 
@@ -110,6 +121,9 @@ def _wrong(probe: str, where: str, value: Any, expected: str) -> LmsatError:
     if isinstance(value, torch.Tensor | np.ndarray):
         kind = f"{kind} of shape {list(value.shape)} and type {value.dtype}"
     elif isinstance(value, str | bool | int | None):
-        text = repr(value)
-        kind = f"{kind} {text[:40]}" if value is not None else "None"
+        kind = f"{kind} {_shown(value)}" if value is not None else "None"
     return LmsatError(f"the probe '{probe}' returned {kind}{where}: return {expected}")
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:40]) if isinstance(value, str) else shortened(value)[:40]

@@ -39,7 +39,7 @@ def fault_of(path: Path, data: bytes, document: dict[str, Any]) -> str | None:
     """Return why a result file is not to be believed; None if it holds its digest, or needs none.
 
     Files in the folder of a sweep need one, and any file that says that a sweep has written it. ``document`` is the
-    content of ``data``, the file's bytes.
+    content of ``data``, the file's bytes. Raises RecursionError for content that is nested too deeply.
     """
     notes = as_dict(document.get("config")).get("lmsat")
     own = as_dict(notes)
@@ -50,7 +50,7 @@ def fault_of(path: Path, data: bytes, document: dict[str, Any]) -> str | None:
     elif _OF_CONTENT in own:
         if own[_OF_CONTENT] == _digest_of_content(document):
             return None
-    else:
+    elif f'"{_OF_BYTES}"'.encode() not in data:
         return "it lies in a sweep's folder and has no digest" if _is_of_sweep(path, own) else None
     return "its digest does not hold: it was changed after it was written"
 

@@ -20,6 +20,8 @@ from lmsat_plugin.results.tree_files import TreeFile
 FAILURES = "failures.json"
 _NOT_COMPARED = {"sha256", "dtype", "window"}
 """Settings that a failure does not know, or knows otherwise than a result."""
+_MARKS = DIVERGED.encode(), b'"diverged"'
+"""What a record of a checkpoint that diverged holds: both, as a rule."""
 _LOSS = ("loss", "none", math.nan, math.nan, False)
 """The metric of a run's loss, as `TaskResult.metrics` holds it."""
 
@@ -50,7 +52,7 @@ class Failures:
             record["software"] = self.software
         # As it will be read: what JSON does not know is text there.
         record = json.loads(json.dumps(record, default=str))
-        return json.dumps({**record, "sha256": sha256_of_content(record)}, indent=2).encode()
+        return _with_digest(record)
 
 
 def is_diverged(reason: str) -> bool:
@@ -64,16 +66,19 @@ def read_failures(path: Path) -> Failures | None:
     Raises `LmsatError` for a file that is cut, or not as it was written.
     """
     try:
-        record = json.loads(read_file(path))
+        data = read_file(path)
+        record = json.loads(data)
         stated = record.pop("sha256", None)
         reasons = [(dict(entry["identity"]), str(entry["error"])) for entry in record["failures"]]
         checkpoint = dict(record["checkpoint"])
+        # Versions that wrote no kinds wrote no digest.
+        needs_digest = stated is not None or any("kind" in entry for entry in record["failures"])
+        holds = not needs_digest or data == _with_digest(record)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LmsatError(f"{path} is cut or is no record of failures: remove it") from error
-    # Files of earlier versions have no digest.
-    if stated is not None and stated != sha256_of_content(record):
+    if not holds:
         raise LmsatError(f"{path} was changed by hand: remove it")
     return Failures(
         checkpoint=checkpoint,
@@ -82,6 +87,11 @@ def read_failures(path: Path) -> Failures | None:
         software=as_dict(record["software"]) if "software" in record else None,
         reasons=reasons,
     )
+
+
+def _with_digest(record: Mapping[str, Any]) -> bytes:
+    """Return the content of a file with this record; of what was written so, each byte can be checked."""
+    return json.dumps({**record, "sha256": sha256_of_content(record)}, indent=2).encode()
 
 
 def diverged_files(
@@ -104,7 +114,8 @@ def diverged_files(
             continue
         try:
             # Another tool's file of this name is passed over.
-            record = read_failures(path) if DIVERGED.encode() in read_file(path) else None
+            data = read_file(path)
+            record = read_failures(path) if any(mark in data for mark in _MARKS) else None
         except OSError as error:
             warnings.append(f"{path} is skipped ({error.strerror}): correct its rights")
             continue

@@ -218,7 +218,11 @@ def parse_result_file(path: Path) -> dict[str, Any] | None:
     if isinstance(document, dict):
         results = document.get("results")
         if isinstance(results, dict) and all(isinstance(entry, dict) for entry in results.values()):
-            if (fault := fault_of(path, data, document)) is None:
+            try:
+                fault = fault_of(path, data, document)
+            except RecursionError as error:
+                raise BrokenResultError(path, "unreadable", first_sentence(error)) from error
+            if fault is None:
                 return document
             raise BrokenResultError(path, "digest", fault)
         meant |= "versions" in document

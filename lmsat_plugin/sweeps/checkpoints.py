@@ -16,6 +16,7 @@ from lmsat_plugin.files import read_file
 from lmsat_plugin.hub import list_refs
 from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
+from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
 
 logger = logging.getLogger(__name__)
@@ -123,12 +124,14 @@ def _progress(folder: Path, naming: Naming) -> TrainingProgress:
         return named
     try:
         state = json.loads(read_file(path))
-        step, tokens = int(state["global_step"]), int(state.get("num_input_tokens_seen") or 0)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        step, tokens = (as_integer(state.get(key)) for key in ("global_step", "num_input_tokens_seen"))
+        if step is None or step < 0:
+            raise ValueError("its global_step is no number of steps")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("%s is ignored, since it cannot be read (%s)", path, first_sentence(error))
         return named
     if naming.pattern is not None and named.step is not None:
         step = named.step
     stated = Naming(naming.pattern).progress(folder.name).tokens
-    counted = step * naming.tokens_per_step if naming.tokens_per_step else None
-    return TrainingProgress(step, tokens or stated or counted)
+    counted = as_integer(step * naming.tokens_per_step) if naming.tokens_per_step else None
+    return TrainingProgress(step, tokens if tokens is not None and tokens > 0 else stated or counted)

@@ -16,7 +16,16 @@ from filelock import FileLock
 from huggingface_hub import constants
 
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.files import check_writable, hold, is_free, safe_name, user_path, write_atomically
+from lmsat_plugin.files import (
+    PART,
+    check_writable,
+    hold,
+    is_free,
+    remove_strays,
+    safe_name,
+    user_path,
+    write_atomically,
+)
 from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
@@ -41,7 +50,7 @@ class Downloads:
     name and its revision, is fetched by one process at a time.
 
     Args:
-        folder: Where to put them. What a killed process has left half deleted is removed.
+        folder: Where to put them. What a killed process has left half written or half deleted is removed.
         keep: How many released checkpoints stay; None for all.
         trust_remote_code: Whether to download Python files too.
     """
@@ -57,6 +66,7 @@ class Downloads:
         """The folders whose files have been read and compared."""
         for stray in self.folder.glob(f"*/{_TRASH}*"):
             shutil.rmtree(stray, ignore_errors=True)
+        remove_strays(self.folder, f"*/*/.*{PART}")
 
     def size(self, checkpoint: Checkpoint) -> int:
         """Return the bytes that would have to be downloaded to have the whole checkpoint.
@@ -121,29 +131,49 @@ class Downloads:
         place = self._place(checkpoint)
         if checkpoint.folder is not None or not place.is_dir():
             return
-        trash = []
         with self._alone():
             self._free(self._mark(checkpoint))
-            # What dead processes held is released; living ones hold a lock.
-            for mark in self.folder.glob(f"*/*/{_USED}*"):
-                if mark not in self._held and is_free(mark):
-                    mark.unlink(missing_ok=True)
-                    if mark.parent != place and not any(mark.parent.glob(f"{_USED}*")):
-                        write_atomically(mark.parent / _RELEASED, b"0")
-            if any(place.glob(f"{_USED}*")):
-                return
-            markers = [path for path in self.folder.glob(f"*/*/{_RELEASED}") if path.parent.name[0] != "."]
-            order = {path.parent: _read_number(path) for path in markers}
-            order[place] = max(order.values(), default=0) + 1
-            write_atomically(place / _RELEASED, str(order[place]).encode())
-            if self._keep is None:
-                return
-            for old in sorted(order, key=lambda path: -order[path])[self._keep :]:
-                # Renamed first: a kill in between must not leave a folder that looks complete.
-                with suppress(OSError):
-                    trash.append(old.rename(old.with_name(f"{_TRASH}{uuid.uuid4().hex}")))
+            self._release_dead()
+            if not any(place.glob(f"{_USED}*")):
+                numbers = (_read_number(path) for path in self.folder.glob(f"*/*/{_RELEASED}"))
+                write_atomically(place / _RELEASED, str(max(numbers, default=0) + 1).encode())
+            trash = self._take_out_surplus()
         for path in trash:
             shutil.rmtree(path, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Release what dead processes had in use, and delete all unused ones but the latest ``keep``."""
+        if not self.folder.is_dir():
+            return
+        with self._alone():
+            self._release_dead(unmarked=True)
+            trash = self._take_out_surplus()
+        for path in trash:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _release_dead(self, *, unmarked: bool = False) -> None:
+        """Mark as released what only dead processes used: living ones hold a lock on their marks.
+
+        With ``unmarked`` also what has no mark at all, as where a process was killed between two.
+        """
+        for place in self.folder.glob("[!.]*/[!.]*"):
+            marks = list(place.glob(f"{_USED}*"))
+            dead = [mark for mark in marks if mark not in self._held and is_free(mark)]
+            for mark in dead:
+                mark.unlink(missing_ok=True)
+            if dead == marks and (dead or unmarked) and not (place / _RELEASED).exists():
+                write_atomically(place / _RELEASED, b"0")
+
+    def _take_out_surplus(self) -> list[Path]:
+        """Rename the unused ones but the latest ``keep``: a kill must not leave a folder that looks complete."""
+        if self._keep is None:
+            return []
+        markers = [path for path in self.folder.glob(f"*/*/{_RELEASED}") if path.parent.name[0] != "."]
+        trash = []
+        for marker in sorted(markers, key=lambda path: -_read_number(path))[self._keep :]:
+            with suppress(OSError):
+                trash.append(marker.parent.rename(marker.parent.with_name(f"{_TRASH}{uuid.uuid4().hex}")))
+        return trash
 
     def _use(self, checkpoint: Checkpoint) -> None:
         """Mark a checkpoint as used, so that no other process deletes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
@@ -91,6 +92,9 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
     finally:
         runner.display.close()
         store.clean_claims()
+        # What comes up here must not hide what has ended the sweep.
+        with suppress(LmsatError, OSError):
+            runner.downloads.clean()
     return runner.summary
 
 

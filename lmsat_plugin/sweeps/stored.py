@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, FileStamp, paths_in, stamp_file
+from lmsat_plugin.files import PART, FileStamp, paths_in, read_file, safe_name, stamp_file
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
-from lmsat_plugin.results.json_values import as_dict, as_number, as_text
+from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
@@ -50,9 +51,9 @@ class Stored:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files note of the checkpoint: commit, weights, files."""
     lost: dict[str, str] = field(default_factory=dict)
-    """From each identity whose arrays are lost, and that is to be measured again, to the name of its result file."""
+    """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
     damaged: dict[Path, str] = field(default_factory=dict)
-    """Result files, arrays and the record of failures that are cut, missing or were changed, each with a sentence."""
+    """Result files, arrays, samples and records of failures that are cut, missing or changed, each with a sentence."""
 
 
 def read_stored(folder: Path) -> Stored:
@@ -70,18 +71,18 @@ def read_stored(folder: Path) -> Stored:
         notes = as_dict(document.get("config")).get("lmsat")
         if not isinstance(notes, dict) or "identities" not in notes:
             continue  # plain lm-eval wrote it
-        stored.checkpoints.append(notes.get("checkpoint") or {})
-        stored.runs[path.name] = notes.get("run", "")
-        fault = arrays_fault(path, document, notes)
-        lost = set() if fault is None else tasks_with_arrays(notes)
-        held = (identity for identity in notes["identities"] if is_held(document, notes, identity))
+        stored.checkpoints.append(as_dict(notes.get("checkpoint")))
+        stored.runs[path.name] = as_text(notes.get("run")) or ""
+        faults = {file: (fault, tasks) for file, fault, tasks in files_of(path, document, notes) if fault is not None}
+        lost = {task for _, tasks in faults.values() for task in tasks}
+        held = (identity for identity in identities_in(notes) if is_held(document, notes, identity))
         measured = {canonical(identity): identity["task"] for identity in held}
         stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
         stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
-        if fault is not None and (arrays := array_path(path, notes)) is not None:
-            lost_with[arrays] = {text for text, task in measured.items() if task in lost}, fault
+        for file, (fault, tasks) in faults.items():
+            lost_with[file] = {text for text, task in measured.items() if task in tasks}, fault
     stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
-    # Arrays that were measured again since may be missing.
+    # Arrays and samples that were measured again since may be missing.
     stored.damaged |= {
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
     }
@@ -147,26 +148,43 @@ def stamp_of_results(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     stamp = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name == FAILURES or entry.name.startswith(("results_", "arrays_")):
+            if entry.name == FAILURES or entry.name.startswith(("results_", "arrays_", "samples_")):
                 stamp.append((entry.name, *stamp_file(folder / entry.name)))
     return tuple(sorted(stamp))
 
 
-def arrays_fault(path: Path, document: Mapping[str, Any], notes: Mapping[str, Any]) -> str | None:
-    """Return why the arrays that notes in a result file name are lost; None if they are whole, or there are none.
+def files_of(
+    path: Path, document: Mapping[str, Any], notes: Mapping[str, Any]
+) -> Iterator[tuple[Path, str | None, set[str]]]:
+    """Yield the arrays and the samples that notes in a result file name, why they are lost, and the tasks they are of.
 
-    Files are read again only where their size or time has changed.
+    The reason is None for a file that is whole. Files are read again only where their size or time has changed.
     """
     arrays = array_path(path, notes)
-    if arrays is None:
-        return None
-    stamp = None
-    with suppress(OSError):
-        stamp = stamp_file(arrays)
-    values = (as_number(as_dict(document["results"].get(task)).get("loss,none")) for task in loss_tasks(notes))
-    losses = frozenset(value for value in values if value is not None)
-    stated = {key: notes[key] for key in ("arrays_sha256", "arrays_content", "tasks") if key in notes}
-    return _fault_of_arrays(arrays, stamp, canonical(stated), losses)
+    if arrays is not None:
+        values = (as_number(as_dict(document["results"].get(task)).get("loss,none")) for task in loss_tasks(notes))
+        losses = frozenset(value for value in values if value is not None)
+        stated = {key: notes[key] for key in ("arrays_sha256", "arrays_content", "tasks") if key in notes}
+        fault = _fault_of_arrays(arrays, _stamp_of(arrays), canonical(stated), losses)
+        yield arrays, fault, tasks_with_arrays(notes)
+    date = path.stem.removeprefix("results_")
+    for name, digest in as_dict(notes.get("samples_sha256")).items():
+        samples = path.with_name(Path(name).name)
+        tasks = {task for task in document["results"] if f"samples_{safe_name(task)}_{date}" == samples.stem}
+        fault = _fault_of_samples(samples, _stamp_of(samples), str(digest))
+        yield samples, fault, _with_groups(tasks, as_dict(document.get("group_subtasks")))
+
+
+def _with_groups(tasks: set[str], members: Mapping[str, Any]) -> set[str]:
+    """Return tasks with the groups that they are in; ``members`` lists what each group consists of."""
+    groups = {group for group, names in members.items() if isinstance(names, list) and any(t in names for t in tasks)}
+    return tasks if groups <= tasks else _with_groups(tasks | groups, members)
+
+
+def _stamp_of(path: Path) -> FileStamp | None:
+    with suppress(OSError, ValueError):
+        return stamp_file(path)
+    return None
 
 
 @lru_cache(maxsize=100_000)
@@ -178,11 +196,28 @@ def _fault_of_arrays(path: Path, stamp: FileStamp | None, stated: str, losses: f
     return None
 
 
+@lru_cache(maxsize=100_000)
+def _fault_of_samples(path: Path, stamp: tuple[int, int] | None, sha256: str) -> str | None:
+    try:
+        if hashlib.sha256(read_file(path)).hexdigest() == sha256:
+            return None
+    except FileNotFoundError:
+        return f"the samples {path} cannot be read (the file is missing)"
+    except OSError as error:
+        return f"the samples {path} cannot be read ({error.strerror})"
+    return f"the samples {path} are not those that were measured (their digest is not the one in the result)"
+
+
+def identities_in(notes: Mapping[str, Any]) -> list[Identity]:
+    """Return what a sweep has measured in a result file, by its notes there."""
+    return [identity for identity in as_dicts(notes.get("identities")) if isinstance(identity.get("task"), str)]
+
+
 def tasks_with_arrays(notes: Mapping[str, Any]) -> set[str]:
     """Return the tasks of a result file that have arrays; all that are probes where the notes do not tell."""
-    measured = [identity["task"] for identity in notes.get("identities", ()) if "settings" in identity]
+    measured = [identity["task"] for identity in identities_in(notes) if "settings" in identity]
     probes = as_dict(notes.get("tasks")) or {task: task.removeprefix("lmsat_") for task in measured}
-    names = notes.get("arrays_content")
+    names = as_dict(notes["arrays_content"]) if "arrays_content" in notes else None
     return {task for task, probe in probes.items() if names is None or any(n.startswith(f"{probe}/") for n in names)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,8 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import PART, folder_name, kind_of, read_file, user_path
-from lmsat_plugin.results.array_files import array_path
+from lmsat_plugin.files import PART, folder_name, kind_of, user_path
 from lmsat_plugin.results.digests import is_sweeps_folder
 from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
@@ -24,7 +22,7 @@ from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.settings import Settings, parse_settings
 from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
 from lmsat_plugin.sweeps.store import claim_file, quarantine
-from lmsat_plugin.sweeps.stored import arrays_fault, canonical, is_held, strays_of, tasks_with_arrays
+from lmsat_plugin.sweeps.stored import canonical, files_of, identities_in, is_held, strays_of
 
 SOUND = ("checkpoint", "version")
 """Kinds of problems of files that are as they were written: a sweep measures anew what they are about."""
@@ -67,13 +65,15 @@ class _CheckedResult:
             (self.path.with_name(Path(file).name), task)
             for part in self.parts
             for file, tasks in as_dict(part.get("supersedes")).items()
-            for task in (tasks if isinstance(tasks, list) else ())
+            if Path(file).name and isinstance(tasks, list)
+            for task in tasks
+            if isinstance(task, str)
         }
 
     @property
     def identities(self) -> list[dict[str, Any]]:
         """What a sweep has measured in it."""
-        return [identity for part in self.parts for identity in as_dicts(part.get("identities"))]
+        return [identity for part in self.parts for identity in identities_in(part)]
 
 
 def verify(root: Path) -> Verification:
@@ -97,7 +97,7 @@ def verify(root: Path) -> Verification:
             results.append(_CheckedResult(path=path, document=document, parts=parts))
     superseded = {pair for result in results for pair in result.supersedes}
     for result in results:
-        for path, problem in (*_arrays(result, superseded), *_samples(result)):
+        for path, problem in _files(result, superseded):
             found.files += path.exists()
             found.problems += [problem] if problem else []
         found.problems += [*_identity(result), *_checkpoint(result, superseded), *_version(result, superseded)]
@@ -135,34 +135,20 @@ def repair(problems: Iterable[TreeProblem]) -> tuple[list[Path], list[Path]]:
     return aside, removed
 
 
-def _arrays(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[tuple[Path, TreeProblem | None]]:
+def _files(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[tuple[Path, TreeProblem | None]]:
+    """Yield the arrays and samples that a result names, each with what is wrong with it."""
     for part in result.parts:
-        path = array_path(result.path, part)
-        if path is None:
-            continue
-        fault = arrays_fault(result.path, result.document, part)
-        # Arrays that were put aside and measured again are missing here.
-        needed = {(result.path, task) for task in tasks_with_arrays(part)}
-        if fault is None or (needed and needed <= superseded and not path.exists()):
-            yield path, None
-        else:
-            yield path, TreeProblem(path=path, kind="arrays", what=f"{fault}; {result.path.name} names them")
-
-
-def _samples(result: _CheckedResult) -> Iterator[tuple[Path, TreeProblem | None]]:
-    for part in result.parts:
-        for name, digest in as_dict(part.get("samples_sha256")).items():
-            path = result.path.with_name(Path(name).name)
-            what = None
-            # They are not published along with results.
-            if kind_of(path) is None and not is_sweeps_folder(path.parent):
+        for path, fault, tasks in files_of(result.path, result.document, part):
+            # Samples are not published along with results.
+            if path.suffix == ".jsonl" and kind_of(path) is None and not is_sweeps_folder(path.parent):
                 continue
-            try:
-                if hashlib.sha256(read_file(path)).hexdigest() != digest:
-                    what = "its digest is not the one in the result"
-            except OSError as error:
-                what = f"it cannot be read ({error.strerror})"
-            yield path, TreeProblem(path=path, kind="samples", what=f"{what}: {result.path.name}") if what else None
+            # What was put aside and measured again is missing here.
+            needed = {(result.path, task) for task in tasks}
+            if fault is None or (needed and needed <= superseded and not path.exists()):
+                yield path, None
+            else:
+                kind = "samples" if path.suffix == ".jsonl" else "arrays"
+                yield path, TreeProblem(path=path, kind=kind, what=f"{fault}; {result.path.name} names them")
 
 
 def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
@@ -179,11 +165,11 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
     folders = [result.path.absolute().parents[1].name, result.path.absolute().parent.name]
     if is_sweeps_folder(result.path.parent) and folders != [folder_name(name) for name in names]:
         yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")
-    known = {checkpoint.get("commit"), checkpoint.get("identity")}
+    known = [checkpoint.get("commit"), checkpoint.get("identity")]
     held = {*document["results"], *as_dict(document.get("group_subtasks"))}
     versions = as_dict(document.get("versions"))
     for identity in result.identities:
-        task = as_text(identity.get("task")) or ""
+        task = identity["task"]
         if task not in held:
             yield problem(f"it holds no values of {task}, which it says it measured")
         elif not is_held(document, notes, identity):
@@ -193,13 +179,14 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
         stated = identity.get("version")
         # Those of tasks of lm-eval come with what else makes the task.
         version = stated.get("version") if isinstance(stated, dict) else stated
-        if task in versions and versions[task] != version:
+        # A group may have none.
+        if task in versions and versions[task] != ("N/A" if version is None else version):
             yield problem(f"{task} has version {versions[task]} among its values and {version} in its identity")
 
 
 def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:
     """Yield a problem where the checkpoint's folder holds other files now than those measured."""
-    tasks = {(result.path, as_text(identity.get("task")) or "") for identity in result.identities}
+    tasks = {(result.path, identity["task"]) for identity in result.identities}
     checkpoint = as_dict(result.parts[0].get("checkpoint")) if tasks - superseded else {}
     arguments = as_dict(as_dict(result.document.get("config")).get("model_args"))
     pretrained, identity = as_text(arguments.get("pretrained")), as_text(checkpoint.get("identity"))
@@ -271,7 +258,7 @@ def _duplicates(results: list[_CheckedResult], superseded: set[tuple[Path, str]]
         for identity in result.identities:
             key = result.path.parent, canonical(identity)
             other = newest.setdefault(key, result.path)
-            if other != result.path and (result.path, identity.get("task")) not in superseded:
+            if other != result.path and (result.path, identity["task"]) not in superseded:
                 duplicates.setdefault(result.path, other)
     for path, other in duplicates.items():
         yield TreeProblem(path=path, kind="duplicate", what=f"{other.name} holds the same results")

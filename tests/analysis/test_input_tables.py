@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsat_plugin.analysis.input_tables import numbers, of_corpora, of_variant, read_csv
+from lmsat_plugin.analysis.input_tables import as_floats, numbers, of_corpora, of_variant, read_csv
 from lmsat_plugin.errors import LmsatError
 
 
@@ -33,6 +33,36 @@ def test_csv(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LmsatError, match="cannot be read as CSV"):
         read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("m,2,2.5,7", "its rows have more cells than its first line"),
+        ("m,2,2.5,7\nm,3,2.25,7", "its rows have more cells than its first line"),
+        ("m,2,2.5\nm,3,2.25,7", "Expected 3 fields in line 3, saw 4"),
+        ("m,2,2.5\0006", "it holds zero bytes"),
+    ],
+)
+def test_a_csv_in_which_numbers_would_be_taken_for_others_is_refused(tmp_path, rows, said):
+    """pandas would take the first column for names of the rows, and end a number at a zero byte."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"model,step,loss\n{rows}\n", "utf-8")
+    with pytest.raises(LmsatError, match=said):
+        read_csv(path)
+
+
+def test_numbers_of_a_csv_are_exact_and_nothing_else_is_one(tmp_path):
+    path = tmp_path / "t.csv"
+    texts = ["0.30000000000000004", "8.41e-21", "123456789.123456789", "9007199254740993", "5.", "+.5"]
+    lines = "".join(f"{text},true,{'True' if index else 'x'},\n" for index, text in enumerate(texts))
+    path.write_text(f"loss,flag,mixed\n{lines}", "utf-8")
+    table = read_csv(path)
+    assert as_floats(table.loss).tolist() == [float(text) for text in texts]
+    assert as_floats(table.flag).isna().all()
+    assert as_floats(table.mixed).isna().all()
+    assert as_floats(pd.Series([True, 2, None, np.bool_(False)])).tolist()[1] == 2
+    assert as_floats(pd.Series([True, 2, None, np.bool_(False)])).isna().tolist() == [True, False, True, True]
 
 
 def test_corpora_and_variants_of_a_table():

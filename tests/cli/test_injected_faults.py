@@ -11,8 +11,9 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from exhaustive import EXHAUSTIVE
 from fault_checks import complains, tally
-from faults import EXHAUSTIVE, Case, Fault, faults_of, first_command, preloaded, run_all, sample_of
+from faults import Case, Fault, faults_of, first_command, preloaded, run_all, sample_of
 from result_trees import Made, write_tree
 from sweep_outputs import files_below
 from warm_lmsat import WarmLmsat

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from warm_lmsat import WarmLmsat
 
-EXHAUSTIVE = os.environ.get("LMSAT_EXHAUSTIVE", "0") not in ("", "0")
-"""Whether all of what is exhaustive is to be tested, and not a sample."""
 WAYS = ("error", "half", "end")
 """An operation is not done, is half done or reports an error though it is done, or the process is killed within it."""
 READING = ("look", "read", "list")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from fake_hub import FakeHub, hub_environment
 from quiz import write_quiz
 from tiny_models import make_model
-from warm_lmsat import shared
+from warm_lmsat import WarmLmsat, shared
 
 from lmsat_plugin.harness.command import quiet
 
@@ -86,6 +87,23 @@ def configure(tmp_path, run_folder, corpus_file):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def empty_hub():
+    """Return a stand-in for the Hub to which tests add repositories."""
+    hub = FakeHub({})
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def warm_with_hub(empty_hub, tmp_path_factory):
+    """Return what runs commands in processes of their own that take the fake for the Hub."""
+    folder = tmp_path_factory.mktemp("commands")
+    warm = WarmLmsat(folder, hub_environment(empty_hub, folder / "home"))
+    yield warm
+    warm.close()
 
 
 @pytest.fixture

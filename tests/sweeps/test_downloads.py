@@ -22,6 +22,7 @@ from fake_hub import FORBIDDEN, GATED, JUNK, FakeHub, hub_environment, run_with_
 from tiny_models import make_model
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import PART
 from lmsat_plugin.sweeps import downloads as downloads_module
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.downloads import Downloads
@@ -113,11 +114,12 @@ def test_several_release_at_once(tmp_path):
     assert {int((place / ".released").read_text()) for place in places if place.exists()} == {15, 16}
 
 
-def test_what_a_kill_left_half_deleted_is_removed(tmp_path):
+def test_what_a_kill_left_half_deleted_or_half_written_is_removed(tmp_path):
     stray = tmp_path / "org__m" / ".trash-0"
     put(tmp_path, hub_checkpoint("a" * 40)).rename(stray)
+    (part := put(tmp_path, hub_checkpoint("b" * 40)) / f"..released.0{PART}").touch()
     Downloads(tmp_path, 1)
-    assert not stray.exists()
+    assert not any(path.exists() for path in (stray, part))
 
 
 def test_a_name_from_outside_stays_inside(tmp_path):
@@ -415,6 +417,10 @@ downloads.release(found["main"])
 """
     run(hub, tmp_path, code)
     assert [place.exists() for place in (dead, living, own)] == [False, True, False]
+    (dead.parent / "unmarked").mkdir()
+    run(hub, tmp_path, "Downloads(folder, 1).clean()")
+    assert len(list(dead.parent.glob("[!.]*"))) == 1
+    assert not list(dead.parent.glob("*/.used-*"))
 
 
 def test_a_server_that_trickles_is_given_up(hub, tmp_path):

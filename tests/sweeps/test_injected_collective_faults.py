@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from exhaustive import EXHAUSTIVE
 from fault_checks import check_restarted, complains
-from faults import EXHAUSTIVE, Case, Ended
+from faults import Case, Ended
 from places import HELPERS
 from quiz import write_quiz
 from sweep_outputs import content_of

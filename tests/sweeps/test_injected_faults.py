@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from exhaustive import EXHAUSTIVE
 from fault_checks import check_accounted_for, check_disturbed, check_restarted, tally
-from faults import EXHAUSTIVE, Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
+from faults import Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
 from quiz import write_quiz
 from sweep_outputs import content_of
 from warm_lmsat import WarmLmsat

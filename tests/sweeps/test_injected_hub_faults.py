@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from exhaustive import EXHAUSTIVE
 from fake_hub import FakeHub, hub_environment
 from fault_checks import check_disturbed, check_restarted, tally
-from faults import EXHAUSTIVE, Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
+from faults import Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
 from sweep_outputs import content_of
 from tiny_models import make_model
 from warm_lmsat import WarmLmsat

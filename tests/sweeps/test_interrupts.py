@@ -2,59 +2,142 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from exhaustive import EXHAUSTIVE
+from killing import Case
 from places import HELPERS
-from sweep_outputs import files_of, strays, values_of
-from warm_lmsat import shared
+from quiz import write_quiz
+from result_trees import write_result
+from sweep_outputs import files_of, strays
+from warm_lmsat import WarmLmsat, shared
 
-from lmsat_plugin.cli.main import main
 from lmsat_plugin.sweeps.interrupts import Interrupts
 
+KILLS = {
+    # In CI, and with LMSAT_EXHAUSTIVE=1.
+    "sweep": (8, 60),
+    "two sweeps": (4, 30),
+    "downloads": (6, 40),
+    "heads": (5, 30),
+    "n-grams": (3, 16),
+    "report": (1, 8),
+    "hub folder": (3, 16),
+}
+
 
 @pytest.fixture(scope="module")
-def seven(save, documents, tmp_path_factory) -> dict[str, object]:
-    """Return a sweep over seven checkpoints."""
-    folder = tmp_path_factory.mktemp("seven")
+def series(save, documents, tmp_path_factory) -> Path:
+    """Return a folder with a series of three checkpoints, a corpus, and a multiple-choice task."""
+    folder = tmp_path_factory.mktemp("series")
     (folder / "run").mkdir()
-    for step in range(0, 700, 100):
+    for step in range(0, 300, 100):
         save(folder / "run" / f"step{step}", step)
     (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
-    return {
+    write_quiz(folder / "quiz", train=4, test=6)
+    return folder
+
+
+def sweep_of(folder: Path, output: Path, **changes: Any) -> list[str]:
+    """Write the configuration of a sweep over the series in a folder, and return the command's arguments."""
+    values = {
         "models": [str(folder / "run")],
-        "tasks": ["lmsat_*"],
+        "tasks": ["lmsat_loss", "lmsat_head", "quiz"],
+        "include_path": str(folder / "quiz"),
         "corpus": str(folder / "corpus.jsonl"),
         "max_tokens": 600,
+        "log_samples": True,
         "device": "cpu",
+        "output": str(output),
+        **changes,
     }
+    path = output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    return ["sweep", str(path)]
 
 
-@pytest.fixture(scope="module")
-def unkilled(seven, tmp_path_factory) -> dict[tuple, float]:
-    """Return the values of a sweep that nobody killed."""
-    folder = tmp_path_factory.mktemp("unkilled")
-    (folder / "sweep.yaml").write_text(yaml.safe_dump({**seven, "output": str(folder)}))
-    assert main(["sweep", str(folder / "sweep.yaml")]) == 0
-    return values_of(folder)
+def first(folder: Path, output: Path) -> list[str]:
+    """Return the arguments of another sweep, of one checkpoint and somewhere else."""
+    return sweep_of(folder, output.with_name("first"), models=[str(folder / "run/step0")])
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_killed_at_any_instant_and_started_again(seven, unkilled, tmp_path, at_once):
-    """The results are those of a sweep that nobody killed. LMSAT_TEST_KILLS says how often (50, to be sure)."""
-    config = tmp_path / "sweep.yaml"
-    config.write_text(yaml.safe_dump({**seven, "output": str(tmp_path / "out")}))
-    kills = os.environ.get("LMSAT_TEST_KILLS", "6")
-    killing = shared().start(str(HELPERS / "kill_sweep.py"), str(config), kills, str(at_once))
-    assert killing.wait(timeout=560) == 0, killing.output
-    assert values_of(tmp_path / "out") == unkilled
-    assert not strays(tmp_path / "out")
-    for path in (tmp_path / "out").rglob("arrays_*.safetensors"):
-        assert path.with_name(path.name.replace("arrays_", "results_")).with_suffix(".json").exists()
+def kill(what: str, warm: WarmLmsat, output: Path, arguments: list[str], **other: Any) -> None:
+    """Kill a command as often as it says above, and check what is there after each kill and after the next run."""
+    kills = KILLS[what][EXHAUSTIVE]
+    # Others than those of CI come after them.
+    case = Case(arguments=arguments, output=str(output), kills=kills, seed=len(what), **other)
+    killing = warm.start(str(HELPERS / "killing.py"), case.to_json())
+    assert killing.wait(timeout=1800) == 0, killing.output
+    print(what, killing.output)
+    assert f"{kills} kills" in killing.output
+
+
+@pytest.mark.parametrize("what", ["sweep", "two sweeps"])
+def test_sweeps_that_are_killed(what, series, tmp_path):
+    """The results are those of a sweep that nobody killed, however often, and of each value there is one."""
+    output = tmp_path / "out"
+    warm_up, at_once = first(series, output), 1 + (what == "two sweeps")
+    kill(what, shared(), output, sweep_of(series, output), warm_up=warm_up, at_once=at_once)
+
+
+def test_sweeps_that_are_killed_while_they_download(series, tokenizer, empty_hub, warm_with_hub, tmp_path, monkeypatch):
+    """What was left of a download is continued, or removed, and no more stays than is to be kept."""
+    folders = {path.name: path for path in (series / "run").iterdir()}
+    empty_hub.branches["org/killed"] = {**folders, "main": folders["step200"]}
+    monkeypatch.setattr(empty_hub, "seconds_per_block", 0.03)
+    output = tmp_path / "out"
+    arguments = sweep_of(series, output, models=["org/killed"], tasks=["lmsat_head"], log_samples=False)
+    kill("downloads", warm_with_hub, output, arguments, warm_up=first(series, output))
+
+
+def test_trainings_of_heads_that_are_killed(series, tmp_path):
+    """A training goes on from its state, to the same heads, and no state is left."""
+    output = tmp_path / "out"
+    training = {"ranks": [4, 16], "train_tokens": 3000, "batch_tokens": 512, "heads": str(output / "heads")}
+    arguments = sweep_of(
+        series, output, models=[str(series / "run/step0")], tasks=["lmsat_rank_head"], metadata=training
+    )
+    patches = (("lmsat_plugin.probes.rank_head.training_state", "_SAVE_SECONDS", 0.0),)
+    kill("heads", shared(), output, arguments, warm_up=first(series, output), patches=patches)
+
+
+def test_countings_of_ngrams_that_are_killed(series, tmp_path):
+    output = tmp_path / "out"
+    config = {
+        "corpora": [str(series / "corpus.jsonl")],
+        "tokenizers": [str(series / "run" / step) for step in ("step0", "step100")],
+        "output": str(output),
+        "order": 3,
+    }
+    (tmp_path / "ngrams.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["ngram", "--config", str(tmp_path / "ngrams.yaml"), "--temporary", str(tmp_path)]
+    patches = (("lmsat_plugin.ngrams.records", "_IN_MEMORY", 100),)
+    kill("n-grams", shared(), output, arguments, patches=patches)
+    assert not list(tmp_path.glob("tmp*"))
+
+
+@pytest.mark.parametrize("what", ["report", "hub folder"])
+def test_reports_and_leaderboards_that_are_killed_while_they_are_written(what, tmp_path):
+    for model, step in itertools.product(("org/small", "org/large"), range(1, 7)):
+        loss = 2 + 2 / step + 0.1 * len(model)
+        write_result(tmp_path / "tree", model, step, {"lmsat_loss": {"loss": (loss, 0.006)}}, 10 ** len(model))
+    output = tmp_path / "out"
+    command = ["report", "--output"] if what == "report" else ["leaderboard", "--hub"]
+    warm_up, arguments = ([*command, str(folder), str(tmp_path / "tree")] for folder in (tmp_path / "first", output))
+    kill(what, shared(), output, arguments, warm_up=warm_up)
+
+
+def test_there_are_as_many_kills_as_promised():
+    ci, exhaustive = (sum(kills) for kills in zip(*KILLS.values(), strict=True))
+    assert (ci, exhaustive) == (30, 200)
 
 
 def test_ctrl_c_keeps_what_is_measured_and_says_how_to_go_on(start, configure, save, run_folder, tmp_path):

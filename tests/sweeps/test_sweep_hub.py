@@ -10,31 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from fake_hub import FakeHub, hub_environment
 from sweep_outputs import files_of
 from tiny_models import make_model
-from warm_lmsat import WarmLmsat
 
 if TYPE_CHECKING:
     import subprocess
 
+    from fake_hub import FakeHub
+
 REPOSITORY = "org/small"
-
-
-@pytest.fixture(scope="module")
-def empty_hub():
-    hub = FakeHub({})
-    yield hub
-    hub.close()
-
-
-@pytest.fixture(scope="module")
-def warm_with_hub(empty_hub, tmp_path_factory):
-    """Return what runs commands in processes of their own that take the fake for the Hub."""
-    folder = tmp_path_factory.mktemp("commands")
-    warm = WarmLmsat(folder, hub_environment(empty_hub, folder / "home"))
-    yield warm
-    warm.close()
 
 
 @pytest.fixture
