@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMATS = (".svg", ".png", ".pdf")
 LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
 ALL = 2_000_000
@@ -71,15 +70,18 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
     for name, drawing in drawings.items():
         width, height = drawing.get_size_inches()
         sizes[name] = round(96 * width), round(96 * height)
-        for suffix in FORMATS:
-            write_figure(drawing, folder / "figures" / f"{name}{suffix}")
+        for suffix in figures[name].formats:
+            write_figure(drawing, folder / "figures" / f"{name}.{suffix}")
             # The layout of the first format serves the others: to find it takes as long as to draw.
             drawing.set_layout_engine(None)
     return [
         ShownFigure(
-            figure=figures[name], data=data, size=sizes[name], files=[f"figures/{name}{suffix}" for suffix in FORMATS]
+            figure=figures[name],
+            data=data,
+            size=sizes[name],
+            files=[f"figures/{name}.{suffix}" for suffix in figures[name].formats],
         )
-        for name, data in _images(list(figures), folder / "figures").items()
+        for name, data in _images(figures, folder / "figures").items()
     ]
 
 
@@ -90,11 +92,18 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return next(candidate for candidate in candidates if candidate.lower() not in lower)
 
 
-def _images(names: list[str], folder: Path) -> dict[str, str]:
+def _images(figures: Mapping[str, ReportFigure], folder: Path) -> dict[str, str]:
     """Return each figure's image as a ``data:`` URI: the SVG, or a PNG where it is large or all together are."""
-    chosen = {name: ("svg+xml", (folder / f"{name}.svg").read_bytes()) for name in names}
+    chosen = {
+        name: ("svg+xml", (folder / f"{name}.svg").read_bytes())
+        if "svg" in figure.formats
+        else ("png", _small_png(folder / f"{name}.png"))
+        for name, figure in figures.items()
+    }
     total = sum(len(data) for _, data in chosen.values())
-    for name in sorted(names, key=lambda name: -len(chosen[name][1])):
+    for name in sorted(figures, key=lambda name: -len(chosen[name][1])):
+        if chosen[name][0] == "png":
+            continue
         size = len(chosen[name][1])
         if size > LARGE or total > ALL:
             small = _small_png(folder / f"{name}.png")

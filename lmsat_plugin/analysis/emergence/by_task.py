@@ -22,6 +22,8 @@ from lmsat_plugin.results.tree import Results
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_POINTS = 4000
+"""Checkpoints above which some of each run are left out: time and memory grow with their number, intervals hardly."""
 _SOME = 0.05
 """The share of scores that may lie two standard deviations below chance by noise."""
 
@@ -90,9 +92,12 @@ def find_emergence(
 def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
     from scipy.stats import pearsonr, spearmanr
 
+    scores, every = scores.thinned(_MOST_POINTS)
     losses_P, values_P, runs = scores.losses_P, scores.table["score"].to_numpy(), scores.runs
     reason = too_little(losses_P, len(runs))
     fit, emergent, reason = _verdict(scores, seed) if reason is None else (None, None, reason)
+    if every > 1:
+        reason += f"; of each {every} checkpoints of a run one was used"
     return Emergence(
         task=scores.task,
         metric=scores.metric,

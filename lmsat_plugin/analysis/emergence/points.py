@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,14 @@ class Scores:
         """The rows of each model, in the order of training."""
         models_P = self.table["model"].to_numpy()
         return [np.flatnonzero(models_P == model) for model in dict.fromkeys(models_P)]
+
+    def thinned(self, most: int) -> tuple[Scores, int]:
+        """Return at most about ``most`` rows: each n-th checkpoint of each run, its last one among them; and that n."""
+        every = -(-len(self.table) // most)
+        if every <= 1:
+            return self, 1
+        kept = np.sort(np.concatenate([run[::-1][::every] for run in self.runs]))
+        return replace(self, table=self.table.iloc[kept].reset_index(drop=True)), every
 
     def normalised(self) -> np.ndarray:
         """Return the scores scaled to 0 at chance and 1 if perfect (Du et al. 2024, Sec. 5); NaN if one is unknown."""

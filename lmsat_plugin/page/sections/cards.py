@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,8 @@ from lmsat_plugin.figures.card import Track, card_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import listed
 
+_MANY = 40
+"""Models above which cards are drawn as PNG alone, a third of the time."""
 _LOSS_LABEL = "loss\n(nats per token)"
 _TRACKS = (
     ("lmsat_loss", "loss", _LOSS_LABEL, False),
@@ -30,6 +33,7 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
     verdicts = {
         result.label: result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")
     }
+    formats: dict[str, Any] = {"formats": ("png",)} if len(analyses.sizes) > _MANY else {}
     saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
     for model in sorted(analyses.sizes, key=lambda model: model not in saturating):
         tracks = _tracks(analyses, model)
@@ -41,6 +45,7 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
                 source="",
                 alt=_alt(model, tracks, verdict),
                 draw=partial(card_figure, model, tracks, verdict),
+                **formats,
             )
 
 

@@ -10,7 +10,7 @@ import pytest
 from emergence_scores import RISES, table_of, verdict
 
 from lmsat_plugin.analysis import find_emergence
-from lmsat_plugin.analysis.emergence import scores_of
+from lmsat_plugin.analysis.emergence import by_task, scores_of
 from lmsat_plugin.errors import LmsatError
 
 
@@ -132,3 +132,19 @@ def test_chance_that_a_sweep_measured_counts():
     found = verdict(pd.concat([tidy, guesses]))
     assert found.chance == 0.25
     assert "chance is not known" not in found.reason
+
+
+def test_of_many_checkpoints_some_are_used(monkeypatch):
+    table = table_of(0, RISES["line"])
+    (whole,) = scores_of(table)
+    thinned, every = whole.thinned(len(whole.table) // 2)
+    assert every == 2
+    assert len(thinned.table) <= len(whole.table) / 2 + len(whole.runs)
+    for run, of_whole in zip(thinned.runs, whole.runs, strict=True):
+        assert thinned.losses_P[run].tolist() == whole.losses_P[of_whole][::-1][::2][::-1].tolist()
+    full = verdict(table)
+    monkeypatch.setattr(by_task, "_MOST_POINTS", len(whole.table) // 2)
+    half = verdict(table)
+    assert (half.emergent, half.n_points) == (full.emergent, len(thinned.table))
+    assert "; of each 2 checkpoints of a run one was used" in half.reason
+    assert half.low < full.threshold < half.high

@@ -10,7 +10,8 @@ from figure_checks import check_figure
 from report_trees import read_analyses
 from result_trees import Made, write_result, write_tree
 
-from lmsat_plugin.page.sections import all_figures
+from lmsat_plugin.page.report import write_report
+from lmsat_plugin.page.sections import all_figures, cards
 
 
 def test_a_card_has_one_axis_of_time_and_its_onset(tmp_path):
@@ -65,3 +66,14 @@ def test_cards_of_models_that_saturate_come_first(tmp_path):
     write_tree(tmp_path, [Made("a", 10**7), Made("b", 10**8, 4000), Made("c", 10**9)])
     cards = [one.name for one in all_figures(read_analyses(tmp_path)) if one.name.startswith("card-")]
     assert cards == ["card-b", "card-a", "card-c"]
+
+
+def test_cards_of_many_models_are_png_alone(tmp_path, monkeypatch):
+    for size in range(3):
+        for step in (1, 2):
+            write_result(tmp_path / "tree", f"m{size}", step, {"lmsat_loss": {"loss": 3.0 - step / 10}}, 10**6)
+    monkeypatch.setattr(cards, "_MANY", 2)
+    page = write_report(read_analyses(tmp_path / "tree"), tmp_path / "report")
+    written = {path.name for path in (tmp_path / "report" / "figures").glob("card-*")}
+    assert written == {"card-m0.png", "card-m1.png", "card-m2.png"}
+    assert page.read_text("utf-8").count("data:image/png") == 3
