@@ -151,9 +151,12 @@ class NoiseEstimator:
     def _broken(self, unbroken_RE: np.ndarray, values_RK: np.ndarray, break_R: np.ndarray) -> np.ndarray:
         """Return the residuals about lines with a break each."""
         residuals_RE = unbroken_RE.copy()
-        for index in np.unique(break_R):
-            near, chosen = self._near_B[index], np.flatnonzero(break_R == index)
-            residuals_RE[chosen, near.rows] = near.residuals(values_RK[chosen])
+        order_R = break_R.argsort(kind="stable")
+        ends_B = np.searchsorted(break_R[order_R], np.arange(len(self._near_B) + 1))
+        for near, start, stop in zip(self._near_B, ends_B[:-1], ends_B[1:], strict=True):
+            if start < stop:
+                chosen = order_R[start:stop]
+                residuals_RE[chosen, near.rows] = near.residuals(values_RK[chosen])
         return residuals_RE
 
     def phi(self, noise: ResidualNoise) -> float:

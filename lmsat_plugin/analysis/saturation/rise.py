@@ -120,7 +120,7 @@ def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulatio
     usual, spread = _belief(estimator.phi(noise), size)
     as_large, done = 0, 0
     while done < repetitions:
-        number = min(max(1, _NUMBERS_AT_ONCE // size**2), repetitions - done)
+        number = min(max(1, _NUMBERS_AT_ONCE // len(stretches.firsts_S)), repetitions - done)
         phi_R = np.clip(rng.normal(usual, spread, number), 0, 0.8)
         sigma_R1 = scale * estimator.sigma_over_white(noise, phi_R)[:, None]
         runs_RK = curve_K + sigma_R1 * simulate(rng.standard_normal((number, size)), phi_R)
