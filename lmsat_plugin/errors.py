@@ -55,6 +55,10 @@ class PassingError(LmsatError):
         self.source, self.retry_after = source, retry_after
 
 
+class UnwritableError(LmsatError):
+    """A folder that this user may not write: no fault of what is measured, and no waiting helps."""
+
+
 def first_sentence(error: BaseException) -> str:
     """Return the first non-empty line of an error's message, or its type's name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

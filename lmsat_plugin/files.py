@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, UnwritableError
 
 PART = ".lmsat.part"
 """The ending of a file that is being written; one that is left was cut off by a kill."""
@@ -106,8 +106,13 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise LmsatError(f"cannot write to {folder} ({reason}): choose another folder") from error
+        raise _unwritable(f"cannot write to {folder} ({reason}): choose another folder", error) from error
     remove_strays(folder)
+
+
+def _unwritable(message: str, error: Exception) -> LmsatError:
+    forbidden = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return UnwritableError(message) if forbidden else LmsatError(message)
 
 
 def remove_strays(folder: Path, pattern: str = f".*{PART}") -> None:
@@ -146,9 +151,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(handle)
         _sync(path.parent)
     except OSError as error:
-        raise LmsatError(
-            f"cannot write {path} ({error.strerror or error}): free space or choose another folder"
-        ) from error
+        message = f"cannot write {path} ({error.strerror or error}): free space or choose another folder"
+        raise _unwritable(message, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError, PassingError, first_sentence, wants_traceback
+from lmsat_plugin.errors import LmsatError, PassingError, UnwritableError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
-from lmsat_plugin.passing import passing, patiently
+from lmsat_plugin.passing import causes, passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.config import Options
@@ -364,7 +364,7 @@ def _raise_outside(error: Exception) -> None:
         raise error
     if trouble := passing(error):
         raise trouble from error
-    if isinstance(error, TaskError):
+    if isinstance(error, TaskError) or any(isinstance(each, UnwritableError) for each in causes(error)):
         raise error
     if re.search("CUDA error|device-side assert", str(error)):
         raise LmsatError(f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again") from error

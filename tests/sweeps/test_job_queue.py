@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,3 +200,21 @@ def test_what_failed_is_tried_again_with_other_software(configure, run_folder, t
     old["failures"] = [{key: entry[key] for key in ("identity", "error")} for entry in old["failures"]]
     path.write_text(json.dumps(old))
     assert not tried()
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure_of_the_checkpoint(configure, tmp_path, monkeypatch):
+    training = {"ranks": [4], "train_tokens": 600, "batch_tokens": 128, "heads": str(tmp_path / "heads")}
+    config = load_config(configure(tasks=["lmsat_rank_head"], metadata=training))
+    make = tempfile.TemporaryFile
+
+    def refuse(*args, **options):
+        if "heads" in str(options.get("dir")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return make(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", refuse)
+        with pytest.raises(LmsatError, match=r"cannot write to .*heads \(Permission denied\): choose another folder"):
+            run_sweep(config)
+    assert not list((tmp_path / "out").rglob("failures.json"))
+    assert not run_sweep(config).failed

@@ -17,7 +17,7 @@ import torch.distributed
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import remove_strays
+from lmsat_plugin.files import kind_of, remove_strays
 from lmsat_plugin.model.head_files import write_safetensors
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class TrainingState:
         A state of earlier versions has no digest, and is not used either.
         """
         remove_strays(self.path.parent)
-        if not self.path.exists():
+        if kind_of(self.path) is None:
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -134,13 +134,13 @@ class TrainingState:
         if unusable is None:
             return int(metadata["rounds"]), metadata["diverged"], tensors
         logger.warning("%s is removed, and the training begins anew (%s)", self.path, unusable)
-        with suppress(OSError):
-            self.remove()
+        self.remove()
         return None
 
     def remove(self) -> None:
-        """Remove the file of a training that is finished."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file of a training that is finished. One that stays is found unusable, or finished, the next time."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
