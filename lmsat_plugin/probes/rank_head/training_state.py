@@ -138,7 +138,7 @@ class TrainingState:
         return None
 
     def remove(self) -> None:
-        """Remove the file of a training that is finished. One that stays is found unusable, or finished, the next time."""
+        """Remove the file of a training that is finished; one that stays is looked at again the next time."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
