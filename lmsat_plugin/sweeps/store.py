@@ -200,12 +200,14 @@ class Store:
     def mend(self, stored: Stored) -> None:
         """Put damaged files aside, and remove what a kill has left. The checkpoint has to be claimed."""
         for path, fault in stored.damaged.items():
-            with suppress(OSError):
+            try:
                 if path.exists():
                     patiently(partial(quarantine, path))
                     logger.warning("%s: put aside as *%s and measured again", fault, QUARANTINED)
                 else:
                     logger.warning("%s: measured again", fault)
+            except OSError as error:
+                logger.warning("%s: cannot be put aside (%s), and is measured again: remove it", path, error.strerror)
         stored.damaged = {}
         with suppress(OSError):
             for path in strays_of(stored.folder):

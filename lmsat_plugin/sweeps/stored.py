@@ -197,9 +197,9 @@ def _fault_of_arrays(path: Path, stamp: FileStamp | None, stated: str, losses: f
 
 
 @lru_cache(maxsize=100_000)
-def _fault_of_samples(path: Path, stamp: tuple[int, int] | None, sha256: str) -> str | None:
+def _fault_of_samples(path: Path, stamp: FileStamp | None, sha256: str) -> str | None:
     try:
-        if hashlib.sha256(read_file(path)).hexdigest() == sha256:
+        if hashlib.sha256(patiently(lambda: read_file(path))).hexdigest() == sha256:
             return None
     except FileNotFoundError:
         return f"the samples {path} cannot be read (the file is missing)"

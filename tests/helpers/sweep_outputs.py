@@ -53,9 +53,9 @@ def content_of(output: Path) -> dict[str, object]:
     for path, document in documents.items():
         notes, file = document["config"]["lmsat"], output / path
         arrays = load_file(a) if (a := file.with_name(notes.get("arrays", "-"))).exists() else {}
-        # They may name the folder itself.
+        # They may name the folder itself, and hash what names it.
         samples = [
-            p.read_text().replace(str(output), "")
+            re.sub(r'_hash": "[0-9a-f]+"', "", p.read_text().replace(str(output), ""))
             for name in notes.get("samples_sha256", {})
             if (p := file.with_name(name)).exists()
         ]

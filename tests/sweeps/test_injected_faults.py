@@ -17,7 +17,7 @@ from exhaustive import EXHAUSTIVE
 from fault_checks import check_accounted_for, check_disturbed, check_restarted, tally
 from faults import Case, Ended, Fault, faults_of, first_command, preloaded, run_all, sample_of
 from quiz import write_quiz
-from sweep_outputs import content_of
+from sweep_outputs import content_of, files_below
 from warm_lmsat import WarmLmsat
 
 from lmsat_plugin.sweeps.verification import verify
@@ -113,3 +113,25 @@ def check_all(cases: list[Case], run: Callable[[list[Case]], list[Ended]], undis
         if said
     ]
     assert not texts, f"{len(texts)} of {len(cases)}:\n" + "\n".join(texts[:500])
+
+
+def test_any_operation_on_files_fails_while_heads_are_trained(prepared, warm, tmp_path):
+    """The state of the training, and the heads that are kept."""
+    undisturbed = tmp_path / "undisturbed"
+
+    def case(root: Path, fault: Fault = NOTHING) -> Case:
+        metadata = f"metadata={{ranks: [4], train_tokens: 600, batch_tokens: 128, heads: {root}/heads}}"
+        options = ["tasks=[lmsat_rank_head]", "models=[{pretrained: " + str(prepared / "good") + ", revisions: last}]"]
+        return Case(root, ["sweep", str(prepared / "good.yaml"), *options, metadata, f"output={root}/out"], fault)
+
+    [ended] = run_all(warm, [case(undisturbed)])
+    assert ended.code == 0, ended.output
+    check_accounted_for(undisturbed, ended.operations)
+    assert any(operation.kind == "rename" and "/training_" in operation.other for operation in ended.operations)
+    faults = [fault for fault in faults_of(ended.operations) if "/heads" in ended.operations[fault.number - 1].path]
+    if not EXHAUSTIVE:
+        faults = sample_of(faults, ended.operations)[::7]
+    cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
+    check_all(cases, partial(run_all, warm), undisturbed, ended)
+    for each in cases:
+        assert files_below(each.root / "heads") == files_below(undisturbed / "heads"), each.fault
