@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -59,6 +60,9 @@ COMMANDS: tuple[type[Command], ...] = (
     DoctorCommand,
 )
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing to a file, where the standard output goes, may fail with."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -98,6 +102,11 @@ def _open_closed_streams() -> None:
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere: Python would complain once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Bad input is one sentence on standard error and exit code 2."""
     _open_closed_streams()
@@ -120,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has closed the pipe. Without this, Python complains once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has closed the pipe.
+        _discard_output()
         return 0
     except LmsatError as error:
         if wants_traceback():
@@ -129,6 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error)
         return 2
     except OSError as error:
+        if error.errno in _FULL and error.filename is None and not wants_traceback():
+            _discard_output()
+            print_error(LmsatError(f"the output cannot be written ({error.strerror}): free space or write elsewhere"))
+            return 2
         # A name that the system does not take, a folder without rights: what no other sentence was made of.
         if wants_traceback() or error.filename is None:
             raise

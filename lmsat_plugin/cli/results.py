@@ -15,7 +15,7 @@ from lmsat_plugin.cli.command import Answer, FormattingCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.markdown import markdown_table
-from lmsat_plugin.outside_text import as_csv
+from lmsat_plugin.outside_text import as_csv, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +121,10 @@ def _as_markdown(table: pd.DataFrame) -> bytes:
 def _as_latex(table: pd.DataFrame) -> bytes:
     import pandas as pd
 
-    cells = pd.DataFrame(_texts(table)).replace(r"[\r\n]", " ", regex=True)
+    texts = {
+        title: [printable(" ".join(cell.splitlines())) for cell in cells] for title, cells in _texts(table).items()
+    }
+    cells = pd.DataFrame(texts)
     # pandas cuts off what is longer, without a word.
     with pd.option_context("styler.render.max_elements", cells.size + 1):
         latex = cells.to_latex(index=False, escape=True)

@@ -66,6 +66,10 @@ class SweepCommand(Command):
         import lmsat_autoload
 
         lmsat_autoload.install()
+        if args.worker is not None:
+            from lmsat_plugin.sweeps.interrupts import end_with_parent
+
+            end_with_parent()
         from lmsat_plugin.sweeps.config import Options, load_config
 
         given = {"executor": args.executor, "workers": args.workers}

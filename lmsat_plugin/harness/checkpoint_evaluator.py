@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_e
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
+from lmsat_plugin.model.fixed import AlteredError, model_digest
 from lmsat_plugin.model.loading import load_head
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,10 @@ class CheckpointEvaluator:
     _tokenizer: tuple[str, Any] = ("", None)
     _cache: dict[Any, Any] = field(default_factory=dict)
     _head_only: bool = False
+    _load_again: Callable[[], None] | None = None
+    """Loads the same checkpoint once more."""
+    _digest: str | None = None
+    """The model's, as it was loaded; None if it is not that any more."""
 
     def load(
         self, folder: Path, *, name: str, revision: str, commit: str | None = None, head_only: bool = False
@@ -49,6 +55,10 @@ class CheckpointEvaluator:
         ``head_only`` loads the LM head and nothing else, for tasks that need no more. Raises `LmsatError` for a
         checkpoint that cannot be read, is incomplete, or has another vocabulary.
         """
+        again = partial(self.load, folder, name=name, revision=revision, commit=commit, head_only=head_only)
+        if self._digest is None:
+            self._forget()
+        self._digest = None
         key = self._tokenizer_key(folder)
         here = None if self._head_only or key != self._tokenizer[0] else self.lm
         if head_only:
@@ -63,6 +73,11 @@ class CheckpointEvaluator:
         self.lm.pretrained, self.lm.revision = name, revision
         for config in (self.lm.config, self.lm.model.config):
             config._commit_hash = commit
+        self._load_again, self._digest = again, model_digest(self.lm.model)
+
+    def _forget(self) -> None:
+        """Have the next checkpoint loaded into a model of its own, with its own tokenizer and tokens."""
+        self.lm, self._cache, self._tokenizer = None, {}, ("", None)
 
     def _make(self, folder: Path, key: str, pretrained: Any) -> None:
         """Make a model anew, once the previous one has given its memory back."""
@@ -112,8 +127,30 @@ class CheckpointEvaluator:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 
         ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out, the batch is halved
-        until it holds one sequence. Raises `LmsatError` for a checkpoint that cannot be measured.
+        until it holds one sequence. Raises `LmsatError` for a checkpoint that cannot be measured, and for tasks whose
+        code changes the model in memory; the checkpoint is loaded again before the next ones are evaluated then.
         """
+        if self._digest is None and self._load_again is not None:
+            self._load_again()
+        assert self.lm is not None
+        before, self._digest = self._digest, None
+        try:
+            results = self._evaluate(tasks, names, num_fewshot, model_args)
+        except AlteredError:
+            raise
+        except Exception:
+            self._digest = before if model_digest(self.lm.model) == before else None
+            raise
+        if model_digest(self.lm.model) != before:
+            raise AlteredError(
+                f"the model in memory was changed while {', '.join(names)} ran: leave out what has code that does so"
+            )
+        self._digest = before
+        return results
+
+    def _evaluate(
+        self, tasks: SharedTasks, names: Sequence[str], num_fewshot: int | None, model_args: dict[str, Any]
+    ) -> dict[str, Any] | None:
         assert self.lm is not None
         self.lm.lmsat_outcomes = []
         while True:

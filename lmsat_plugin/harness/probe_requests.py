@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Collection, Sequence
@@ -127,10 +128,10 @@ def _finish(lm: HFLM) -> None:
                 outcome.provenance.update(_save_arrays(outcome, Path(folder), name, revision))
             except LmsatError as error:
                 logger.error("The arrays are lost: %s", error)
+        # What a plugin does to them does not become the result.
+        measurements, provenance = copy.deepcopy((outcome.measurements, outcome.provenance))
         plugins().tell(
-            CheckpointMeasured(
-                model=name, revision=revision, measurements=outcome.measurements, provenance=outcome.provenance
-            )
+            CheckpointMeasured(model=name, revision=revision, measurements=measurements, provenance=provenance)
         )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.execution import Execution
+from lmsat_plugin.measurement.foreign_probes import Foreign
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome, describe_run
 from lmsat_plugin.measurement.returned_values import checked
@@ -51,7 +52,8 @@ def measure_probes(
 
     ``documents`` take the place of the corpus that the settings name; ``limit`` is a number of documents.
 
-    Raises `LmsatError` for bad input, for lack of memory, and for results that are not finite.
+    Raises `LmsatError` for bad input, for lack of memory, and for results that are not finite; `AlteredError` for a
+    probe of a plugin that changes what is measured.
     """
     model, tokenizer = unwrap(loaded.model), loaded.tokenizer
     needs = reduce(or_, (probe.needs for probe in probes.values()), Need(0))
@@ -91,15 +93,17 @@ def measure_probes(
             tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
+    foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
-        with _contained(name):
+        with _contained(name), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
-        forward.run(_callbacks(context, probes))
+        with foreign.watched(*(name for name, probe in probes.items() if probe.needs & FORWARD)):
+            forward.run(_callbacks(context, probes, foreign))
     measurements = {}
     for name, probe in probes.items():
-        with _contained(name):
+        with _contained(name), foreign.watched(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
@@ -148,7 +152,7 @@ def _training_opener(
     return open_training
 
 
-def _callbacks(context: ProbeContext, probes: Mapping[str, Probe]) -> PassCallbacks:
+def _callbacks(context: ProbeContext, probes: Mapping[str, Probe], foreign: Foreign) -> PassCallbacks:
     """Return what the forward pass calls: the updates that each probe needs."""
 
     def calls(need: Need, method: str) -> Callable[..., None] | None:
@@ -157,7 +161,7 @@ def _callbacks(context: ProbeContext, probes: Mapping[str, Probe]) -> PassCallba
         def call_all(*arguments: Any) -> None:
             for name, update in updates.items():
                 with _contained(name):
-                    update(*arguments)
+                    update(*(foreign.copied(arguments) if name in foreign.names else arguments))
 
         return call_all if updates else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,14 @@ class TreeFile:
     stamp: FileStamp
 
 
-def tree_files(root: Path) -> list[TreeFile]:
+def _warn_of_skipped(folder: Path, reason: str) -> None:
+    logger.warning("%s is skipped (%s): correct its rights", folder, reason)
+
+
+def tree_files(root: Path, on_skipped: Callable[[Path, str], None] = _warn_of_skipped) -> list[TreeFile]:
     """Return the files that may be results, sorted by path. Links are followed; no folder is entered twice.
+
+    ``on_skipped`` is called for each folder that cannot be read, with the reason; by default it warns.
 
     Raises `LmsatError` where there is no folder and no file.
     """
@@ -53,7 +60,7 @@ def tree_files(root: Path) -> list[TreeFile]:
             with os.scandir(folder) as scan:
                 entries = [entry for entry in scan if not entry.name.startswith(".")]
         except OSError as error:
-            logger.warning("%s is skipped (%s): correct its rights", os.fspath(folder), error.strerror)
+            on_skipped(Path(folder), error.strerror or str(error))
             continue
         below = sorted((entry for entry in entries if _is_folder(entry)), key=lambda entry: entry.name, reverse=True)
         folders += [(entry, f"{prefix}{entry.name}/") for entry in below]

@@ -1,12 +1,24 @@
-"""Ctrl-C and SIGTERM: they interrupt a sweep at once, but not while a result file is being written."""
+"""Ctrl-C, SIGTERM, and a parent that ended: they interrupt a sweep at once, but not while a result file is written."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def end_with_parent() -> None:
+    """Have this process interrupted when the one that started it, and holds the other end of its input, has ended."""
+
+    def wait() -> None:
+        while os.read(0, 1 << 10):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="lmsat-parent").start()
 
 
 class Interrupts:

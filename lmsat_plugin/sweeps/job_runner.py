@@ -32,12 +32,10 @@ from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
-from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
+from lmsat_plugin.sweeps.stored import Identity, Stored, canonical, replaceable
 from lmsat_plugin.sweeps.summary import Summary
 
 _POLL_SECONDS = 0.5
-# What a result is measured anew for and the old one stands no more; other settings make another result.
-_REPLACED_BY = ("weights", "version")
 
 
 class _Background:
@@ -332,17 +330,14 @@ def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[st
     ``members`` lists what each group consists of: with a group go its tasks.
     """
 
-    def rest(identity: Identity) -> str:
-        return canonical({key: value for key, value in identity.items() if key not in _REPLACED_BY})
-
     def with_members(name: str) -> list[str]:
         return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
 
-    ours = {rest(identity) for identity in identities}
+    ours = {replaceable(identity) for identity in identities}
     files: dict[str, list[str]] = {}
-    for text, name in (stored.lost | stored.done).items():
+    for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
         identity = json.loads(text)
-        if rest(identity) in ours:
+        if replaceable(identity) in ours:
             files.setdefault(name, []).extend(with_members(identity["task"]))
     return files
 

@@ -86,6 +86,8 @@ class _Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmsat_plugin.cli", *arguments, f"--worker={number}/{count}"],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            # Nothing is written to it: it ends when this process does, however that may be, and the worker with it.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             errors="replace",

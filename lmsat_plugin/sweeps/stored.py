@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -30,9 +30,18 @@ Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
 
 
+# What a result is measured anew for and the old one stands no more; other settings make another result.
+_REPLACED_BY = ("weights", "version")
+
+
 def canonical(identity: Identity) -> str:
     """Return the one text of an identity, to compare it by."""
     return json.dumps(identity, sort_keys=True, default=str)
+
+
+def replaceable(identity: Identity) -> str:
+    """Return what two identities have in common of which the later one takes the other's place."""
+    return canonical({key: value for key, value in identity.items() if key not in _REPLACED_BY})
 
 
 @dataclass
@@ -50,6 +59,9 @@ class Stored:
     """The run that tried it last."""
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files note of the checkpoint: commit, weights, files."""
+    replaced: list[tuple[str, str]] = field(default_factory=list)
+    """Identities measured, each with the name of its result file, whose results readers show no more: a later one took
+    their place, as where a checkpoint's files were others for a while. They are to be measured again."""
     lost: dict[str, str] = field(default_factory=dict)
     """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
     damaged: dict[Path, str] = field(default_factory=dict)
@@ -63,6 +75,8 @@ def read_stored(folder: Path) -> Stored:
     """
     stored = Stored(folder)
     lost_with: dict[Path, tuple[set[str], str]] = {}
+    measured_in: list[tuple[str, str, bool]] = []
+    superseded: set[tuple[str, str]] = set()
     for path in patiently(lambda: paths_in(folder, "results_*.json")):
         document = _load_trusted(path)
         if document is None:
@@ -77,15 +91,13 @@ def read_stored(folder: Path) -> Stored:
         lost = {task for _, tasks in faults.values() for task in tasks}
         held = (identity for identity in identities_in(notes) if is_held(document, notes, identity))
         measured = {canonical(identity): identity["task"] for identity in held}
-        stored.lost.update({text: path.name for text, task in measured.items() if task in lost})
-        stored.done.update({text: path.name for text, task in measured.items() if task not in lost})
+        measured_in += [(text, path.name, task in lost) for text, task in measured.items()]
+        for name, tasks in as_dict(notes.get("supersedes")).items():
+            superseded.update(
+                (name, str(task)) for task in (tasks if isinstance(tasks, list) else []) if name != path.name
+            )
         for file, (fault, tasks) in faults.items():
             lost_with[file] = {text for text, task in measured.items() if task in tasks}, fault
-    stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
-    # Arrays and samples that were measured again since may be missing.
-    stored.damaged |= {
-        path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
-    }
     try:
         record = patiently(lambda: read_failures(folder / FAILURES))
     except LmsatError:
@@ -97,7 +109,27 @@ def read_stored(folder: Path) -> Stored:
             stored.failed = {canonical(i): error for i, error in record.reasons if same or is_diverged(error)}
             stored.checkpoints.append(record.checkpoint)
             stored.failed_run = record.run
+    _sort_measured(stored, measured_in, superseded)
+    # Arrays and samples that were measured again since may be missing.
+    stored.damaged |= {
+        path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
+    }
     return stored
+
+
+def _sort_measured(
+    stored: Stored, measured: Sequence[tuple[str, str, bool]], superseded: Collection[tuple[str, str]]
+) -> None:
+    """Sort identities, each with its file's name and whether its arrays are lost, by whether they stand."""
+    # A run that diverged stands for what was measured on other weights before, as it does for readers.
+    diverged = {replaceable(json.loads(text)) for text, error in stored.failed.items() if is_diverged(error)}
+    for text, name, is_lost in measured:
+        identity = json.loads(text)
+        if (name, identity["task"]) in superseded or (text not in stored.failed and replaceable(identity) in diverged):
+            stored.replaced.append((text, name))
+        else:
+            (stored.lost if is_lost else stored.done)[text] = name
+    stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
 
 
 def strays_of(folder: Path) -> list[Path]:

@@ -84,7 +84,11 @@ def verify(root: Path) -> Verification:
     """
     found = Verification()
     results: list[_CheckedResult] = []
-    for path in (Path(file.path) for file in tree_files(root)):
+
+    def skipped(folder: Path, reason: str) -> None:
+        found.problems.append(TreeProblem(path=folder, kind="unreadable", what=f"the folder cannot be read: {reason}"))
+
+    for path in (Path(file.path) for file in tree_files(root, skipped)):
         try:
             document = parse_result_file(path)
         except BrokenResultError as error:
@@ -122,7 +126,7 @@ def repair(problems: Iterable[TreeProblem]) -> tuple[list[Path], list[Path]]:
     aside, removed = [], []
     for problem in problems:
         path = problem.path
-        if problem.kind in SOUND or not path.exists():
+        if problem.kind in SOUND or not path.exists() or path.is_dir():
             continue
         try:
             if problem.kind == "stray":
@@ -256,9 +260,10 @@ def _duplicates(results: list[_CheckedResult], superseded: set[tuple[Path, str]]
 
     for result in sorted(results, key=age, reverse=True):
         for identity in result.identities:
-            key = result.path.parent, canonical(identity)
-            other = newest.setdefault(key, result.path)
-            if other != result.path and (result.path, identity["task"]) not in superseded:
+            if (result.path, identity.get("task")) in superseded:
+                continue
+            other = newest.setdefault((result.path.parent, canonical(identity)), result.path)
+            if other != result.path:
                 duplicates.setdefault(result.path, other)
     for path, other in duplicates.items():
         yield TreeProblem(path=path, kind="duplicate", what=f"{other.name} holds the same results")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from result_files import new, write
 
 from lmsat_plugin.cli.main import main
 
@@ -51,3 +53,14 @@ def test_closed_streams_are_no_error(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, name, None)
     assert main(["verify", str(tmp_path)]) == 0
     assert main(["results", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("command", [["probes"], ["results", "--format", "csv"], ["verify"]])
+def test_a_full_disk_behind_standard_output_is_a_sentence(tmp_path, monkeypatch, capfd, command):
+    write(tmp_path / "results_1.json", new())
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([command[0], *([] if command == ["probes"] else [str(tmp_path)]), *command[1:]]) == 2
+    error = capfd.readouterr().err
+    assert "lmsat: error: the output cannot be written (No space left on device): free space" in error

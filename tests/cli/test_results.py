@@ -76,6 +76,13 @@ def test_markdown_and_latex_escape(tree, capsys):
     assert {line.replace("\\&", "").count("&") for line in body} == {body[0].count("&")}
 
 
+def test_latex_holds_no_control_characters(tmp_path, capsys):
+    write(tmp_path / "results_1.json", new(args={"pretrained": "a\u202eb\x1b[1m", "revision": "step1"}))
+    latex = printed(capsys, tmp_path, "--format", "latex")
+    assert "u202eb" in latex
+    assert [letter for letter in latex if not letter.isprintable() and letter != "\n"] == []
+
+
 def test_latex_is_whole_however_long(tree, capsys):
     latex = printed(capsys, tree, "--format", "latex")
     with pd.option_context("styler.render.max_elements", 4):

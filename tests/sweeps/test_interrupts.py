@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,27 @@ def test_an_interrupt_waits_for_the_write():
     with pytest.raises(KeyboardInterrupt):
         write()
     assert seen == ["written"]
+
+
+def test_a_worker_does_not_outlive_the_process_that_started_it():
+    """Not even one that is killed, and cannot end it."""
+    worker = (
+        "import time; from lmsat_plugin.sweeps.interrupts import end_with_parent; end_with_parent(); time.sleep(60)"
+    )
+    parent = f"""
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", {worker!r}], stdin=subprocess.PIPE)
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        if "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]:
+            break
+        time.sleep(0.05)
+    else:
+        assert time.monotonic() < end

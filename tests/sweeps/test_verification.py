@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from result_files import new, write
 from safetensors.numpy import save_file
 from sweep_outputs import values_of
 
@@ -293,3 +294,22 @@ def test_what_a_leaderboard_publishes_has_no_problem(tree, tmp_path):
     published = sorted(path.name.partition("_")[0] for path in (tmp_path / "hub/results").rglob("*") if path.is_file())
     assert published == ["arrays", "results"]
     assert not verify(tmp_path / "hub").problems
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path, monkeypatch, capsys):
+    closed = tmp_path / "out/run/step1"
+    write(closed / "results_1.json", new())
+    scan = os.scandir
+
+    def scan_the_rest(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_the_rest)
+    for options in ([], ["--repair"]):
+        assert main(["verify", str(tmp_path / "out"), "--json", *options]) == 1
+        problems = json.loads(capsys.readouterr().out)["problems"]
+        what = "the folder cannot be read: Permission denied"
+        assert problems == [{"path": "run/step1", "kind": "unreadable", "what": what}]
+    assert closed.is_dir()
