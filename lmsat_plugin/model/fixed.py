@@ -50,9 +50,10 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     has_own_code = bool(getattr(getattr(model, "config", None), "auto_map", None))
     for prefix, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):
-            # What is not stored may be a cache that grows with the text.
-            is_cache = has_own_code or getattr(module, "rope_type", None) in _GROWING_ROPE
-            if not is_cache or name not in module._non_persistent_buffers_set:
+            # What is not stored may be a cache that grows with the text, except the frequencies of rotary embeddings.
+            kinds = str(getattr(module, "rope_type", ""))
+            grows = has_own_code or not name.endswith("inv_freq") or any(kind in kinds for kind in _GROWING_ROPE)
+            if not grows or name not in module._non_persistent_buffers_set:
                 yield f"{prefix}.{name}", buffer
 
 
