@@ -29,7 +29,7 @@ def logged(trainer: transformers.Trainer) -> list[tuple[int, float]]:
 
 
 class Restless(Probe):
-    """Draws random numbers, leaves gradients and another mode behind."""
+    """Draws random numbers, and leaves gradients behind."""
 
     name, needs = "restless", Need.WEIGHTS
 
@@ -40,7 +40,6 @@ class Restless(Probe):
         random.random(), np.random.rand(), torch.rand(1)
         assert not self.model.training
         self.model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
-        self.model.train()
         return Measurement({"value": 1.0})
 
 

@@ -58,12 +58,13 @@ def check_disturbed(case: Case, ended: Ended, right: dict[str, object]) -> list[
         # Threads download in another order from time to time.
         return [] if ended.code in (0, -signal.SIGKILL) else [f"was not killed: {ended.code}"]
     said = ["traceback"] if "Traceback" in ended.output else []
-    # What it has left half-written, the next one removes; what it could not put aside it has named.
-    left = [problem for problem in verify(case.root).problems if problem.kind != "stray"]
-    unnamed = [problem for problem in left if f"{problem.path}: cannot be put aside" not in ended.output]
-    # What is damaged cannot be compared.
-    if ended.code == 0 and (unnamed or (not left and content_of(case.root) != right)):
-        said.append("exit code 0 with something missing")
+    if ended.code == 0:
+        # What it has left half-written, the next one removes; what it could not put aside it has named.
+        left = [problem for problem in verify(case.root).problems if problem.kind != "stray"]
+        unnamed = [problem for problem in left if f"{problem.path}: cannot be put aside" not in ended.output]
+        # What is damaged cannot be compared.
+        if unnamed or (not left and content_of(case.root) != right):
+            said.append("exit code 0 with something missing")
     if ended.code and not complains(ended.output):
         said.append("no sentence")
     return said
