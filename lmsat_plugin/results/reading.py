@@ -166,14 +166,14 @@ def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) 
     data = parse_result_file(path)
     if data is None:
         return None
-    rest = _rest(data)
-    origin = read_origin(data, rest.provenance, path, name=clean(file.name), naming=naming)
+    provenance = _provenance_parts(data)
+    origin = read_origin(data, provenance, path, name=clean(file.name), naming=naming)
     results = {**as_dict(data.get("groups")), **data["results"]}
     return ResultFile(
         path=path,
         origin=origin,
-        tasks=list(_tasks(data, results, rest.provenance, origin)),
-        rest=rest if keep_rest else file.stamp,
+        tasks=list(_tasks(data, results, provenance, origin)),
+        rest=_rest(data) if keep_rest else file.stamp,
         warning=_warning(path, results),
     )
 

@@ -5,8 +5,10 @@ Imports neither lm_eval nor torch.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -78,6 +80,11 @@ class Results:
     @classmethod
     def of_cache(cls, cache: Cache, *, all_results: bool) -> Results:
         """Read what a cache does not hold. Raises `LmsatError` if there is no result."""
+        with _without_garbage_collection():
+            return cls._of_cache(cache, all_results)
+
+    @classmethod
+    def _of_cache(cls, cache: Cache, all_results: bool) -> Results:
         measured, warnings = cache.read_files()
         diverged, others = diverged_files(cache.found, cache.naming, measured)
         warnings += others
@@ -205,6 +212,18 @@ def load_results(
         if not results.warnings:
             cache.write_table(table, all_results=all_results)
     return table
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Search nothing for cycles while a tree's objects are made, which all stay: that takes a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _naming(step_pattern: str | None, tokens_per_step: int | None) -> Naming:

@@ -129,6 +129,8 @@ def test_any_operation_on_files_fails_while_heads_are_trained(prepared, warm, tm
     check_accounted_for(undisturbed, ended.operations)
     assert any(operation.kind == "rename" and "/training_" in operation.other for operation in ended.operations)
     faults = [fault for fault in faults_of(ended.operations) if "/heads" in ended.operations[fault.number - 1].path]
+    # A file that is there though its making was said to have failed is known to nobody.
+    faults = [f for f in faults if (f.way, ended.operations[f.number - 1].kind) != ("half", "open")]
     if not EXHAUSTIVE:
         faults = sample_of(faults, ended.operations)[::7]
     cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
