@@ -136,4 +136,8 @@ def test_any_operation_on_files_fails_while_heads_are_trained(prepared, warm, tm
     cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
     check_all(cases, partial(run_all, warm), undisturbed, ended)
     for each in cases:
-        assert files_below(each.root / "heads") == files_below(undisturbed / "heads"), each.fault
+        heads = files_below(each.root / "heads")
+        if ended.operations[each.fault.number - 1].kind == "unlink":
+            # The state of a training that is finished stays until the training is asked for again.
+            heads = {name: content for name, content in heads.items() if not name.startswith("training_")}
+        assert heads == files_below(undisturbed / "heads"), each.fault
