@@ -97,7 +97,7 @@ def _images(figures: Mapping[str, ReportFigure], folder: Path) -> dict[str, str]
     chosen = {
         name: ("svg+xml", (folder / f"{name}.svg").read_bytes())
         if "svg" in figure.formats
-        else ("png", _small_png(folder / f"{name}.png", _WIDEST // 2))
+        else ("png", _small_png(folder / f"{name}.png"))
         for name, figure in figures.items()
     }
     total = sum(len(data) for _, data in chosen.values())
@@ -113,13 +113,13 @@ def _images(figures: Mapping[str, ReportFigure], folder: Path) -> dict[str, str]
     return {name: f"data:image/{kind};base64,{b64encode(data).decode()}" for name, (kind, data) in chosen.items()}
 
 
-def _small_png(file: Path, widest: int = _WIDEST) -> bytes:
+def _small_png(file: Path) -> bytes:
     """Return a PNG with fewer pixels and colours, for the screen."""
     from PIL import Image
 
     with Image.open(file) as image:
         small = image.convert("RGB")
-    small.thumbnail((widest, 10 * widest))
+    small.thumbnail((_WIDEST, 10 * _WIDEST))
     buffer = BytesIO()
     small.quantize(_COLOURS).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
