@@ -68,7 +68,7 @@ def _remove_earlier(page: Path, written: set[str]) -> None:
 def _summary(analyses: Analyses) -> dict[str, str]:
     """Return the numbers of models, checkpoints and values, the corpus and the dates, each by its title."""
     table = analyses.table
-    days = sorted({f"{date:%Y-%m-%d}" for date in table.date.dropna()})
+    days = sorted({f"{date:%Y-%m-%d}" for date in table.date.dropna().unique()})
     summary = {
         "Models": f"{table.model.nunique():,}",
         "Checkpoints": f"{len(table[['model', 'revision']].drop_duplicates()):,}",

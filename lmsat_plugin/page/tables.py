@@ -161,9 +161,13 @@ def _sources(analyses: Analyses) -> pd.DataFrame:
 
 
 def _provenance(sources: pd.DataFrame, folder: Path, analyses: Analyses) -> Table:
+    root = str(analyses.results.root.absolute())
+    # Once for all: a tree may hold tens of thousands of files.
+    to_root = os.path.relpath(root, folder.absolute())
+
     def link(path: str) -> Link:
-        file = analyses.results.files[path].path.absolute()
-        return Link(path, quote(Path(os.path.relpath(file, folder.absolute())).as_posix()))
+        file = str(analyses.results.files[path].path.absolute())
+        return Link(path, quote((to_root + file.removeprefix(root)).replace(os.sep, "/")))
 
     shown = sources.assign(file=sources.file.map(link))
     for name in ("commit", "corpus sha256"):
