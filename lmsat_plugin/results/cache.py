@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,18 @@ class Cache:
     """What is kept of a tree that was found to hold some files, whose names are read in some way."""
 
     def __init__(self, root: Path, found: Sequence[TreeFile], naming: Naming) -> None:
+        self.root, self.found, self.naming = root, found, naming
+        self.is_worthwhile = len(found) >= WORTHWHILE
+        self._newest = time.time_ns() - _TICK_NS
+
+    @cached_property
+    def _key(self) -> str:
+        """All that a row depends on beside the file: the code, the folder's own name, and how names are read."""
         code = hashlib.sha256()
         for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(metrics.__file__)):
             code.update(path.read_bytes())
-        pattern = naming.pattern.pattern if naming.pattern else None
-        self.root, self.found, self.naming = root, found, naming
-        self.is_worthwhile = len(found) >= WORTHWHILE
-        # All that a row depends on beside the file: the code, the folder's own name, and how names are read.
-        self._key = json.dumps([code.hexdigest(), str(root.absolute()), pattern, naming.tokens_per_step])
-        self._newest = time.time_ns() - _TICK_NS
+        pattern = self.naming.pattern.pattern if self.naming.pattern else None
+        return json.dumps([code.hexdigest(), str(self.root.absolute()), pattern, self.naming.tokens_per_step])
 
     def read_files(self) -> tuple[list[ResultFile], list[str]]:
         """Return the result files, and a warning for each broken one, which is left out."""
@@ -73,7 +77,7 @@ class Cache:
             if result is not None:
                 files.append(result)
                 warnings += filter(None, [result.warning])
-            if self._is_settled(file):
+            if self.is_worthwhile and self._is_settled(file):
                 kept[file.name] = row if row is not None and is_known else _to_row(result, file)
         if len(kept.keys() - rows.keys()) >= WORTHWHILE:
             self._store(FILES, self._key, json.dumps(kept).encode())

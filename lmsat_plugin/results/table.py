@@ -11,21 +11,19 @@ from lmsat_plugin.results.variants import Variant
 if TYPE_CHECKING:
     import pandas as pd
 
+_SIZES = ("n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
 COLUMNS = (
-    *("model", "variant", "revision", "commit", "step", "tokens"),
-    *("n_params", "n_params_non_embedding", "hidden_size", "vocab_size"),
+    *("model", "variant", "revision", "commit", "step", "tokens", *_SIZES),
     *("corpus", "task", "num_fewshot", "metric", "filter"),
     *("value", "stderr", "n_samples", "higher_is_better", "date", "path"),
 )
 _KINDS = {
-    **dict.fromkeys(("step", "tokens", "n_params", "n_params_non_embedding", "hidden_size", "vocab_size"), "Int64"),
-    **dict.fromkeys(("num_fewshot", "n_samples"), "Int64"),
+    **dict.fromkeys(("step", "tokens", *_SIZES, "num_fewshot", "n_samples"), "Int64"),
     **dict.fromkeys(("value", "stderr", "date"), "float64"),
     "higher_is_better": "boolean",
 }
-SIZES = ("n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
 _SHARED = (
-    *("model", "variant", "revision", "commit", "step", "tokens", *SIZES),
+    *("model", "variant", "revision", "commit", "step", "tokens", *_SIZES),
     *("corpus", "task", "num_fewshot", "n_samples", "date", "path"),
 )
 _OF_METRICS = ("metric", "filter", "value", "stderr", "higher_is_better")
@@ -70,6 +68,6 @@ def _shared(result: TaskResult, variant: Variant) -> tuple[Any, ...]:
     origin = result.origin
     return (
         *(origin.model, str(variant) or None, origin.revision, origin.commit, origin.progress.step),
-        *(origin.progress.tokens, *(origin.sizes.get(name) for name in SIZES)),
+        *(origin.progress.tokens, *(origin.sizes.get(name) for name in _SIZES)),
         *(result.corpus, result.task, result.num_fewshot, result.n_samples, origin.date, origin.path),
     )

@@ -1,6 +1,6 @@
 """A fuzzer of what sweeps and lm-eval write: result files, arrays, records of failures, in a tree that readers read.
 
-As in test_fuzzed_inputs: the answer is right or one sentence. What is right is said by Python's own JSON and by NumPy.
+As in test_inputs: the answer is right or one sentence. What is right is said by Python's own JSON and by NumPy.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import math
 import re
 import struct
@@ -50,18 +49,6 @@ ARRAYS = {
 }
 
 TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8"}
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("fuzzed")
 
 
 def rows_beside(folder: Path, contents: list[bytes]) -> list[list[dict[str, Any]]]:

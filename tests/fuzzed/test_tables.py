@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +26,6 @@ COLUMNS = [
     *("flops", "corpus", "variant", "layers", "width", "heads", "batch_tokens", "position", "other_loss", "stderr"),
 ]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("fuzzed")
 
 
 @st.composite

@@ -1,6 +1,6 @@
 """A fuzzer: whatever stands in files, names and settings, the answer is right or one sentence, never a traceback.
 
-CI tries a thousand inputs, always the same. ``LMSAT_FUZZ=100000 pytest tests/test_fuzzed_*.py`` tries so many random
+CI tries a thousand inputs, always the same. ``LMSAT_FUZZ=100000 pytest tests/fuzzed`` tries so many random
 ones.
 """
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import decimal
 import json
-import logging
 import math
 import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 import torch
 import yaml
 from hostile_inputs import CI_INPUTS, TEXTS, changed, changed_tensors, cut, fresh, fuzzed, values
@@ -39,19 +37,7 @@ from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.text.corpora import CorpusSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("fuzzed")
+    pass
 
 
 @contextlib.contextmanager
@@ -279,6 +265,6 @@ def test_states_of_trainings(folder, data):
 
 
 def test_the_fuzzers_share_the_inputs_of_ci():
-    text = "".join(path.read_text("utf-8") for path in TESTS.glob("test_fuzzed_*.py"))
+    text = "".join(path.read_text("utf-8") for path in (TESTS / "fuzzed").glob("test_*.py"))
     shares = re.findall(r"^@fuzzed\((\d+)(?:, files=(\d+))?\)", text, re.MULTILINE)
     assert sum(int(examples) * int(files or 1) for examples, files in shares) == CI_INPUTS
