@@ -81,8 +81,6 @@ class ReportFigure:
     """One sentence for those who cannot see it, with the numbers that matter."""
     draw: Callable[[], Figure]
     """Draws it, with matplotlib."""
-    formats: tuple[str, ...] = ("svg", "png", "pdf")
-    """The formats of its files; ``png`` has to be one."""
 
 
 @dataclass

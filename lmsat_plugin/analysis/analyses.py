@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, furthest, sizes_of
+from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, furthest, sizes_of, spread
 from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_CONTEXTS = 8
-"""Checkpoints of a model whose losses by position are analysed."""
+_CONTEXTS, _CONTEXT_MODELS = 8, 8
+"""How many checkpoints of a model, and how many models, have their losses by position analysed: a fit takes long."""
 _HOFFMANN_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 """Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 
@@ -151,6 +151,18 @@ class Analyses:
         return self._try("ranks", lambda: find_rank_needed(self._some("lmsat_rank_head", 1)))
 
     @cached_property
+    def models_with_contexts(self) -> list[str]:
+        """The models whose arrays of lmsat_loss the results name, from small to large."""
+        values = self.table[self.table.task == "lmsat_loss"].drop_duplicates("path")
+        with_arrays = [path for path in values.path if "arrays" in self.results.files[path].notes("lmsat_loss")]
+        named = set(values.model[values.path.isin(with_arrays)])
+        return [model for model in self.sizes if model in named]
+
+    @cached_property
     def context(self) -> list[CheckpointContext]:
-        """The loss by position in the context of some checkpoints of each model."""
-        return self._try("context", lambda: find_context(self._some("lmsat_loss", _CONTEXTS)))
+        """The loss by position in the context of some checkpoints of some models, from small to large models."""
+        some = self._some("lmsat_loss", _CONTEXTS)
+        if chosen := spread(self.models_with_contexts, _CONTEXT_MODELS):
+            some = replace(some, table=some.table[labelled(some.table).model.isin(chosen)])
+        order = list(self.sizes).index
+        return self._try("context", lambda: sorted(find_context(some), key=lambda result: order(result.label)))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
+
+T = TypeVar("T")
 
 Sizes = dict[str, float | None]
 """The number of parameters of each model, None where unknown, in the order in which models are shown."""
@@ -64,6 +69,14 @@ def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     by_model = [np.asarray(index) for index in rows.groupby("model").indices.values()]
     kept = [index[np.linspace(len(index) - 1, 0, min(most, len(index))).round().astype(int)] for index in by_model]
     return rows.iloc[np.sort(np.concatenate(kept))] if kept else rows
+
+
+def spread(items: Iterable[T], most: int) -> list[T]:
+    """Return at most ``most`` of the items, evenly spread over their order, the first and the last among them."""
+    items = list(items)
+    return [
+        items[index] for index in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    ]
 
 
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:

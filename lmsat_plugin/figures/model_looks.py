@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from lmsat_plugin.analysis.checkpoint_values import Sizes
+from lmsat_plugin.analysis.checkpoint_values import Sizes, spread
 from lmsat_plugin.figures.style import Looks, legend_below, looks_of, lowest_panels, resize
 
 FEW = 8
@@ -101,7 +101,7 @@ class ModelLooks:
             bar.set_label("parameters")
         else:
             names = self._names
-            bar.ax.yaxis.set_major_locator(FixedLocator(_evenly(len(names), _MOST_NAMES)))
+            bar.ax.yaxis.set_major_locator(FixedLocator(spread(range(len(names)), _MOST_NAMES)))
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda index, _: shortened(names[round(index)])))
             bar.ax.tick_params(labelsize=6)
 
@@ -120,13 +120,3 @@ def colour_bar(figure: Figure, colours: ScalarMappable, inches: float) -> Colorb
 def shortened(name: str) -> str:
     """Return the end of a long name: the end tells models of one family apart."""
     return name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
-
-
-def spread(names: Iterable[str], most: int) -> list[str]:
-    """Return at most ``most`` of the names, evenly spread over their order, the first and the last among them."""
-    names = list(names)
-    return [names[index] for index in _evenly(len(names), most)]
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()

@@ -26,6 +26,7 @@ LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
 ALL = 2_000_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
+_FORMATS = ("svg", "png", "pdf")
 _WIDEST = 1600
 _COLOURS = 128
 
@@ -70,16 +71,13 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
     for name, drawing in drawings.items():
         width, height = drawing.get_size_inches()
         sizes[name] = round(96 * width), round(96 * height)
-        for suffix in figures[name].formats:
+        for suffix in _FORMATS:
             write_figure(drawing, folder / "figures" / f"{name}.{suffix}")
             # The layout of the first format serves the others: to find it takes as long as to draw.
             drawing.set_layout_engine(None)
     return [
         ShownFigure(
-            figure=figures[name],
-            data=data,
-            size=sizes[name],
-            files=[f"figures/{name}.{suffix}" for suffix in figures[name].formats],
+            figure=figures[name], data=data, size=sizes[name], files=[f"figures/{name}.{suffix}" for suffix in _FORMATS]
         )
         for name, data in _images(figures, folder / "figures").items()
     ]
@@ -94,16 +92,9 @@ def _free(name: str, taken: Iterable[str]) -> str:
 
 def _images(figures: Mapping[str, ReportFigure], folder: Path) -> dict[str, str]:
     """Return each figure's image as a ``data:`` URI: the SVG, or a PNG where it is large or all together are."""
-    chosen = {
-        name: ("svg+xml", (folder / f"{name}.svg").read_bytes())
-        if "svg" in figure.formats
-        else ("png", _small_png(folder / f"{name}.png"))
-        for name, figure in figures.items()
-    }
+    chosen = {name: ("svg+xml", (folder / f"{name}.svg").read_bytes()) for name in figures}
     total = sum(len(data) for _, data in chosen.values())
     for name in sorted(figures, key=lambda name: -len(chosen[name][1])):
-        if chosen[name][0] == "png":
-            continue
         size = len(chosen[name][1])
         if size > LARGE or total > ALL:
             small = _small_png(folder / f"{name}.png")

@@ -21,15 +21,13 @@ _ANALYSES = {
     ),
     "ranks": ("Rank of the LM head", ""),
     "context": ("Loss by position in the context", ""),
+    "cards": ("Cards of all models", "A report on the folder of one model has its card: lmsat report DIR/MODEL."),
 }
 """Each analysis' title, and what it needs, where the reason why it is missing does not say it."""
 
 
 def missing_analyses(analyses: Analyses) -> list[tuple[str, str, str]]:
-    """Return each missing analysis: its title, the reason, and what it needs."""
-    # An analysis is made, or found to be missing, when it is first asked for.
-    for name in _ANALYSES:
-        getattr(analyses, name)
+    """Return each analysis that was asked for and is missing: its title, the reason, and what it needs."""
     root = analyses.results.root
     return [
         # The page goes to other people, who do not have this folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from itertools import islice
 
 import pandas as pd
 
@@ -17,8 +17,8 @@ from lmsat_plugin.figures.card import Track, card_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import listed
 
-_MANY = 40
-"""Models above which cards are drawn as PNG alone, a third of the time."""
+_MOST = 24
+"""Cards in a page: it would be slow to write and to open with hundreds of them."""
 _LOSS_LABEL = "loss\n(nats per token)"
 _TRACKS = (
     ("lmsat_loss", "loss", _LOSS_LABEL, False),
@@ -29,24 +29,27 @@ _TRACKS = (
 
 
 def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
-    """Yield a card for each model with several steps: first the models that saturate, then the others by size."""
+    """Yield a card for each model with several steps: first the models that saturate, then the others by size"""
     verdicts = {
         result.label: result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")
     }
-    formats: dict[str, Any] = {"formats": ("png",)} if len(analyses.sizes) > _MANY else {}
     saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
-    for model in sorted(analyses.sizes, key=lambda model: model not in saturating):
-        tracks = _tracks(analyses, model)
-        if tracks:
-            verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
-            yield ReportFigure(
-                name=f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100],
-                title=f"{model}: {verdict.verdict}" if verdict else model,
-                source="",
-                alt=_alt(model, tracks, verdict),
-                draw=partial(card_figure, model, tracks, verdict),
-                **formats,
-            )
+    models = sorted(analyses.sizes, key=lambda model: model not in saturating)
+    with_tracks = ((model, tracks) for model in models if (tracks := _tracks(analyses, model)))
+    for model, tracks in islice(with_tracks, _MOST):
+        verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
+        yield ReportFigure(
+            name=f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100],
+            title=f"{model}: {verdict.verdict}" if verdict else model,
+            source="",
+            alt=_alt(model, tracks, verdict),
+            draw=partial(card_figure, model, tracks, verdict),
+        )
+    several = int((analyses.table.groupby("model").step.nunique() > 1).sum())
+    if several > _MOST:
+        analyses.missing["cards"] = (
+            f"{_MOST} of {several} models have one: first those that saturate, then the others by size"
+        )
 
 
 def _tracks(analyses: Analyses, model: str) -> list[Track]:

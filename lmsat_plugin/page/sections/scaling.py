@@ -14,7 +14,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures import scaling as draw
 from lmsat_plugin.figures.context import context_figure
 from lmsat_plugin.figures.law import fit_figure
-from lmsat_plugin.figures.model_looks import FEW, ModelLooks, spread
+from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of
 
@@ -119,15 +119,13 @@ def _law(analyses: Analyses) -> Iterator[ReportFigure]:
 
 
 def _context(analyses: Analyses) -> Iterator[ReportFigure]:
-    if analyses.context:
-        models = ModelLooks(analyses.sizes, (result.label for result in analyses.context)).sizes
-        drawn = spread(models, FEW)
-        results = [result for model in drawn for result in analyses.context if result.label == model]
+    results = analyses.context
+    if results:
         last = {result.label: result.gain for result in results}
         ends = (f"{model} {gain.losses_K[0]:.3g} to {gain.losses_K[-1]:.3g}" for model, gain in last.items())
         yield ReportFigure(
             name="context",
-            title=f"Loss by position in the context{some_of(drawn, models)}",
+            title=f"Loss by position in the context{some_of(last, analyses.models_with_contexts)}",
             source=_KAPLAN + "App. D.5",
             alt=f"Loss at the first and the last positions of the context: {listed(ends)}.",
             draw=lambda: context_figure(results, analyses.sizes),

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
-from lmsat_plugin.analysis.checkpoint_values import by_step, evenly, last_of, values_of
+from lmsat_plugin.analysis.checkpoint_values import by_step, evenly, last_of, spread, values_of
 from lmsat_plugin.figures import trajectories as draw
-from lmsat_plugin.figures.model_looks import ModelLooks, spread
+from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of

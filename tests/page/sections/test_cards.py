@@ -68,12 +68,12 @@ def test_cards_of_models_that_saturate_come_first(tmp_path):
     assert cards == ["card-b", "card-a", "card-c"]
 
 
-def test_cards_of_many_models_are_png_alone(tmp_path, monkeypatch):
+def test_a_page_has_some_cards_and_says_of_how_many(tmp_path, monkeypatch):
     for size in range(3):
         for step in (1, 2):
             write_result(tmp_path / "tree", f"m{size}", step, {"lmsat_loss": {"loss": 3.0 - step / 10}}, 10**6)
-    monkeypatch.setattr(cards, "_MANY", 2)
-    page = write_report(read_analyses(tmp_path / "tree"), tmp_path / "report")
-    written = {path.name for path in (tmp_path / "report" / "figures").glob("card-*")}
-    assert written == {"card-m0.png", "card-m1.png", "card-m2.png"}
-    assert page.read_text("utf-8").count("data:image/png") == 3
+    monkeypatch.setattr(cards, "_MOST", 2)
+    page = write_report(read_analyses(tmp_path / "tree"), tmp_path / "report").read_text("utf-8")
+    written = {path.name for path in (tmp_path / "report" / "figures").glob("card-*.svg")}
+    assert written == {"card-m0.svg", "card-m1.svg"}
+    assert "2 of 3 models have one" in page
