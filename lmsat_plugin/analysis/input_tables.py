@@ -90,7 +90,18 @@ def as_floats(column: pd.Series) -> pd.Series:
 
     if column.dtype == bool or column.dtype == object:
         column = column.map(lambda cell: None if isinstance(cell, bool | np.bool_) else cell).astype(object)
-    return pd.to_numeric(column, errors="coerce").astype("float64")
+    try:
+        return pd.to_numeric(column, errors="coerce").astype("float64")
+    except OverflowError:
+        return pd.to_numeric(column.map(_within_float64).astype(object), errors="coerce").astype("float64")
+
+
+def _within_float64(cell: Any) -> Any:
+    """Return a whole number that float64 cannot hold as infinity, and any other cell as it is."""
+    try:
+        return float(cell) if isinstance(cell, int) or (isinstance(cell, str) and cell.isdecimal()) else cell
+    except OverflowError:
+        return np.inf if cell > 0 else -np.inf
 
 
 def is_not_finite(column: pd.Series) -> pd.Series:

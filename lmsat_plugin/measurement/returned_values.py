@@ -17,6 +17,7 @@ from lmsat_plugin.results.json_values import clean
 _KINDS_OF_ARRAYS = "biuf"
 _MOST_BYTES = 8
 """Bytes of a number in an array: safetensors has no longer ones."""
+_MOST_LETTERS = 200
 _NAMES_OF_LM_EVAL = {"name", "alias", "sample_len", "sample_count"}
 """Keys in lm-eval's results that are not metrics."""
 
@@ -47,10 +48,11 @@ def checked(probe: str, returned: Any) -> Measurement:
 def _check_name(probe: str, name: Any, names: Collection[Any]) -> None:
     # lm-eval writes a metric as "name,filter".
     is_clear = isinstance(name, str) and name.strip() and name.isprintable() and "," not in name
+    is_clear = is_clear and len(name) <= _MOST_LETTERS
     if not is_clear or name in _NAMES_OF_LM_EVAL:
         raise LmsatError(
-            f"the probe '{probe}' calls a metric {_shown(name)}: give it a name of its own, without a comma or "
-            "a control character"
+            f"the probe '{probe}' calls a metric {_shown(name)}: give it a name of its own, of at most "
+            f"{_MOST_LETTERS} letters, without a comma or a control character"
         )
     if name.endswith("_stderr") and name.removesuffix("_stderr") not in names:
         raise LmsatError(f"the probe '{probe}' returned {name}, a standard error, without its metric: return both")
@@ -58,7 +60,9 @@ def _check_name(probe: str, name: Any, names: Collection[Any]) -> None:
 
 def _names_array(name: Any) -> bool:
     """Return whether safetensors can write a name."""
-    return isinstance(name, str) and name not in ("", "__metadata__") and clean(name) == name
+    if not isinstance(name, str) or name in ("", "__metadata__"):
+        return False
+    return clean(name) == name and len(name) <= _MOST_LETTERS
 
 
 def _is_reason(text: Any) -> bool:
@@ -92,7 +96,8 @@ def _array(probe: str, name: Any, value: Any) -> np.ndarray:
     numeric &= not isinstance(value, np.ma.MaskedArray)
     if not _names_array(name):
         raise LmsatError(
-            f"the probe '{probe}' calls an array {_shown(name)}: give it a name of its own, in plain letters"
+            f"the probe '{probe}' calls an array {_shown(name)}: give it a name of its own, of at most "
+            f"{_MOST_LETTERS} plain letters"
         )
     if not numeric or value.dtype.itemsize > _MOST_BYTES:
         raise _wrong(probe, f" as the array '{name}'", value, "a NumPy array of numbers of at most 64 bits")

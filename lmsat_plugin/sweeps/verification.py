@@ -213,7 +213,7 @@ def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Itera
     """
     for part in result.parts:
         for task, name in as_dict(part.get("tasks")).items():
-            probe, noted = _probes().get(str(name)), as_dict(as_dict(part.get("probes")).get(name))
+            probe, noted = _probes().get(str(name)), as_dict(as_dict(part.get("probes")).get(str(name)))
             if probe is None or not noted or (result.path, task) in superseded:
                 continue
             version, settings_type = probe

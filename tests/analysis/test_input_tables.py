@@ -79,3 +79,10 @@ def test_corpora_and_variants_of_a_table():
             choose(table, name, source)
     with pytest.raises(LmsatError, match=r"t\.csv has no column corpus: leave out --corpus"):
         of_corpora(table[["loss"]], ["a"], source)
+
+
+@pytest.mark.parametrize("cells", [["2" * 400, "3"], [10**400, 3], [-(10**400), 3.0], ["2" * 400, "2" * 400]])
+def test_whole_numbers_beyond_float64_are_infinite(cells):
+    found = as_floats(pd.Series(cells, dtype=object))
+    assert [abs(value) for value in found] == [float("inf"), float(cells[1])]
+    assert found[0] < 0 or cells[0] != -(10**400)

@@ -87,6 +87,8 @@ def test_anything_else_is_a_sentence_that_names_probe_and_metric(value, named):
         (Measurement([1.0]), "returned list as metrics"),
         (Measurement({"a,b": 1.0}), "calls a metric 'a,b'"),
         (Measurement({"alias": 1.0}), "calls a metric 'alias'"),
+        (Measurement({"9" * 201: 1.0}), "calls a metric '9999"),
+        (Measurement({}, {"9" * 201: np.ones(1)}), "calls an array '9999"),
         (Measurement({}, {"curve": [1.0]}), "returned list as the array 'curve'"),
         (Measurement({}, {"curve": np.array(["a"])}), "ndarray of shape [1] and type <U1 as the array 'curve'"),
         (Measurement({}, {"curve": np.array([None])}), "type object as the array 'curve'"),

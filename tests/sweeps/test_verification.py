@@ -313,3 +313,9 @@ def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path, monkeypatch, capsys
         what = "the folder cannot be read: Permission denied"
         assert problems == [{"path": "run/step1", "kind": "unreadable", "what": what}]
     assert closed.is_dir()
+
+
+def test_notes_that_are_no_names_are_no_traceback(tree, capsys):
+    rewrite(one(tree, "run/step1/results_*"), tasks={"lmsat_loss": ["loss"]}, probes=["loss"])
+    assert main(["verify", str(tree), "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["files"] > 0
