@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import astuple, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from lmsat_plugin.results.checkpoint_names import TrainingProgress
 from lmsat_plugin.results.failures import FAILURES
 from lmsat_plugin.results.origins import Naming, Origin
 from lmsat_plugin.results.reading import BrokenResultError, ResultFile, TaskResult, read_result_file
+from lmsat_plugin.results.training_order import Totals
 from lmsat_plugin.results.tree_files import TreeFile
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def _to_row(result: ResultFile | None, file: TreeFile) -> list[Any]:
     if result is None:
         return [file.stamp]
     origin = result.origin
-    stated = [origin.path, origin.model, origin.revision, origin.commit, origin.progress.step, origin.progress.tokens]
+    stated: list[Any] = [origin.path, origin.model, origin.revision, origin.commit]
+    stated += [astuple(origin.progress), origin.totals, origin.is_noted]
     supersedes = {name: sorted(tasks) for name, tasks in origin.supersedes.items()}
     tasks = [[getattr(task, name) for name in _OF_TASKS] for task in result.tasks]
     return [file.stamp, [*stated, origin.sizes, origin.date, origin.settings, supersedes], tasks, result.warning]
@@ -161,13 +163,15 @@ def _from_row(row: list[Any], file: TreeFile) -> ResultFile | None:
     if len(row) == 1:
         return None
     _, stated, tasks, warning = row
-    path, model, revision, commit, step, tokens, sizes, date, settings, supersedes = stated
+    path, model, revision, commit, progress, totals, is_noted, sizes, date, settings, supersedes = stated
     origin = Origin(
         path=path,
         model=model,
         revision=revision,
         commit=commit,
-        progress=TrainingProgress(step, tokens),
+        progress=TrainingProgress(*progress),
+        totals=Totals(*totals),
+        is_noted=is_noted,
         sizes=sizes,
         date=date,
         settings=settings,

@@ -1,40 +1,98 @@
-"""The training step and the tokens that the name of a checkpoint states."""
+"""What the name of a checkpoint states: its step, tokens or words, and the run and the stage that it belongs to."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 
 from lmsat_plugin.errors import LmsatError
 
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _LIMIT = 2**63
-# OLMo's stage1-step5000-tokens21B, Pythia's step1000, DataDecide's step69369-seed-default, Megatron's
-# iter_0001000, the Trainer's checkpoint-500, DeepSpeed's global_step1000, epoch_3, ckpt-100.
+_GROUPS = ("run", "stage", "step", "tokens", "words")
+# Pythia's step1000, OLMo's stage1-step5000-tokens21B, Megatron's iter_0001000, the Trainer's checkpoint-500,
+# DeepSpeed's global_step1000, Lightning's epoch=1-step=2000, TinyLlama's step-1431k-3T, step1e5.
 _STEP = re.compile(
-    r"(?:^|[^a-z])(global_?step|step|checkpoint|ckpt|chkpt|iter(?:ation)?|epoch)s?[-_=]?(\d+)(?![\d.]|[kmbt]\b)",
+    r"(?:^|[^a-z])(?P<word>global_?step|step|iter(?:ation)?|checkpoint|ckpt|chkpt|epoch)s?[-_=]?"
+    r"(?P<number>\d+(?:e\d{1,2}|[km](?![a-z]))?)(?![\da-z]|\.\d)",
     re.IGNORECASE,
 )
-_TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d+(?:\.\d+)?)([kmbt]?)(?![a-z\d.])", re.IGNORECASE)
+# The words, from the one that says most surely that a number counts steps to the one that says least.
+_SURE = ("step", "iter", "checkpoint", "ckpt", "epoch")
+# tokens21B, and RedPajama's 240b_tokens.
+_TOKENS = re.compile(
+    r"(?:^|[^a-z])tokens?[-_=]?(?P<number>\d+(?:\.\d+)?[kmbt]?)(?![a-z\d.])"
+    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmbt]?)[-_]?tokens?(?![a-z\d])",
+    re.IGNORECASE,
+)
+# FineWeb's step-001000-2BT and Baichuan's train_00220B. After a step, 3T is tokens; elsewhere 7B is a model's size.
+_SHORT_TOKENS = re.compile(
+    r"(?:^|[-_])(?P<of_text>\d+(?:\.\d+)?[kmbt])t(?![a-z\d])"
+    r"|step[-_=]?\d+k?[-_](?P<after>\d+(?:\.\d+)?[bt])(?![a-z\d])"
+    r"|^train[-_](?P<trained>\d+(?:\.\d+)?[bt])$",
+    re.IGNORECASE,
+)
+# BabyLM's chck_10M.
+_WORDS = re.compile(
+    r"(?:^|[^a-z])(?:chck|words?)[-_=]?(?P<number>\d+(?:\.\d+)?[kmb]?)(?![a-z\d.])"
+    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmb]?)[-_]?words?(?![a-z\d])",
+    re.IGNORECASE,
+)
+# OLMo's stage2, Crystal's phase1, Apertus' longctx, SmolLM3's lc-4k-to-32k, Lucie's extension.
+_STAGE = re.compile(
+    r"(?:^|[-_/.])(?P<stage>(?:stage|phase)[-_]?\d+|lc[-_]\d+k?[-_]to[-_]\d+k?|long[-_]?(?:ctx|context)|extension|"
+    r"cool[-_]?down|anneal(?:ing|ed)?|decay|mid[-_]?train(?:ing)?|post[-_]?train(?:ing)?|sft|dpo|rlvr|rlhf|grpo)"
+    r"(?=$|[-_/.])",
+    re.IGNORECASE,
+)
+# OLMo's ingredient1, DataDecide's seed-small-aux-2, PolyPythias' seed3 and data-seed1.
+_RUN = re.compile(
+    r"(?:^|[-_/.])(?P<run>(?:ingredient|run|replica|trial)[-_]?\d+|(?:(?:data|weight|init)[-_])?seed[-_=]?\d+)(?=$|[-_/.])"
+    r"|(?:^|[-_/.])seed[-_](?P<named>[a-z][a-z\d]*(?:-[a-z\d]+)*)$",
+    re.IGNORECASE,
+)
+_SHARE = re.compile(r"(?:^|[-_])(?:pct[-_]?\d+(?![\d.])|\d+pct(?![a-z\d]))", re.IGNORECASE)
+# An index such as Amber's ckpt_012 has leading zeros and few digits.
+_INDEX = re.compile(r"0\d{0,3}|00\d{0,3}")
+_IN_ANOTHER_FORM = re.compile(
+    r"(?:^|[-_.])(?:merged|fp16|bf16|fp8|gguf|onnx|awq|gptq|exl2|mlx|(?:int)?[48]-?bit|int[48]|safetensors)(?=$|[-_.])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far training had come: optimiser steps and tokens, each None where it is unknown."""
+    """Where in a training a checkpoint lies; each part is None where it is unknown."""
 
     step: int | None = None
+    """Optimiser steps since its stage began."""
     tokens: int | None = None
+    words: int | None = None
+    """Words seen, in a series that counts these."""
+    stage: str | None = None
+    """The stage's own name, such as ``stage1`` or ``longctx``."""
+    run: str | None = None
+    """What tells replicates or branches apart, such as ``seed3`` or ``ingredient1``."""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a step, tokens or words are known."""
+        return not (self.step is None and self.tokens is None and self.words is None)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Return a user's pattern. Raises `LmsatError` unless it is a pattern with a group ``step`` or ``tokens``."""
+    """Return a user's pattern. Raises `LmsatError` unless it is a pattern with a group that states something."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise LmsatError(f"step_pattern='{pattern}' is not a regular expression ({error}): correct it") from None
-    if not {"step", "tokens"} & compiled.groupindex.keys():
-        raise LmsatError(f"step_pattern='{pattern}' has no group (?P<step>...) or (?P<tokens>...): add one")
+    if not set(_GROUPS) & compiled.groupindex.keys():
+        groups = ", ".join(f"(?P<{name}>...)" for name in _GROUPS)
+        raise LmsatError(f"step_pattern='{pattern}' has none of the groups {groups}: add one")
     return compiled
 
 
@@ -42,36 +100,130 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def parse_progress(
     name: str, pattern: re.Pattern[str] | None = None, tokens_per_step: int | None = None
 ) -> TrainingProgress:
-    """Return the step and the tokens that the name of a revision or a folder states.
+    """Return what the name of a revision, a folder or a repository states by itself; see `parse_series`.
 
-    ``pattern`` finds them in other names, by its groups ``step`` and ``tokens``. ``tokens_per_step`` gives the tokens
-    where the name states the step alone; an epoch has no tokens.
+    ``pattern`` finds it in other names, by its groups ``run``, ``stage``, ``step``, ``tokens`` and ``words``.
+    ``tokens_per_step`` gives the tokens where the name states the step alone; an epoch has no tokens.
     """
     if pattern is not None:
         match = pattern.search(name)
         groups = match.groupdict() if match else {}
-        step, tokens = _count(groups.get("step")), _count(groups.get("tokens"))
+        step, tokens, words = (parse_count(groups.get(key)) for key in ("step", "tokens", "words"))
+        stage, run = groups.get("stage") or None, groups.get("run") or None
+        stated = TrainingProgress(step, tokens, words=words, stage=stage, run=run)
+        is_epoch = False
     else:
-        match = _STEP.search(name)
-        step = _count(match[2]) if match else None
-        if match and match[1].lower() == "epoch":
-            tokens_per_step = None
-        match = _TOKENS.search(name)
-        tokens = _count(match[1] + match[2]) if match else None
-    if tokens is None and step is not None and tokens_per_step is not None:
-        tokens = step * tokens_per_step
-        tokens = tokens if tokens < _LIMIT else None
-    return TrainingProgress(step, tokens)
+        stated, is_epoch = _by_rules(name)
+    if stated.tokens is None and stated.step is not None and tokens_per_step is not None and not is_epoch:
+        tokens = stated.step * tokens_per_step
+        stated = replace(stated, tokens=tokens if tokens < _LIMIT else None)
+    return stated
 
 
-def _count(text: str | None) -> int | None:
-    """Return the number that ``21B``, ``0.5m`` or ``1_000`` stands for; None for other text, and beyond 64 bits."""
-    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmbt]?)", text or "", re.IGNORECASE)
+def parse_series(
+    names: Iterable[str], pattern: re.Pattern[str] | None = None, tokens_per_step: int | None = None
+) -> dict[str, TrainingProgress]:
+    """Return what each name of one series states, where the others may tell what a number is.
+
+    Bare numbers are steps, unless all of them read as dates. The numbers of ``ckpt-100`` count steps if they grow like
+    steps, and are an index if they count 1, 2, 3.
+    """
+    names = list(dict.fromkeys(names))
+    stated = {name: parse_progress(name, pattern, tokens_per_step) for name in names}
+    if pattern is not None:
+        return stated
+    bare = [name for name in names if is_bare(name)]
+    if not all(map(_is_date, bare)):
+        stated.update((name, parse_progress(f"step{name}", None, tokens_per_step)) for name in bare)
+    numbers: dict[str, int] = {}
+    for name in names:
+        match = _step_match(name)
+        if match is not None and _word(match) == "ckpt" and (number := parse_count(match["number"])) is not None:
+            numbers[name] = number
+    if len(numbers) > 1:
+        ordered = sorted(set(numbers.values()))
+        in_a_row = sum(after - before == 1 for before, after in pairwise(ordered))
+        is_index = 2 * in_a_row >= len(ordered) - 1 or any(_is_index(name) for name in numbers)
+        for name in numbers:
+            if is_index:
+                # Tokens that its name states stay, not those of a step that it is not.
+                stated[name] = replace(parse_progress(name), step=None)
+    return stated
+
+
+def is_another_form(name: str) -> bool:
+    """Return whether a name says that it holds a copy of a checkpoint: merged, quantised, or of another format."""
+    return bool(_IN_ANOTHER_FORM.search(name))
+
+
+def parse_count(text: str | None) -> int | None:
+    """Return the number that ``21B``, ``0.5m``, ``1e5`` or ``1_000`` stands for.
+
+    None for other text, and beyond 64 bits.
+    """
+    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)(?:e(\d{1,2}))?\s*([kmbt]?)", text or "", re.IGNORECASE)
     if match is None:
         return None
-    digits, multiple = re.sub("[_,]", "", match[1]), _MULTIPLES[match[2].lower()]
+    digits, multiple = re.sub("[_,]", "", match[1]), _MULTIPLES[match[3].lower()] * 10 ** int(match[2] or 0)
     # Floats hold no whole number beyond 2^53 exactly.
     number = float(digits) * multiple
     if not number < _LIMIT:
         return None
     return int(digits) * multiple if digits.isdecimal() else round(number)
+
+
+def _by_rules(name: str) -> tuple[TrainingProgress, bool]:
+    """Return what a name states by the published schemes, and whether its step is an epoch."""
+    match, run, stage = _step_match(name), _RUN.search(name), _STAGE.search(name)
+    tokens = _first_count(_TOKENS.search(name)) or _first_count(_SHORT_TOKENS.search(name))
+    words = _first_count(_WORDS.search(name))
+    step = None
+    if is_bare(name):
+        step = None if _is_date(name) else parse_count(name)
+    elif match is not None and _SHARE.search(name) is None:
+        step = None if _is_index(name) else parse_count(match["number"])
+    progress = TrainingProgress(
+        step=step,
+        tokens=tokens,
+        words=words,
+        stage=stage["stage"] if stage else None,
+        run=_run_name(run) if run else None,
+    )
+    return progress, match is not None and _word(match) == "epoch"
+
+
+def _run_name(match: re.Match[str]) -> str:
+    # seed3, seed-3 and seed_3 are one.
+    return match["named"] or re.sub(r"[-_=](?=\d+$)", "", match["run"])
+
+
+def _step_match(name: str) -> re.Match[str] | None:
+    """Return the step in a name: of several numbers, the one after the surest word."""
+    matches = list(_STEP.finditer(name))
+    return min(matches, key=lambda match: _SURE.index(_word(match)), default=None)
+
+
+def _is_index(name: str) -> bool:
+    match = _step_match(name)
+    return match is not None and _word(match) == "ckpt" and bool(_INDEX.fullmatch(match["number"]))
+
+
+def _word(match: re.Match[str]) -> str:
+    word = match["word"].lower().replace("_", "")
+    return {"globalstep": "step", "iteration": "iter", "chkpt": "ckpt"}.get(word, word)
+
+
+def _first_count(match: re.Match[str] | None) -> int | None:
+    return next((parse_count(text) for text in match.groups() if text), None) if match else None
+
+
+def is_bare(name: str) -> bool:
+    """Return whether a name is a number and nothing else."""
+    return re.fullmatch(r"\d{1,19}", name, re.ASCII) is not None
+
+
+def _is_date(name: str) -> bool:
+    try:
+        return 1990 <= datetime.strptime(name, "%Y%m%d").year <= 2100 and len(name) == 8
+    except ValueError:
+        return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, parse_progress
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_bare, parse_progress, parse_series
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
+from lmsat_plugin.results.training_order import Totals
 
 # Model arguments that do not change what was measured, or that have a column of the table.
 _NO_SETTINGS = {
@@ -33,13 +35,17 @@ class Naming:
     tokens_per_step: int | None = None
 
     def progress(self, name: str) -> TrainingProgress:
-        """Return the step and the tokens that a name states."""
+        """Return what a name states."""
         # Longer text is not a name.
         return parse_progress(name[-200:], self.pattern, self.tokens_per_step)
 
+    def series(self, names: Iterable[str]) -> dict[str, TrainingProgress]:
+        """Return what each name of one series states."""
+        return parse_series(names, self.pattern, self.tokens_per_step)
+
     def states_one(self, name: str) -> bool:
-        """Return whether a name states a step or tokens."""
-        return self.progress(name) != TrainingProgress()
+        """Return whether a name states a step, tokens or words."""
+        return self.progress(name).is_placed
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Origin:
     revision: str
     commit: str | None
     progress: TrainingProgress
+    totals: Totals
+    """As a sweep noted them, which knew all checkpoints of the series."""
+    is_noted: bool
+    """Whether a sweep noted the checkpoint; otherwise names state it."""
     sizes: dict[str, int | None]
     date: float | None
     settings: dict[str, str]
@@ -78,13 +88,8 @@ def read_origin(
     model = _first_text(checkpoint.get("model"), model, *fallbacks) or as_text(path.absolute().parent.name)
     # lm-eval appends the date to the names of its files.
     names = (path.parts[-2] if len(path.parts) > 1 else "", _DATED.sub("", path.stem))
-    with_step = (text for text in names if naming.states_one(text))
+    with_step = [text for text in names if naming.states_one(text) and not is_bare(text)]
     revision = _first_text(checkpoint.get("revision"), revision, *with_step) or "main"
-    stated_by_names = [naming.progress(text) for text in (revision, *names)]
-    step = first(as_integer(checkpoint.get("step")), *(progress.step for progress in stated_by_names))
-    tokens = first(as_integer(checkpoint.get("tokens")), *(progress.tokens for progress in stated_by_names))
-    if tokens is None and step is not None and naming.tokens_per_step is not None:
-        tokens = step * naming.tokens_per_step
     commits = (checkpoint.get("commit"), checkpoint.get("weights_sha256"), notes.get("commit"))
     n_params = first(as_integer(sizes.get("n_params")), as_integer(config.get("model_num_parameters")))
     others = ("n_params_non_embedding", "hidden_size", "vocab_size")
@@ -94,7 +99,9 @@ def read_origin(
         model=model or "unknown",
         revision=revision,
         commit=_first_text(*commits, config.get("model_sha")),
-        progress=TrainingProgress(as_integer(step), as_integer(tokens)),
+        progress=_progress(checkpoint, [revision, *with_step], model or "", naming),
+        totals=Totals(as_integer(checkpoint.get("total_step")), as_integer(checkpoint.get("total_tokens"))),
+        is_noted=bool(checkpoint),
         # lm-eval writes -1 for an unknown size.
         sizes={
             "n_params": n_params if n_params and n_params > 0 else None,
@@ -112,6 +119,25 @@ def read_origin(
         ),
         supersedes=_superseded(provenance),
     )
+
+
+def _progress(checkpoint: dict[str, Any], names: Sequence[str], model: str, naming: Naming) -> TrainingProgress:
+    """Return what a user's pattern finds in the names, else what a sweep noted, else what the names state."""
+    stated = [naming.progress(name) for name in names]
+    counts = {}
+    for key in ("step", "tokens", "words"):
+        noted, by_names = as_integer(checkpoint.get(key)), first(*(getattr(progress, key) for progress in stated))
+        counts[key] = first(by_names, noted) if naming.pattern is not None else first(noted, by_names)
+    # Names of folders above a checkpoint's say nothing of its stage.
+    named = stated[0]
+    texts: dict[str, str | None] = {}
+    for key, other in (("stage", None), ("run", parse_progress(model[-200:]).run)):
+        noted_text, is_noted = as_text(checkpoint.get(key)), key in checkpoint and naming.pattern is None
+        texts[key] = noted_text if is_noted else getattr(named, key) or noted_text or other
+    step, tokens = counts["step"], counts["tokens"]
+    if tokens is None and step is not None and naming.tokens_per_step is not None:
+        tokens = as_integer(step * naming.tokens_per_step)
+    return TrainingProgress(step, tokens, words=counts["words"], **texts)
 
 
 def _split_folder(pretrained: str, naming: Naming) -> tuple[str, str | None, str | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.results.places import Place
 from lmsat_plugin.results.reading import TaskResult
 from lmsat_plugin.results.variants import Variant
 
@@ -12,47 +13,56 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SIZES = ("n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
+_PLACE = ("run", "stage", "revision", "commit", "step", "tokens", "words", "total_step", "total_tokens")
 COLUMNS = (
-    *("model", "variant", "revision", "commit", "step", "tokens", *_SIZES),
+    *("model", "variant", *_PLACE, *_SIZES),
     *("corpus", "task", "num_fewshot", "metric", "filter"),
     *("value", "stderr", "n_samples", "higher_is_better", "date", "path"),
 )
 _KINDS = {
-    **dict.fromkeys(("step", "tokens", *_SIZES, "num_fewshot", "n_samples"), "Int64"),
+    **dict.fromkeys(("step", "tokens", "words", "total_step", "total_tokens"), "Int64"),
+    **dict.fromkeys((*_SIZES, "num_fewshot", "n_samples"), "Int64"),
     **dict.fromkeys(("value", "stderr", "date"), "float64"),
     "higher_is_better": "boolean",
 }
-_SHARED = (
-    *("model", "variant", "revision", "commit", "step", "tokens", *_SIZES),
-    *("corpus", "task", "num_fewshot", "n_samples", "date", "path"),
-)
+_SHARED = (*("model", "variant", *_PLACE, *_SIZES), *("corpus", "task", "num_fewshot", "n_samples", "date", "path"))
 _OF_METRICS = ("metric", "filter", "value", "stderr", "higher_is_better")
 """The parts of an entry of `TaskResult.metrics`."""
-_IDENTITY = ["model", "variant", "revision", "commit", "corpus", "task", "num_fewshot", "metric", "filter"]
-ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter", "step", "revision")
+_IDENTITY = ["model", "variant", "run", "revision", "commit", "corpus", "task", "num_fewshot", "metric", "filter"]
+ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter", "run", "step", "revision")
 """The columns by which rows are sorted."""
 
 
-def make_table(results: Iterable[tuple[TaskResult, Variant]], *, all_results: bool = False) -> pd.DataFrame:
+def make_table(
+    results: Iterable[tuple[TaskResult, Variant]], places: Mapping[str, Place], *, all_results: bool = False
+) -> pd.DataFrame:
     """Return a row for each value, with `COLUMNS`, sorted by model, corpus, task and so on up to the step.
 
+    ``places`` are of the files, by their paths.
     Of a value measured several times the newest is kept; ``all_results`` keeps all. Counts are nullable integers;
     ``date`` is when the evaluation began, in UTC; ``variant`` is missing where nothing differs.
     """
     # From the oldest to the newest.
-    table = _rows(results).sort_values(["date", "path"], na_position="first", kind="stable")
+    table = _rows(results, places).sort_values(["date", "path"], na_position="first", kind="stable")
     if not all_results:
-        table = table.drop_duplicates(_IDENTITY, keep="last")
+        table = table[~table.assign(commit=_commits(table)).duplicated(_IDENTITY, keep="last")]
     order = table.assign(variant=table.variant.fillna("")).sort_values(list(ORDER), na_position="last").index
     return table.loc[order].reset_index(drop=True)
 
 
-def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
+def _commits(table: pd.DataFrame) -> pd.Series:
+    """Return the commit of each row; of one that states none, the only one that others of its revision state."""
+    of_revision = table.groupby(["model", "run", "revision"], dropna=False, sort=False).commit
+    is_known = table.commit.notna() | (of_revision.transform("nunique") != 1)
+    return table.commit.where(is_known, of_revision.transform("first"))
+
+
+def _rows(results: Iterable[tuple[TaskResult, Variant]], places: Mapping[str, Place]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
     pairs = list(results)
-    of_tasks = [_shared(result, variant) for result, variant in pairs]
+    of_tasks = [_shared(result, variant, places[result.origin.path]) for result, variant in pairs]
     shared = pd.DataFrame(of_tasks, columns=list(_SHARED), dtype="object")
     shared = shared.astype({name: kind for name, kind in _KINDS.items() if name in _SHARED})
     shared = shared.assign(date=pd.to_datetime(shared.date, unit="s", utc=True, errors="coerce").dt.as_unit("us"))
@@ -63,11 +73,13 @@ def _rows(results: Iterable[tuple[TaskResult, Variant]]) -> pd.DataFrame:
     return table.assign(**{name: of_values[name] for name in _OF_METRICS})[list(COLUMNS)]
 
 
-def _shared(result: TaskResult, variant: Variant) -> tuple[Any, ...]:
+def _shared(result: TaskResult, variant: Variant, place: Place) -> tuple[Any, ...]:
     """Return what the rows of a task have in common, in the order of `_SHARED`."""
     origin = result.origin
+    progress, totals = place
     return (
-        *(origin.model, str(variant) or None, origin.revision, origin.commit, origin.progress.step),
-        *(origin.progress.tokens, *(origin.sizes.get(name) for name in _SIZES)),
+        *(origin.model, str(variant) or None, progress.run, progress.stage, origin.revision, origin.commit),
+        *(progress.step, progress.tokens, progress.words, *totals),
+        *(origin.sizes.get(name) for name in _SIZES),
         *(result.corpus, result.task, result.num_fewshot, result.n_samples, origin.date, origin.path),
     )

@@ -23,6 +23,7 @@ from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.failures import diverged_files
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.results.places import Place, places_of
 from lmsat_plugin.results.reading import ResultFile, TaskResult
 from lmsat_plugin.results.table import make_table
 from lmsat_plugin.results.tree_files import tree_files
@@ -44,6 +45,8 @@ class Results:
     """See `lmsat_plugin.load_results`."""
     files: Mapping[str, ResultFile]
     """By their paths in the table."""
+    places: Mapping[str, Place]
+    """Where in its training each file's checkpoint lies, by the file's path in the table."""
     variants: Mapping[str, Variant]
     """By their names in the table."""
     texts: Mapping[str, tuple[str, ...]]
@@ -96,11 +99,19 @@ class Results:
             tasks = _without_superseded(tasks)
         if not any(task.metrics for task in tasks):
             raise LmsatError(f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote")
-        return replace(cls._of_tasks(cache.root, files, tasks, all_results), warnings=tuple(warnings))
+        places = places_of((file.origin for file in files.values()), cache.naming)
+        read = cls._of_tasks(cache.root, files, tasks, places=places, all_results=all_results)
+        return replace(read, warnings=tuple(warnings))
 
     @classmethod
     def _of_tasks(
-        cls, root: Path, files: Mapping[str, ResultFile], tasks: Sequence[TaskResult], all_results: bool
+        cls,
+        root: Path,
+        files: Mapping[str, ResultFile],
+        tasks: Sequence[TaskResult],
+        *,
+        places: Mapping[str, Place],
+        all_results: bool,
     ) -> Results:
         variants = find_variants(tasks)
         pairs = list(zip(tasks, variants, strict=True))
@@ -110,8 +121,9 @@ class Results:
                 texts.setdefault(task.task, set()).add(label(task.corpus, variant.text))
         return cls(
             root=root,
-            table=make_table(pairs, all_results=all_results),
+            table=make_table(pairs, places, all_results=all_results),
             files=files,
+            places=places,
             variants={str(variant): variant for variant in variants},
             texts={task: tuple(sorted(names)) for task, names in texts.items()},
             tasks=tuple(tasks),
@@ -142,7 +154,7 @@ class Results:
             if not any(task.metrics for task in tasks):
                 variants = ", ".join(f"'{name}'" for name in sorted(self.variants) if name)
                 raise LmsatError(f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}")
-        chosen = self._of_tasks(self.root, self.files, tasks, self.all_results)
+        chosen = self._of_tasks(self.root, self.files, tasks, places=self.places, all_results=self.all_results)
         if corpora is None:
             return replace(chosen, corpora=self.corpora)
         table = chosen.table
@@ -193,7 +205,8 @@ def load_results(
     Args:
         path: A folder, which is searched with its subfolders, or one file.
         all_results: Keep older measurements of the same value, too.
-        step_pattern: A regular expression with a group ``step`` or ``tokens``, for names of your own.
+        step_pattern: A regular expression with some of the groups ``run``, ``stage``, ``step``, ``tokens`` and
+            ``words``, for names of your own. What it finds stands before what a sweep noted.
         tokens_per_step: Tokens in a training step, where names state the step alone.
 
     Returns:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
@@ -18,6 +17,7 @@ from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
 from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.results.training_order import natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,30 @@ class Checkpoint:
     """The repository of the Hub, or the checkpoint's own folder."""
     revision: str
     """The branch or tag, or the folder's name."""
+    within: str | None = None
+    """The repository or the folder of its run, where another run of the model has a checkpoint of that name."""
+    run: str | None = None
+    stage: str | None = None
     step: int | None = None
     tokens: int | None = None
+    words: int | None = None
+    total_step: int | None = None
+    """Steps since the start of the training, where a stage counts from 0 again."""
+    total_tokens: int | None = None
     commit: str | None = None
     """The commit of the revision; None for a folder."""
     folder: Path | None = None
     """The checkpoint's folder; None for one of the Hub."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among the checkpoints of its model."""
+        return f"{self.within}/{self.revision}" if self.within else self.revision
+
+    @property
+    def progress(self) -> TrainingProgress:
+        """Where in the training it lies."""
+        return TrainingProgress(self.step, self.tokens, words=self.words, stage=self.stage, run=self.run)
 
 
 def find_checkpoints(
@@ -59,24 +77,26 @@ def find_checkpoints(
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
     folder = local_folder(pretrained)
     if folder is not None:
-        return sorted(_in_folder(folder, name, naming), key=_order)
+        return in_order(_in_folder(folder, name, naming))
     model, refs = name or pretrained, list_refs(pretrained)
+    series = naming.series(refs)
     found = [
-        Checkpoint(model=model, pretrained=pretrained, revision=ref, commit=commit, **asdict(naming.progress(ref)))
+        Checkpoint(model=model, pretrained=pretrained, revision=ref, commit=commit, **asdict(series[ref]))
         for ref, commit in refs.items()
     ]
     if not found:
         raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
-    return sorted(found, key=_order)
+    return in_order(found)
 
 
-def _order(checkpoint: Checkpoint) -> tuple[Any, ...]:
-    step, tokens = checkpoint.step, checkpoint.tokens
-    # Split at its numbers, a name alternates between text and digits: 9 comes before 10.
-    parts = re.split(r"(\d+)", checkpoint.revision)
-    digits = [part.lstrip("0") if part.isdecimal() else "" for part in parts]
-    natural = [(len(number), number, part) for number, part in zip(digits, parts, strict=True)]
-    return (step is None, step or 0, tokens is None, tokens or 0, natural, checkpoint.revision)
+def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Return all checkpoints of a model in the order of training, with the totals of each."""
+    totals = totals_of([checkpoint.progress for checkpoint in checkpoints])
+    found = [
+        replace(checkpoint, total_step=total.step, total_tokens=total.tokens)
+        for checkpoint, total in zip(checkpoints, totals, strict=True)
+    ]
+    return sorted(found, key=lambda found: (training_key(found.progress), natural(found.name), found.name))
 
 
 def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoint]:
@@ -87,8 +107,10 @@ def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoin
     except OSError as error:
         raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
 
+    series = naming.series([path.name for path in inside])
+
     def checkpoint(path: Path, model: str, revision: str) -> Checkpoint:
-        progress = asdict(_progress(path, naming))
+        progress = asdict(_progress(path, series.get(path.name, naming.progress(path.name)), naming))
         return Checkpoint(model=model, pretrained=str(path), revision=revision, folder=path, **progress)
 
     found = []
@@ -116,9 +138,8 @@ def _holds_config(folder: Path) -> bool:
     return False
 
 
-def _progress(folder: Path, naming: Naming) -> TrainingProgress:
+def _progress(folder: Path, named: TrainingProgress, naming: Naming) -> TrainingProgress:
     """Return what ``trainer_state.json`` and the folder's name say. The file is believed, but not over a pattern."""
-    named = naming.progress(folder.name)
     path = folder / "trainer_state.json"
     if not path.is_file():
         return named
@@ -134,4 +155,4 @@ def _progress(folder: Path, naming: Naming) -> TrainingProgress:
         step = named.step
     stated = Naming(naming.pattern).progress(folder.name).tokens
     counted = as_integer(step * naming.tokens_per_step) if naming.tokens_per_step else None
-    return TrainingProgress(step, tokens if tokens is not None and tokens > 0 else stated or counted)
+    return replace(named, step=step, tokens=tokens if tokens is not None and tokens > 0 else stated or counted)

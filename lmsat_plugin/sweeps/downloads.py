@@ -190,7 +190,7 @@ class Downloads:
             os.close(handle)
 
     def _mark(self, checkpoint: Checkpoint) -> Path:
-        name = f"{checkpoint.model}\0{checkpoint.revision}".encode("utf-8", "surrogatepass")
+        name = f"{checkpoint.model}\0{checkpoint.name}".encode("utf-8", "surrogatepass")
         return self._place(checkpoint) / f"{_USED}{hashlib.sha256(name).hexdigest()[:16]}"
 
     def _place(self, checkpoint: Checkpoint) -> Path:

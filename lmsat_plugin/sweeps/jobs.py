@@ -15,6 +15,7 @@ from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
 from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.stored import Stored
 
+_NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
 
@@ -28,12 +29,11 @@ class Job:
     @property
     def label(self) -> str:
         """The checkpoint's name for people."""
-        return f"{self.checkpoint.model} {self.checkpoint.revision}"
+        return f"{self.checkpoint.model} {self.checkpoint.name}"
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        names = ("model", "revision", "step", "tokens", "commit")
-        return {name: getattr(self.checkpoint, name) for name in names}
+        return {name: getattr(self.checkpoint, name) for name in _NOTED}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
@@ -52,7 +52,7 @@ def find_jobs(config: SweepConfig) -> list[Job]:
         found = patiently(partial(_checkpoints_of, entry))
         args = model_args(config, entry)
         for checkpoint in select(found, entry.revisions):
-            key, job = (checkpoint.model, checkpoint.revision), Job(checkpoint, args)
+            key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
                     f"two models of the sweep are called '{key[0]}' and have a checkpoint '{key[1]}': "
@@ -84,7 +84,7 @@ def choose_jobs(jobs: Sequence[Job], options: Options) -> list[Job]:
     if options.only is None:
         first, count = options.shard or (1, 1)
         return list(jobs[first - 1 :: count])
-    chosen = [job for job in jobs if (job.checkpoint.model, job.checkpoint.revision) == options.only]
+    chosen = [job for job in jobs if (job.checkpoint.model, job.checkpoint.name) == options.only]
     if not chosen:
         raise LmsatError(f"the sweep has no checkpoint {'@'.join(options.only)}: see `lmsat sweep --dry-run`")
     return chosen

@@ -93,8 +93,8 @@ def _has_work(plan: Plan, store: Store, job: Job, options: Options) -> bool:
 
 
 def _slurm_job(settings: SlurmSettings, again: Sequence[str], job: Job) -> SlurmJob:
-    only = f"{job.checkpoint.model}@{job.checkpoint.revision}"
-    return SlurmJob((*again, "--only", only, f"--worker={job.checkpoint.revision}"), settings.launcher)
+    only = f"{job.checkpoint.model}@{job.checkpoint.name}"
+    return SlurmJob((*again, "--only", only, f"--worker={job.checkpoint.name}"), settings.launcher)
 
 
 def _slurm_parameters(settings: SlurmSettings) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Store:
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint's results are."""
-        return self.output / folder_name(checkpoint.model) / folder_name(checkpoint.revision)
+        return self.output / folder_name(checkpoint.model) / folder_name(checkpoint.name)
 
     def claim(self, checkpoint: Checkpoint) -> Claim | None:
         """Claim a checkpoint; None if another process has it."""

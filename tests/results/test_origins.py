@@ -24,7 +24,7 @@ from lmsat_plugin.results import load_results
         ({"pretrained": "org/model"}, "step9_2024-05-01T12-00-00.1.json", ("org/model", "step9", 9)),
         ({"pretrained": "org/model"}, "results_2024-05-01T12-00-00.1.json", ("org/model", "main", None)),
         ({"pretrained": "org/model", "revision": "abc"}, "step9/r.json", ("org/model", "abc", 9)),
-        ({"pretrained": "org/model", "revision": 1000}, "r.json", ("org/model", "1000", None)),
+        ({"pretrained": "org/model", "revision": 1000}, "r.json", ("org/model", "1000", 1000)),
         ("pretrained='org/model',revision=\"step9\"", "r.json", ("org/model", "step9", 9)),
         ("pretrained=org/model,a=b=c,,nonsense,revision=step9", "r.json", ("org/model", "step9", 9)),
         ({"model": "gpt-x", "base_url": "http://here"}, "r.json", ("gpt-x", "main", None)),

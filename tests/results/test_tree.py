@@ -19,7 +19,17 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results import Results, load_results
 from lmsat_plugin.results.table import COLUMNS
 
-INTEGERS = ("step", "tokens", "n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
+INTEGERS = (
+    "step",
+    "tokens",
+    "words",
+    "total_step",
+    "total_tokens",
+    "n_params",
+    "n_params_non_embedding",
+    "hidden_size",
+    "vocab_size",
+)
 
 
 def test_columns_and_types(tmp_path):
@@ -28,8 +38,9 @@ def test_columns_and_types(tmp_path):
     table = load_results(tmp_path)
     assert tuple(table.columns) == COLUMNS
     assert (
-        *("model", "variant", "revision", "commit", "step", "tokens", "n_params", "n_params_non_embedding"),
-        *("hidden_size", "vocab_size", "corpus", "task", "num_fewshot", "metric", "filter"),
+        *("model", "variant", "run", "stage", "revision", "commit", "step", "tokens", "words"),
+        *("total_step", "total_tokens", "n_params", "n_params_non_embedding", "hidden_size"),
+        *("vocab_size", "corpus", "task", "num_fewshot", "metric", "filter"),
         *("value", "stderr", "n_samples", "higher_is_better", "date", "path"),
     ) == COLUMNS
     assert {str(table[name].dtype) for name in (*INTEGERS, "num_fewshot", "n_samples")} == {"Int64"}
@@ -75,10 +86,14 @@ def test_the_newest_stands(tmp_path):
     table = load_results(tmp_path)
     assert list(zip(table.metric, table.value, strict=True)) == [("acc", 0.3), ("acc_norm", 0.7)]
     assert sorted(load_results(tmp_path, all_results=True).value) == [0.1, 0.2, 0.3, 0.7]
-    # Other weights under the same name, or other examples in the prompt, are another measurement.
-    write(tmp_path / "c/results_1.json", new({"piqa": {"acc,none": 0.4}}, config={"model_sha": "other"}))
+    # Other examples in the prompt are another measurement.
     write(tmp_path / "d/results_1.json", new({"piqa": {"acc,none": 0.5}}, **{"n-shot": {"piqa": 1}}))
-    assert sorted(load_results(tmp_path).value) == [0.3, 0.4, 0.5, 0.7]
+    assert sorted(load_results(tmp_path).value) == [0.3, 0.5, 0.7]
+    # A result without a commit is of the one commit that others state, and of none of several.
+    write(tmp_path / "e/results_1.json", new({"piqa": {"acc,none": 0.4}}, date=1.2e9, config={"model_sha": "one"}))
+    assert sorted(load_results(tmp_path).value) == [0.4, 0.5, 0.7]
+    write(tmp_path / "f/results_1.json", new({"piqa": {"acc,none": 0.6}}, config={"model_sha": "other"}))
+    assert sorted(load_results(tmp_path).value) == [0.3, 0.4, 0.5, 0.6, 0.7]
 
 
 def test_superseded_tasks_are_left_out(tmp_path):

@@ -49,6 +49,8 @@ def test_a_folder_of_checkpoints(tmp_path):
         revision="checkpoint-500",
         step=500,
         tokens=4000,
+        total_step=500,
+        total_tokens=4000,
         folder=run / "checkpoint-500",
     )
     assert {c.model for c in find_checkpoints(str(run), name="mine")} == {"mine"}
