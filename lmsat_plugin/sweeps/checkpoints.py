@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
@@ -17,47 +16,11 @@ from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
 from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.results.training_order import natural, totals_of, training_key
+from lmsat_plugin.sweeps.series import Checkpoint, in_order
 
 logger = logging.getLogger(__name__)
 
 _CONFIGS = ("config.json", "adapter_config.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One checkpoint of a series."""
-
-    model: str
-    """The name of the series."""
-    pretrained: str
-    """The repository of the Hub, or the checkpoint's own folder."""
-    revision: str
-    """The branch or tag, or the folder's name."""
-    within: str | None = None
-    """The repository or the folder of its run, where another run of the model has a checkpoint of that name."""
-    run: str | None = None
-    stage: str | None = None
-    step: int | None = None
-    tokens: int | None = None
-    words: int | None = None
-    total_step: int | None = None
-    """Steps since the start of the training, where a stage counts from 0 again."""
-    total_tokens: int | None = None
-    commit: str | None = None
-    """The commit of the revision; None for a folder."""
-    folder: Path | None = None
-    """The checkpoint's folder; None for one of the Hub."""
-
-    @property
-    def name(self) -> str:
-        """What it is called among the checkpoints of its model."""
-        return f"{self.within}/{self.revision}" if self.within else self.revision
-
-    @property
-    def progress(self) -> TrainingProgress:
-        """Where in the training it lies."""
-        return TrainingProgress(self.step, self.tokens, words=self.words, stage=self.stage, run=self.run)
 
 
 def find_checkpoints(
@@ -87,16 +50,6 @@ def find_checkpoints(
     if not found:
         raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
     return in_order(found)
-
-
-def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Return all checkpoints of a model in the order of training, with the totals of each."""
-    totals = totals_of([checkpoint.progress for checkpoint in checkpoints])
-    found = [
-        replace(checkpoint, total_step=total.step, total_tokens=total.tokens)
-        for checkpoint, total in zip(checkpoints, totals, strict=True)
-    ]
-    return sorted(found, key=lambda found: (training_key(found.progress), natural(found.name), found.name))
 
 
 def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoint]:
