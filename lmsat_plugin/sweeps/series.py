@@ -1,4 +1,4 @@
-"""What a checkpoint and a series of checkpoints are: names, places in training, what of a series is left out and why."""
+"""What a checkpoint and a series are: names, places in training, and what of a series is left out and why."""
 
 from __future__ import annotations
 
