@@ -18,7 +18,10 @@ _REQUESTS_AT_ONCE = 8
 
 
 class CheckpointsCommand(AnsweringCommand):
-    """List the checkpoints that a repository of the Hub or a folder holds: revision, step, tokens, commit, size."""
+    """List the checkpoints that a repository of the Hub or a folder holds: revision, step, tokens, commit, size.
+
+    MODEL may stand for several, which are one series: 'EleutherAI/pythia-410m-seed{1..9}', 'runs/seed*'.
+    """
 
     name = "checkpoints"
     has_figure = False
@@ -26,7 +29,9 @@ class CheckpointsCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        parser.add_argument("model", metavar="MODEL", help="a repository of the Hub, or a folder")
+        parser.add_argument(
+            "model", metavar="MODEL", help="a repository of the Hub, or a folder; with braces or as a glob, several"
+        )
         parser.add_argument(
             "--revisions",
             nargs="+",
@@ -41,31 +46,32 @@ class CheckpointsCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the list."""
-        from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+        from lmsat_plugin.sweeps.checkpoints import find_series
         from lmsat_plugin.sweeps.selection import select
+        from lmsat_plugin.sweeps.series import describe_left_out
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
             raise LmsatError(f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more")
-        series = find_checkpoints(args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern)
-        if args.revisions:
-            series = select(series, args.revisions)
+        found = find_series(args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern)
+        series = select(found.checkpoints, args.revisions) if args.revisions else found.checkpoints
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, series))
         keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
         pairs = zip(series, sizes, strict=True)
         rows: list[dict[str, Any]] = [{**{key: getattr(c, key) for key in keys}, "size": size} for c, size in pairs]
-        columns = {"revision": [row["revision"] for row in rows]}
+        columns = {"revision": [checkpoint.name for checkpoint in series]}
         for key in ("step", "tokens"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
         columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
         columns["size"] = _right([_readable(row["size"]) for row in rows])
         known = {key: cells for key, cells in columns.items() if any(cells)}
         title = f"{series[0].model}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
-        return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
+        left_out = describe_left_out(found.left_out)
+        return Answer(data=rows, parts=[TextTable.of_columns(title, known), *([left_out] if left_out else [])])
 
 
-def _size(checkpoint: Checkpoint) -> int:
-    """Return the bytes of a checkpoint's weights."""
+def _size(checkpoint: Checkpoint) -> int | None:
+    """Return the bytes of a checkpoint's weights; None if it has none."""
     from lmsat_plugin.hub import file_sizes
     from lmsat_plugin.sweeps.weights import weight_files
 
@@ -73,7 +79,7 @@ def _size(checkpoint: Checkpoint) -> int:
         sizes = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file()}
     else:
         sizes = file_sizes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
-    return sum(weight_files(sizes).values())
+    return sum(weight_files(sizes).values()) if weight_files(sizes) else None
 
 
 def _readable(size: int | None) -> str:

@@ -62,7 +62,7 @@ class JobEvaluator:
         checkpoint = job.checkpoint
         model_args = {"pretrained": checkpoint.pretrained, **job.model_args}
         if checkpoint.commit is not None:
-            model_args["revision"] = checkpoint.revision
+            model_args["revision"] = checkpoint.ref
         shots = self.plan.batches[batch].num_fewshot
         with _on_a_shared_gpu():
             results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.passing import patiently
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.checkpoints import find_series
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
 from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
 
 _NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
@@ -33,7 +32,9 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        return {name: getattr(self.checkpoint, name) for name in _NOTED}
+        where = {name: getattr(self.checkpoint, name) for name in ("within", "subfolder")}
+        noted = {name: getattr(self.checkpoint, name) for name in _NOTED}
+        return {**noted, **{name: value for name, value in where.items() if value is not None}}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
@@ -47,11 +48,15 @@ def find_jobs(config: SweepConfig) -> list[Job]:
 
     Raises `LmsatError` for a model or a revision that is not there, and for two models of one name.
     """
+    return jobs_of(config, [find_entry(entry) for entry in config.models])
+
+
+def jobs_of(config: SweepConfig, series: Sequence[Series]) -> list[Job]:
+    """Return the selected ones of the checkpoints of each model of a configuration. Raises as `find_jobs`."""
     jobs: dict[tuple[str, str], Job] = {}
-    for entry in config.models:
-        found = patiently(partial(_checkpoints_of, entry))
+    for entry, found in zip(config.models, series, strict=True):
         args = model_args(config, entry)
-        for checkpoint in select(found, entry.revisions):
+        for checkpoint in select(found.checkpoints, entry.selections):
             key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
@@ -61,9 +66,15 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     return list(jobs.values())
 
 
-def _checkpoints_of(entry: ModelEntry) -> list[Checkpoint]:
-    return find_checkpoints(
-        entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
+def find_entry(entry: ModelEntry) -> Series:
+    """Return the checkpoints of one model of a configuration. Raises as `find_jobs`."""
+    return find_series(
+        entry.pretrained,
+        name=entry.name,
+        tokens_per_step=entry.tokens_per_step,
+        step_pattern=entry.step_pattern,
+        stated=entry.stated,
+        wait=True,
     )
 
 
