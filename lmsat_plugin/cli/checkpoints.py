@@ -56,11 +56,13 @@ class CheckpointsCommand(AnsweringCommand):
         series = select(found.checkpoints, args.revisions) if args.revisions else found.checkpoints
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, series))
-        keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
+        keys = "model", "pretrained", "revision", "run", "stage", "step", "tokens", "words", "commit"
         pairs = zip(series, sizes, strict=True)
         rows: list[dict[str, Any]] = [{**{key: getattr(c, key) for key in keys}, "size": size} for c, size in pairs]
         columns = {"revision": [checkpoint.name for checkpoint in series]}
-        for key in ("step", "tokens"):
+        for key in ("run", "stage"):
+            columns[key] = [row[key] or "" for row in rows]
+        for key in ("step", "tokens", "words"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
         columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
         columns["size"] = _right([_readable(row["size"]) for row in rows])

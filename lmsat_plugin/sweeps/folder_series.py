@@ -121,7 +121,7 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
     elif states_one and not any(naming.states_one(each.name) for each in found):
         walk = _Walk(naming)
         found = list(walk._in_one(folder, ()))
-    found = _without_links(_of_one_series(found, naming), walk.left_out)
+    found = _without_links(_of_one_series(found, walk), walk.left_out)
     if not found:
         other = training_format(folder)
         reason = f"it is in the format of {other.name}" if other else "neither it nor a folder in it has a config.json"
@@ -142,8 +142,7 @@ def _checkpoints(found: Sequence[_Found], model: str, naming: Naming) -> list[Ch
     for each in found:
         own, place = stated[each.folder], places[each.folder]
         if place is not None:
-            run = runs[place] if own.run is None else f"{runs[place]}-{own.run}"
-            own = replace(own, run=run)
+            own = replace(own, run="-".join(dict.fromkeys([runs[place], *([own.run] if own.run else [])])))
         for above in reversed(each.above):
             there = naming.progress(above)
             own = replace(own, stage=own.stage or there.stage, run=own.run or there.run)
@@ -203,12 +202,22 @@ def _runs(places: set[str]) -> dict[str, str]:
     return {place: run if times[run] == 1 else place for place, run in stated.items()}
 
 
-def _of_one_series(found: Sequence[_Found], naming: Naming) -> list[_Found]:
-    """Return what belongs to a series: not a model of a folder below, where others state a place in training."""
+def _of_one_series(found: Sequence[_Found], walk: _Walk) -> list[_Found]:
+    """Return what belongs to a series: no models without a place beside those with one, nor a run that has no name."""
+    naming = walk.naming
     placed = {each.above for each in found if naming.states_one(each.name)}
-    if placed:
-        return [each for each in found if not each.above or each.above in placed]
-    return [each for each in found if not each.above] or list(found)
+    if not placed:
+        return [each for each in found if not each.above] or list(found)
+    kept = []
+    for each in found:
+        place = _middle(each, naming)
+        if not each.above or (
+            each.above in placed and (() not in placed or place is None or naming.progress(place).run)
+        ):
+            kept.append(each)
+        elif each.above in placed:
+            walk.left_out.append(LeftOut(each.path, "of another run than those beside its folder"))
+    return kept
 
 
 def _without_links(found: Sequence[_Found], left_out: list[LeftOut]) -> list[_Found]:

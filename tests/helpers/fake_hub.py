@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 BLOCK = 1 << 16
 # Files of repositories that a model does not need.
@@ -182,6 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if trouble := self.hub.trouble_at(path):
             return self._error(trouble[0], "", "Later", trouble[1])
+        if path == "/api/models":
+            asked = parse_qs(urlsplit(self.path).query)
+            of, letters = asked["author"][0], asked.get("search", [""])[0].lower()
+            found = [name for name in self.hub.branches if name.startswith(f"{of}/") and letters in name.lower()]
+            return self._json([{"id": name, "modelId": name} for name in found])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path):
             repository, what, revision, inside = match.groups()
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
