@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
@@ -21,6 +22,7 @@ from lmsat_plugin.results.training_order import natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
 
+_PLACE = ("run", "stage", "step", "tokens", "words", "total_step", "total_tokens")
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
@@ -53,6 +55,11 @@ class Checkpoint:
     def name(self) -> str:
         """What it is called among the checkpoints of its model."""
         return f"{self.within}/{self.revision}" if self.within else self.revision
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What results note of where in the training it lies, by the names of the table's columns."""
+        return {name: getattr(self, name) for name in _PLACE}
 
     @property
     def progress(self) -> TrainingProgress:

@@ -15,7 +15,6 @@ from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
 from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.stored import Stored
 
-_NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
 
@@ -33,7 +32,9 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        return {name: getattr(self.checkpoint, name) for name in _NOTED}
+        checkpoint = self.checkpoint
+        named = {"model": checkpoint.model, "revision": checkpoint.revision}
+        return {**named, **checkpoint.place, "commit": checkpoint.commit}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
