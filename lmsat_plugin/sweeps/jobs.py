@@ -14,7 +14,6 @@ from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
 
-_NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
 
@@ -32,8 +31,10 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        where = {name: getattr(self.checkpoint, name) for name in ("within", "subfolder")}
-        noted = {name: getattr(self.checkpoint, name) for name in _NOTED}
+        checkpoint = self.checkpoint
+        named = {"model": checkpoint.model, "revision": checkpoint.revision}
+        where = {name: getattr(checkpoint, name) for name in ("within", "subfolder")}
+        noted = {**named, **checkpoint.place, "commit": checkpoint.commit}
         return {**noted, **{name: value for name, value in where.items() if value is not None}}
 
     def known_weights(self, stored: Stored) -> str | None:

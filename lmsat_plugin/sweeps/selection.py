@@ -12,7 +12,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import is_another_form
-from lmsat_plugin.results.training_order import Totals, branch_of, stage_order
+from lmsat_plugin.results.training_order import stage_order
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _series(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
     for checkpoint in placed or regular:
         if is_another_form(checkpoint.revision) and checkpoint.progress in there:
             continue
-        branch = branch_of(checkpoint.progress, Totals(checkpoint.total_step, checkpoint.total_tokens))
-        series.setdefault((checkpoint.run, branch), []).append(checkpoint)
+        series.setdefault((checkpoint.run, checkpoint.branch), []).append(checkpoint)
     return list(series.values())
 
 
