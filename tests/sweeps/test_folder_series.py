@@ -113,6 +113,12 @@ def test_links_are_one_checkpoint(tmp_path):
     found = find_series(str(run))
     assert [each.name for each in found.checkpoints] == ["step10", "step20", "step30"]
     assert sorted(found.left_out) == [("checkpoint-10", "a link to step10"), ("latest", "a link to step20")]
+    runs = tmp_path / "runs"
+    make_checkpoint(runs / "wide" / "step1")
+    (runs / "best").symlink_to("wide")
+    assert places(find_series(str(runs))) == ["wide/step1 wide - 1"]
+    (tmp_path / "link").symlink_to("runs")
+    assert places(find_series(str(tmp_path / "link"))) == ["wide/step1 wide - 1"]
 
 
 def test_copies_in_another_form(tmp_path):
