@@ -11,7 +11,7 @@ from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.hub import file_hashes
-from lmsat_plugin.results.checkpoint_names import is_another_form
+from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
 from lmsat_plugin.results.training_order import natural, stage_order
 from lmsat_plugin.sweeps.series import Checkpoint, some_of, warn_once
 from lmsat_plugin.sweeps.weights import weight_files
@@ -39,7 +39,11 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         plain = [each for each in several if not is_another_form(each.revision)]
         if plain:
             reasons.update((each.name, ANOTHER_FORM) for each in several if each not in plain)
-        first, *others = plain or several
+        by_name = [each for each in plain if parse_progress(each.revision).is_placed]
+        if by_name:
+            # The last model beside checkpoint-500 may be saved in another type.
+            reasons.update((each.name, f"of the step of {by_name[0].name}") for each in plain if each not in by_name)
+        first, *others = by_name or plain or several
         if all(_have_equal_weights(first, each) for each in others):
             reasons.update((each.name, f"the weights of {first.name}") for each in others)
         else:

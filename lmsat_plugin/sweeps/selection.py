@@ -37,6 +37,12 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     if not items:
         raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
     chosen = {id(checkpoint) for item in items for checkpoint in _selected(checkpoints, str(item).strip())}
+    if checkpoints and not chosen:
+        reasons = ", ".join(f"{c.name} ({c.aside})" for c in checkpoints[:3])
+        model = checkpoints[0].model
+        raise LmsatError(
+            f"revisions={items[0]}: all checkpoints of {model} are left out, {reasons}: name those to take"
+        )
     return [checkpoint for checkpoint in checkpoints if id(checkpoint) in chosen]
 
 

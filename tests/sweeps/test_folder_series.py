@@ -155,6 +155,14 @@ def test_two_checkpoints_of_one_step(tmp_path, caplog):
     for selection in ("all", "log:10", "1.."):
         assert [each.name for each in select(found, selection)] == ["checkpoint-9", "step20"]
     assert [each.name for each in select(found, ["all", "step5"])] == ["step5", "checkpoint-9", "step20"]
+    with pytest.raises(LmsatError, match=r"revisions=all: all checkpoints of .* are left out"):
+        select(found[:2], "all")
+    # Who states the step by its name is the run's.
+    make_checkpoint(tmp_path / "ended" / "checkpoint-5", global_step=5)
+    make_checkpoint(tmp_path / "ended" / "final", global_step=5)
+    ended = find_series(str(tmp_path / "ended"))
+    assert [each.name for each in select(ended.checkpoints, "all")] == ["checkpoint-5"]
+    assert ended.left_out == [("final", "of the step of checkpoint-5")]
 
 
 def test_trainer_states_are_believed_where_they_grow(tmp_path, caplog):
@@ -169,6 +177,7 @@ def test_trainer_states_are_believed_where_they_grow(tmp_path, caplog):
         # The steps did.
         "renamed": {"checkpoint-5": (5, 10), "checkpoint-10": (5, 20), "checkpoint-20": (10, 30)},
         "epochs": {"epoch_1": (50, 100), "epoch_2": (100, 200)},
+        "inside": {"step5": (5, 100), "step10": (10, 200)},
         "numbers": {"ckpt_001": (50, 0), "ckpt_002": (40, 0), "ckpt_003": (60, 0)},
         "stages": {"stage1/step5": (5, 10), "stage2/step5": (5, 10), "stage2/step10": (10, 20)},
     }
@@ -178,6 +187,10 @@ def test_trainer_states_are_believed_where_they_grow(tmp_path, caplog):
     assert steps("resumed") == {"checkpoint-5": (5, 10), "checkpoint-10": (10, 20), "checkpoint-20": (20, 40)}
     assert steps("renamed") == {"checkpoint-5": (5, 10), "checkpoint-10": (10, 20), "checkpoint-20": (20, 30)}
     assert steps("epochs") == {"epoch_1": (50, 100), "epoch_2": (100, 200)}
+    for name in states["inside"]:
+        make_checkpoint(tmp_path / "inside" / name / "hf")
+        (tmp_path / "inside" / name / "config.json").unlink()
+    assert steps("inside") == states["inside"]
     assert steps("numbers") == {"ckpt_001": (None, None), "ckpt_002": (None, None), "ckpt_003": (None, None)}
     assert steps("stages") == {"stage1/step5": (5, 10), "stage2/step5": (5, 10), "stage2/step10": (10, 20)}
     told = [record.message for record in caplog.records]
@@ -239,6 +252,7 @@ def test_a_sweep_of_a_folder_of_runs(tmp_path, save, configure, capsys):
         (runs / run).mkdir(parents=True, exist_ok=True)
         save(runs / run / f"step{step}", index)
     make_files(runs / "seed2" / "step30", ".metadata", "__0_0.distcp")
+    make_checkpoint(runs / "seed1" / "step3-merged")
     config = configure(models=[str(runs)], tasks=["lmsat_head"])
     summary = run_sweep(load_config(config))
     assert summary.measured == 4
@@ -258,5 +272,6 @@ def test_a_sweep_of_a_folder_of_runs(tmp_path, save, configure, capsys):
     assert main(["verify", out]) == 0
     assert "no problem" in capsys.readouterr().out
     assert main(["sweep", str(config), "--dry-run"]) == 0
+    assert "Left out: seed1/step3-merged (a copy in another form)" in capsys.readouterr().out
     assert main(["sweep", str(config), "--only", "runs@seed2/step3", "--force"]) == 0
     assert "1 measured" in capsys.readouterr().out

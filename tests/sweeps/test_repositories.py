@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoint_folders import make_checkpoint, places
+from huggingface_hub import constants
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
@@ -153,6 +154,16 @@ def test_a_repository_for_each_checkpoint(empty_hub, tmp_path, lists):
             reversed(names), (50_000, 955_000, 1_431_000), (105 * 10**9, 2 * 10**12, 3 * 10**12), strict=True
         )
     ]
+
+
+def test_offline_a_glob_takes_what_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for number, name in enumerate(("m-seed1", "m-seed2", "other")):
+        cache, commit = tmp_path / f"models--org--{name}", str(number) * 40
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "step5").write_text(commit)
+        (cache / "snapshots" / commit).mkdir(parents=True)
+    assert places(find_series("org/m-*")) == ["m-seed1/step5 seed1 - 5", "m-seed2/step5 seed2 - 5"]
 
 
 def test_what_is_not_on_the_hub(empty_hub, tmp_path, warm_with_hub):
