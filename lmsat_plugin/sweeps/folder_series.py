@@ -114,7 +114,7 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
         next(folder.iterdir(), None)
     except OSError as error:
         raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
-    found = list(walk.below(folder, (), 2))
+    found = list(walk.below(folder, (), _DEEPEST))
     states_one = naming.states_one(folder.name)
     if holds_config(folder) and not any(_is_of_series(each, naming) for each in found):
         # What lies in a checkpoint's folder are its parts, such as onnx/ and global_step500/.
@@ -154,9 +154,8 @@ def _checkpoints(found: Sequence[_Found], model: str, naming: Naming) -> list[Ch
     checkpoints = []
     for each in found:
         place = places[each.folder]
-        by_path = of_name[place, each.name] > 1 or (
-            place is None and any(naming.progress(above).stage for above in each.above)
-        )
+        of_stage = any(naming.progress(above).stage for above in each.above)
+        by_path = of_name[place, each.name] > 1 or of_stage
         below = each.path.removeprefix(f"{place}/") if place is not None else each.path
         checkpoints.append(
             Checkpoint(

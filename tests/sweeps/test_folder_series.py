@@ -36,6 +36,14 @@ from lmsat_plugin.sweeps.selection import select
             ["stage1/step20", "stage2/step3", "stage2/step20"],
             ["stage1/step20 - stage1 20", "stage2/step3 - stage2 3", "stage2/step20 - stage2 20"],
         ),
+        (
+            ["a/stage1/step3", "a/stage2/step3", "b/stage1/step3"],
+            ["a/stage1/step3 a stage1 3", "b/stage1/step3 b stage1 3", "a/stage2/step3 a stage2 3"],
+        ),
+        (
+            ["stage2-ingredient1/step3", "stage2-ingredient2/step3"],
+            ["stage2-ingredient1/step3 ingredient1 stage2 3", "stage2-ingredient2/step3 ingredient2 stage2 3"],
+        ),
         (["checkpoints/step3", "logs/step4", ".cache/step5"], ["step3 - - 3"]),
         (["epoch_1/step_3", "epoch_2/step_20"], ["step_3 - - 3", "step_20 - - 20"]),
         (["1000", "200"], ["200 - - 200", "1000 - - 1000"]),
