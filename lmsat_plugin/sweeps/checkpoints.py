@@ -5,98 +5,50 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
-from lmsat_plugin.hub import list_refs
 from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
 from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.results.training_order import natural, totals_of, training_key
+from lmsat_plugin.sweeps.hub_series import find_on_hub
+from lmsat_plugin.sweeps.series import Checkpoint, in_order
 
 logger = logging.getLogger(__name__)
 
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One checkpoint of a series."""
-
-    model: str
-    """The name of the series."""
-    pretrained: str
-    """The repository of the Hub, or the checkpoint's own folder."""
-    revision: str
-    """The branch or tag, or the folder's name."""
-    within: str | None = None
-    """The repository or the folder of its run, where another run of the model has a checkpoint of that name."""
-    run: str | None = None
-    stage: str | None = None
-    step: int | None = None
-    tokens: int | None = None
-    words: int | None = None
-    total_step: int | None = None
-    """Steps since the start of the training, where a stage counts from 0 again."""
-    total_tokens: int | None = None
-    commit: str | None = None
-    """The commit of the revision; None for a folder."""
-    folder: Path | None = None
-    """The checkpoint's folder; None for one of the Hub."""
-
-    @property
-    def name(self) -> str:
-        """What it is called among the checkpoints of its model."""
-        return f"{self.within}/{self.revision}" if self.within else self.revision
-
-    @property
-    def progress(self) -> TrainingProgress:
-        """Where in the training it lies."""
-        return TrainingProgress(self.step, self.tokens, words=self.words, stage=self.stage, run=self.run)
-
-
 def find_checkpoints(
-    pretrained: str, *, name: str | None = None, tokens_per_step: int | None = None, step_pattern: str | None = None
+    pretrained: str,
+    *,
+    name: str | None = None,
+    tokens_per_step: int | None = None,
+    step_pattern: str | None = None,
+    commits: bool = False,
 ) -> list[Checkpoint]:
     """Return all checkpoints of a series, in the order of training, those of an unknown step last.
 
     Args:
-        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub, whose branches and
-            tags are the checkpoints.
+        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub: see `find_on_hub`.
         name: The name of the series; by default that of the folder or the repository.
         tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` state it.
         step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of your own.
+        commits: Whether the commits of a repository's main branch are its checkpoints.
 
     Raises `LmsatError` if there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
     """
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
     folder = local_folder(pretrained)
+    if folder is not None and commits:
+        raise LmsatError(f"revisions=commits: {pretrained} is a folder, which has no commits: leave 'commits' out")
     if folder is not None:
         return in_order(_in_folder(folder, name, naming))
-    model, refs = name or pretrained, list_refs(pretrained)
-    series = naming.series(refs)
-    found = [
-        Checkpoint(model=model, pretrained=pretrained, revision=ref, commit=commit, **asdict(series[ref]))
-        for ref, commit in refs.items()
-    ]
-    if not found:
-        raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
-    return in_order(found)
-
-
-def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Return all checkpoints of a model in the order of training, with the totals of each."""
-    totals = totals_of([checkpoint.progress for checkpoint in checkpoints])
-    found = [
-        replace(checkpoint, total_step=total.step, total_tokens=total.tokens)
-        for checkpoint, total in zip(checkpoints, totals, strict=True)
-    ]
-    return sorted(found, key=lambda found: (training_key(found.progress), natural(found.name), found.name))
+    return find_on_hub(pretrained, naming, name=name, commits=commits).checkpoints
 
 
 def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoint]:

@@ -61,7 +61,9 @@ class JobEvaluator:
         tasks = self._shared_tasks(job, batch)
         checkpoint = job.checkpoint
         model_args = {"pretrained": checkpoint.pretrained, **job.model_args}
-        if checkpoint.commit is not None:
+        if checkpoint.subfolder is not None:
+            model_args |= {"revision": checkpoint.commit, "subfolder": checkpoint.subfolder}
+        elif checkpoint.commit is not None:
             model_args["revision"] = checkpoint.revision
         shots = self.plan.batches[batch].num_fewshot
         with _on_a_shared_gpu():

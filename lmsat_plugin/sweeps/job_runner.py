@@ -233,7 +233,7 @@ class JobRunner:
         started.claim.note(job.label, self.options.run)
         work: list[PlannedResult] = []
         failures: list[tuple[Identity, str]] = []
-        weights = job.checkpoint.commit
+        weights = job.checkpoint.content
         try:
             folder, known = started.fetched.result()
             if known is not None:

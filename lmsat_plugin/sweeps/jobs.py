@@ -9,10 +9,12 @@ from typing import Any
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.passing import patiently
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.checkpoints import find_checkpoints
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.hub_series import asks_for_commits
 from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.stored import Stored
 
 _NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
@@ -33,12 +35,14 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        return {name: getattr(self.checkpoint, name) for name in _NOTED}
+        where = {name: getattr(self.checkpoint, name) for name in ("within", "subfolder")}
+        noted = {name: getattr(self.checkpoint, name) for name in _NOTED}
+        return {**noted, **{name: value for name, value in where.items() if value is not None}}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
-            return self.checkpoint.commit
+            return self.checkpoint.content
         return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
 
 
@@ -49,9 +53,10 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     """
     jobs: dict[tuple[str, str], Job] = {}
     for entry in config.models:
-        found = patiently(partial(_checkpoints_of, entry))
+        commits, revisions = asks_for_commits(entry.revisions)
+        found = patiently(partial(_checkpoints_of, entry, commits=commits))
         args = model_args(config, entry)
-        for checkpoint in select(found, entry.revisions):
+        for checkpoint in select(found, revisions):
             key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
@@ -61,9 +66,13 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     return list(jobs.values())
 
 
-def _checkpoints_of(entry: ModelEntry) -> list[Checkpoint]:
+def _checkpoints_of(entry: ModelEntry, *, commits: bool) -> list[Checkpoint]:
     return find_checkpoints(
-        entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
+        entry.pretrained,
+        name=entry.name,
+        tokens_per_step=entry.tokens_per_step,
+        step_pattern=entry.step_pattern,
+        commits=commits,
     )
 
 

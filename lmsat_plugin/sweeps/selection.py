@@ -13,7 +13,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
+    from lmsat_plugin.sweeps.series import Checkpoint
 
 _NUMBER = r"(\d+(?:\.\d+)?[kKmM]?)"
 _MULTIPLES = {"k": 1e3, "m": 1e6}
@@ -35,8 +35,8 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
 
 
 def _places(checkpoints: Sequence[Checkpoint], item: str) -> list[int]:
-    series = [n for n, c in enumerate(checkpoints) if c.step is not None or c.tokens is not None]
-    series = series or list(range(len(checkpoints)))
+    regular = [n for n, c in enumerate(checkpoints) if c.aside is None]
+    series = [n for n in regular if checkpoints[n].progress.is_placed] or regular
     if item in ("all", "first", "last"):
         return {"all": series, "first": series[:1], "last": series[-1:]}[item]
     if found := [n for n, c in enumerate(checkpoints) if c.revision == item]:

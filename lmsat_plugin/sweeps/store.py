@@ -31,7 +31,7 @@ from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures
 from lmsat_plugin.results.json_values import as_dict
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, software, stamp_of_results, strays_of
 
 logger = logging.getLogger(__name__)
