@@ -154,6 +154,18 @@ def list_refs(repository: str) -> dict[str, str]:
         return {ref.name: ref.target_commit for ref in (*refs.tags, *refs.branches)}
 
 
+def list_repositories(organisation: str, letters: str) -> list[str]:
+    """Return the names of an organisation's models that have some letters in them, by one request or a few pages.
+
+    In offline mode those in the cache. Raises as `list_refs`.
+    """
+    with hub_errors(organisation):
+        if constants.HF_HUB_OFFLINE:
+            folders = Path(constants.HF_HUB_CACHE).glob(f"models--{organisation}--*")
+            return [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
+        return [model.id for model in HfApi().list_models(author=organisation, search=letters or None)]
+
+
 def list_commits(repository: str, branch: str) -> list[HubCommit]:
     """Return the commits of a branch, the newest first, by a request for each page. Raises as `list_refs`."""
     with hub_errors(repository, branch):

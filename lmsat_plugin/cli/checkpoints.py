@@ -15,7 +15,8 @@ from lmsat_plugin.errors import LmsatError
 class CheckpointsCommand(AnsweringCommand):
     """List the checkpoints that a repository of the Hub or a folder holds, in the order of training.
 
-    Revision, run, stage, step, tokens, words, commit and size of each, as far as they are known.
+    Revision, run, stage, step, tokens, words, commit and size of each, as far as they are known. MODEL may stand for
+    several, which are one series: 'EleutherAI/pythia-410m-seed{1..9}', 'runs/seed*'.
     """
 
     name = "checkpoints"
@@ -24,7 +25,9 @@ class CheckpointsCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        parser.add_argument("model", metavar="MODEL", help="a repository of the Hub, or a folder")
+        parser.add_argument(
+            "model", metavar="MODEL", help="a repository of the Hub, or a folder; with braces or as a glob, several"
+        )
         parser.add_argument(
             "--revisions",
             nargs="+",
@@ -40,19 +43,18 @@ class CheckpointsCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the list."""
-        from lmsat_plugin.passing import patiently
-        from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+        from lmsat_plugin.sweeps.checkpoints import find_series
         from lmsat_plugin.sweeps.hub_series import asks_for_commits
         from lmsat_plugin.sweeps.listings import Listings
         from lmsat_plugin.sweeps.selection import select
+        from lmsat_plugin.sweeps.series import describe_left_out
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
             raise LmsatError(f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more")
         commits, revisions = asks_for_commits(args.revisions or [])
         naming = {"tokens_per_step": args.tokens_per_step, "step_pattern": args.step_pattern}
-        series = patiently(lambda: find_checkpoints(args.model, commits=commits, **naming))
-        if revisions:
-            series = select(series, revisions)
+        found = find_series(args.model, commits=commits, wait=True, **naming)
+        series = select(found.checkpoints, revisions) if revisions else found.checkpoints
         listings = Listings()
         if args.sizes:
             listings.ask(series)
@@ -70,7 +72,8 @@ class CheckpointsCommand(AnsweringCommand):
         columns["size"] = _right([_readable(row["size"]) for row in rows])
         known = {key: cells for key, cells in columns.items() if any(cells)}
         title = f"{series[0].model}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
-        return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
+        left_out = describe_left_out(found.left_out)
+        return Answer(data=rows, parts=[TextTable.of_columns(title, known), *([left_out] if left_out else [])])
 
 
 def _size_in(folder: Path) -> int | None:

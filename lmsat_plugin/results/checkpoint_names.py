@@ -156,6 +156,16 @@ def is_another_form(name: str) -> bool:
     return bool(_IN_ANOTHER_FORM.search(name))
 
 
+def without_place(name: str) -> str:
+    """Return a name without the run, stage, step, tokens and words that it states: what those of one model share."""
+    if is_bare(name):
+        return ""
+    for pattern in (_SHORT_TOKENS, _TOKENS, _WORDS, _STEP, _RUN, _STAGE):
+        name = pattern.sub("-", name)
+    name = re.sub(r"[-_.]*-[-_.]*", "-", name).strip("-_.")
+    return re.sub(r"[-_](?:intermediate|checkpoints?|ckpts?)+$", "", name, flags=re.IGNORECASE)
+
+
 def parse_count(text: str | None) -> int | None:
     """Return the number that ``21B``, ``0.5m``, ``1e5`` or ``1_000`` stands for.
 

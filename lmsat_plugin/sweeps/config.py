@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
+from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
 from lmsat_plugin.yaml_files import read_config
@@ -23,14 +24,38 @@ def _key(name: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
 
 
-class ModelEntry(Settings):
-    """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or a single checkpoint."""
+def _as_count(value: Any) -> Any:
+    """Let 2e9 and 2B be numbers: YAML takes them for text."""
+    count = parse_count(value) if isinstance(value, str) else None
+    return value if count is None else count
 
-    pretrained: str
+
+_Count = Annotated[int, Field(ge=0), BeforeValidator(_as_count)]
+
+
+class StatedCheckpoint(Settings):
+    """A checkpoint by its name, and its place in training where names do not state it."""
+
+    name: str
+    step: _Count | None = None
+    tokens: _Count | None = None
+    words: _Count | None = None
+    stage: str | None = None
+    run: str | None = None
+
+
+class ModelEntry(Settings):
+    """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or several, or a single checkpoint."""
+
+    pretrained: str | Annotated[list[str], Field(min_length=1)]
+    """A name, which braces and globs may make several: ``org/model-seed{1..9}``, ``runs/seed*``; or a list of names."""
     name: str | None = None
     """Its name in the results; by default the repository's or the folder's."""
-    revisions: Annotated[list[str | int], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
-    """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union."""
+    revisions: Annotated[list[str | int | StatedCheckpoint], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
+    """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union.
+
+    ``{name: kestrel, step: 1000}`` states the place in training of a checkpoint, and selects it.
+    """
     tokenizer: str | None = None
     tokens_per_step: PositiveInt | None = None
     """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not state it."""
@@ -38,6 +63,17 @@ class ModelEntry(Settings):
     """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
     model_args: dict[str, Any] = {}
     """Arguments of ``--model lmsat`` for this model; they take precedence over the sweep's."""
+
+    @property
+    def selections(self) -> list[str | int]:
+        """Which checkpoints ``revisions`` selects."""
+        return [item.name if isinstance(item, StatedCheckpoint) else item for item in self.revisions]
+
+    @property
+    def stated(self) -> dict[str, dict[str, Any]]:
+        """The places in training that ``revisions`` states, by the names of checkpoints."""
+        items = [item for item in self.revisions if isinstance(item, StatedCheckpoint)]
+        return {item.name: item.model_dump(exclude_none=True, exclude={"name"}) for item in items}
 
 
 class CorpusEntry(Settings):

@@ -15,12 +15,12 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.hub import HubCommit, list_commits, list_refs, list_tree
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series, in_order
+from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series
 
-NO_PLACE = "states no step, tokens or words, as others do"
-NO_INDEX = "has no number, as others have"
+NO_PLACE = "states no step, tokens or words"
+NO_INDEX = "no checkpoint of the run"
 HOLDS_FOLDERS = "holds the checkpoints as folders"
-ANOTHER_FORM = "is a copy of a checkpoint in another form"
+_MAIN = ("main", "master")
 COMMITS = "commits"
 """The word by which ``revisions`` asks for the commits of a branch."""
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -42,7 +42,7 @@ class _Repository:
     @property
     def branch(self) -> str:
         """Its first branch."""
-        return next((name for name in ("main", "master") if name in self.refs), next(iter(self.refs)))
+        return next((name for name in _MAIN if name in self.refs), next(iter(self.refs)))
 
     def checkpoint(self, revision: str, commit: str, progress: TrainingProgress, **others: Any) -> Checkpoint:
         """Return a checkpoint that lies in it."""
@@ -51,7 +51,7 @@ class _Repository:
 
 
 def find_on_hub(repository: str, naming: Naming, *, name: str | None = None, commits: bool = False) -> Series:
-    """Return the checkpoints of a repository, by one request for its branches and tags.
+    """Return the checkpoints of a repository in no order, by one request for its branches and tags.
 
     Where these state no place in training, another request lists the files of ``main``, in whose folders checkpoints
     may be. With ``commits`` the checkpoints are the commits of ``main``, whose titles state the step.
@@ -68,8 +68,8 @@ def find_on_hub(repository: str, naming: Naming, *, name: str | None = None, com
     if not constants.HF_HUB_OFFLINE and not any(map(_is_placed, stated, stated.values(), repeat(naming))):
         for branch in dict.fromkeys([place.branch, *refs][:_BRANCHES]):
             if folders := _in_folders(list_tree(repository, refs[branch], branch), naming):
-                return _in_branch(folders, branch, place)
-    return _of_refs(stated, place)
+                return Series(checkpoints=_in_branch(folders, branch, place))
+    return Series(checkpoints=_of_refs(stated, place))
 
 
 def asks_for_commits(revisions: Iterable[str | int]) -> tuple[bool, list[str | int]]:
@@ -86,30 +86,15 @@ def _is_placed(name: str, progress: TrainingProgress, naming: Naming) -> bool:
     return progress.is_placed and (naming.pattern is not None or not is_another_form(name))
 
 
-def _of_refs(stated: Mapping[str, TrainingProgress], place: _Repository) -> Series:
-    reasons = _reasons(stated, place.naming)
-    found = [
-        place.checkpoint(name, commit, stated[name], aside=reasons.get(name)) for name, commit in place.refs.items()
-    ]
-    return _series(found)
-
-
-def _series(found: Sequence[Checkpoint], also: Mapping[str, str] | None = None) -> Series:
-    left_out = [LeftOut(each.name, each.aside) for each in found if each.aside is not None]
-    return Series(checkpoints=in_order(found), left_out=[*left_out, *starmap(LeftOut, (also or {}).items())])
-
-
-def _reasons(stated: Mapping[str, TrainingProgress], naming: Naming) -> dict[str, str]:
-    """Return, of names that are no checkpoints of the series that the others are, why."""
-    placed = {name for name, progress in stated.items() if _is_placed(name, progress, naming)}
-    if placed:
-        return {name: ANOTHER_FORM if is_another_form(name) else NO_PLACE for name in stated if name not in placed}
+def _of_refs(stated: Mapping[str, TrainingProgress], place: _Repository) -> list[Checkpoint]:
+    reasons = {}
     # Amber's ckpt_000 to ckpt_358; v1.0 and v1.1 are versions.
     alike = Counter(re.sub(r"\d+", "#", name) for name in stated if re.search(r"\d", name) and "." not in name)
-    if max(alike.values(), default=0) < _A_SERIES:
-        return {}
-    reasons = {name: ANOTHER_FORM for name in stated if is_another_form(name)}
-    return {**reasons, **{name: NO_INDEX for name in ("main", "master") if name in stated}}
+    if not any(progress.is_placed for progress in stated.values()) and max(alike.values(), default=0) >= _A_SERIES:
+        reasons = {name: NO_INDEX for name in stated if name in _MAIN or is_another_form(name)}
+    return [
+        place.checkpoint(name, commit, stated[name], aside=reasons.get(name)) for name, commit in place.refs.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +106,9 @@ class _Folder:
     progress: TrainingProgress
 
 
-def _in_branch(folders: Sequence[_Folder], branch: str, place: _Repository) -> Series:
+def _in_branch(folders: Sequence[_Folder], branch: str, place: _Repository) -> list[Checkpoint]:
     """Return the checkpoints in folders of a branch."""
     times = Counter(folder.name for folder in folders)
-    reasons = _reasons({folder.path: folder.progress for folder in folders}, place.naming)
     found = [
         place.checkpoint(
             folder.name,
@@ -132,16 +116,14 @@ def _in_branch(folders: Sequence[_Folder], branch: str, place: _Repository) -> S
             folder.progress,
             subfolder=folder.path,
             within=(folder.within or None) if times[folder.name] > 1 else None,
-            aside=reasons.get(folder.path),
         )
         for folder in folders
     ]
     # There for who names them.
     others = {name: NO_PLACE if name != branch else HOLDS_FOLDERS for name in place.refs if name not in times}
-    found += [
+    return found + [
         place.checkpoint(name, place.refs[name], TrainingProgress(), aside=reason) for name, reason in others.items()
     ]
-    return _series(found)
 
 
 def _in_folders(files: Collection[str], naming: Naming) -> list[_Folder]:
@@ -229,7 +211,7 @@ def _in_commits(commits: Sequence[HubCommit], place: _Repository) -> Series:
         if progress.is_placed:
             of_place.setdefault(progress, []).append(each)
         else:
-            left_out[each.commit[:8]] = f"its title '{each.title}' {NO_PLACE}"
+            left_out[each.commit[:8]] = f"its title, '{each.title}', {NO_PLACE}"
     if not of_place:
         raise LmsatError(
             f"{place.name}: of its {len(commits)} commits none states a step in its title: "
@@ -241,7 +223,7 @@ def _in_commits(commits: Sequence[HubCommit], place: _Repository) -> Series:
         chosen = next((each for each in group if _OF_A_MODEL.search(each.title)), group[0])
         found.append(place.checkpoint(chosen.commit, chosen.commit, progress))
         left_out.update((each.commit[:8], f"is of the step of {chosen.commit[:8]}") for each in group if each != chosen)
-    return _series(found, left_out)
+    return Series(checkpoints=found, left_out=list(starmap(LeftOut, left_out.items())))
 
 
 def _title_as_name(title: str, naming: Naming) -> str:

@@ -61,10 +61,10 @@ class JobEvaluator:
         tasks = self._shared_tasks(job, batch)
         checkpoint = job.checkpoint
         model_args = {"pretrained": checkpoint.pretrained, **job.model_args}
+        if checkpoint.commit is not None:
+            model_args["revision"] = checkpoint.ref
         if checkpoint.subfolder is not None:
-            model_args |= {"revision": checkpoint.commit, "subfolder": checkpoint.subfolder}
-        elif checkpoint.commit is not None:
-            model_args["revision"] = checkpoint.revision
+            model_args["subfolder"] = checkpoint.subfolder
         shots = self.plan.batches[batch].num_fewshot
         with _on_a_shared_gpu():
             results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import NamedTuple
 from lmsat_plugin.results.checkpoint_names import TrainingProgress
 from lmsat_plugin.results.training_order import natural, totals_of, training_key
 
+logger = logging.getLogger(__name__)
+
 _MOST_NAMES = 8
+_said: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,12 @@ class Checkpoint:
     def name(self) -> str:
         """What it is called among the checkpoints of its model."""
         return f"{self.within}/{self.revision}" if self.within else self.revision
+
+    @property
+    def ref(self) -> str | None:
+        """What the Hub calls its commit: the branch or the tag; the commit itself where it has a name of its own."""
+        is_a_ref = self.subfolder is None and self.revision != self.pretrained.rpartition("/")[2]
+        return self.revision if is_a_ref else self.commit
 
     @property
     def content(self) -> str | None:
@@ -87,6 +97,13 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str | None:
     """Return one line on what is left out, each with its reason; None for nothing."""
     named = [f"{name} ({reason})" for name, reason in left_out]
     return f"Left out: {some_of(named)}" if named else None
+
+
+def warn_once(message: str, about: str) -> None:
+    """Log a warning about a path or a repository, unless this process has: a sweep may look again."""
+    if (message, about) not in _said:
+        _said.add((message, about))
+        logger.warning("%s", message)
 
 
 def some_of(names: Sequence[str]) -> str:

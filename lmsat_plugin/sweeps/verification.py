@@ -165,9 +165,8 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
         return
     document, notes = result.document, result.parts[0]
     checkpoint = as_dict(notes.get("checkpoint"))
-    names = [as_text(checkpoint.get(name)) or "" for name in ("model", "revision")]
-    if within := as_text(checkpoint.get("within")):
-        names[1] = f"{within}/{names[1]}"
+    model, *inside = (as_text(checkpoint.get(name)) for name in ("model", "within", "revision"))
+    names = [model or "", "/".join(name for name in inside if name)]
     folders = [result.path.absolute().parents[1].name, result.path.absolute().parent.name]
     if is_sweeps_folder(result.path.parent) and folders != [folder_name(name) for name in names]:
         yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")

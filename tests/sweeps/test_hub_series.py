@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from sweep_outputs import files_of
 
 import lmsat_plugin
 
