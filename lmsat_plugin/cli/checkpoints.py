@@ -33,8 +33,8 @@ class CheckpointsCommand(AnsweringCommand):
             nargs="+",
             metavar="SELECTION",
             help="list only these, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
-            "the step), every:N, A..B (steps, such as 1k..10k), a name, a glob, a step or a commit; "
-            "commits for those of the main branch",
+            "the step), every:N, A..B (steps, such as 1k..10k), stage:NAME, run:NAME, a name, a glob, a step or a "
+            "commit; commits for those of the main branch; words in one selection combine, as in 'stage:1 log:20'",
         )
         add_steps(parser)
         parser.add_argument(

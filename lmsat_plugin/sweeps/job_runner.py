@@ -22,6 +22,7 @@ from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.passing import causes, passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
+from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
@@ -151,7 +152,8 @@ class JobRunner:
                 if not self._left(job, stored):
                     queue.remove(job)
                     self._unfinished.pop(job, None)
-                    self.store.tidy(job.checkpoint, stored)
+                    with self.interrupts.held():
+                        self.store.tidy(job.checkpoint, stored)
                     continue
                 self._unfinished[job] = stamp
             if (claim := patiently(partial(self.store.claim, job.checkpoint))) is None:
@@ -187,6 +189,8 @@ class JobRunner:
         """Begin to fetch a job's checkpoint; None if others have done the job before it was claimed."""
         stored = self.store.read(job.checkpoint)
         self.store.mend(stored)
+        with self.interrupts.held():
+            self.store.restate(stored, job.checkpoint.place)
         if not (work := self._left(job, stored)):
             return None
         head_only = self.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
@@ -242,6 +246,7 @@ class JobRunner:
                     weights = started.noted["identity"] = known.identity
             work = self.plan.pending(job, stored, weights, self.options)
             if work:
+                _check_source(job.checkpoint, stored, weights)
                 self._load(started, folder)
         except Exception as error:
             _raise_outside(error)
@@ -322,6 +327,22 @@ class JobRunner:
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
         self.display.end(job.label, values or {}, error, before=before)
+
+
+def _check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
+    """Raise `UnwritableError` if the results there are of another series of the same name."""
+    for source, measured in stored.sources.items():
+        if checkpoint.folder is not None:
+            other = Path(source)
+            # A series that is not where it was has been moved.
+            is_same = not other.is_dir() or other.samefile(checkpoint.folder)
+        else:
+            is_same = source == checkpoint.pretrained
+        if not is_same and weights not in measured:
+            raise UnwritableError(
+                f"{stored.folder} holds results of {source}, and {checkpoint.pretrained} is called the same: give one "
+                "of the two series another `name`, or another output folder"
+            )
 
 
 def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:

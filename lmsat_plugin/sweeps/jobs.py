@@ -15,7 +15,6 @@ from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
 
-_NOTED = (*("model", "revision", "run", "stage", "step", "tokens", "words"), *("total_step", "total_tokens", "commit"))
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
 
@@ -33,9 +32,11 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
-        where = {name: getattr(self.checkpoint, name) for name in ("within", "subfolder")}
-        noted = {name: getattr(self.checkpoint, name) for name in _NOTED}
-        return {**noted, **{name: value for name, value in where.items() if value is not None}}
+        checkpoint = self.checkpoint
+        named = {"model": checkpoint.model, "revision": checkpoint.revision}
+        where = {name: getattr(checkpoint, name) for name in ("within", "subfolder")}
+        where = {name: value for name, value in where.items() if value is not None}
+        return {**named, **checkpoint.place, "commit": checkpoint.commit, **where}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""

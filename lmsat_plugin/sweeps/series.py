@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmsat_plugin.results.checkpoint_names import TrainingProgress
 from lmsat_plugin.results.training_order import natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
 
+_PLACE = ("run", "stage", "step", "tokens", "words", "total_step", "total_tokens")
 _MOST_NAMES = 8
 _said: set[tuple[str, str]] = set()
 
@@ -61,6 +62,11 @@ class Checkpoint:
     def content(self) -> str | None:
         """What identifies its files on the Hub, whatever it is called: the commit and the path; None for a folder."""
         return f"{self.commit}/{self.subfolder}" if self.subfolder else self.commit
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What results note of where in the training it lies, by the names of the table's columns."""
+        return {name: getattr(self, name) for name in _PLACE}
 
     @property
     def progress(self) -> TrainingProgress:

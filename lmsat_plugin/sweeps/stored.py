@@ -59,6 +59,8 @@ class Stored:
     """The run that tried it last."""
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files note of the checkpoint: commit, weights, files."""
+    sources: dict[str, set[str | None]] = field(default_factory=dict)
+    """From each folder or repository that was measured to its weights: a commit or a hash."""
     replaced: list[tuple[str, str]] = field(default_factory=list)
     """Identities measured, each with the name of its result file, whose results readers show no more: a later one took
     their place, as where a checkpoint's files were others for a while. They are to be measured again."""
@@ -66,6 +68,15 @@ class Stored:
     """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
     damaged: dict[Path, str] = field(default_factory=dict)
     """Result files, arrays, samples and records of failures that are cut, missing or changed, each with a sentence."""
+
+
+def places_otherwise(noted: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Return whether results note another place in training than names, states and the configuration say now.
+
+    Older results note no totals, which are the checkpoint's own numbers unless its stage began again.
+    """
+    own = {"total_step": noted.get("step"), "total_tokens": noted.get("tokens")}
+    return any(noted.get(key, own.get(key)) != value for key, value in place.items())
 
 
 def read_stored(folder: Path) -> Stored:
@@ -87,6 +98,10 @@ def read_stored(folder: Path) -> Stored:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(as_dict(notes.get("checkpoint")))
         stored.runs[path.name] = as_text(notes.get("run")) or ""
+        pretrained = as_text(as_dict(document["config"].get("model_args")).get("pretrained"))
+        if pretrained is not None:
+            weights = (as_text(stored.checkpoints[-1].get(key)) for key in ("identity", "commit"))
+            stored.sources.setdefault(pretrained, set()).update(weights)
         faults = {file: (fault, tasks) for file, fault, tasks in files_of(path, document, notes) if fault is not None}
         lost = {task for _, tasks in faults.values() for task in tasks}
         held = (identity for identity in identities_in(notes) if is_held(document, notes, identity))
