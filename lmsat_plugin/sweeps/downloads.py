@@ -29,7 +29,7 @@ from lmsat_plugin.files import (
     write_atomically,
 )
 from lmsat_plugin.hub import cached_snapshot, hub_errors
-from lmsat_plugin.sweeps.listings import Listings, files_to_load, local_name
+from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
 from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
 from lmsat_plugin.sweeps.weights import head_shards, weight_files, weight_paths
@@ -245,6 +245,15 @@ class Downloads:
                 "above has a config.json: convert it, or leave this revision out"
             )
         return needed
+
+    @property
+    def cannot_ask(self) -> bool:
+        """Whether the Hub is not to be asked."""
+        return bool(constants.HF_HUB_OFFLINE)
+
+    def content(self, checkpoint: Checkpoint) -> Content | None:
+        """Return what two checkpoints of equal files have in common; None if it is not known without asking."""
+        return self.listings.content(checkpoint, trust_remote_code=self._trusts)
 
     def _digests(self, checkpoint: Checkpoint) -> dict[str, str | None]:
         return {name: file.digest for name, file in self.listings.files(checkpoint).items()}

@@ -38,6 +38,14 @@ class Job:
         where = {name: value for name, value in where.items() if value is not None}
         return {**named, **checkpoint.place, "commit": checkpoint.commit, **where}
 
+    @property
+    def load_args(self) -> dict[str, Any]:
+        """The arguments of ``--model lmsat`` that load this checkpoint."""
+        checkpoint = self.checkpoint
+        where = {"revision": checkpoint.ref if checkpoint.commit else None, "subfolder": checkpoint.subfolder}
+        named = {name: value for name, value in where.items() if value is not None}
+        return {"pretrained": checkpoint.pretrained, **self.model_args, **named}
+
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
