@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, try_to_load_fro
 from huggingface_hub.hf_api import RepoFile
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
-from lmsat_plugin.passing import passing
+from lmsat_plugin.passing import SERVER, passing
 
 # What comes of an answer without the Hub's keys or headers, such as the page of a network that asks for a login.
 _NOT_THE_HUB = (KeyError, TypeError, AttributeError, RecursionError, errors.FileMetadataError)
@@ -67,7 +67,7 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
         refused = isinstance(cause, _REFUSALS) and not isinstance(cause, errors.LocalEntryNotFoundError)
         if refused or constants.HF_HUB_OFFLINE or _status(cause) is not None:
             raise LmsatError(sentence) from error
-        raise _UnclearError(sentence, source="the server") from error
+        raise _UnclearError(sentence, source=SERVER) from error
 
 
 def _sentence(error: BaseException, repository: str, revision: str | None) -> str:

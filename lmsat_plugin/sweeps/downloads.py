@@ -29,6 +29,7 @@ from lmsat_plugin.files import (
     write_atomically,
 )
 from lmsat_plugin.hub import cached_snapshot, hub_errors
+from lmsat_plugin.passing import SERVER
 from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
 from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
@@ -326,7 +327,7 @@ class Downloads:
             raise PassingError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
                 "check the connection and start again, which continues",
-                source="the server",
+                source=SERVER,
             )
         return self._compared(checkpoint, files)
 
@@ -348,7 +349,7 @@ class Downloads:
             raise PassingError(
                 f"{checkpoint.pretrained} at {checkpoint.revision}: {min(unlike)} did not arrive as it is on the Hub "
                 "(its digest is another) and is removed: start again, which downloads it again",
-                source="the server",
+                source=SERVER,
             )
         return hashes
 
