@@ -166,7 +166,7 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     from lmsat_plugin.sweeps.plan import Plan
     from lmsat_plugin.sweeps.series import describe_left_out
     from lmsat_plugin.sweeps.store import Store
-    from lmsat_plugin.sweeps.summary import count_work
+    from lmsat_plugin.sweeps.summary import count_work, describe_downloads
 
     plan = Plan(config)
     store = Store(config.output)
@@ -183,6 +183,8 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     ]
     columns = "model", "checkpoints", "results", "done", "failed", "to do", "GB to download"
     print_table(f"Results in {config.output}", columns, rows)
+    for line in describe_downloads(work):
+        show(line)
     for series in plan.series:
         if left_out := describe_left_out(series.left_out):
             show(left_out if len(plan.series) == 1 else f"{series.checkpoints[0].model}: {left_out}")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.hub import list_refs
 from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import compile_pattern, is_another_form, parse_progress
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.sweeps.folder_series import find_in_folder
+from lmsat_plugin.sweeps.hub_series import find_on_hub
 from lmsat_plugin.sweeps.repositories import expand, find_in_several
 from lmsat_plugin.sweeps.same_place import ANOTHER_FORM, set_aside
 from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series, in_order, some_of, warn_once
@@ -33,10 +33,11 @@ def find_checkpoints(
     name: str | None = None,
     tokens_per_step: int | None = None,
     step_pattern: str | None = None,
+    commits: bool = False,
 ) -> list[Checkpoint]:
     """Return all checkpoints of a series, in the order of training: see `find_series`."""
-    found = find_series(pretrained, name=name, tokens_per_step=tokens_per_step, step_pattern=step_pattern)
-    return found.checkpoints
+    naming: dict[str, Any] = {"tokens_per_step": tokens_per_step, "step_pattern": step_pattern}
+    return find_series(pretrained, name=name, commits=commits, **naming).checkpoints
 
 
 def find_series(
@@ -46,17 +47,19 @@ def find_series(
     tokens_per_step: int | None = None,
     step_pattern: str | None = None,
     stated: Stated = _NOTHING,
+    commits: bool = False,
     wait: bool = False,
 ) -> Series:
     """Return the checkpoints of a series, in the order of training, those of an unknown step last.
 
     Args:
-        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub, whose branches and
-            tags are the checkpoints; or several of these, as a list, with braces or as a glob, which are one model.
+        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub (see `find_on_hub`); or
+            several of these, as a list, with braces or as a glob, which are one model.
         name: The name of the series; by default that of the folder or the repository.
         tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` state it.
         step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of your own.
         stated: Places in training that are believed more than names.
+        commits: Whether the commits of a repository's main branch are its checkpoints.
         wait: Wait out what of the Hub's trouble passes.
 
     Raises `LmsatError` if there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
@@ -64,7 +67,7 @@ def find_series(
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
 
     def of_one(part: str) -> Series:
-        find = partial(_of_one, part, name, naming)
+        find = partial(_of_one, part, name, naming, commits=commits)
         return patiently(find) if wait else find()
 
     names = patiently(partial(expand, pretrained)) if wait else expand(pretrained)
@@ -79,20 +82,14 @@ def find_series(
     )
 
 
-def _of_one(pretrained: str, name: str | None, naming: Naming) -> Series:
+def _of_one(pretrained: str, name: str | None, naming: Naming, *, commits: bool) -> Series:
     """Return the checkpoints of one folder or repository, in no order."""
     folder = local_folder(pretrained)
-    if folder is not None:
-        return find_in_folder(folder, name, naming)
-    refs = list_refs(pretrained)
-    series = naming.series(refs)
-    found = [
-        Checkpoint(model=name or pretrained, pretrained=pretrained, revision=ref, commit=commit, **asdict(series[ref]))
-        for ref, commit in refs.items()
-    ]
-    if not found:
-        raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
-    return Series(checkpoints=found)
+    if folder is None:
+        return find_on_hub(pretrained, naming, name=name, commits=commits)
+    if commits:
+        raise LmsatError(f"revisions=commits: {pretrained} is a folder, which has no commits: leave 'commits' out")
+    return find_in_folder(folder, name, naming)
 
 
 def _with_run(checkpoints: Sequence[Checkpoint], pretrained: str) -> list[Checkpoint]:

@@ -10,6 +10,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.sweeps.checkpoints import find_series
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.hub_series import asks_for_commits
 from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
@@ -34,13 +35,21 @@ class Job:
         checkpoint = self.checkpoint
         named = {"model": checkpoint.model, "revision": checkpoint.revision}
         where = {name: getattr(checkpoint, name) for name in ("within", "subfolder")}
-        noted = {**named, **checkpoint.place, "commit": checkpoint.commit}
-        return {**noted, **{name: value for name, value in where.items() if value is not None}}
+        where = {name: value for name, value in where.items() if value is not None}
+        return {**named, **checkpoint.place, "commit": checkpoint.commit, **where}
+
+    @property
+    def load_args(self) -> dict[str, Any]:
+        """The arguments of ``--model lmsat`` that load this checkpoint."""
+        checkpoint = self.checkpoint
+        where = {"revision": checkpoint.ref if checkpoint.commit else None, "subfolder": checkpoint.subfolder}
+        named = {name: value for name, value in where.items() if value is not None}
+        return {"pretrained": checkpoint.pretrained, **self.model_args, **named}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
-            return self.checkpoint.commit
+            return self.checkpoint.content
         return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
 
 
@@ -57,7 +66,7 @@ def jobs_of(config: SweepConfig, series: Sequence[Series]) -> list[Job]:
     jobs: dict[tuple[str, str], Job] = {}
     for entry, found in zip(config.models, series, strict=True):
         args = model_args(config, entry)
-        for checkpoint in select(found.checkpoints, entry.selections):
+        for checkpoint in select(found.checkpoints, asks_for_commits(entry.selections)[1]):
             key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
@@ -75,6 +84,7 @@ def find_entry(entry: ModelEntry) -> Series:
         tokens_per_step=entry.tokens_per_step,
         step_pattern=entry.step_pattern,
         stated=entry.stated,
+        commits=asks_for_commits(entry.selections)[0],
         wait=True,
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.hub import file_hashes
+from lmsat_plugin.hub import list_files
+from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
 from lmsat_plugin.results.training_order import natural, stage_order
 from lmsat_plugin.sweeps.series import Checkpoint, some_of, warn_once
@@ -78,13 +79,14 @@ def _have_equal_weights(one: Checkpoint, other: Checkpoint) -> bool:
 def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the digests of a checkpoint's weights on the Hub; none where it cannot say."""
     try:
-        stated = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
+        files = patiently(partial(list_files, checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision))
     except PassingError:
         raise
     except LmsatError:
         return {}
     prefix = f"{checkpoint.subfolder}/" if checkpoint.subfolder else ""
-    names = {name.removeprefix(prefix): digest for name, digest in stated.items() if name.startswith(prefix)}
+    stated = {name: file.digest for name, file in files.items() if name.startswith(prefix)}
+    names = {name.removeprefix(prefix): digest for name, digest in stated.items() if digest is not None}
     return {name: names[name] for name in weight_files(dict.fromkeys(names, 0))}
 
 

@@ -14,13 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, UnwritableError
 from lmsat_plugin.files import PART, FileStamp, paths_in, read_file, safe_name, stamp_file
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
+from lmsat_plugin.sweeps.series import Checkpoint
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
@@ -145,6 +146,40 @@ def _sort_measured(
         else:
             (stored.lost if is_lost else stored.done)[text] = name
     stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
+
+
+def check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
+    """Raise `UnwritableError` if the results there are of another series of the same name."""
+    for source, measured in stored.sources.items():
+        if checkpoint.folder is not None:
+            other = Path(source)
+            # A series that is not where it was has been moved.
+            is_same = not other.is_dir() or other.samefile(checkpoint.folder)
+        else:
+            is_same = source == checkpoint.pretrained
+        if not is_same and weights not in measured:
+            raise UnwritableError(
+                f"{stored.folder} holds results of {source}, and {checkpoint.pretrained} is called the same: give one "
+                "of the two series another `name`, or another output folder"
+            )
+
+
+def superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the result files, with their tasks, that new results take the place of.
+
+    ``members`` lists what each group consists of: with a group go its tasks.
+    """
+
+    def with_members(name: str) -> list[str]:
+        return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
+
+    ours = {replaceable(identity) for identity in identities}
+    files: dict[str, list[str]] = {}
+    for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
+        identity = json.loads(text)
+        if replaceable(identity) in ours:
+            files.setdefault(name, []).extend(with_members(identity["task"]))
+    return files
 
 
 def strays_of(folder: Path) -> list[Path]:

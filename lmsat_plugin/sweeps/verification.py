@@ -171,6 +171,8 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
     if is_sweeps_folder(result.path.parent) and folders != [folder_name(name) for name in names]:
         yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")
     known = [checkpoint.get("commit"), checkpoint.get("identity")]
+    if subfolder := as_text(checkpoint.get("subfolder")):
+        known = [f"{checkpoint.get('commit')}/{subfolder}"]
     held = {*document["results"], *as_dict(document.get("group_subtasks"))}
     versions = as_dict(document.get("versions"))
     for identity in result.identities:
