@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoSibling
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.files import similar_path
 from lmsat_plugin.passing import passing
 
 # What comes of an answer without the Hub's keys or headers, such as the page of a network that asks for a login.
@@ -58,15 +59,17 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
     if isinstance(error, errors.GatedRepoError):
         return f"{repository} is gated: accept the terms at https://huggingface.co/{repository}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the Hub has no {repository}, or it is private: correct the name, or `hf auth login`"
+        return (
+            f"the Hub has no {repository}, or it is private: correct the name{_meant(repository)}, or `hf auth login`"
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repository} has no revision {revision}: `lmsat checkpoints {repository}` lists them"
     if isinstance(error, errors.HFValidationError):
-        return f"pretrained={repository} is no folder here and no name of the Hub: correct it"
+        return f"pretrained={repository} is no folder here and no name of the Hub: correct it{_meant(repository)}"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
             f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE=1 forbids to ask the Hub: "
-            "unset it, or give a folder"
+            f"unset it, or give a folder{_meant(repository)}"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left for {what}: free space, or choose another folder"
@@ -86,8 +89,14 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
         return f"the Hub answers HTTP {status} for {what}: try again later, or choose another revision"
     return (
         f"{what} cannot be had from the Hub ({first_sentence(error)}): check the connection, "
-        "set HF_HUB_OFFLINE=1 to use what is cached, or give a folder"
+        f"set HF_HUB_OFFLINE=1 to use what is cached, or give a folder{_meant(repository)}"
     )
+
+
+def _meant(repository: str) -> str:
+    """Return the question whether a folder was meant, where one has a similar name."""
+    meant = similar_path(Path(repository))
+    return f" (did you mean the folder {meant}?)" if meant is not None else ""
 
 
 def _cause(error: BaseException) -> BaseException:
