@@ -38,18 +38,25 @@ def config_values(names: Sequence[str], *, name: str | None = None, watch: bool 
     Raises `LmsatError` for a name that is neither a folder nor a possible name on the Hub, and for a folder without
     checkpoints, unless they are watched for.
     """
-    folders = [_folder(each, watch=watch) for each in names]
     # A trailing slash is what completion in a shell leaves.
+    names = [each.rstrip("/") or "/" for each in names]
+    folders = [_folder(each, watch=watch) for each in names]
+    # In each form of a path, `runs/a` and `runs/a/../b` among them.
+    runs = [folder and _run_of(Path(os.path.abspath(folder))) for folder in folders]  # noqa: PTH100
     models = [
-        {"pretrained": each if folder is None else each.rstrip("/") or "/", "revisions": "all" if watch else _REVISIONS}
-        for each, folder in zip(names, folders, strict=True)
+        {
+            "pretrained": each,
+            **({"name": own} if name is None and run is not None and (own := _name_among(run, runs)) else {}),
+            "revisions": "all" if watch else _REVISIONS,
+        }
+        for each, run in zip(names, runs, strict=True)
     ]
     fields = SweepConfig.model_fields
     [corpus] = fields["corpora"].default
     return {
         "models": models,
         "tasks": list(_TASKS),
-        "output": str(_output(list(zip(names, folders, strict=True)), name)),
+        "output": str(_output(names, runs, name)),
         "corpora": corpus.corpus,
         "max_tokens": fields["max_tokens"].default,
     }
@@ -74,20 +81,28 @@ def _may_hold_checkpoints(folder: Path) -> bool:
     return any(any(folder.glob(f"{'*/' * depth}{config}")) for depth in range(_DEEPEST + 1) for config in CONFIG_FILES)
 
 
-def _output(models: Sequence[tuple[str, Path | None]], name: str | None) -> Path:
+def _name_among(run: Path, runs: Sequence[Path | None]) -> str | None:
+    """Return a longer name for a run whose folder's name another run has, too: the end of its path."""
+    others = [other.parts for other in runs if other is not None and other != run]
+    for length in range(1, len(run.parts)):
+        if not any(other[-length:] == run.parts[-length:] for other in others):
+            return "/".join(run.parts[-length:]) if length > 1 else None
+    return None
+
+
+def _output(names: Sequence[str], runs: Sequence[Path | None], name: str | None) -> Path:
     """Return where the results go: beside the runs that are folders, or in ``results`` of the working folder.
 
     They never go into a checkpoint's own folder.
     """
-    # In each form of a path, `runs/a` and `runs/a/../b` among them.
-    runs = {_run_of(Path(os.path.abspath(folder))) for _, folder in models if folder is not None}  # noqa: PTH100
-    beside = {run.parent for run in runs}
-    if len(beside) != 1 or any(folder is None for _, folder in models):
-        one = name or (_PATTERN.split(models[0][0].rpartition("/")[2])[0] if len(models) == 1 else "")
+    folders = {run for run in runs if run is not None}
+    beside = {run.parent for run in folders}
+    if len(beside) != 1 or None in runs:
+        one = name or (_PATTERN.split(names[0].rpartition("/")[2])[0] if len(names) == 1 else "")
         inside = Path("results", *([safe_name(one)] if one else []))
         return _relative(_outside_checkpoints(Path.cwd()) / inside)
-    output = _outside_checkpoints(beside.pop()) / (f"{runs.pop().name}-results" if len(runs) == 1 else "results")
-    return output if Path(models[0][0]).is_absolute() or models[0][0].startswith("~") else _relative(output)
+    output = _outside_checkpoints(beside.pop()) / (f"{folders.pop().name}-results" if len(folders) == 1 else "results")
+    return output if Path(names[0]).is_absolute() or names[0].startswith("~") else _relative(output)
 
 
 def _run_of(folder: Path) -> Path:
