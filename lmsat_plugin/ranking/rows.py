@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import furthest
+from lmsat_plugin.analysis.checkpoint_values import last_of
 from lmsat_plugin.analysis.downstream_average import above_line
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
@@ -20,12 +20,12 @@ def last_losses(table: pd.DataFrame) -> pd.DataFrame:
     """Return lmsat_loss at each model's last checkpoint, in the columns of `loss_of_results`; no row without any."""
     if not ((table.task == "lmsat_loss") & (table.metric == "loss")).any():
         return table[:0].assign(loss=np.nan)
-    return furthest(loss_of_results(table))
+    return last_of(loss_of_results(table))
 
 
 def last_values(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     """Return all values at each model's last checkpoint with lmsat_loss; without any, at its last checkpoint."""
-    others = furthest(table[~table.model.isin(losses.model)])
+    others = last_of(table[~table.model.isin(losses.model)])
     keys = ["model", "revision"]
     return table.merge(pd.concat([losses[keys], others[keys]]), on=keys)
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, series_in, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,11 +140,11 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     """Return results as the rows of such a table, of the checkpoints that have both a loss and scores."""
-    table = labelled(table_of(data))
+    table = labelled(series_in(data))
     checkpoint = ["model", "revision"] if "revision" in table.columns else ["model"]
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
     losses = losses.drop_duplicates(checkpoint, keep="last")
-    scores = table[~table.task.str.startswith("lmsat_")]
+    scores = table[~table.task.str.startswith("lmsat_")].assign(step=lambda own: own["at"])
     scores = scores.assign(variant=_variants(scores))
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
     if rows.empty:

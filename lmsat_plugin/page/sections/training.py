@@ -23,7 +23,7 @@ _MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 6
 
 def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
     best = {
-        result.label: (float(result.best_step), result.best)
+        result.label: (float(result.best_at), result.best)
         for result in analyses.saturation
         if (result.task, result.metric) == ("lmsat_loss", "loss")
     }
