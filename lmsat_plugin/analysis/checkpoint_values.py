@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
-from lmsat_plugin.results.series import data_seen, labelled
+from lmsat_plugin.results.series import AXES, data_seen, labelled
 
 T = TypeVar("T")
 
@@ -54,6 +54,11 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows.step.notna()].assign(step=lambda own: own.step.astype("float64"))
     rows = rows[(rows.step > 0) & (rows.step >= _EARLIEST * rows.groupby("model").step.transform("max"))]
     return rows[rows.groupby("model").step.transform("nunique") > 1].drop_duplicates(["model", "step"], keep="last")
+
+
+def by_axis(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the rows of `by_step` on each axis, steps first: those on different axes do not compare."""
+    return [(axis, own) for axis in AXES if len(own := rows[rows.axis == axis])]
 
 
 def last_of(rows: pd.DataFrame) -> pd.DataFrame:
