@@ -9,7 +9,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, series_in
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.results.series import PARTS, SERIES, data_seen
+from lmsat_plugin.results.series import PARTS, SERIES, data_seen, place_in_words
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         names = [own if pd.isna(name) else str(name) for name, own in zip(table[key], names, strict=True)]
     added: dict[str, Any] = {_ROW: numbers_P, _BAD: bad.to_numpy(), _RUN: names}
     rows = table.assign(**added)
-    if (order := next((name for name in ("step", "tokens") if name in table.columns), None)) is not None:
+    if (order := next((name for name in ("at", "step", "tokens") if name in table.columns), None)) is not None:
         rows = rows.assign(**{order: as_floats(rows[order])}).sort_values(order, kind="stable")
     gone: list[np.ndarray] = []
     sentences = []
@@ -92,6 +92,8 @@ def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             continue
         first = run.iloc[len(run) - int(np.argmin(bad_K[::-1])) if not bad_K.all() else 0]
         when = "" if order is None or not np.isfinite(first[order]) else f", {order} {first[order]:,.0f}"
+        if when and order == "at":
+            when = f", {place_in_words(first['axis'], first['at'], first.get('revision'))}"
         sentences.append(f"{name} diverged at row {first[_ROW]}{when}")
         gone.append(run[_ROW].to_numpy() - 1)
     kept = table.iloc[np.setdiff1d(numbers_P - 1, np.concatenate(gone))] if gone else table

@@ -17,6 +17,7 @@ from lmsat_plugin.ranking.replicates import at_the_end
 from lmsat_plugin.ranking.rows import last_checkpoints, last_losses, values_at
 from lmsat_plugin.results.array_files import array_path
 from lmsat_plugin.results.failures import FAILURES
+from lmsat_plugin.results.series import PARTS
 
 _BENCHMARKS = {
     ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
@@ -43,7 +44,7 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     rows = pd.DataFrame(list(board.rows))
     write_atomically(folder / "leaderboard.csv", as_csv(board).encode("utf-8"))
     write_atomically(folder / "leaderboard.parquet", rows.to_parquet(index=False))
-    write_atomically(folder / "results.parquet", results.to_parquet(index=False))
+    write_atomically(folder / "results.parquet", results.drop(columns=[*PARTS, "group"]).to_parquet(index=False))
     for (model, path), _ in results.groupby(["model", "path"]):
         file = analyses.results.files[str(path)]
         if file.path.name == FAILURES:

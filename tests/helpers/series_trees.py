@@ -110,6 +110,31 @@ def write_amber(root: Path, model: str = "LLM360/Amber") -> dict[str, float]:
     return _written(root, model, {f"ckpt_{index:03}": falling(index / 300) for index in range(20, 320, 20)})
 
 
+def law(n_params: float, tokens: float) -> float:
+    """Return a loss by Chinchilla's law."""
+    return 1.7 + 400 / n_params**0.34 + 410 / tokens**0.28
+
+
+def write_scaling(root: Path, sizes: Mapping[str, int]) -> list[tuple[str, int, int, float]]:
+    """Write models whose losses follow a law of all tokens seen, in stage 1 and in a stage that begins again.
+
+    Return each checkpoint's series, size, tokens seen and loss.
+    """
+    points = []
+    for model, size in sizes.items():
+        stage_1 = size * 10 // B + 10
+        for tokens in (stage_1 // 10, stage_1 // 4, stage_1 // 2, stage_1):
+            points.append((model, size, tokens * B, law(size, tokens * B)))
+            name = f"stage1-step{tokens * 10}-tokens{tokens}B"
+            write_checkpoint(root, model, name, points[-1][-1], n_params=size)
+        for tokens in (2, 5):
+            seen = (stage_1 + tokens) * B
+            points.append((f"{model} (stage2, ingredient1)", size, seen, law(size, seen)))
+            name = f"stage2-ingredient1-step{tokens * 10}-tokens{tokens}B"
+            write_checkpoint(root, model, name, points[-1][-1], n_params=size)
+    return points
+
+
 def _written(root: Path, model: str, losses: dict[str, float]) -> dict[str, float]:
     for name, loss in losses.items():
         write_checkpoint(root, model, name, loss)

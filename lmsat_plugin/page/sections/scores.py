@@ -93,7 +93,7 @@ def _drawn(analyses: Analyses) -> list[Emergence]:
 
 
 def _looks(analyses: Analyses, results: Sequence[Emergence]) -> ModelLooks:
-    return ModelLooks(analyses.sizes, {model for result in results for model in result.scores.table["model"]})
+    return ModelLooks(analyses.group_sizes, {model for result in results for model in result.scores.table["model"]})
 
 
 def _in_words(result: Emergence) -> str:
