@@ -33,7 +33,7 @@ def config_values(names: Sequence[str], *, name: str | None = None, watch: bool 
 
     Args:
         names: Folders, and repositories of the Hub.
-        name: What the models are called in the results.
+        name: What the models are called in the results; several are runs of one model then.
 
     Raises `LmsatError` for a name that is neither a folder nor a possible name on the Hub, and for a folder without
     checkpoints, unless they are watched for.
@@ -43,7 +43,7 @@ def config_values(names: Sequence[str], *, name: str | None = None, watch: bool 
     folders = [_folder(each, watch=watch) for each in names]
     # In each form of a path, `runs/a` and `runs/a/../b` among them.
     runs = [folder and _run_of(Path(os.path.abspath(folder))) for folder in folders]  # noqa: PTH100
-    models = [
+    models: list[dict[str, Any]] = [
         {
             "pretrained": each,
             **({"name": own} if name is None and run is not None and (own := _name_among(run, runs)) else {}),
@@ -51,6 +51,9 @@ def config_values(names: Sequence[str], *, name: str | None = None, watch: bool 
         }
         for each, run in zip(names, runs, strict=True)
     ]
+    if name is not None and len(names) > 1:
+        # Runs of one model.
+        models = [{**models[0], "pretrained": names}]
     fields = SweepConfig.model_fields
     [corpus] = fields["corpora"].default
     return {

@@ -17,6 +17,7 @@ from lmsat_plugin.cli.sweep_arguments import read_arguments
 from lmsat_plugin.files import folder_name
 from lmsat_plugin.sweeps import local, processes
 from lmsat_plugin.sweeps.config import SweepConfig, config_to_yaml, load_config
+from lmsat_plugin.sweeps.jobs import find_jobs
 from lmsat_plugin.yaml_files import SHIPPED
 
 TASKS = ["lmsat_loss", "lmsat_anisotropy", "lmsat_head"]
@@ -116,6 +117,21 @@ def test_several_models_share_an_output(run):
     config = config_of(run, "elsewhere/my-model", "org/name")
     assert [entry.name for entry in config.models] == ["runs/my-model", "elsewhere/my-model", None]
     assert config.output == Path("results")
+
+
+def test_several_models_of_one_name_are_its_runs():
+    """As a shell makes them of a brace."""
+    names = ["runs/m-seed1", "runs/m-seed2"]
+    for name in names:
+        checkpoint_at(f"{name}/step1")
+        checkpoint_at(f"{name}/step2")
+    config = config_of(*names, "--name", "m")
+    assert models_of(config) == [(names, "m", ["log:20"])]
+    Path("kept.yaml").write_text(config_to_yaml(config))
+    found = [job.checkpoint for job in find_jobs(load_config(Path("kept.yaml")))]
+    assert [(each.model, each.run, each.step) for each in found] == [
+        ("m", f"seed{seed}", step) for seed in (1, 2) for step in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("inside", ["checkpoint-100", "step7/hf"])
