@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, try_to_load_fro
 from huggingface_hub.hf_api import RepoFile
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.files import similar_path
 from lmsat_plugin.passing import SERVER, passing
 
 # What comes of an answer without the Hub's keys or headers, such as the page of a network that asks for a login.
@@ -80,19 +81,20 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
             return f"{repository} is gated, and {token} has no access: {terms} with the account of the token"
         return f"{repository} is gated: {terms}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
+        correct = f"correct the name{_meant(repository)}"
         if token:
-            closed = f"it is private and {token} may not read it: correct the name, or use a token that may"
+            closed = f"it is private and {token} may not read it: {correct}, or use a token that may"
         else:
-            closed = "it is private: correct the name, or `hf auth login`"
+            closed = f"it is private: {correct}, or `hf auth login`"
         return f"the Hub has no {repository}, or {closed}{_mirror()}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repository} has no revision {revision}: `lmsat checkpoints {repository}` lists them{_mirror()}"
     if isinstance(error, errors.HFValidationError):
-        return f"pretrained={repository} is no folder here and no name of the Hub: correct it"
+        return f"pretrained={repository} is no folder here and no name of the Hub: correct it{_meant(repository)}"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
             f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE=1 forbids to ask the Hub: "
-            "unset it, or give a folder"
+            f"unset it, or give a folder{_meant(repository)}"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left for {what}: free space, or choose another folder"
@@ -115,7 +117,7 @@ def _sentence(error: BaseException, repository: str, revision: str | None) -> st
         return f"the Hub answers HTTP {status} for {what}: try again later, or choose another revision{_mirror()}"
     return (
         f"{what} cannot be had from the Hub ({first_sentence(error)}): check the connection, "
-        f"set HF_HUB_OFFLINE=1 to use what is cached, or give a folder{_mirror()}"
+        f"set HF_HUB_OFFLINE=1 to use what is cached, or give a folder{_meant(repository)}{_mirror()}"
     )
 
 
@@ -129,6 +131,12 @@ def _token_in_use() -> str | None:
 def _mirror() -> str:
     """Return the end of a sentence that names the server, where it is not the Hub's own."""
     return "" if constants.ENDPOINT == "https://huggingface.co" else f" (HF_ENDPOINT={constants.ENDPOINT})"
+
+
+def _meant(repository: str) -> str:
+    """Return the question whether a folder was meant, where one has a similar name."""
+    meant = similar_path(Path(repository))
+    return f" (did you mean the folder {meant}?)" if meant is not None else ""
 
 
 def _cause(error: BaseException) -> BaseException:

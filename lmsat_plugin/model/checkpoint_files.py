@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import check_file
+from lmsat_plugin.files import check_file, similar_path
 
 CONFIG_FILES = ("config.json", "generation_config.json", "adapter_config.json")
 TOKENIZER_FILES = (
@@ -97,7 +97,8 @@ def local_folder(pretrained: str) -> Path | None:
     if not exists:
         looks_local = path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1
         if looks_local or (os.sep != "/" and os.sep in pretrained):
-            raise LmsatError(f"pretrained={pretrained}: there is no such folder; correct the path")
+            advice = f"did you mean {meant}?" if (meant := similar_path(path)) is not None else "correct the path"
+            raise LmsatError(f"pretrained={pretrained}: there is no such folder; {advice}")
         return None
     if not path.is_dir():
         raise LmsatError(f"pretrained={pretrained} is a file: give the folder that holds it")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from lmsat_plugin.results.checkpoint_names import parse_count
@@ -177,6 +178,25 @@ ALIASES = {"corpus": "corpora"}
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:
     """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`."""
     return read_config(path, SweepConfig, overrides or {}, aliases=ALIASES, entries=_ENTRIES)
+
+
+def config_to_yaml(config: SweepConfig) -> str:
+    """Return a configuration as the text of a YAML file, short where a key allows it; `load_config` gives it back."""
+    values = config.model_dump(exclude_unset=True)
+    for key, name in (("models", "pretrained"), ("tasks", "task"), ("corpora", "corpus")):
+        if key in values:
+            values[key] = [
+                entry[name] if entry.keys() == {name} and isinstance(entry[name], str) else entry
+                for entry in values[key]
+            ]
+    for entry in values["models"]:
+        if isinstance(entry, dict) and len(entry.get("revisions", ())) == 1:
+            [entry["revisions"]] = entry["revisions"]
+    if len(values.get("corpora", ())) == 1:
+        values = {{"corpora": "corpus"}.get(key, key): value for key, value in values.items()}
+        [values["corpus"]] = values["corpus"]
+    values["output"] = str(values["output"])
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 @dataclass(frozen=True, kw_only=True)

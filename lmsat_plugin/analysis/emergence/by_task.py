@@ -111,7 +111,7 @@ def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
         pearson=_correlation(pearsonr, losses_P, values_P),
         chance=scores.chance,
         n_points=len(losses_P),
-        n_models=len(runs),
+        n_models=int(scores.table["model"].nunique()),
         p_value=fit.p_value if fit else None,
         shared=sharing(factor, scores, seed=seed),
         two_step=two_step(scores),

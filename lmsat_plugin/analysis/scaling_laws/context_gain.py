@@ -16,8 +16,8 @@ from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import label
 
 logger = logging.getLogger(__name__)
 
@@ -221,11 +221,8 @@ class CheckpointContext:
     loss: float
     """Of all positions, nats per token."""
     gain: ContextGain
-
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
+    label: str
+    """The name of its series, for people."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat context --json`` prints it."""
@@ -240,7 +237,9 @@ def find_context(results: Results) -> list[CheckpointContext]:
     for losses on several texts.
     """
     contexts, skipped = [], []
-    for row in records(loss_of_results(results)):
+    losses = labelled(loss_of_results(results).assign(name=lambda own: own.model))
+    losses = losses.sort_values(["model", "at"], na_position="first", kind="stable")
+    for row in records(losses):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
         except LmsatError as error:
@@ -248,7 +247,8 @@ def find_context(results: Results) -> list[CheckpointContext]:
             continue
         contexts.append(
             CheckpointContext(
-                model=row["model"],
+                model=row["name"],
+                label=row["model"],
                 variant=row["variant"],
                 revision=row["revision"],
                 step=row["step"],
