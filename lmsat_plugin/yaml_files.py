@@ -70,8 +70,8 @@ def read_config(
         else f"{path}, line {_line(node, location, aliases)}"
     )
     known = {*kind.model_fields, *aliases}
-    if len(location) > 1 and location[0] in entries:
-        known = {*entries[str(location[0])].model_fields}
+    if inside := [key for key in location[:-1] if key in entries]:
+        known = {*entries[inside[-1]].model_fields}
     raise LmsatError(f"{where}: {_problem(wrong, location, known)}")
 
 
@@ -159,7 +159,7 @@ def _beyond_reason(node: yaml.ScalarNode) -> str | None:
 def _location(loc: Sequence[Any]) -> list[Any]:
     """Return the keys and indices of a location. Where a value may be of several types, it ends in a type's name."""
     location = [part for part in loc if isinstance(part, int) or part.isidentifier()]
-    while location and location[-1] in ("int", "str", "float", "bool", "constrained"):
+    while location and location[-1] in ("int", "str", "float", "bool", "constrained", "selection"):
         location.pop()
     return location
 

@@ -23,10 +23,10 @@ _STEP = re.compile(
 )
 # The words, from the one that says most surely that a number counts steps to the one that says least.
 _SURE = ("step", "iter", "checkpoint", "ckpt", "epoch")
-# tokens21B, and RedPajama's 240b_tokens.
+# tokens21B, and RedPajama's 240b_tokens, but not 955k-token-2T.
 _TOKENS = re.compile(
     r"(?:^|[^a-z])tokens?[-_=]?(?P<number>\d+(?:\.\d+)?[kmbt]?)(?![a-z\d.])"
-    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmbt]?)[-_]?tokens?(?![a-z\d])",
+    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmbt]?)[-_]?tokens?(?![a-z\d]|[-_=]?\d)",
     re.IGNORECASE,
 )
 # FineWeb's step-001000-2BT and Baichuan's train_00220B. After a step, 3T is tokens; elsewhere 7B is a model's size.

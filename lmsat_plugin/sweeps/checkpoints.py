@@ -107,14 +107,14 @@ def _as_stated(checkpoint: Checkpoint, stated: Stated, naming: Naming) -> Checkp
         return checkpoint
     if "step" in own and "tokens" not in own and naming.tokens_per_step is not None:
         own["tokens"] = own["step"] * naming.tokens_per_step
-    return replace(checkpoint, **own)
+    return replace(checkpoint, aside=None, **own)
 
 
 def _left_out(checkpoints: Sequence[Checkpoint], naming: Naming, step_pattern: str | None) -> list[LeftOut]:
     """Return what ``all`` leaves out, and warn of names that a pattern does not match, or that say nothing."""
     left_out = [LeftOut(each.name, each.aside) for each in checkpoints if each.aside is not None]
     unplaced = [each for each in checkpoints if not each.progress.is_placed and each.aside is None]
-    names = [each.name for each in unplaced if each.revision not in _MAIN]
+    names = [each.name for each in checkpoints if not each.progress.is_placed and not _is_copy(each)]
     if len(unplaced) < len(checkpoints):
         if naming.pattern is not None and names:
             unmatched = f"{len(names)} names of {checkpoints[0].model}: {some_of(names)}"

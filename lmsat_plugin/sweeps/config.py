@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.settings import Settings
@@ -44,6 +44,12 @@ class StatedCheckpoint(Settings):
     run: str | None = None
 
 
+_Selection = Annotated[
+    Annotated[str | int, Tag("selection")] | Annotated[StatedCheckpoint, Tag("stated")],
+    Discriminator(lambda item: "stated" if isinstance(item, dict | StatedCheckpoint) else "selection"),
+]
+
+
 class ModelEntry(Settings):
     """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or several, or a single checkpoint."""
 
@@ -51,7 +57,7 @@ class ModelEntry(Settings):
     """A name, which braces and globs may make several: ``org/model-seed{1..9}``, ``runs/seed*``; or a list of names."""
     name: str | None = None
     """Its name in the results; by default the repository's or the folder's."""
-    revisions: Annotated[list[str | int | StatedCheckpoint], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
+    revisions: Annotated[list[_Selection], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
     """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union.
 
     ``{name: kestrel, step: 1000}`` states the place in training of a checkpoint, and selects it.
@@ -159,6 +165,7 @@ class SweepConfig(Settings):
 
 _ENTRIES: dict[str, type[Settings]] = {
     "models": ModelEntry,
+    "revisions": StatedCheckpoint,
     "corpora": CorpusEntry,
     "tasks": TaskEntry,
     "slurm": SlurmSettings,

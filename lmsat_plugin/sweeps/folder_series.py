@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -110,9 +111,10 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
         folder = folder.parent
     walk = _Walk(naming)
     try:
-        found = list(walk.below(folder, (), 2))
+        next(folder.iterdir(), None)
     except OSError as error:
         raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
+    found = list(walk.below(folder, (), _DEEPEST))
     states_one = naming.states_one(folder.name)
     if holds_config(folder) and not any(_is_of_series(each, naming) for each in found):
         # What lies in a checkpoint's folder are its parts, such as onnx/ and global_step500/.
@@ -121,7 +123,7 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
     elif states_one and not any(naming.states_one(each.name) for each in found):
         walk = _Walk(naming)
         found = list(walk._in_one(folder, ()))
-    found = _without_links(_of_one_series(found, naming), walk.left_out)
+    found = _without_links(_of_one_series(found, walk), folder, walk.left_out)
     if not found:
         other = training_format(folder)
         reason = f"it is in the format of {other.name}" if other else "neither it nor a folder in it has a config.json"
@@ -142,8 +144,7 @@ def _checkpoints(found: Sequence[_Found], model: str, naming: Naming) -> list[Ch
     for each in found:
         own, place = stated[each.folder], places[each.folder]
         if place is not None:
-            run = runs[place] if own.run is None else f"{runs[place]}-{own.run}"
-            own = replace(own, run=run)
+            own = replace(own, run="-".join(dict.fromkeys([runs[place], *([own.run] if own.run else [])])))
         for above in reversed(each.above):
             there = naming.progress(above)
             own = replace(own, stage=own.stage or there.stage, run=own.run or there.run)
@@ -153,9 +154,8 @@ def _checkpoints(found: Sequence[_Found], model: str, naming: Naming) -> list[Ch
     checkpoints = []
     for each in found:
         place = places[each.folder]
-        by_path = of_name[place, each.name] > 1 or (
-            place is None and any(naming.progress(above).stage for above in each.above)
-        )
+        of_stage = any(naming.progress(above).stage for above in each.above)
+        by_path = of_name[place, each.name] > 1 or of_stage
         below = each.path.removeprefix(f"{place}/") if place is not None else each.path
         checkpoints.append(
             Checkpoint(
@@ -203,34 +203,41 @@ def _runs(places: set[str]) -> dict[str, str]:
     return {place: run if times[run] == 1 else place for place, run in stated.items()}
 
 
-def _of_one_series(found: Sequence[_Found], naming: Naming) -> list[_Found]:
-    """Return what belongs to a series: not a model of a folder below, where others state a place in training."""
+def _of_one_series(found: Sequence[_Found], walk: _Walk) -> list[_Found]:
+    """Return what belongs to a series: no models without a place beside those with one, nor a run that has no name."""
+    naming = walk.naming
     placed = {each.above for each in found if naming.states_one(each.name)}
-    if placed:
-        return [each for each in found if not each.above or each.above in placed]
-    return [each for each in found if not each.above] or list(found)
+    if not placed:
+        return [each for each in found if not each.above] or list(found)
+    kept = []
+    for each in found:
+        place = _middle(each, naming)
+        if not each.above or (
+            each.above in placed and (() not in placed or place is None or naming.progress(place).run)
+        ):
+            kept.append(each)
+        elif each.above in placed:
+            walk.left_out.append(LeftOut(each.path, "of another run than those beside its folder"))
+    return kept
 
 
-def _without_links(found: Sequence[_Found], left_out: list[LeftOut]) -> list[_Found]:
-    """Return each checkpoint once, under the name of its folder and not of a link to it."""
+def _without_links(found: Sequence[_Found], series: Path, left_out: list[LeftOut]) -> list[_Found]:
+    """Return each checkpoint once: under the path of its folder, and where all are links, the one with a number."""
+    top = series.resolve()
     of_folder: dict[Path, list[_Found]] = {}
     for each in found:
         of_folder.setdefault(each.folder.resolve(), []).append(each)
     kept = []
     for folder, same in of_folder.items():
-        numbered = [re.search(r"\d", each.name) is None for each in same]
-        order = sorted(
-            zip(numbered, same, strict=True),
-            key=lambda pair: (_is_link(pair[1], folder), pair[0], len(pair[1].above), natural(pair[1].name)),
-        )
-        first, *others = (each for _, each in order)
+
+        def order(each: _Found, folder: Path = folder) -> tuple[object, ...]:
+            is_link = folder != top / each.folder.relative_to(series)
+            return is_link, re.search(r"\d", each.name) is None, len(each.above), natural(each.name)
+
+        first, *others = sorted(same, key=order)
         kept.append(first)
         left_out += [LeftOut(each.path, f"a link to {first.path}") for each in others]
     return kept
-
-
-def _is_link(found: _Found, folder: Path) -> bool:
-    return os.path.realpath(found.folder.parent) != str(folder.parent) or found.folder.name != folder.name
 
 
 def _is_whole(found: _Found) -> bool:
@@ -259,13 +266,17 @@ def _holds_optimiser_alone(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that may hold checkpoints. Raises OSError for the series' own."""
+    """Return the folders in a folder that may hold checkpoints; none where it cannot be read."""
     found = []
-    for path in folder.iterdir():
-        if path.name.startswith(".") or _NO_CHECKPOINTS.fullmatch(path.name) or not path.is_dir():
-            continue
-        # A link to where it lies would be walked in a circle.
-        if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
-            continue
-        found.append(path)
+    with suppress(OSError):
+        found = [path for path in folder.iterdir() if not path.name.startswith(".") and _may_hold(path)]
     return sorted(found, key=lambda path: natural(path.name))
+
+
+def _may_hold(path: Path) -> bool:
+    try:
+        # A link to where it lies would be walked in a circle.
+        is_circle = path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+        return path.is_dir() and not is_circle and not _NO_CHECKPOINTS.fullmatch(path.name)
+    except (OSError, RuntimeError):
+        return False

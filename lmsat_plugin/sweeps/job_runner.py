@@ -342,6 +342,8 @@ class JobRunner:
                 path=list(files)[-1],
                 output=self.store.output,
                 trackers=self.plan.config.trackers,
+                run=checkpoint.run,
+                branch=checkpoint.branch,
             )
         )
 

@@ -164,7 +164,7 @@ def _common_name(names: Sequence[str]) -> str:
     bare = {_without_place(name) for name in names}
     if len(bare) == 1:
         return bare.pop()
-    split = [re.split(r"(?<=[-_./])", f"{name}/") for name in sorted(bare)]
+    split = [re.split(r"(?<=[-_/])", f"{name}/") for name in sorted(bare)]
     alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*split, strict=False))
     common = "".join(parts[0] for parts in alike).rstrip("-_./")
     folders = {Path(name).expanduser().absolute().parent.name for name in names if _is_there(name)}

@@ -12,11 +12,12 @@ from typing import Any
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.hub import list_files
 from lmsat_plugin.passing import patiently
-from lmsat_plugin.results.checkpoint_names import is_another_form
+from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
 from lmsat_plugin.results.training_order import natural, stage_order
 from lmsat_plugin.sweeps.series import Checkpoint, some_of, warn_once
 from lmsat_plugin.sweeps.weights import weight_files
 
+_Files = tuple[tuple[Path, int, int], ...]
 ANOTHER_FORM = "a copy in another form"
 
 
@@ -39,7 +40,11 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         plain = [each for each in several if not is_another_form(each.revision)]
         if plain:
             reasons.update((each.name, ANOTHER_FORM) for each in several if each not in plain)
-        first, *others = plain or several
+        by_name = [each for each in plain if parse_progress(each.revision).is_placed]
+        if by_name:
+            # The last model beside checkpoint-500 may be saved in another type.
+            reasons.update((each.name, f"of the step of {by_name[0].name}") for each in plain if each not in by_name)
+        first, *others = by_name or plain or several
         if all(_have_equal_weights(first, each) for each in others):
             reasons.update((each.name, f"the weights of {first.name}") for each in others)
         else:
@@ -61,9 +66,9 @@ def _place(checkpoint: Checkpoint) -> tuple[Any, ...]:
 
 def _have_equal_weights(one: Checkpoint, other: Checkpoint) -> bool:
     if one.folder is not None and other.folder is not None:
-        return _files(one.folder) == _files(other.folder) and _are_equal(
-            tuple((path, path.stat().st_mtime_ns) for path in _paths(one.folder)),
-            tuple((path, path.stat().st_mtime_ns) for path in _paths(other.folder)),
+        mine, its = (_files(folder) for folder in (one.folder, other.folder))
+        return [(path.name, size) for path, size, _ in mine] == [(path.name, size) for path, size, _ in its] and (
+            _are_equal(mine, its)
         )
     if (one.pretrained, one.content) == (other.pretrained, other.content):
         return True
@@ -85,24 +90,20 @@ def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
     return {name: names[name] for name in weight_files(dict.fromkeys(names, 0))}
 
 
-def _files(folder: Path) -> dict[str, int]:
-    """Return the files of weights in a folder with their sizes."""
+def _files(folder: Path) -> _Files:
+    """Return the files of weights in a folder, each with its size and time; none where they cannot be read."""
     try:
-        return weight_files({path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()})
+        seen = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
     except OSError:
-        return {}
-
-
-def _paths(folder: Path) -> list[Path]:
-    return [folder / name for name in sorted(_files(folder))]
+        return ()
+    names = sorted(weight_files({name: stat.st_size for name, stat in seen.items()}))
+    return tuple((folder / name, seen[name].st_size, seen[name].st_mtime_ns) for name in names)
 
 
 @lru_cache(maxsize=256)
-def _are_equal(one: tuple[tuple[Path, int], ...], other: tuple[tuple[Path, int], ...]) -> bool:
-    """Return whether files, given with their times, have the same content; reading ends at the first difference."""
+def _are_equal(one: _Files, other: _Files) -> bool:
+    """Return whether files of equal sizes have the same content; reading ends at the first difference."""
     try:
-        return bool(one) and all(
-            filecmp.cmp(mine, its, shallow=False) for (mine, _), (its, _) in zip(one, other, strict=True)
-        )
+        return bool(one) and all(filecmp.cmp(a[0], b[0], shallow=False) for a, b in zip(one, other, strict=True))
     except OSError:
         return False

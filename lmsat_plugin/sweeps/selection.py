@@ -12,7 +12,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import is_another_form
-from lmsat_plugin.results.training_order import Totals, branch_of, stage_order
+from lmsat_plugin.results.training_order import stage_order
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     if not items:
         raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
     chosen = {id(checkpoint) for item in items for checkpoint in _selected(checkpoints, str(item).strip())}
+    if checkpoints and not chosen:
+        reasons = ", ".join(f"{c.name} ({c.aside})" for c in checkpoints[:3])
+        model = checkpoints[0].model
+        raise LmsatError(
+            f"revisions={items[0]}: all checkpoints of {model} are left out, {reasons}: name those to take"
+        )
     return [checkpoint for checkpoint in checkpoints if id(checkpoint) in chosen]
 
 
@@ -93,8 +99,7 @@ def _series(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
     for checkpoint in placed or regular:
         if is_another_form(checkpoint.revision) and checkpoint.progress in there:
             continue
-        branch = branch_of(checkpoint.progress, Totals(checkpoint.total_step, checkpoint.total_tokens))
-        series.setdefault((checkpoint.run, branch), []).append(checkpoint)
+        series.setdefault((checkpoint.run, checkpoint.branch), []).append(checkpoint)
     return list(series.values())
 
 

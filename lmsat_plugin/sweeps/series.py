@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsat_plugin.results.checkpoint_names import TrainingProgress
-from lmsat_plugin.results.training_order import natural, totals_of, training_key
+from lmsat_plugin.results.training_order import Totals, branch_of, natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,11 @@ class Checkpoint:
     def place(self) -> dict[str, Any]:
         """What results note of where in the training it lies, by the names of the table's columns."""
         return {name: getattr(self, name) for name in _PLACE}
+
+    @property
+    def branch(self) -> str | None:
+        """The stage that began again and that it is of; None in pretraining."""
+        return branch_of(self.progress, Totals(self.total_step, self.total_tokens))
 
     @property
     def progress(self) -> TrainingProgress:

@@ -25,6 +25,8 @@ class _State:
     """What the Trainer noted in a checkpoint's folder, and what the folder's name states."""
 
     path: Path
+    folder: Path
+    """The checkpoint's."""
     step: int
     tokens: int | None
     """None where the Trainer did not count."""
@@ -39,7 +41,7 @@ def believe_states(stated: Mapping[Path, TrainingProgress], naming: Naming) -> d
     """
     groups: dict[tuple[str | None, str | None], list[_State]] = {}
     for folder, named in stated.items():
-        if (state := _read(folder, named)) is not None:
+        if (state := _read(folder, named, naming)) is not None:
             groups.setdefault((named.run, named.stage), []).append(state)
     believed = dict(stated)
     for states in groups.values():
@@ -53,8 +55,8 @@ def believe_states(stated: Mapping[Path, TrainingProgress], naming: Naming) -> d
             steps = []
         for state in steps:
             if naming.pattern is None or state.named.step is None:
-                believed[state.path.parent] = _at_step(state, naming)
-        placed = [(believed[state.path.parent].step, state.tokens, state) for state in states]
+                believed[state.folder] = _at_step(state, naming)
+        placed = [(believed[state.folder].step, state.tokens, state) for state in states]
         counted = sorted(
             ((step, tokens, state) for step, tokens, state in placed if step is not None and tokens is not None),
             key=lambda each: each[0],
@@ -66,7 +68,7 @@ def believe_states(stated: Mapping[Path, TrainingProgress], naming: Naming) -> d
                 break
         else:
             for _, tokens, state in counted:
-                believed[state.path.parent] = replace(believed[state.path.parent], tokens=tokens)
+                believed[state.folder] = replace(believed[state.folder], tokens=tokens)
     return believed
 
 
@@ -99,9 +101,12 @@ def _warn(state: _State, what: str, instead: str) -> None:
     warn_once(f"{state.path} is not believed, nor are those of its run, since {what}: {instead} count", str(state.path))
 
 
-def _read(folder: Path, named: TrainingProgress) -> _State | None:
+def _read(folder: Path, named: TrainingProgress, naming: Naming) -> _State | None:
     """Return what the Trainer noted; None where it noted nothing, or nothing that can be read, which is said."""
     path = folder / FILE
+    if not path.is_file() and not naming.states_one(folder.name) and naming.states_one(folder.parent.name):
+        # Of step1000/hf it lies in step1000.
+        path = folder.parent / FILE
     if not path.is_file():
         return None
     try:
@@ -112,4 +117,6 @@ def _read(folder: Path, named: TrainingProgress) -> _State | None:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         warn_once(f"{path} is ignored, since it cannot be read ({first_sentence(error)})", str(path))
         return None
-    return _State(path=path, step=step, tokens=tokens if tokens is not None and tokens > 0 else None, named=named)
+    return _State(
+        path=path, folder=folder, step=step, tokens=tokens if tokens is not None and tokens > 0 else None, named=named
+    )

@@ -208,6 +208,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(429, "", "Too many requests")
         if trouble := self.hub.trouble_at(path):
             return self._error(trouble[0], "", "Later", trouble[1])
+        if path == "/api/models":
+            asked = parse_qs(urlsplit(self.path).query)
+            of, letters = asked["author"][0], asked.get("search", [""])[0].lower()
+            found = [name for name in self.hub.branches if name.startswith(f"{of}/") and letters in name.lower()]
+            return self._json([{"id": name, "modelId": name} for name in found])
         if match := re.fullmatch(
             r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree|commits)(?:/([^/]+))?(/.*)?)?", path
         ):
