@@ -89,7 +89,7 @@ def test_a_folder_is_fetched_alone(empty_hub, root, tmp_path):
     )
     # Names by one request, files by another.
     listings = {key: count for key, count in empty_hub.requests.items() if "/api/" in key}
-    assert sum(listings.values()) == 2 + 1, listings
+    assert sum(listings.values()) == 2, listings
 
 
 def test_a_hub_that_refuses_a_third_of_all_requests_is_waited_out(
