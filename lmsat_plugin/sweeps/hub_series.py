@@ -27,7 +27,7 @@ COMMITS = "commits"
 _CONFIGS = ("config.json", "adapter_config.json")
 # What checkpoints of other programs consist of: DeepSpeed, Megatron, torch.distributed, Lightning, nanotron.
 _SHARD = re.compile(r"\.(pt|pth|bin|distcp|ckpt|safetensors)$")
-_DEEPEST, _BRANCHES, _A_SERIES = 3, 3, 3
+_DEEPEST, _BRANCHES, _A_SERIES = 3, 2, 3
 _OF_A_MODEL = re.compile(r"\b(hf|model|weights)\b", re.IGNORECASE)
 
 

@@ -17,9 +17,14 @@ import lmsat_plugin
 from lmsat_plugin import hub as hub_module
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.sweeps import summary
 from lmsat_plugin.sweeps.checkpoints import find_series
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.hub_series import find_on_hub
+from lmsat_plugin.sweeps.local import make_downloads
+from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.verification import verify
 
 if TYPE_CHECKING:
@@ -265,6 +270,28 @@ def test_the_names_of_many_revisions_take_few_requests_and_little_time(in_proces
     commits = find_series("org/many", commits=True)
     assert [each.step for each in commits.checkpoints] == list(range(1, 30))
     assert [each.reason for each in commits.left_out] == ["its title, 'Upload model', states no step, tokens or words"]
+
+
+def test_a_dry_run_asks_for_the_sizes_of_some(in_process, tmp_path, monkeypatch):
+    folders = [tmp_path / str(number) for number in range(4)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"x" * (100 * number + 98))
+    in_process.branches["org/sized"] = {f"step{number}": folder for number, folder in enumerate(folders)}
+    in_process.branches["org/sized"]["step9"] = folders[0]
+    monkeypatch.setattr(summary, "ASKED", 2)
+    config = SweepConfig(models=["org/sized"], tasks=["lmsat_head"], output=tmp_path / "out")
+    plan, store = Plan(config), Store(config.output)
+    work = summary.count_work(plan, store, make_downloads(config, store), plan.jobs)
+    # The mean of 100 and 200 bytes for the two that are not asked about; step9 has the files of step0.
+    assert work["org/sized"].download_bytes == 300 + 2 * 150
+    assert summary.describe_downloads(work) == [
+        "The Hub was asked for the sizes of 2 checkpoints; 2 others are taken to be as large.",
+        "Checkpoints with the files of others, which are measured with these: 1.",
+    ]
+    assert sum(count for path, count in in_process.requests.items() if "/revision/" in path) == 2
+    assert not (tmp_path / "out").exists()
 
 
 PCT = dict.fromkeys(("checkpoint_pct010", "checkpoint_pct100"))
