@@ -11,6 +11,7 @@ import yaml
 from fake_hub import BLOCK, run_with_hub
 from sweep_outputs import content_of
 
+from lmsat_plugin.sweeps.listings import files_to_load
 from lmsat_plugin.sweeps.weights import read_ahead
 
 if TYPE_CHECKING:
@@ -141,3 +142,19 @@ def test_the_list_as_json(empty_hub, warm_with_hub, random_checkpoint, tmp_path)
         ["chck_2M", "2,000,000"],
         ["chck_10M", "10,000,000"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "expected"),
+    [
+        ("a/step1", {"a/step1/config.json", "a/step1/model.safetensors", "a/tokenizer.json", "own.py"}),
+        ("b/step1", {"b/step1/model.safetensors", "b/step1/tokenizer.json", "config.json", "own.py"}),
+        (None, {"config.json", "tokenizer.json", "model.safetensors", "own.py"}),
+    ],
+)
+def test_what_a_folder_lacks_comes_from_the_nearest_above(subfolder, expected):
+    names = "a/step1/config.json a/step1/model.safetensors a/tokenizer.json b/step1/model.safetensors "
+    names += "b/step1/tokenizer.json config.json tokenizer.json model.safetensors own.py a/notes.txt"
+    sizes = dict.fromkeys(names.split(), 1)
+    assert files_to_load(sizes, subfolder, trust_remote_code=True).keys() == expected
+    assert files_to_load(sizes, subfolder).keys() == expected - {"own.py"}
