@@ -201,7 +201,9 @@ def list_tree(repository: str, commit: str, revision: str | None = None) -> Mapp
             try:
                 entries = HfApi().list_repo_tree(repository, revision=commit, recursive=True)
                 tree = {entry.path: _stated(entry) for entry in entries if isinstance(entry, RepoFile)}
-            except (errors.EntryNotFoundError, TypeError, KeyError):
+            except (errors.HfHubHTTPError, TypeError, KeyError) as error:
+                if _status(error) not in (None, 404, 405):
+                    raise
                 # A mirror need not know that request.
                 tree = _files(repository, commit)
             _trees[repository, commit] = tree

@@ -15,6 +15,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.hub import HubCommit, list_commits, list_refs, list_tree
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.sweeps.same_place import ANOTHER_FORM
 from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series
 
 NO_PLACE = "states no step, tokens or words"
@@ -26,7 +27,7 @@ COMMITS = "commits"
 _CONFIGS = ("config.json", "adapter_config.json")
 # What checkpoints of other programs consist of: DeepSpeed, Megatron, torch.distributed, Lightning, nanotron.
 _SHARD = re.compile(r"\.(pt|pth|bin|distcp|ckpt|safetensors)$")
-_DEEPEST, _BRANCHES, _A_SERIES = 3, 3, 3
+_DEEPEST, _BRANCHES, _A_SERIES = 3, 2, 3
 _OF_A_MODEL = re.compile(r"\b(hf|model|weights)\b", re.IGNORECASE)
 
 
@@ -116,6 +117,7 @@ def _in_branch(folders: Sequence[_Folder], branch: str, place: _Repository) -> l
             folder.progress,
             subfolder=folder.path,
             within=(folder.within or None) if times[folder.name] > 1 else None,
+            aside=ANOTHER_FORM if _is_copy(folder.path) and not all(_is_copy(each.path) for each in folders) else None,
         )
         for folder in folders
     ]
@@ -146,6 +148,10 @@ def _in_folders(files: Collection[str], naming: Naming) -> list[_Folder]:
     return [] if "model_index.json" in files else folders
 
 
+def _is_copy(folder: str) -> bool:
+    return any(map(is_another_form, folder.split("/")))
+
+
 def _above(folder: str) -> list[str]:
     """Return the folders that a folder lies in, but the root."""
     parts = folder.split("/")
@@ -165,12 +171,10 @@ def _named_by_step(path: str, naming: Naming) -> str | None:
 def _named(paths: Sequence[str], naming: Naming) -> list[_Folder]:
     """Return folders with what their paths state: the step by one part of it, stage and run by any above."""
     split = {path: _split(path, naming) for path in paths}
-    taken = Counter(parts for path, parts in split.items() if not is_another_form(path))
+    taken = Counter(parts for path, parts in split.items() if not _is_copy(path))
     # Two forms of one checkpoint, such as step1000/hf and step1000/fp16, have their own names.
     split = {
-        path: (within, path.removeprefix(f"{within}/"))
-        if is_another_form(path) or taken[within, name] > 1
-        else (within, name)
+        path: (within, path.removeprefix(f"{within}/")) if _is_copy(path) or taken[within, name] > 1 else (within, name)
         for path, (within, name) in split.items()
     }
     stated = naming.series(split.keys() if naming.pattern else (name for _, name in split.values()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import folder_name, write_atomically
 from lmsat_plugin.hub import HubFile, list_files
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES
+from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.weights import needed_files, weight_files
@@ -95,12 +95,12 @@ def files_to_load(
 ) -> dict[str, int]:
     """Return, of a repository's files and their sizes, those that loading a checkpoint and its tokenizer takes.
 
-    Where a subfolder lacks a configuration or a tokenizer, those of the nearest folder above it are needed.
+    Where a subfolder lacks a configuration, a tokenizer or code, those of the nearest folder above it are needed.
     """
     if subfolder is None:
         return needed_files(sizes, trust_remote_code=trust_remote_code)
     found: dict[str, int] = {}
-    lacking = [CONFIG_FILES, TOKENIZER_FILES]
+    lacking = [("config.json", "adapter_config.json"), TOKENIZER_FILES, ("*.py",)]
     parts = subfolder.split("/")
     for count in range(len(parts), -1, -1):
         prefix = "".join(f"{part}/" for part in parts[:count])

@@ -104,7 +104,7 @@ def results_of_twin(
             **{key: twin_notes[key] for key in ("weights_sha256",) if key in twin_notes},
             "same_files_as": {key: value for key, value in named.items() if value is not None},
         }
-        identities = [texts[text] for text in sorted(held)]
+        identities = [texts[canonical(identity)] for identity in identities_in(notes)]
         yield NewResult(
             results=results,
             arrays=arrays,
