@@ -38,7 +38,7 @@ def tree(tmp_path_factory):
 def small_tree(tmp_path_factory):
     """Two runs of one model, a stage that begins again, and a series that counts words."""
     root = tmp_path_factory.mktemp("small")
-    trees.write_polypythias(root, {1: True, 2: False}, steps=12)
+    trees.write_polypythias(root, {1: True, 2: False}, steps=24)
     trees.write_checkpoint(root, "OLMo-2", "stage1-step1000-tokens4B", 3.0)
     for step in (1000, 2000):
         trees.write_checkpoint(root, "OLMo-2", f"stage2-ingredient1-step{step}-tokens{5 * step // 1000}B", 2.5)
