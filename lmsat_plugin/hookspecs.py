@@ -124,6 +124,16 @@ class CheckpointEvaluated:
     """The sweep's output folder."""
     trackers: Mapping[str, Mapping[str, Any]]
     """The trackers that the sweep's configuration asks for, with their settings."""
+    run: str | None = None
+    """What tells it from replicates or branches of the model, such as ``seed3``."""
+    branch: str | None = None
+    """The stage that began again and that it is of; None in pretraining."""
+
+    @property
+    def series(self) -> str:
+        """The name of the curve that it is on: the model, with the stage that began again, and the run."""
+        part = ", ".join(filter(None, (self.branch, self.run)))
+        return f"{self.model} ({part})" if part else self.model
 
 
 @dataclass(frozen=True)

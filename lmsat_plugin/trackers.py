@@ -64,7 +64,7 @@ class Tracker(ABC):
         """Log a checkpoint, if the sweep asks for this tracker."""
         if self.name not in event.trackers:
             return
-        key = (event.output, event.model)
+        key = (event.output, event.series)
         if key not in self.runs:
             self.runs[key] = self.start(event, event.trackers[self.name])
         self.log(self.runs[key], event, {k: v for k, v in event.metrics.items() if math.isfinite(v)})
@@ -88,7 +88,7 @@ class Trackio(Tracker):
         self.runs.clear()
         given = {"project": _project(event), **settings}
         with contextlib.redirect_stdout(sys.stderr):
-            return self.imported().init(**given, name=event.model, resume="allow")
+            return self.imported().init(**given, name=event.series, resume="allow")
 
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
         """Log metrics; the dashboard lets one choose the axis."""
@@ -109,9 +109,9 @@ class Wandb(Tracker):
 
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Begin or continue the run, whose id follows from the output folder and the model."""
-        identity = hashlib.sha256(f"{event.output.resolve()}\n{event.model}".encode()).hexdigest()[:16]
+        identity = hashlib.sha256(f"{event.output.resolve()}\n{event.series}".encode()).hexdigest()[:16]
         # Runs that are open already, of other models or of the user's program, stay open.
-        how = {"name": event.model, "id": identity, "resume": "allow", "reinit": "create_new"}
+        how = {"name": event.series, "id": identity, "resume": "allow", "reinit": "create_new"}
         run = self.imported().init(**{"project": _project(event), **settings}, **how)
         # wandb's own step may not go back, and a checkpoint without a step would get the previous one's.
         axis = "tokens" if event.step is None and event.tokens is not None else "step"
@@ -142,7 +142,7 @@ class TensorBoard(Tracker):
     def start(self, event: CheckpointEvaluated, settings: Mapping[str, Any]) -> Any:
         """Open another event file in the model's folder, which TensorBoard reads as one run."""
         folder = Path(settings.get("log_dir", event.output / "tensorboard"))
-        return self.imported().SummaryWriter(str(folder / folder_name(event.model)))
+        return self.imported().SummaryWriter(str(folder / folder_name(event.series)))
 
     def log(self, run: Any, event: CheckpointEvaluated, metrics: Mapping[str, float]) -> None:
         """Write metrics to the file."""

@@ -59,4 +59,4 @@ def test_who_is_not_the_hub_is_a_sentence(stand_in, kind, body):
         hub.list_refs("org/name")
     if kind == "text/html":
         with pytest.raises(LmsatError, match="is not the Hub"):
-            hub.file_sizes("org/name", "0" * 40)
+            hub.list_files("org/name", "0" * 40)

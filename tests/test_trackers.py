@@ -247,3 +247,15 @@ def test_a_metric_that_is_not_finite_is_left_out(tmp_path):
     metrics = {"a": 1.0, "b": math.nan, "c": math.inf, "d": -math.inf}
     found.tell(evaluated(tmp_path, {"memory": {"some": "setting"}}, metrics))
     assert tracker.runs == {(tmp_path, "lab/one"): [{"some": "setting"}, {"a": 1.0}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "series"),
+    [
+        ({}, "m"),
+        ({"run": "seed3"}, "m (seed3)"),
+        ({"branch": "stage2", "run": "ingredient1"}, "m (stage2, ingredient1)"),
+    ],
+)
+def test_runs_and_stages_that_begin_again_are_curves_of_their_own(tmp_path, part, series):
+    assert dataclasses.replace(evaluated(tmp_path, {}, {}), model="m", **part).series == series

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,23 +47,30 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise LmsatError(f"{path} has no rows below its first line: add one for each checkpoint")
     if "loss" in table.columns and table["loss"].isna().any():
         # pandas reads a cell that is empty and one that says nan alike: the first is not measured, the other is NaN.
-        texts = _parsed(data, dtype=str, keep_default_na=False)
+        texts = _parsed(data, as_text=True)
         cells = zip(table["loss"], texts.iloc[:, list(table.columns).index("loss")], strict=True)
         losses = [None if pd.isna(loss) and not _says_nan(text) else loss for loss, text in cells]
         table["loss"] = pd.Series(losses, index=table.index, dtype=object)
     return table
 
 
-def _parsed(data: bytes, **options: Any) -> pd.DataFrame:
-    """Return a CSV's rows as pandas reads them, without its guesses. Raises ValueError for what it cannot read."""
+def _parsed(data: bytes, *, as_text: bool = False) -> pd.DataFrame:
+    """Return a CSV's rows as pandas reads them, without its guesses. Raises ValueError for what it cannot read.
+
+    ``as_text`` leaves every cell as it is, in rows that were read before.
+    """
     import pandas as pd
 
     if b"\0" in data:
         # pandas would end a cell there, in the middle of a number.
         raise ValueError("it holds zero bytes, as UTF-16 does; CSV is UTF-8")
+    # After an empty line that ends with a carriage return alone, pandas loses a row's empty first cell.
+    data = re.sub(rb"(?<![^\r\n])\r(?=,)", b"\n", data)
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False} if as_text else {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # As text, an empty cell more than the first line has is a cell.
+            warnings.simplefilter("ignore" if as_text else "error", pd.errors.ParserWarning)
             # Where rows have a cell more than the first line, pandas would take the first column for their names, and
             # each number for that of the column before.
             return pd.read_csv(

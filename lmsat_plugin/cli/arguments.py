@@ -52,7 +52,8 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step-pattern",
         metavar="RE",
-        help="where names of your own state the step or the tokens: (?P<step>...), (?P<tokens>...)",
+        help="where names of your own state the place in training: (?P<step>...), (?P<tokens>...), (?P<words>...), "
+        "(?P<stage>...), (?P<run>...)",
     )
     parser.add_argument(
         "--tokens-per-step", type=int, metavar="N", help="tokens in a training step, where names state steps alone"

@@ -70,6 +70,16 @@ def training_key(progress: TrainingProgress) -> tuple[object, ...]:
     return (not progress.is_placed, *stage_order(progress.stage), natural(progress.run or ""), *amounts)
 
 
+def branch_of(progress: TrainingProgress, totals: Totals) -> str | None:
+    """Return the stage that began again and that a checkpoint is of; None for one of pretraining.
+
+    Of a stage that counts on, the totals are its own numbers.
+    """
+    own = Totals(progress.step, progress.tokens)
+    counts_on = any(mine is not None and mine == total for mine, total in zip(own, totals, strict=True))
+    return None if counts_on or stage_order(progress.stage) == stage_order(None) else progress.stage
+
+
 def totals_of(checkpoints: Sequence[TrainingProgress]) -> list[Totals]:
     """Return the totals of each of a model's checkpoints, which have to be all that there are."""
     of_part: dict[Part, list[TrainingProgress]] = {}

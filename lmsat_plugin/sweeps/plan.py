@@ -14,8 +14,9 @@ from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.jobs import Job, find_jobs
+from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
+from lmsat_plugin.sweeps.series import Series
 from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
@@ -52,7 +53,12 @@ class Plan:
     @cached_property
     def jobs(self) -> list[Job]:
         """The selected checkpoints, model by model, in the order of training."""
-        return find_jobs(self.config)
+        return jobs_of(self.config, self.series)
+
+    @cached_property
+    def series(self) -> list[Series]:
+        """The checkpoints of each model, with what is left out."""
+        return [find_entry(entry) for entry in self.config.models]
 
     @cached_property
     def of_each_checkpoint(self) -> list[PlannedResult]:

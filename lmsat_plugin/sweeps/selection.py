@@ -1,19 +1,22 @@
-"""Select checkpoints of a series: ``all``, ``last``, ``log:20``, ranges of steps, names, globs."""
+"""Select checkpoints: ``all``, ``last``, ``log:20``, ranges of steps, stages, runs, names, globs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.checkpoint_names import is_another_form
+from lmsat_plugin.results.training_order import stage_order
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
+    from lmsat_plugin.sweeps.series import Checkpoint
 
 _NUMBER = r"(\d+(?:\.\d+)?[kKmM]?)"
 _MULTIPLES = {"k": 1e3, "m": 1e6}
@@ -23,60 +26,111 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     """Return the checkpoints that one or several selections name, each once, in the order of ``checkpoints``.
 
     A selection is ``all``, ``first``, ``last``, ``log:N`` (N spread evenly over log(step + 1)), ``every:N``,
-    ``A..B`` (steps, as in ``1k..10k``; either may be missing), a name, a step, a commit or a glob. Where steps
-    are known, ``all`` to ``every:N`` leave out the checkpoints without one, such as ``main``. Raises `LmsatError` for
-    a selection that is malformed or matches none.
+    ``A..B`` (steps, as in ``1k..10k``; either may be missing), ``stage:NAME``, ``run:NAME``, a name, a step, a commit
+    or a glob. ``first`` to ``every:N`` select so many in each run, and in each stage that begins again. Where steps,
+    tokens or words are known, ``all`` to ``every:N`` leave out the checkpoints without any, such as ``main``, and
+    copies in another form. Words in one selection select among what those before them have left: ``stage:1 log:20``.
+
+    Raises `LmsatError` for a selection that is malformed or matches none.
     """
     items = [revisions] if isinstance(revisions, str | int) else list(revisions)
     if not items:
         raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
-    chosen = {place for item in items for place in _places(checkpoints, str(item).strip())}
-    return [checkpoint for place, checkpoint in enumerate(checkpoints) if place in chosen]
+    chosen = {id(checkpoint) for item in items for checkpoint in _selected(checkpoints, str(item).strip())}
+    if checkpoints and not chosen:
+        reasons = ", ".join(f"{c.name} ({c.aside})" for c in checkpoints[:3])
+        model = checkpoints[0].model
+        raise LmsatError(
+            f"revisions={items[0]}: all checkpoints of {model} are left out, {reasons}: name those to take"
+        )
+    return [checkpoint for checkpoint in checkpoints if id(checkpoint) in chosen]
 
 
-def _places(checkpoints: Sequence[Checkpoint], item: str) -> list[int]:
-    series = [n for n, c in enumerate(checkpoints) if c.step is not None or c.tokens is not None]
-    series = series or list(range(len(checkpoints)))
-    if item in ("all", "first", "last"):
-        return {"all": series, "first": series[:1], "last": series[-1:]}[item]
-    if found := [n for n, c in enumerate(checkpoints) if c.revision == item]:
+def _selected(checkpoints: Sequence[Checkpoint], item: str) -> Sequence[Checkpoint]:
+    """Return the checkpoints that a selection names, word by word unless it is a name itself."""
+    if found := [c for c in checkpoints if item in (c.revision, c.name)]:
         return found
-    if match := re.fullmatch("(log|every):(.*)", item):
+    found = list(checkpoints)
+    for word in item.split() or [item]:
+        found = _among(found, word, item)
+    return found
+
+
+def _among(checkpoints: Sequence[Checkpoint], word: str, item: str) -> list[Checkpoint]:
+    """Return the checkpoints that a word names; ``item`` is the selection that it is a part of."""
+    if word in ("all", "first", "last"):
+        of_all = {"all": slice(None), "first": slice(1), "last": slice(-1, None)}[word]
+        return [c for series in _series(checkpoints) for c in series[of_all]]
+    if found := [c for c in checkpoints if word in (c.revision, c.name)]:
+        return found
+    if match := re.fullmatch("(log|every):(.*)", word):
         kind, least = match[1], 2 if match[1] == "log" else 1
         if not re.fullmatch("[0-9]{1,9}", match[2]) or int(match[2]) < least:
             raise LmsatError(f"revisions={item}: the number has to be {least} or more; correct it")
         count = int(match[2])
-        return _spread(checkpoints, series, count) if kind == "log" else [*series[::count], *series[-1:]]
-    if match := re.fullmatch(rf"{_NUMBER}?\.\.{_NUMBER}?", item):
+        take = partial(_spread, count=count) if kind == "log" else partial(_every, count=count)
+        return [c for series in _series(checkpoints) for c in take(series)]
+    if match := re.fullmatch("(stage|run):(.+)", word):
+        return _of_part(checkpoints, match[1], match[2])
+    if match := re.fullmatch(rf"{_NUMBER}?\.\.{_NUMBER}?", word):
         return _range(checkpoints, item, match[1], match[2])
-    if match := re.fullmatch(_NUMBER, item):
-        found = [n for n, c in enumerate(checkpoints) if c.step == _number(item)]
-    if not found and re.fullmatch("[0-9a-f]{7,40}", item):
-        found = [n for n, c in enumerate(checkpoints) if (c.commit or "").startswith(item)]
-    found = found or [n for n, c in enumerate(checkpoints) if fnmatchcase(c.revision, item)]
+    if match := re.fullmatch(_NUMBER, word):
+        found = _regular([c for c in checkpoints if c.step == _number(word)])
+    if not found and re.fullmatch("[0-9a-f]{7,40}", word):
+        found = [c for c in checkpoints if (c.commit or "").startswith(word)]
+    matching = [c for c in checkpoints if fnmatchcase(c.revision, word) or fnmatchcase(c.name, word)]
+    found = found or _regular(matching)
     if not found:
-        raise _unknown(checkpoints, item)
+        raise _unknown(checkpoints, word if word == item else f"{item} ({word})", word)
     return found
 
 
-def _spread(checkpoints: Sequence[Checkpoint], series: list[int], count: int) -> list[int]:
-    """Return ``count`` places, first and last among them, whose distances in log(step + 1) are the most alike.
+def _regular(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Return checkpoints without those set aside, unless there are no others."""
+    return [c for c in checkpoints if c.aside is None] or checkpoints
+
+
+def _series(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
+    """Return the checkpoints of each run and of each stage that begins again, in the order of training."""
+    regular = [c for c in checkpoints if c.aside is None]
+    placed = [c for c in regular if c.progress.is_placed]
+    there = {c.progress for c in placed if not is_another_form(c.revision)}
+    series: dict[tuple[str | None, str | None], list[Checkpoint]] = {}
+    for checkpoint in placed or regular:
+        if is_another_form(checkpoint.revision) and checkpoint.progress in there:
+            continue
+        series.setdefault((checkpoint.run, checkpoint.branch), []).append(checkpoint)
+    return list(series.values())
+
+
+def _of_part(checkpoints: Sequence[Checkpoint], kind: str, name: str) -> list[Checkpoint]:
+    """Return the checkpoints of a stage or of a run, by its name, a glob, or a stage's number."""
+    names = list(dict.fromkeys(getattr(c, kind) for c in checkpoints))
+    wanted = {own for own in names if own is not None and fnmatchcase(own.lower(), name.lower())}
+    if kind == "stage" and not wanted and name.isdecimal():
+        wanted = {own for own in names if stage_order(own) == stage_order(f"stage{name}")}
+    elif kind == "stage" and stage_order(name) == stage_order(None):
+        # The first part of a series may have names without the stage.
+        wanted |= {None}
+    if found := [c for c in checkpoints if getattr(c, kind) in wanted and c.progress.is_placed and c.aside is None]:
+        return found
+    has = ", ".join(str(own) for own in names[:10] if own is not None) or "none"
+    raise LmsatError(f"revisions={kind}:{name}: {checkpoints[0].model} has no such {kind}; it has {has}")
+
+
+def _every(series: list[Checkpoint], count: int) -> list[Checkpoint]:
+    return [*series[::count], *series[-1:]]
+
+
+def _spread(series: list[Checkpoint], count: int) -> list[Checkpoint]:
+    """Return ``count`` checkpoints, first and last among them, whose distances in log(step + 1) are the most alike.
 
     The distances add up to a constant, so they are the most alike where the sum of their squares is least.
     """
     if count >= len(series):
         return series
-    for key in ("step", "tokens"):
-        known = [n for n in series if getattr(checkpoints[n], key) is not None]
-        if known:
-            break
-    else:
-        raise LmsatError(
-            f"revisions=log:{count}: no checkpoint of {checkpoints[0].model} states its step: "
-            "set step_pattern, or select by name"
-        )
+    known, position = _positions(series, count)
     count = min(count, len(known))
-    position = np.log1p([float(getattr(checkpoints[n], key)) for n in known])
     squares = (position[:, None] - position[None, :]) ** 2
     squares[np.triu_indices(len(known))] = np.inf
     # The least sum of squares on the way to each place, with one more stop each time, and where that stop was.
@@ -91,14 +145,29 @@ def _spread(checkpoints: Sequence[Checkpoint], series: list[int], count: int) ->
     return [known[place] for place in (0, *places)]
 
 
-def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: str | None) -> list[int]:
+def _positions(series: list[Checkpoint], count: int) -> tuple[list[Checkpoint], np.ndarray]:
+    """Return the checkpoints whose place in training is known, and the logarithms of it."""
+    for key in ("step", "tokens", "words"):
+        if known := [c for c in series if getattr(c, key) is not None]:
+            return known, np.log1p([float(getattr(c, key)) for c in known])
+    if all(re.search(r"\d", c.revision) for c in series):
+        # An index such as ckpt_012 says the order alone.
+        return series, np.log1p(np.arange(len(series), dtype=float))
+    raise LmsatError(
+        f"revisions=log:{count}: no checkpoint of {series[0].model} states its step: set step_pattern, select by name, "
+        f"or write `revisions: [{{name: {series[0].name}, step: 1000}}, ...]`"
+    )
+
+
+def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: str | None) -> list[Checkpoint]:
     start, end = _number(low or "0"), _number(high) if high else float("inf")
     if start > end or not (low or high):
         raise LmsatError(f"revisions={item}: give the steps as FROM..TO, of which one may be missing")
-    steps = {n: c.step for n, c in enumerate(checkpoints) if c.step is not None}
-    if found := [n for n, step in steps.items() if start <= step <= end]:
+    with_steps = [(c, c.step) for c in checkpoints if c.step is not None and c.aside is None]
+    if found := [c for c, step in with_steps if start <= step <= end]:
         return found
-    has = f"they are from {min(steps.values())} to {max(steps.values())}" if steps else "none is known"
+    steps = [step for _, step in with_steps]
+    has = f"they are from {min(steps)} to {max(steps)}" if steps else "none is known"
     raise LmsatError(f"revisions={item}: {checkpoints[0].model} has no checkpoint of such a step ({has}); correct it")
 
 
@@ -109,13 +178,13 @@ def _number(text: str) -> float:
     return round(number) if multiple and number < float("inf") else number
 
 
-def _unknown(checkpoints: Sequence[Checkpoint], item: str) -> LmsatError:
-    names = [c.revision for c in checkpoints]
-    near = [closest(item, names)]
-    if re.fullmatch(_NUMBER, item):
+def _unknown(checkpoints: Sequence[Checkpoint], item: str, word: str) -> LmsatError:
+    names = [c.name for c in checkpoints]
+    near = [closest(word, names)]
+    if re.fullmatch(_NUMBER, word):
         known = [c for c in checkpoints if c.step is not None]
-        below = [c.revision for c in known if (c.step or 0) < _number(item)]
-        above = [c.revision for c in known if (c.step or 0) > _number(item)]
+        below = [c.name for c in known if (c.step or 0) < _number(word)]
+        above = [c.name for c in known if (c.step or 0) > _number(word)]
         near = [*below[-1:], *above[:1]] or near
     if near[0] is not None:
         hint = f"did you mean {' or '.join(map(str, near))}?"

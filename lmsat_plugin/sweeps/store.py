@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,20 @@ from lmsat_plugin.files import check_writable, folder_name, read_file, safe_name
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import PRIVATE, with_digest
-from lmsat_plugin.results.failures import FAILURES, Failures
+from lmsat_plugin.results.failures import FAILURES, Failures, read_failures
 from lmsat_plugin.results.json_values import as_dict
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
-from lmsat_plugin.sweeps.stored import Identity, Stored, read_stored, software, stamp_of_results, strays_of
+from lmsat_plugin.results.reading import parse_result_file
+from lmsat_plugin.sweeps.config import SweepConfig, config_to_yaml
+from lmsat_plugin.sweeps.series import Checkpoint
+from lmsat_plugin.sweeps.stored import (
+    Identity,
+    Stored,
+    places_otherwise,
+    read_stored,
+    software,
+    stamp_of_results,
+    strays_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +129,16 @@ class Store:
             self._handle = os.open(self.output, os.O_RDONLY)
             weakref.finalize(self, os.close, self._handle)
 
+    def keep_config(self, config: SweepConfig) -> Path:
+        """Return a file of the sweep's configuration in the private place, for its workers.
+
+        They have the same plan then, whatever becomes of the file or the folders that the configuration was made of.
+        """
+        data = config_to_yaml(config).encode()
+        path = self.private / "configurations" / f"{hashlib.sha256(data).hexdigest()[:16]}.yaml"
+        write_atomically(path, data)
+        return path
+
     def check_there(self) -> None:
         """Raise `LmsatError` if the output folder is not the one any more that `prepare` found."""
         if self._handle is None:
@@ -158,14 +178,21 @@ class Store:
                     left.release(forget=False)
 
     def tidy(self, checkpoint: Checkpoint, stored: Stored) -> None:
-        """Remove what is left of processes that died at a checkpoint, or could not mend it, and nothing else to do."""
+        """Remove what is left of processes that died at a checkpoint, or could not mend it, and nothing else to do.
+
+        Results that note another place in training than the checkpoint's are restated.
+        """
         with suppress(OSError):
-            if not (
-                stored.damaged or self._lock_of(checkpoint).with_suffix(".json").exists() or strays_of(stored.folder)
-            ):
+            place = checkpoint.place
+            moved = any("revision" in noted and places_otherwise(noted, place) for noted in stored.checkpoints)
+            left = stored.damaged or self._lock_of(checkpoint).with_suffix(".json").exists()
+            if not (moved or left or strays_of(stored.folder)):
                 return
             if (claim := self.claim(checkpoint)) is not None:
-                self.mend(self.read(checkpoint))
+                stored = self.read(checkpoint)
+                self.mend(stored)
+                if moved:
+                    self.restate(stored, place)
                 claim.release()
 
     def _lock_of(self, checkpoint: Checkpoint) -> Path:
@@ -212,6 +239,24 @@ class Store:
         with suppress(OSError):
             for path in strays_of(stored.folder):
                 path.unlink(missing_ok=True)
+
+    def restate(self, stored: Stored, place: Mapping[str, Any]) -> None:
+        """Have the results of a checkpoint say where in its training it lies. The checkpoint has to be claimed.
+
+        That is read from names and states, which can be read anew, and was not measured.
+        """
+        for name in stored.runs:
+            path = stored.folder / name
+            document = parse_result_file(path)
+            notes = as_dict(as_dict(document).get("config"))["lmsat"] if document else {}
+            if document is not None and places_otherwise(as_dict(notes.get("checkpoint")), place):
+                notes["checkpoint"].update(place)
+                notes.pop("sha256", None)
+                write_atomically(path, with_digest(document))
+        record = read_failures(stored.folder / FAILURES)
+        if record is not None and places_otherwise(record.checkpoint, place):
+            restated = replace(record, checkpoint={**record.checkpoint, **place})
+            write_atomically(stored.folder / FAILURES, restated.to_bytes())
 
     def pack(self, checkpoint: Checkpoint, new: NewResult) -> dict[Path, bytes]:
         """Return the files of one result, for `write`: its arrays and samples, and last the result file."""

@@ -14,13 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, UnwritableError
 from lmsat_plugin.files import PART, FileStamp, paths_in, read_file, safe_name, stamp_file
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
+from lmsat_plugin.sweeps.series import Checkpoint
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
@@ -59,6 +60,8 @@ class Stored:
     """The run that tried it last."""
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """What the result files note of the checkpoint: commit, weights, files."""
+    sources: dict[str, set[str | None]] = field(default_factory=dict)
+    """From each folder or repository that was measured to its weights: a commit or a hash."""
     replaced: list[tuple[str, str]] = field(default_factory=list)
     """Identities measured, each with the name of its result file, whose results readers show no more: a later one took
     their place, as where a checkpoint's files were others for a while. They are to be measured again."""
@@ -66,6 +69,15 @@ class Stored:
     """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
     damaged: dict[Path, str] = field(default_factory=dict)
     """Result files, arrays, samples and records of failures that are cut, missing or changed, each with a sentence."""
+
+
+def places_otherwise(noted: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Return whether results note another place in training than names, states and the configuration say now.
+
+    Older results note no totals, which are the checkpoint's own numbers unless its stage began again.
+    """
+    own = {"total_step": noted.get("step"), "total_tokens": noted.get("tokens")}
+    return any(noted.get(key, own.get(key)) != value for key, value in place.items())
 
 
 def read_stored(folder: Path) -> Stored:
@@ -87,6 +99,10 @@ def read_stored(folder: Path) -> Stored:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(as_dict(notes.get("checkpoint")))
         stored.runs[path.name] = as_text(notes.get("run")) or ""
+        pretrained = as_text(as_dict(document["config"].get("model_args")).get("pretrained"))
+        if pretrained is not None:
+            weights = (as_text(stored.checkpoints[-1].get(key)) for key in ("identity", "commit"))
+            stored.sources.setdefault(pretrained, set()).update(weights)
         faults = {file: (fault, tasks) for file, fault, tasks in files_of(path, document, notes) if fault is not None}
         lost = {task for _, tasks in faults.values() for task in tasks}
         held = (identity for identity in identities_in(notes) if is_held(document, notes, identity))
@@ -130,6 +146,40 @@ def _sort_measured(
         else:
             (stored.lost if is_lost else stored.done)[text] = name
     stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
+
+
+def check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
+    """Raise `UnwritableError` if the results there are of another series of the same name."""
+    for source, measured in stored.sources.items():
+        if checkpoint.folder is not None:
+            other = Path(source)
+            # A series that is not where it was has been moved.
+            is_same = not other.is_dir() or other.samefile(checkpoint.folder)
+        else:
+            is_same = source == checkpoint.pretrained
+        if not is_same and weights not in measured:
+            raise UnwritableError(
+                f"{stored.folder} holds results of {source}, and {checkpoint.pretrained} is called the same: give one "
+                "of the two series another `name`, or another output folder"
+            )
+
+
+def superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the result files, with their tasks, that new results take the place of.
+
+    ``members`` lists what each group consists of: with a group go its tasks.
+    """
+
+    def with_members(name: str) -> list[str]:
+        return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
+
+    ours = {replaceable(identity) for identity in identities}
+    files: dict[str, list[str]] = {}
+    for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
+        identity = json.loads(text)
+        if replaceable(identity) in ours:
+            files.setdefault(name, []).extend(with_members(identity["task"]))
+    return files
 
 
 def strays_of(folder: Path) -> list[Path]:

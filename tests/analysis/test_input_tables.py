@@ -86,3 +86,12 @@ def test_whole_numbers_beyond_float64_are_infinite(cells):
     found = as_floats(pd.Series(cells, dtype=object))
     assert [abs(value) for value in found] == [float("inf"), float(cells[1])]
     assert found[0] < 0 or cells[0] != -(10**400)
+
+
+def test_odd_lines_shift_no_cell(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"model,loss\na,1\n\r,2\nb,3\n")
+    assert list(read_csv(path).loss) == [1, 2, 3]
+    # An empty cell more than the first line has, in every row.
+    path.write_bytes(b"model,loss\na,nan,\nb,2.5,\n")
+    assert [str(loss) for loss in read_csv(path).loss] == ["nan", "2.5"]

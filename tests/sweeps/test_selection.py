@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 
 import pytest
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.results.checkpoint_names import parse_series
+from lmsat_plugin.sweeps.checkpoints import Checkpoint, in_order
 from lmsat_plugin.sweeps.selection import select
 
 PYTHIA = [0, *(2**k for k in range(10)), *range(1000, 144_000, 1000)]
@@ -92,6 +94,64 @@ def test_log_of_equal_steps():
     found = [org_checkpoint(f"step{s}-seed{n}", step=s) for s in (0, 10) for n in range(3)]
     for count in range(2, 7):
         assert len(select(found, f"log:{count}")) == count
+
+
+OLMO2 = [
+    *(f"stage1-step{step}" for step in range(0, 1001, 100)),
+    *(f"stage2-ingredient{run}-step{step}" for run in (1, 2) for step in (0, 50, 100)),
+    "main",
+]
+SMOLLM3 = [
+    *(f"stage1-step-{step}" for step in (10, 20)),
+    *(f"stage2-step-{step}" for step in (30, 40)),
+    *(f"lc-4k-to-32k-step-{step}" for step in (10, 20)),
+]
+DATADECIDE = [f"step{step}-seed-{run}" for run in ("default", "small-aux-2") for step in (0, 100, 200, 300)]
+FORMS = ["checkpoint-1", "checkpoint-2", "checkpoint-2-merged", "checkpoint-3-gguf"]
+
+
+@pytest.mark.parametrize(
+    ("names", "selection", "meant"),
+    [
+        (OLMO2, "last", ["stage1-step1000", "stage2-ingredient1-step100", "stage2-ingredient2-step100"]),
+        (OLMO2, "all", OLMO2[:-1]),
+        (OLMO2, "stage:1 log:3", ["stage1-step0", "stage1-step100", "stage1-step1000"]),
+        (OLMO2, "stage:stage1 last", ["stage1-step1000"]),
+        (OLMO2, "stage:stage2 run:ingredient2", OLMO2[-4:-1]),
+        (OLMO2, "stage:2 first", ["stage2-ingredient1-step0", "stage2-ingredient2-step0"]),
+        (OLMO2, "run:ingredient*", OLMO2[-7:-1]),
+        (OLMO2, "stage1-step*00 every:6", ["stage1-step100", "stage1-step700", "stage1-step1000"]),
+        (OLMO2, "..100 stage:1", ["stage1-step0", "stage1-step100"]),
+        (SMOLLM3, "last", ["stage2-step-40", "lc-4k-to-32k-step-20"]),
+        (SMOLLM3, "stage:lc*", SMOLLM3[-2:]),
+        (DATADECIDE, "log:2", [f"step{step}-seed-{run}" for run in ("default", "small-aux-2") for step in (0, 300)]),
+        (DATADECIDE, "run:default last", ["step300-seed-default"]),
+        (FORMS, "all", ["checkpoint-1", "checkpoint-2", "checkpoint-3-gguf"]),
+        (FORMS, "checkpoint-2-merged", ["checkpoint-2-merged"]),
+        ([f"chck_{n}M" for n in (1, 2, 9, 10)], "last", ["chck_10M"]),
+        ([f"ckpt_{n:03}" for n in range(9)], "log:3", ["ckpt_000", "ckpt_002", "ckpt_008"]),
+        (["kestrel 3", "kestrel 4"], "kestrel 4", ["kestrel 4"]),
+    ],
+)
+def test_stages_and_runs(names, selection, meant):
+    parsed = parse_series(names)
+    found = in_order([org_checkpoint(name, **asdict(parsed[name])) for name in names])
+    assert named(select(found, selection)) == meant
+
+
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        ("stage:3", "no such stage; it has stage1, stage2"),
+        ("run:seed1 log:5", "no such run; it has ingredient1, ingredient2"),
+        ("stage:1 stpe100", r"revisions=stage:1 stpe100 \(stpe100\)"),
+        ("stage:2 log:1", "2 or more"),
+    ],
+)
+def test_wrong_stages_and_runs_are_one_sentence(selection, says):
+    parsed = parse_series(OLMO2)
+    with pytest.raises(LmsatError, match=says):
+        select(in_order([org_checkpoint(name, **asdict(parsed[name])) for name in OLMO2]), selection)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from sweep_outputs import files_of, strays, values_of
 
+from lmsat_plugin import load_results
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.sweeps import store as store_module
@@ -69,8 +70,6 @@ def test_clocks_that_go_back_lose_nothing(configure, tmp_path, monkeypatch):
         assert main(["sweep", str(configure()), "--force"]) == 0
     found = files_of(tmp_path / "out")
     assert len(found) == 9
-    from lmsat_plugin import load_results
-
     table = load_results(tmp_path / "out")
     last = max(path for path in found if "/step0/" in path)
     assert set(table[table.revision == "step0"].path) == {last}
@@ -136,3 +135,37 @@ def test_claims_are_exclusive_and_freed(tmp_path):
     again = store.claim(one)
     assert again is not None
     again.release()
+
+
+def test_a_step_that_was_read_wrongly_is_put_right_without_measuring(configure, tmp_path, capsys):
+    """What names say is read anew by a sweep, and by a reader's own pattern before what the sweep noted."""
+    wrong = {"pretrained": str(tmp_path / "run"), "step_pattern": r"step(?P<tokens>\d+)"}
+    assert main(["sweep", str(configure(models=[wrong]))]) == 0
+    first = values_of(tmp_path / "out")
+    assert set(load_results(tmp_path / "out").tokens) == {0, 10, 100}
+    assert set(load_results(tmp_path / "out", step_pattern=r"step(?P<step>\d)").step) == {0, 1}
+    capsys.readouterr()
+    right = {"pretrained": str(tmp_path / "run"), "tokens_per_step": 7}
+    assert main(["sweep", str(configure(models=[right]))]) == 0
+    assert "0 measured, 3 done before" in capsys.readouterr().out
+    table = load_results(tmp_path / "out")
+    found = set(zip(table.step, table.tokens, table.total_tokens, strict=True))
+    assert found == {(0, 0, 0), (10, 70, 70), (100, 700, 700)}
+    assert values_of(tmp_path / "out") == first
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert not strays(tmp_path / "out")
+
+
+def test_two_series_of_one_name_do_not_become_one(configure, save, tmp_path, capsys):
+    save(tmp_path / "other" / "run" / "step10", 7)
+    assert main(["sweep", str(configure())]) == 0
+    first = values_of(tmp_path / "out")
+    other = configure(models=[str(tmp_path / "other" / "run")])
+    capsys.readouterr()
+    assert main(["sweep", str(other)]) == 2
+    assert "is called the same: give one of the two series another `name`" in capsys.readouterr().err
+    assert values_of(tmp_path / "out") == first
+    assert not list((tmp_path / "out").rglob("failures.json"))
+    # A series that was moved, and other weights in the same folder, are measured.
+    shutil.rmtree(tmp_path / "run")
+    assert main(["sweep", str(other)]) == 0

@@ -104,6 +104,17 @@ def test_a_repository_is_swept(sweep, hub, tmp_path):
     assert (tmp_path / "out" / old).exists()
 
 
+def test_a_repository_is_swept_from_its_name(warm_with_hub, hub, tmp_path, corpus_file):
+    words = [REPOSITORY, "--corpus", str(corpus_file), "--tasks", "lmsat_head", "--output", str(tmp_path / "out")]
+    done = warm_with_hub.run("sweep", *words, "--tokens-per-step", "1000", "--revisions", "log:2", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "2 measured" in done.stdout
+    found = files_of(tmp_path / "out")
+    assert {Path(path).parts[:2] for path in found} == {("mine", "step0"), ("mine", "step100")}
+    noted = [document["config"]["lmsat"]["checkpoint"] for document in found.values()]
+    assert sorted(checkpoint["tokens"] for checkpoint in noted) == [0, 100_000]
+
+
 def test_what_the_hub_refuses_for_a_while_is_waited_out(sweep, hub, tmp_path):
     """Also of what huggingface_hub does not ask for again."""
     hub.troubles = [("/refs", 503, {}), ("/revision/", 429, {"Retry-After": "2"}), ("/resolve/", 500, {})]

@@ -280,7 +280,7 @@ def _directions(table: pd.DataFrame) -> pd.Series:
 
 
 def _listed(pairs: pd.DataFrame) -> str:
-    names = [" ".join(pair) for pair in pairs.sort_values(["task", "metric"]).itertuples(index=False)]
+    names = [" ".join(map(str, pair)) for pair in pairs.sort_values(["task", "metric"]).itertuples(index=False)]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
