@@ -65,8 +65,9 @@ def last_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each model's row of the last checkpoint: every analysis takes the same one.
 
     It is the furthest on the axis of its series. A checkpoint whose place is unknown is the last only where there is no
-    other.
+    other; of several without a place none is.
     """
+    rows = rows[~in_unknown_order(rows)]
     order = rows.sort_values(_place(rows), na_position="first", kind="stable")
     return order.groupby("model", sort=False).tail(1)
 
@@ -80,6 +81,14 @@ def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     by_model = [np.asarray(index) for index in rows.groupby("model").indices.values()]
     kept = [index[np.linspace(len(index) - 1, 0, min(most, len(index))).round().astype(int)] for index in by_model]
     return rows.iloc[np.sort(np.concatenate(kept))] if kept else rows
+
+
+def in_unknown_order(rows: pd.DataFrame) -> pd.Series:
+    """Return which rows are of models with several checkpoints whose names say nothing of their order."""
+    by_model = rows.groupby("model", sort=False)
+    if "revision" not in rows.columns:
+        return pd.Series(data=False, index=rows.index)
+    return (by_model[_place(rows)].transform("count") == 0) & (by_model.revision.transform("nunique") > 1)
 
 
 def _place(rows: pd.DataFrame) -> str:

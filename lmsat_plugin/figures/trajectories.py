@@ -36,7 +36,7 @@ from lmsat_plugin.figures.style import (
     subplots,
     wrapped,
 )
-from lmsat_plugin.results.series import AXES
+from lmsat_plugin.results.series import AXES, short_count
 
 BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
 """How a best checkpoint is marked."""
@@ -57,7 +57,8 @@ def step_axis(axes: Axes, steps: np.ndarray, axis: str = "step") -> None:
         log_axis(axes, "x")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        counts = FuncFormatter(lambda value, _: short_count(value))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "step" else counts)
 
 
 @styled

@@ -14,7 +14,7 @@ from lmsat_plugin.files import PART, check_writable, kind_of, remove_strays, rep
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 from lmsat_plugin.ranking.replicates import at_the_end
-from lmsat_plugin.ranking.rows import last_checkpoints, last_losses, values_at
+from lmsat_plugin.ranking.rows import last_checkpoints, last_losses, ordered, values_at
 from lmsat_plugin.results.array_files import array_path
 from lmsat_plugin.results.failures import FAILURES
 from lmsat_plugin.results.series import PARTS
@@ -38,7 +38,8 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     Raises:
         LmsatError: If the folder cannot be written.
     """
-    results = values_at(analyses.table, at_the_end(last_checkpoints(analyses.table, last_losses(analyses.table))))
+    table, _ = ordered(analyses.table)
+    results = values_at(table, at_the_end(last_checkpoints(table, last_losses(table))))
     check_writable(folder)
     remove_strays(folder, f"**/.*{PART}")
     rows = pd.DataFrame(list(board.rows))

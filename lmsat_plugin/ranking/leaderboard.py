@@ -28,6 +28,7 @@ from lmsat_plugin.ranking.rows import (
     add_law,
     last_checkpoints,
     last_losses,
+    ordered,
     rows_of,
     same_tokens,
     values_at,
@@ -90,7 +91,7 @@ def make_leaderboard(
     Raises:
         LmsatError: If there is nothing to rank by, or lmsat_loss on several corpora.
     """
-    table = labelled(table)
+    table, unordered = ordered(labelled(table))
     losses = last_losses(table)
     last = last_checkpoints(table, losses)
     finals = values_at(table, last)
@@ -114,7 +115,7 @@ def make_leaderboard(
             rows[name]["verdict"] = over_runs(group)
     ranked_by = _ranked_by(rows, same, diverged)
     ranked, notes = _ranked(pooled, ranked_by)
-    notes += [*pooled.notes, *diverged]
+    notes += [*pooled.notes, *unordered, *diverged]
     if not same:
         notes.append("The models read different tokens: their losses per token do not compare.")
     if average is not None:

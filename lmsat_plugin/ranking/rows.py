@@ -7,14 +7,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import last_of
+from lmsat_plugin.analysis.checkpoint_values import in_unknown_order, last_of
 from lmsat_plugin.analysis.downstream_average import above_line
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import data_seen
 
 Rows = dict[str, dict[str, Any]]
 """By model: values by column, and standard errors as ``name_stderr``; absent or None where unknown."""
+
+
+def ordered(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of models whose last checkpoint is known, and a sentence on each other model.
+
+    Raises `LmsatError` if there is no such model.
+    """
+    unknown = in_unknown_order(table)
+    sentences = []
+    for model, own in table[unknown].groupby("model"):
+        names = ", ".join(map(str, own.revision.unique()))
+        sentences.append(
+            f"{model} is left out, since names such as {names:.60} do not say which checkpoint is the last: write "
+            "revisions: [{name: ..., step: ...}] in the sweep's configuration, or give --step-pattern RE"
+        )
+    if unknown.all() and sentences:
+        raise LmsatError(sentences[0])
+    return table[~unknown], [f"{sentence}." for sentence in sentences]
 
 
 def last_losses(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,9 +10,13 @@ import re
 import numpy as np
 import pytest
 import series_trees as trees
+from report_trees import read_analyses
 
 from lmsat_plugin.analysis import find_emergence, fit, sample_efficiency
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.page.sections import all_figures
+from lmsat_plugin.page.tables import tables_of
+from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.results import Results
 
 SIZES = {f"m{index}": int(1e8 * 3**index) for index in range(5)}
@@ -38,7 +42,7 @@ def tree(tmp_path_factory):
 def small_tree(tmp_path_factory):
     """Two runs of one model, a stage that begins again, and a series that counts words."""
     root = tmp_path_factory.mktemp("small")
-    trees.write_polypythias(root, {1: True, 2: False}, steps=12)
+    trees.write_polypythias(root, {1: True, 2: False}, steps=24)
     trees.write_checkpoint(root, "OLMo-2", "stage1-step1000-tokens4B", 3.0)
     for step in (1000, 2000):
         trees.write_checkpoint(root, "OLMo-2", f"stage2-ingredient1-step{step}-tokens{5 * step // 1000}B", 2.5)
@@ -99,18 +103,34 @@ def test_leaderboard(tree, capsys):
     assert rows["OLMo-2 (stage2)"]["tokens"] == 95 * trees.B
 
 
-def test_report(small_tree, tmp_path, capsys):
-    assert main(["report", str(small_tree), "--output", str(tmp_path)]) == 0
-    assert "pythia-410m, over its runs: saturates in 1 of 2 runs (seed1)." in capsys.readouterr().out
-    with (tmp_path / "final.csv").open(encoding="utf-8") as file:
-        finals = [row for row in csv.DictReader(file) if row["metric"] == "loss"]
-    later = next(row for row in finals if row["model"] == "OLMo-2 (stage2, ingredient1)")
+def test_what_a_report_shows(small_tree, tmp_path):
+    """Its figures are drawn when they are asked for: a few of them are."""
+    analyses = read_analyses(small_tree, tokens_per_step=None)
+    said = [str(verdicts) for verdicts in verdicts_of(analyses)]
+    assert "pythia-410m, over its runs: saturates in 1 of 2 runs (seed1)." in said[0]
+    tables = {table.name: list(csv.DictReader(table.csv.splitlines())) for table in tables_of(analyses, tmp_path)}
+    later = next(row for row in tables["final"] if row["model"] == "OLMo-2 (stage2, ingredient1)")
     assert (later["step"], later["tokens"], later["tokens in total"]) == ("2000", str(10 * trees.B), str(14 * trees.B))
-    page = (tmp_path / "index.html").read_text("utf-8")
-    for words in ("Loss by words seen", "Loss by training step", "pythia-410m: saturates in 1 of 2 runs"):
-        assert words in page
-    cards = {path.stem for path in (tmp_path / "figures").glob("card-*.png")}
+    figures = {figure.name: figure for figure in all_figures(analyses)}
+    cards = {name for name in figures if name.startswith("card-")}
     assert cards == {"card-OLMo-2-stage2-ingredient1", "card-BabyLM", "card-pythia-410m"}
+    assert figures["card-pythia-410m"].title == "pythia-410m: saturates in 1 of 2 runs"
+    assert figures["loss-by-step-on-words"].title == "Loss by words seen"
+    (axes,) = figures["loss-by-step"].draw().axes
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert {"pythia-410m", "OLMo-2 (stage2, ingredient1)"} <= lines.keys()
+    steps, means = lines["pythia-410m"].get_data()
+    by_seed = np.array(
+        [analyses.table[(analyses.table.model == f"pythia-410m (seed{seed})") & (analyses.table.metric == "loss")]
+         .sort_values("step").value for seed in (1, 2)]
+    )  # fmt: skip
+    assert list(steps) == list(range(1000, 25000, 1000))
+    assert means == pytest.approx(by_seed.mean(0))
+    band = axes.collections[-1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((by_seed.min(), by_seed.max()))
+    assert {text.get_text() for text in figures["card-pythia-410m"].draw().axes[-1].get_legend().get_texts()} == {
+        "mean of runs", "from the least run to the greatest",
+    }  # fmt: skip
 
 
 def test_efficiency_counts_all_tokens_seen(scaling, capsys):

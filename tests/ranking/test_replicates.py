@@ -10,6 +10,7 @@ import series_trees as trees
 from report_trees import read_analyses
 from scipy.stats import t, ttest_1samp, ttest_ind
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures import plot
 from lmsat_plugin.ranking import ranks
 from lmsat_plugin.ranking.hub_folder import write_hub_folder
@@ -115,6 +116,19 @@ def test_the_last_checkpoint_on_other_axes(tmp_path, write, last):
     (verdict,) = analyses.saturation
     assert (row["checkpoint"], row["loss"], verdict.final_revision) == (last, losses[last], last)
     assert row.get("best_step") is None
+
+
+def test_names_without_an_order_have_no_last_checkpoint(tmp_path):
+    for name in ("kestrel", "phoenix"):
+        trees.write_checkpoint(tmp_path, "marin", name, 3.0)
+    with pytest.raises(
+        LmsatError, match=r"marin is left out, since names such as kestrel, phoenix do not say.*revisions"
+    ):
+        board_of(tmp_path)
+    trees.write_checkpoint(tmp_path, "one", "kestrel", 3.0)
+    board = board_of(tmp_path)
+    assert [row["model"] for row in board.rows] == ["one"]
+    assert any(note.startswith("marin is left out") for note in board.notes)
 
 
 def test_tokens_that_began_again_do_not_choose_the_last_checkpoint(tmp_path):

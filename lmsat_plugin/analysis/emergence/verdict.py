@@ -21,7 +21,7 @@ _NEAR_CHANCE = 0.03
 """How far from chance a plateau may lie and count as chance: answers to few questions are biased by as much."""
 
 
-def too_little(losses_P: np.ndarray, runs: int) -> str | None:
+def too_little(losses_P: np.ndarray, runs: int, models: int) -> str | None:
     """Return why there are too few checkpoints, runs or losses for a verdict; None if there are enough.
 
     Runs are those of different models, or replicates of one.
@@ -29,9 +29,10 @@ def too_little(losses_P: np.ndarray, runs: int) -> str | None:
     if len(losses_P) < _LEAST_POINTS:
         return f"{len(losses_P)} checkpoints are too few to tell: measure at least {_LEAST_POINTS}"
     if runs < _LEAST_RUNS:
+        several = f"{runs} runs" if runs > models else "runs"
         return (
-            f"{runs} run{'s' * (runs > 1)} cannot tell a run's own path from that of all: "
-            f"measure at least {_LEAST_RUNS} models or runs"
+            f"the {several} of {models} model{'s' * (models > 1)} cannot tell a model's own path from that of all: "
+            f"measure at least {_LEAST_RUNS}"
         )
     ordered = np.sort(losses_P)
     if ordered[-LEAST_BESIDE] - ordered[LEAST_BESIDE - 1] < 1e-6:
@@ -72,7 +73,7 @@ def _judge_break(fit: BreakFit, losses_P: np.ndarray, noise: Noise) -> tuple[boo
     above = sum(bool((losses_P[run] >= eta).any()) for run in noise.runs)
     below = sum(bool((losses_P[run] < eta).any()) for run in noise.runs)
     if min(above, below) < 2:
-        return None, f"only one run lies {'above' if above < 2 else 'below'} the break at {eta:.3f}"
+        return None, f"only one model lies {'above' if above < 2 else 'below'} the break at {eta:.3f}"
     if not (fit.bounded_low and fit.bounded_high):
         end = "lowest" if fit.bounded_high else "highest"
         return None, f"the break at {eta:.3f} may also lie at the {end} losses seen: measure beyond them"

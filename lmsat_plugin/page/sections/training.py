@@ -65,8 +65,8 @@ def _extrapolation(analyses: Analyses) -> Iterator[ReportFigure]:
     losses = losses[losses.tokens.notna() & (losses.tokens > 0) & losses[law.count].notna()]
     if losses.model.nunique() < 2:
         return
-    losses = losses.astype({"tokens": "float64", law.count: "float64"}).sort_values(["model", "tokens"])
-    final = losses.groupby("model").tail(1).assign(kind="final")
+    losses = losses.astype({"tokens": "float64", law.count: "float64"})
+    final = last_of(losses).assign(kind="final")
     best = losses.loc[losses.groupby("model").loss.idxmin()].assign(kind="best")
     best = best[~best.index.isin(final.index)]
     given = f" ({law.given} given)" if law.given else ""
