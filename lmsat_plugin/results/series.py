@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.results.checkpoint_names import is_another_form
-from lmsat_plugin.results.training_order import natural, stage_order
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
+from lmsat_plugin.results.training_order import Totals, branch_of, natural, stage_order
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ _HASH = re.compile(r"(?=[a-f\d]*[a-f])[a-f\d]{7,}", re.IGNORECASE)
 
 def begins_again(row: Mapping[Any, Any]) -> bool:
     """Return whether a checkpoint is of a stage that counts from 0 again: its totals are not its own numbers."""
-    stage = row["stage"]
-    if not isinstance(stage, str) or not stage or stage_order(stage) == stage_order(None):
-        return False
-    return not any(_is_same(row[name], row[f"total_{name}"]) for name in ("step", "tokens"))
+    stage = row["stage"] if isinstance(row["stage"], str) else None
+    progress = TrainingProgress(row["step"], row["tokens"], stage=stage or None)
+    return branch_of(progress, Totals(row["total_step"], row["total_tokens"])) is not None
 
 
 def in_series(table: pd.DataFrame) -> pd.DataFrame:
@@ -200,10 +199,6 @@ def _order(names: Iterable[str]) -> dict[str, int]:
 
 def _is_placed(row: Mapping[Any, Any]) -> bool:
     return any(row[name] is not None for name in ("step", "tokens", "words"))
-
-
-def _is_same(own: Any, total: Any) -> bool:
-    return own is not None and total is not None and own == total
 
 
 def _without_contradictions(table: pd.DataFrame) -> pd.DataFrame:
