@@ -33,7 +33,7 @@ from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
-from lmsat_plugin.sweeps.stored import Identity, Stored, canonical, replaceable
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical, replaceable
 from lmsat_plugin.sweeps.summary import Summary
 
 _POLL_SECONDS = 0.5
@@ -244,6 +244,8 @@ class JobRunner:
                 started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
                     weights = started.noted["identity"] = known.identity
+            if not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
+                started.noted[AUTO_PREFIX] = policy
             work = self.plan.pending(job, stored, weights, self.options)
             if work:
                 _check_source(job.checkpoint, stored, weights)
