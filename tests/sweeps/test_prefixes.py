@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
-from sweep_outputs import files_of
+from sweep_outputs import age, files_of
 from tiny_tokenizers import prepending_bos
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.results import Results
-from lmsat_plugin.results.digests import with_digest
 from lmsat_plugin.results.failures import FAILURES, read_failures
 from lmsat_plugin.sweeps import prefixes
 
@@ -33,19 +30,6 @@ def measured(output: Path, before: dict[str, dict]) -> list[str]:
     now = files_of(output)
     assert all(now[path] == document for path, document in before.items())
     return sorted(task for path in now.keys() - before.keys() for task in now[path]["results"])
-
-
-def age(output: Path) -> None:
-    """Make results look as those of versions that knew one policy."""
-    for path in output.rglob("results_*.json"):
-        document = json.loads(path.read_text())
-        notes = document["config"]["lmsat"]
-        notes["checkpoint"].pop("auto_prefix", None)
-        assert notes["corpus"].pop("prefix", "document") == "document"
-        for probe in notes["probes"].values():
-            probe.pop("reads_windows")
-        notes.pop("sha256", None)
-        path.write_bytes(with_digest(document))
 
 
 def test_what_does_not_prepend_bos_stays_measured(configure, tmp_path):
@@ -121,7 +105,6 @@ def test_what_failed_is_not_tried_again_under_another_name(configure, tmp_path, 
     assert main(["sweep", str(configure())]) == 1
     [again] = [read_failures(path) for path in (tmp_path / "out").rglob(FAILURES)]
     assert again == record
-    shutil.rmtree(tmp_path / "out")
 
 
 def test_prefix_of_rolling_windows_is_of_tasks_alone(configure, tmp_path):
