@@ -59,6 +59,17 @@ def kind_of(path: Path) -> Literal["file", "folder", "device"] | None:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
 
 
+def similar_path(path: Path, folder: Path | None = None, *, kind: Literal["file", "folder"] = "folder") -> Path | None:
+    """Return what is in the folder of a path, or in another, under the most similar name; None without one."""
+    from lmsat_plugin.settings import closest
+
+    with suppress(OSError, ValueError):
+        beside = [each for each in (folder or path.parent).iterdir() if kind_of(each) == kind]
+        if (meant := closest(path.name, [each.name for each in beside])) is not None:
+            return path.with_name(meant)
+    return None
+
+
 def stamp_file(path: Path) -> FileStamp:
     """Look at a file without reading it. Raises OSError for one that is not there."""
     return stamp_of_status(path.stat())

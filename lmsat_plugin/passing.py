@@ -19,6 +19,8 @@ from lmsat_plugin.outside_text import show
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
 """Seconds to wait before each further try, in all longer than a server is usually away."""
+SERVER = "the server"
+"""The source of the troubles of servers."""
 _LONGEST_PAUSE = 3600.0
 _ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
@@ -50,11 +52,11 @@ def passing(error: BaseException) -> PassingError | None:
         status = getattr(response, "status_code", None) or getattr(each, "status", None)
         if isinstance(status, int):
             if status in _STATUSES or status >= 500:
-                return PassingError(message, source="the server", retry_after=_retry_after(response or each))
+                return PassingError(message, source=SERVER, retry_after=_retry_after(response or each))
         elif (number := _errno(each)) in _ERRNOS:
             return PassingError(message, source=os.strerror(number))
         elif isinstance(each, ConnectionError | TimeoutError) or _library(each) in _HTTP_LIBRARIES:
-            return PassingError(message, source="the server")
+            return PassingError(message, source=SERVER)
     return None
 
 

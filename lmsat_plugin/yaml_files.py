@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import kind_of, read_file
+from lmsat_plugin.files import kind_of, read_file, similar_path
 from lmsat_plugin.outside_text import shortened
 from lmsat_plugin.settings import Settings, SettingsT, closest
 
@@ -46,7 +46,9 @@ def read_config(
         text = read_file(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise LmsatError(f"the configuration {path} cannot be read ({reason}): correct its name") from None
+        meant = similar_path(path, kind="file") or similar_path(Path("configs", path.name), SHIPPED, kind="file")
+        advice = f"did you mean {meant}?" if kind_of(path) is None and meant is not None else "correct its name"
+        raise LmsatError(f"the configuration {path} cannot be read ({reason}): {advice}") from None
     node, values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise LmsatError(f"{path} is not a list of `key: value` lines: see the ones in configs/")
@@ -70,8 +72,8 @@ def read_config(
         else f"{path}, line {_line(node, location, aliases)}"
     )
     known = {*kind.model_fields, *aliases}
-    if len(location) > 1 and location[0] in entries:
-        known = {*entries[str(location[0])].model_fields}
+    if inside := [key for key in location[:-1] if key in entries]:
+        known = {*entries[inside[-1]].model_fields}
     raise LmsatError(f"{where}: {_problem(wrong, location, known)}")
 
 
@@ -159,7 +161,7 @@ def _beyond_reason(node: yaml.ScalarNode) -> str | None:
 def _location(loc: Sequence[Any]) -> list[Any]:
     """Return the keys and indices of a location. Where a value may be of several types, it ends in a type's name."""
     location = [part for part in loc if isinstance(part, int) or part.isidentifier()]
-    while location and location[-1] in ("int", "str", "float", "bool", "constrained"):
+    while location and location[-1] in ("int", "str", "float", "bool", "constrained", "selection"):
         location.pop()
     return location
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, furthest, sizes_of, spread
+from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, last_of, sizes_of, spread
 from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
@@ -20,8 +20,8 @@ from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, find_context
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.array_files import ArraysError
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import labelled
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Analyses:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The table of values, with different variants of a model as different models (`labelled`)."""
-        return labelled(self.results.table)
+        """The table of values, with each series as a model of its own (`labelled`)."""
+        return labelled(self.results.series)
 
     def _try(self, name: str, find: Callable[[], list[T]]) -> list[T]:
         try:
@@ -70,6 +70,11 @@ class Analyses:
     def sizes(self) -> Sizes:
         """The number of parameters of each model, from small to large."""
         return sizes_of(self.table)
+
+    @cached_property
+    def group_sizes(self) -> Sizes:
+        """The same, where the runs of one model, replicates, count as one."""
+        return sizes_of(self.table.assign(model=self.table.group))
 
     @cached_property
     def saturation(self) -> list[Saturation]:
@@ -120,7 +125,7 @@ class Analyses:
 
         The columns are those of `loss_of_results`. Raises `LmsatError` if there is no lmsat_loss.
         """
-        last = furthest(labelled(loss_of_results(self.results)))
+        last = last_of(labelled(loss_of_results(self.results)))
         last = last[np.isfinite(last.loss)]
         if larger:
             saturated = [model.label for model in self.saturation if model.verdict == "saturates"]
@@ -130,9 +135,9 @@ class Analyses:
 
     def _some(self, task: str, most: int) -> Results:
         """Return the results with at most ``most`` checkpoints of each model for one task."""
-        table = self.results.table
+        table = self.results.series
         of_task = table.task == task
-        kept = evenly(labelled(table)[of_task].drop_duplicates("path"), most).path
+        kept = evenly(self.table[of_task].drop_duplicates("path"), most).path
         return replace(self.results, table=table[~of_task | table.path.isin(kept)])
 
     def array(self, path: str, task: str, name: str) -> np.ndarray | None:
@@ -163,6 +168,6 @@ class Analyses:
         """The loss by position in the context of some checkpoints of some models, from small to large models."""
         some = self._some("lmsat_loss", _CONTEXTS)
         if chosen := spread(self.models_with_contexts, _CONTEXT_MODELS):
-            some = replace(some, table=some.table[labelled(some.table).model.isin(chosen)])
+            some = replace(some, table=some.table[self.table.model[some.table.index].isin(chosen)])
         order = list(self.sizes).index
         return self._try("context", lambda: sorted(find_context(some), key=lambda result: order(result.label)))

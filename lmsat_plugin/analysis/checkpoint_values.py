@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.results.series import AXES, data_seen, labelled
 
 T = TypeVar("T")
 
 Sizes = dict[str, float | None]
 """The number of parameters of each model, None where unknown, in the order in which models are shown."""
-COLUMNS = (*("model", "revision", "step", "tokens", "n_params", "n_params_non_embedding"), *("value", "stderr", "path"))
+COLUMNS = (
+    *("model", "group", "axis", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
+    *("value", "stderr", "path"),
+)
 # Parts of a benchmark, which is shown as a whole, and lmsat's own tasks.
 _PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_", "lmsat_")
 _EARLIEST = 0.01
@@ -31,9 +35,12 @@ def sizes_of(table: pd.DataFrame) -> Sizes:
 def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     """Return the finite values of a metric, one a checkpoint, with `COLUMNS`, sorted by model and step.
 
+    Models are series (`labelled`), ``step`` is the place on the series' ``axis``, float64, and ``tokens`` are all seen.
     Of several numbers of shots or filters, those that most checkpoints have are kept.
     """
+    table = labelled(table)
     rows = table[(table.task == task) & (table.metric == metric)]
+    rows = rows.assign(step=rows["at"], tokens=data_seen(rows))
     rows = rows[np.isfinite(rows.value.to_numpy("float64"))]
     kinds = rows.num_fewshot.fillna(-1).astype(str) + " " + rows["filter"].astype(str)
     if len(rows):
@@ -49,26 +56,72 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.groupby("model").step.transform("nunique") > 1].drop_duplicates(["model", "step"], keep="last")
 
 
+def by_axis(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the rows of `by_step` on each axis, steps first: those on different axes do not compare."""
+    return [(axis, own) for axis in AXES if len(own := rows[rows.axis == axis])]
+
+
 def last_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return each model's last checkpoint; one without a step counts as the last."""
-    return evenly(rows, 1)
+    """Return each model's row of the last checkpoint: every analysis takes the same one.
 
-
-def furthest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return each model's row with the most tokens, or with the latest step if some rows have no tokens."""
-    order = "tokens" if rows.tokens.notna().all() else "step"
-    return rows.sort_values(order, na_position="first", kind="stable").groupby("model", sort=False).tail(1)
+    It is the furthest on the axis of its series. A checkpoint whose place is unknown is the last only where there is no
+    other; of several without a place none is.
+    """
+    rows = rows[~in_unknown_order(rows)]
+    order = rows.sort_values(_place(rows), na_position="first", kind="stable")
+    return order.groupby("model", sort=False).tail(1)
 
 
 def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return at most ``most`` rows of each model, evenly spaced in the order of steps, with the last one.
+    """Return at most ``most`` rows of each model, evenly spaced in the order of training, with that of `last_of`.
 
-    Of two or more the first is among them, too. A row without a step counts as the last.
+    Of two or more the first is among them, too. A row without a place comes before all others.
     """
-    rows = rows.sort_values("step", na_position="last", kind="stable")
+    rows = rows.sort_values(_place(rows), na_position="first", kind="stable")
     by_model = [np.asarray(index) for index in rows.groupby("model").indices.values()]
     kept = [index[np.linspace(len(index) - 1, 0, min(most, len(index))).round().astype(int)] for index in by_model]
     return rows.iloc[np.sort(np.concatenate(kept))] if kept else rows
+
+
+def in_unknown_order(rows: pd.DataFrame) -> pd.Series:
+    """Return which rows are of models with several checkpoints whose names say nothing of their order."""
+    by_model = rows.groupby("model", sort=False)
+    if "revision" not in rows.columns:
+        return pd.Series(data=False, index=rows.index)
+    return (by_model[_place(rows)].transform("count") == 0) & (by_model.revision.transform("nunique") > 1)
+
+
+def _place(rows: pd.DataFrame) -> str:
+    return "at" if "at" in rows.columns else "step"
+
+
+def over_runs(rows: pd.DataFrame, x: str = "step") -> pd.DataFrame:
+    """Return the rows of `values_of` with the mean of replicates in the place of their runs.
+
+    The columns are those of the rows, and ``low, high, runs``. The mean is over the runs that reach a place, each of
+    which is linear between its checkpoints; ``low`` and ``high`` are the least and the greatest of their values. Where
+    several runs are averaged, ``model`` is the name that they share, and ``stderr`` is missing.
+    """
+    rows = rows.assign(low=np.nan, high=np.nan, runs=1)
+    of_group = rows.groupby("group", sort=False).model.transform("nunique")
+    parts = [rows[of_group <= 1]]
+    for group, own in rows[of_group > 1].groupby("group", sort=False):
+        own = own[own[x].notna()]
+        at_X = np.unique(own[x].to_numpy("float64"))
+        runs = [run.drop_duplicates(x, keep="last").sort_values(x) for _, run in own.groupby("model")]
+        values_RX = np.array([
+            np.interp(at_X, run[x].to_numpy("float64"), run.value.to_numpy("float64"), left=np.nan, right=np.nan)
+            for run in runs
+        ])  # fmt: skip
+        counts_X = np.isfinite(values_RX).sum(0)
+        first = own.drop_duplicates(x).set_index(x).loc[at_X].reset_index()
+        parts.append(
+            first.assign(model=group, value=np.nanmean(values_RX, 0), stderr=np.nan, runs=counts_X).assign(
+                low=np.where(counts_X > 1, np.nanmin(values_RX, 0), np.nan),
+                high=np.where(counts_X > 1, np.nanmax(values_RX, 0), np.nan),
+            )
+        )
+    return pd.concat([part for part in parts if len(part)], ignore_index=True) if len(rows) else rows
 
 
 def spread(items: Iterable[T], most: int) -> list[T]:

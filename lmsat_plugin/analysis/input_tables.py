@@ -15,6 +15,7 @@ import numpy as np
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
 from lmsat_plugin.outside_text import from_csv_cell, map_text
+from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 TIDY = ("model", "task", "metric", "value")
 """The columns that make a table one of results."""
+_COUNTS = ("step", "tokens", "words", "total_step", "total_tokens")
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -90,6 +92,14 @@ def is_tidy(table: pd.DataFrame) -> bool:
 def table_of(data: Results | pd.DataFrame) -> pd.DataFrame:
     """Return the table of results; a table is returned as it is."""
     return data.table if isinstance(data, Results) else data
+
+
+def series_in(data: Results | pd.DataFrame) -> pd.DataFrame:
+    """Return the table of results by series: see `in_series`."""
+    if isinstance(data, Results):
+        return data.series
+    counts = [name for name in _COUNTS if name in data.columns and data[name].dtype in (object, bool)]
+    return in_series(data.assign(**{name: as_floats(data[name]) for name in counts}))
 
 
 def as_floats(column: pd.Series) -> pd.Series:

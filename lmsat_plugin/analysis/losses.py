@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, table_of
+from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, series_in
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.series import PARTS, SERIES, data_seen, place_in_words
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _BITS_WITHIN = 0.02
 """How close to log2 of the perplexity a loss has to be to count as bits, as a share."""
 _ROW, _BAD, _RUN = "number of the row", "whether its loss is not finite", "run of the row"
 _MOST_NAMED = 5
-_COLUMNS = (*("model", "variant", "revision", "step", "tokens", "n_params", "n_params_non_embedding", "corpus"), "path")
+_COLUMNS = (
+    *("model", "variant", "group", *PARTS, "stage", "revision", "step", "tokens", "total_step", "n_params"),
+    *("n_params_non_embedding", "corpus", "path"),
+)
 
 
 def check_nats(table: pd.DataFrame) -> None:
@@ -78,7 +82,7 @@ def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         names = [own if pd.isna(name) else str(name) for name, own in zip(table[key], names, strict=True)]
     added: dict[str, Any] = {_ROW: numbers_P, _BAD: bad.to_numpy(), _RUN: names}
     rows = table.assign(**added)
-    if (order := next((name for name in ("step", "tokens") if name in table.columns), None)) is not None:
+    if (order := next((name for name in ("at", "step", "tokens") if name in table.columns), None)) is not None:
         rows = rows.assign(**{order: as_floats(rows[order])}).sort_values(order, kind="stable")
     gone: list[np.ndarray] = []
     sentences = []
@@ -88,6 +92,8 @@ def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             continue
         first = run.iloc[len(run) - int(np.argmin(bad_K[::-1])) if not bad_K.all() else 0]
         when = "" if order is None or not np.isfinite(first[order]) else f", {order} {first[order]:,.0f}"
+        if when and order == "at":
+            when = f", {place_in_words(first['axis'], first['at'], first.get('revision'))}"
         sentences.append(f"{name} diverged at row {first[_ROW]}{when}")
         gone.append(run[_ROW].to_numpy() - 1)
     kept = table.iloc[np.setdiff1d(numbers_P - 1, np.concatenate(gone))] if gone else table
@@ -104,8 +110,9 @@ def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def loss_of_results(data: Results | pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     """Return one metric of ``lmsat_loss`` for each checkpoint, one a row.
 
-    Columns: ``model, variant, revision, step, tokens, n_params, n_params_non_embedding, corpus, path`` as far as the
-    table has them, and ``loss, stderr``. ``loss`` is in nats per token unless another metric is asked for. ``variant``
+    Columns: ``model, variant, revision, step, tokens, n_params, n_params_non_embedding, corpus, path`` and those of
+    series (`in_series`), as far as the table has them, and ``loss, stderr``. ``tokens`` are those seen since the start
+    of training, missing where unknown. ``loss`` is in nats per token unless another metric is asked for. ``variant``
     of `Results` is the model's part alone, the same as that of the checkpoint's other tasks.
 
     Raises `LmsatError` if there is no such metric, and for losses on several texts, which do not compare.
@@ -142,7 +149,7 @@ def losses_of_two_corpora(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, s
             f"the results do not say whether the models were trained on {corpora[0]} or on {corpora[1]}: "
             "name that one first, with --corpus TRAINED_ON --corpus OTHER"
         )
-    keys = [name for name in ("model", "variant", "revision") if name in losses.columns]
+    keys = [name for name in (*SERIES, "revision") if name in losses.columns]
     other = losses[losses.corpus == corpora[1]].rename(columns={"loss": "other_loss"})
     both = losses[losses.corpus == corpora[0]].merge(other[[*keys, "other_loss"]], on=keys)
     if both.empty:
@@ -151,7 +158,7 @@ def losses_of_two_corpora(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, s
 
 
 def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
-    table = table_of(data)
+    table = series_in(data)
     measured = table[table.task == _TASK]
     if measured.empty:
         raise LmsatError("the results hold no lmsat_loss: measure it with lm_eval --model lmsat or lmsat sweep")
@@ -162,5 +169,7 @@ def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
     losses = loss[[name for name in _COLUMNS if name in loss.columns]]
     if isinstance(data, Results):
         losses = losses.assign(variant=losses.variant.map(data.model_variant))
+    if (tokens := data_seen(loss)) is not None:
+        losses = losses.assign(tokens=tokens)
     stderr = loss["stderr"] if "stderr" in loss.columns else np.nan
     return losses.assign(loss=loss["value"], stderr=stderr).reset_index(drop=True)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lmsat_plugin.cli.arguments import add_steps
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
-if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
-
-_REQUESTS_AT_ONCE = 8
-
 
 class CheckpointsCommand(AnsweringCommand):
-    """List the checkpoints that a repository of the Hub or a folder holds: revision, step, tokens, commit, size."""
+    """List the checkpoints that a repository of the Hub or a folder holds, in the order of training.
+
+    Revision, run, stage, step, tokens, words, commit and size of each, as far as they are known. MODEL may stand for
+    several, which are one series: 'EleutherAI/pythia-410m-seed{1..9}', 'runs/seed*'.
+    """
 
     name = "checkpoints"
     has_figure = False
@@ -26,14 +25,16 @@ class CheckpointsCommand(AnsweringCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        parser.add_argument("model", metavar="MODEL", help="a repository of the Hub, or a folder")
+        parser.add_argument(
+            "model", metavar="MODEL", help="a repository of the Hub, or a folder; with braces or as a glob, several"
+        )
         parser.add_argument(
             "--revisions",
             nargs="+",
             metavar="SELECTION",
             help="list only these, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
             "the step), every:N, A..B (steps, such as 1k..10k), stage:NAME, run:NAME, a name, a glob, a step or a "
-            "commit; words in one selection combine, as in 'stage:1 log:20'",
+            "commit; commits for those of the main branch; words in one selection combine, as in 'stage:1 log:20'",
         )
         add_steps(parser)
         parser.add_argument(
@@ -42,39 +43,45 @@ class CheckpointsCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the list."""
-        from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+        from lmsat_plugin.sweeps.checkpoints import find_series
+        from lmsat_plugin.sweeps.hub_series import asks_for_commits
+        from lmsat_plugin.sweeps.listings import Listings
         from lmsat_plugin.sweeps.selection import select
+        from lmsat_plugin.sweeps.series import describe_left_out
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
             raise LmsatError(f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more")
-        series = find_checkpoints(args.model, tokens_per_step=args.tokens_per_step, step_pattern=args.step_pattern)
-        if args.revisions:
-            series = select(series, args.revisions)
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            sizes = list(pool.map(lambda c: _size(c) if c.folder or args.sizes else None, series))
-        keys = ("model", "pretrained", "revision", "step", "tokens", "commit")
-        pairs = zip(series, sizes, strict=True)
-        rows: list[dict[str, Any]] = [{**{key: getattr(c, key) for key in keys}, "size": size} for c, size in pairs]
-        columns = {"revision": [row["revision"] for row in rows]}
-        for key in ("step", "tokens"):
+        commits, revisions = asks_for_commits(args.revisions or [])
+        naming = {"tokens_per_step": args.tokens_per_step, "step_pattern": args.step_pattern}
+        found = find_series(args.model, commits=commits, wait=True, **naming)
+        series = select(found.checkpoints, revisions) if revisions else found.checkpoints
+        listings = Listings()
+        if args.sizes:
+            listings.ask(series)
+        keys = "model", "pretrained", "revision", "run", "stage", "step", "tokens", "words", "commit"
+        rows: list[dict[str, Any]] = [
+            {**{key: getattr(c, key) for key in keys}, "size": _size_in(c.folder) if c.folder else listings.size(c)}
+            for c in series
+        ]
+        columns = {"revision": [checkpoint.name for checkpoint in series]}
+        for key in ("run", "stage"):
+            columns[key] = [row[key] or "" for row in rows]
+        for key in ("step", "tokens", "words"):
             columns[key] = _right([f"{row[key]:,}" if row[key] is not None else "" for row in rows])
         columns["commit"] = [(row["commit"] or "")[:8] for row in rows]
         columns["size"] = _right([_readable(row["size"]) for row in rows])
         known = {key: cells for key, cells in columns.items() if any(cells)}
         title = f"{series[0].model}: {len(series)} checkpoint{'s' if len(series) != 1 else ''}"
-        return Answer(data=rows, parts=[TextTable.of_columns(title, known)])
+        left_out = describe_left_out(found.left_out)
+        return Answer(data=rows, parts=[TextTable.of_columns(title, known), *([left_out] if left_out else [])])
 
 
-def _size(checkpoint: Checkpoint) -> int:
-    """Return the bytes of a checkpoint's weights."""
-    from lmsat_plugin.hub import file_sizes
+def _size_in(folder: Path) -> int | None:
+    """Return the bytes of the weights in a folder; None if it has none."""
     from lmsat_plugin.sweeps.weights import weight_files
 
-    if checkpoint.folder is not None:
-        sizes = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file()}
-    else:
-        sizes = file_sizes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
-    return sum(weight_files(sizes).values())
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    return sum(weight_files(sizes).values()) or None
 
 
 def _readable(size: int | None) -> str:

@@ -117,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_printable_warnings()
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    if hasattr(args, "overrides"):
+    if hasattr(args, "words"):
         # argparse accepts them only where they stand together.
-        args.overrides += [text for text in rest if not text.startswith("-")]
+        args.words += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
     if rest and not args.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

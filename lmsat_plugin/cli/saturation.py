@@ -39,17 +39,19 @@ class SaturationCommand(AnsweringCommand):
             "--min-step",
             type=int,
             metavar="N",
-            help="leave out checkpoints before this step (default: a hundredth of the last step)",
+            help="leave out checkpoints before this step, or these tokens or words where names state no steps "
+            "(default: a hundredth of the last)",
         )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
+        from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
 
         results = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
         sentences = [f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results]
         data = [result.to_dict() for result in results]
-        return Answer(data=data, parts=[_table(results), *sentences], result=results)
+        return Answer(data=data, parts=[_table(results), *sentences, *sentences_on_runs(results)], result=results)
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:
@@ -57,24 +59,39 @@ def _table(results: Sequence[Saturation]) -> TextTable:
     columns: dict[str, list[Any]] = {
         "model": [result.model for result in results],
         "variant": [result.variant for result in results],
+        "stage": [result.stage for result in results],
+        "run": [result.run for result in results],
         "corpus": [result.corpus for result in results],
         "n-shot": [result.num_fewshot for result in results],
         "filter": [result.filter for result in results],
         "verdict": [result.verdict for result in results],
         "best": [result.best for result in results],
         "at step": [result.best_step for result in results],
+        "at": [result.place(result.best_at) for result in results],
         "final": [result.final for result in results],
-        "onset": [result.onset_step for result in results],
+        "onset": [None if result.onset_at is None else _onset(result, result.onset_at) for result in results],
         "90 % interval": [
-            None if result.onset_step is None else f"{result.onset_low:,} to {result.onset_high:,}"
-            for result in results
+            None if result.onset_low is None or result.onset_high is None else _interval(result) for result in results
         ],
         "p": [result.p_value for result in results],
     }
-    for name in ("variant", "corpus", "n-shot", "filter"):
+    by_step = all(result.axis == "step" for result in results)
+    del columns["at" if by_step else "at step"]
+    for name in ("variant", "stage", "run", "corpus", "n-shot", "filter"):
         if len(set(columns[name])) == 1:
             del columns[name]
     return TextTable.of_columns(" ".join(filter(None, (first.task, first.metric))), columns)
+
+
+def _onset(result: Saturation, at: int) -> int | str:
+    return at if result.axis == "step" else result.place(at)
+
+
+def _interval(result: Saturation) -> str:
+    low, high = result.onset_low, result.onset_high
+    assert low is not None
+    assert high is not None
+    return f"{low:,} to {high:,}" if result.axis == "step" else f"{result.place(low)} to {result.place(high)}"
 
 
 def _geometry(result: Saturation) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.arguments import add_steps
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
@@ -24,12 +25,17 @@ _EXECUTORS = ("local", "processes", "slurm")
 
 
 class SweepCommand(Command):
-    """Measure a series of checkpoints as a YAML file says. Results that are there already are not measured again.
+    """Measure series of checkpoints, by their names or as a YAML file says. What is measured is not measured again.
 
-    lmsat sweep configs/folder.yaml --dry-run
-    lmsat sweep configs/pythia.yaml max_tokens=20000 output=results/pythia
-    lmsat sweep run.yaml --executor processes --workers 4
-    lmsat sweep run.yaml --watch
+    lmsat sweep runs/my-model
+    lmsat sweep EleutherAI/pythia-160m EleutherAI/pythia-410m --corpus pile --output results/pythia
+    lmsat sweep configs/pythia.yaml --dry-run
+    lmsat sweep run.yaml max_tokens=20000 --executor processes --workers 4
+
+    A name alone stands for the tasks lmsat_loss, lmsat_anisotropy and lmsat_head on 20 checkpoints, evenly spaced on a
+    log axis, with `--watch` on all. The results of a folder go beside it, into runs/my-model-results, those of a
+    repository into results/pythia-160m, and those of several models together into results. The YAML file that the names
+    stand for is printed first.
 
     The exit code is 0 if everything is measured, 1 if a checkpoint failed or is left, 2 for bad input,
     130 after Ctrl-C.
@@ -40,8 +46,29 @@ class SweepCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the configuration and how to run it."""
-        parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to measure: see configs/")
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that replace those of the file")
+        parser.add_argument(
+            "words",
+            nargs="*",
+            metavar="NAME|CONFIG.yaml|KEY=VALUE",
+            help="folders and repositories of the Hub, or one configuration (see configs/), and keys of it to replace",
+        )
+        parser.add_argument(
+            "--tasks", nargs="+", action="extend", metavar="TASK", help="what to measure, as words or with commas"
+        )
+        parser.add_argument(
+            "--corpus", action="append", metavar="NAME", help="the text to measure on; may be given several times"
+        )
+        parser.add_argument(
+            "--revisions",
+            nargs="+",
+            action="extend",
+            metavar="SELECTION",
+            help="which checkpoints, as a configuration's `revisions`: log:20, all, 'stage:1 log:20', step1000, ...",
+        )
+        parser.add_argument("--output", metavar="DIR", help="where the results go")
+        parser.add_argument("--name", metavar="NAME", help="what the model is called in the results")
+        add_steps(parser)
+        parser.add_argument("--save", type=Path, metavar="FILE", help="keep the configuration as a YAML file")
         parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
         parser.add_argument("--executor", choices=_EXECUTORS, help="where to run (default: the file's, or local)")
         parser.add_argument("--workers", type=int, metavar="N", help="processes, for --executor processes")
@@ -70,11 +97,10 @@ class SweepCommand(Command):
             from lmsat_plugin.sweeps.interrupts import end_with_parent
 
             end_with_parent()
-        from lmsat_plugin.sweeps.config import Options, load_config
+        from lmsat_plugin.cli.sweep_arguments import read_arguments, save_config
+        from lmsat_plugin.sweeps.config import Options, config_to_yaml
 
-        given = {"executor": args.executor, "workers": args.workers}
-        overrides = {**_parse(args.overrides), **{key: value for key, value in given.items() if value is not None}}
-        config = load_config(args.config, overrides)
+        config, is_of_names = read_arguments(args)
         chosen = {name: getattr(args, name) for name in ("shard", "only", "force", "retry_failed", "watch")}
         options = Options(**chosen, **({"run": args.run_name} if args.run_name else {}))
         if args.watch is not None and not 0 < args.watch <= _LONGEST_WATCH:
@@ -83,6 +109,12 @@ class SweepCommand(Command):
             )
         if args.watch is not None and config.executor != "local":
             raise LmsatError(f"--watch does not go with the executor {config.executor}: leave one of them out")
+        # Only the first of several processes reports.
+        silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
+        if args.save is not None and not silent:
+            save_config(config, args.save)
+        if is_of_names and not silent:
+            show(config_to_yaml(config))
         if args.dry_run:
             _show_plan(config, options)
             return 0
@@ -94,8 +126,6 @@ class SweepCommand(Command):
                 kept = f"what is measured is kept in {config.output}. Go on with: {again}"
                 show(f"lmsat: interrupted; {kept}", file=sys.stderr)
             return 130
-        # Only the first of several processes reports.
-        silent = args.worker is not None or os.environ.get("RANK", "0") != "0"
         return 0 if silent else _report(config, summary)
 
 
@@ -107,7 +137,7 @@ def _execute(config: SweepConfig, options: Options, args: argparse.Namespace) ->
         if args.worker is not None:
             options = replace(options, wait=False, prefix=f"worker {args.worker} ")
         return run_sweep(config, options)
-    worker = [*_worker_arguments(args), "--run", options.run]
+    worker = _worker_options(options)
     if config.executor == "processes":
         from lmsat_plugin.sweeps.processes import run_processes
 
@@ -115,24 +145,6 @@ def _execute(config: SweepConfig, options: Options, args: argparse.Namespace) ->
     from lmsat_plugin.sweeps.slurm import run_slurm
 
     return run_slurm(config, options, worker, wait=args.wait)
-
-
-def _parse(overrides: list[str]) -> dict[str, Any]:
-    from lmsat_plugin.sweeps.config import ALIASES
-    from lmsat_plugin.yaml_files import parse_yaml
-
-    settings = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise LmsatError(f"'{text}' is not KEY=VALUE: give a setting of the file, such as max_tokens=20000")
-        key = ALIASES.get(key, key)
-        try:
-            settings[key] = parse_yaml(value, f"{key}=")[1]
-        except LmsatError:
-            # A file's name may hold characters with a meaning in YAML.
-            settings[key] = value
-    return settings
 
 
 def _fraction(text: str) -> tuple[int, int]:
@@ -149,14 +161,14 @@ def _checkpoint(text: str) -> tuple[str, str]:
     return model, revision
 
 
-def _worker_arguments(args: argparse.Namespace) -> list[str]:
-    """Return the arguments with which a worker runs its part of this sweep."""
+def _worker_options(options: Options) -> list[str]:
+    """Return the options with which a worker runs its part of this sweep."""
     return [
-        *("sweep", str(args.config), *args.overrides, "--executor", "local"),
-        *(("--force",) if args.force else ()),
-        *(("--retry-failed",) if args.retry_failed else ()),
-        *(("--shard", "/".join(map(str, args.shard))) if args.shard else ()),
-        *(("--only", "@".join(args.only)) if args.only else ()),
+        *("--executor", "local", "--run", options.run),
+        *(("--force",) if options.force else ()),
+        *(("--retry-failed",) if options.retry_failed else ()),
+        *(("--shard", "/".join(map(str, options.shard))) if options.shard else ()),
+        *(("--only", "@".join(options.only)) if options.only else ()),
     ]
 
 
@@ -164,8 +176,9 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     from lmsat_plugin.sweeps.jobs import choose_jobs
     from lmsat_plugin.sweeps.local import make_downloads
     from lmsat_plugin.sweeps.plan import Plan
+    from lmsat_plugin.sweeps.series import describe_left_out
     from lmsat_plugin.sweeps.store import Store
-    from lmsat_plugin.sweeps.summary import count_work
+    from lmsat_plugin.sweeps.summary import count_work, describe_downloads
 
     plan = Plan(config)
     store = Store(config.output)
@@ -182,6 +195,11 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     ]
     columns = "model", "checkpoints", "results", "done", "failed", "to do", "GB to download"
     print_table(f"Results in {config.output}", columns, rows)
+    for line in describe_downloads(work):
+        show(line)
+    for series in plan.series:
+        if left_out := describe_left_out(series.left_out):
+            show(left_out if len(plan.series) == 1 else f"{series.checkpoints[0].model}: {left_out}")
 
 
 def _report(config: SweepConfig, summary: Summary) -> int:

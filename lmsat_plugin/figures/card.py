@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
 from lmsat_plugin.figures.style import BAND, LETTERS_WIDE, PALETTE, legend_below, log_axis, resize, styled, wrapped
-from lmsat_plugin.figures.trajectories import BEST, step_axis
+from lmsat_plugin.figures.trajectories import BEST, axis_of, step_axis
 
 _WIDTH, _HEIGHT = 5.0, 1.25
 """Inches of a panel."""
@@ -28,14 +28,14 @@ class Track:
 
     label: str
     table: pd.DataFrame
-    """``step, value, stderr``: at least two steps, all above 0."""
+    """``axis, step, value, stderr``, and ``low, high`` of means over runs: at least two steps, all above 0."""
     log: bool = False
     """Whether the y axis is logarithmic."""
 
 
 @styled
 def card_figure(model: str, tracks: list[Track], saturation: Saturation | None = None) -> Figure:
-    """Draw tracks above each other, on one axis of training steps.
+    """Draw tracks above each other, on one axis of training steps, or of what the series counts.
 
     Args:
         model: The title.
@@ -49,11 +49,12 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
     for axes, track in zip(panels, tracks, strict=True):
         _draw(axes, track)
         if saturation is not None:
-            axes.axvline(saturation.best_step, color=PALETTE[2], linestyle=":", linewidth=0.8)
+            axes.axvline(saturation.best_at, color=PALETTE[2], linestyle=":", linewidth=0.8)
             mark_onset(axes, saturation)
     if saturation is not None:
-        panels[0].plot([saturation.best_step], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
-    step_axis(panels[-1], np.concatenate([track.table.step.to_numpy("float64") for track in tracks]))
+        panels[0].plot([saturation.best_at], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
+    steps = np.concatenate([track.table.step.to_numpy("float64") for track in tracks])
+    step_axis(panels[-1], steps, axis_of(tracks[0].table))
     figure.align_ylabels()
     lines = legend_below(panels[-1], _legend(tracks, saturation))
     resize(figure, lines, size=(_WIDTH, _HEIGHT * len(tracks) + 0.4), padding=1)
@@ -63,19 +64,30 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
 def _draw(axes: Axes, track: Track) -> None:
     rows = track.table.sort_values("step")
     axes.plot(rows.step, rows.value, color=_COLOUR, marker="o", markersize=2.5)
-    axes.fill_between(rows.step, rows.value - rows.stderr, rows.value + rows.stderr, color=_COLOUR, **BAND)
+    if _is_mean(track):
+        axes.fill_between(rows.step, rows.low, rows.high, color=_COLOUR, **BAND)
+    else:
+        axes.fill_between(rows.step, rows.value - rows.stderr, rows.value + rows.stderr, color=_COLOUR, **BAND)
     axes.set_ylabel(track.label)
     axes.margins(x=0.02)
     if track.log:
         log_axis(axes, "y")
 
 
+def _is_mean(track: Track) -> bool:
+    return "low" in track.table.columns and bool(track.table.low.notna().any())
+
+
 def _legend(tracks: list[Track], saturation: Saturation | None) -> list[Artist]:
-    handles: list[Artist] = [Line2D([], [], color=_COLOUR, marker="o", markersize=2.5, label="checkpoints")]
+    mean = any(map(_is_mean, tracks))
+    label = "mean of runs" if mean else "checkpoints"
+    handles: list[Artist] = [Line2D([], [], color=_COLOUR, marker="o", markersize=2.5, label=label)]
+    if mean:
+        handles.append(Patch(color=_COLOUR, label="from the least run to the greatest", **BAND))
     if any(track.table.stderr.notna().any() for track in tracks):
         handles.append(Patch(color=_COLOUR, label="± standard error", **BAND))
     if saturation is not None:
         handles.append(Line2D([], [], color=PALETTE[2], label="best checkpoint", **BEST))
-        if saturation.onset_step is not None:
+        if saturation.onset_at is not None:
             handles += onset_handles()
     return handles

@@ -48,7 +48,9 @@ def _draw(axes: Axes, board: Leaderboard, column: Column) -> None:
         for name in (column.name, f"{column.name}_stderr")
     )
     known = np.isfinite(stderrs_K).any()
-    intervals_K = NORMAL * stderrs_K if known else None
+    # A mean over few runs has a wider interval than its standard error says.
+    highs_K = np.array([row.get(f"{column.name}_high") for row in board.rows], dtype=np.float64)
+    intervals_K = np.where(np.isfinite(highs_K), highs_K - values_K, NORMAL * stderrs_K) if known else None
     axes.errorbar(values_K, np.arange(len(values_K)), xerr=intervals_K, **_DOTS)
     axes.set_xlabel(column.title_with_unit + (", with 90 % intervals" if known else ""))
     axes.set_title("higher is better" if column.higher_is_better else "lower is better")

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.metrics import axis_label
+from lmsat_plugin.results.series import AXES
 
 _LETTERS = 30
 _CHECKPOINTS: dict[str, Any] = {"color": PALETTE[0], "marker": MARKERS[0], "markersize": 3}
@@ -27,7 +28,7 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
 
     Results of a single checkpoint are left out where others have several.
     """
-    drawn = [result for result in results if len(result.series.steps_K) > 1] or list(results)
+    drawn = [result for result in results if len(result.series.at_K) > 1] or list(results)
     figure, panels = subplots(len(drawn))
     for axes, result in zip(panels, drawn, strict=True):
         _draw(axes, result)
@@ -37,14 +38,14 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
 
 def _draw(axes: Axes, result: Saturation) -> None:
     series = result.series
-    steps, values = series.steps_K, series.values_K
-    axes.set(xlabel="training step", ylabel=axis_label(result.metric))
+    places, values = series.at_K, series.values_K
+    axes.set(xlabel=AXES[series.axis], ylabel=axis_label(result.metric))
     axes.set_title(wrapped(f"{result.label}: {result.verdict}", _LETTERS))
-    axes.plot(steps, values, **_CHECKPOINTS)
+    axes.plot(places, values, **_CHECKPOINTS)
     if series.stderr_K is not None:
-        axes.fill_between(steps, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)
+        axes.fill_between(places, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)
     mark_onset(axes, result)
-    axes.plot([result.best_step], [result.best], **_BEST)
+    axes.plot([result.best_at], [result.best], **_BEST)
     log_axis(axes, "x")
     if series.is_ratio:
         log_axis(axes, "y")
@@ -57,16 +58,16 @@ def _legend(results: Sequence[Saturation]) -> list[Artist]:
     ]
     if any(result.series.stderr_K is not None for result in results):
         handles.append(Patch(color=PALETTE[0], label="± standard error", **BAND))
-    if any(result.onset_step is not None for result in results):
+    if any(result.onset_at is not None for result in results):
         handles += onset_handles()
     return handles
 
 
 def mark_onset(axes: Axes, result: Saturation) -> None:
-    """Mark the onset and its interval on an axis of steps, if there is an onset."""
-    if result.onset_step is not None and result.onset_low is not None and result.onset_high is not None:
+    """Mark the onset and its interval on the axis of the series, if there is an onset."""
+    if result.onset_at is not None and result.onset_low is not None and result.onset_high is not None:
         axes.axvspan(result.onset_low, result.onset_high, color=GREY, **BAND)
-        axes.axvline(result.onset_step, **_ONSET)
+        axes.axvline(result.onset_at, **_ONSET)
 
 
 def onset_handles() -> list[Artist]:

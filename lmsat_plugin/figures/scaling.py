@@ -14,7 +14,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
+from lmsat_plugin.analysis.checkpoint_values import over_runs
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, kaplan
 from lmsat_plugin.analysis.scaling_laws.allocation import BESIROGLU, HOFFMANN, Chinchilla
 from lmsat_plugin.figures.model_looks import ModelLooks
@@ -35,17 +37,26 @@ _PENALTIES = (0.01, 0.02, 0.05)
 def curves_figure(table: pd.DataFrame, models: ModelLooks) -> Figure:
     """Draw losses during training against tokens and, where sizes are known, against compute (Figs. 1 and 2).
 
-    ``table`` has ``model, tokens, flops, value``: tokens above 0, ``flops`` 6ND or NaN.
+    Args:
+        table: ``model, group, tokens, flops, value``: tokens above 0, ``flops`` 6ND or NaN. Runs of one group are drawn
+            as their mean, with a band from the least to the greatest.
+        models: The looks of the groups.
     """
     columns = ["tokens", "flops"] if table.flops.notna().any() else ["tokens"]
     figure, panels = subplots(len(columns))
+    marks: list[Artist] = []
     for axes, column in zip(panels, columns, strict=True):
+        pooled = over_runs(table[table[column].notna()], column)
         for model in models.sizes:
-            rows = table[(table.model == model) & table[column].notna()].sort_values(column)
-            axes.plot(rows[column], rows.value, **models.line(model, len(rows)))
+            rows = pooled[pooled.model == model].sort_values(column)
+            look = models.line(model, len(rows))
+            axes.plot(rows[column], rows.value, **look)
+            if rows.low.notna().any():
+                axes.fill_between(rows[column], rows.low, rows.high, color=look["color"], **BAND)
+                marks = [Patch(color=GREY, label="mean of runs, from the least to the greatest", **BAND)]
         _log_log(axes, LABELS[column], "loss (nats per token)")
     _letters(panels)
-    models.finish(figure)
+    models.finish(figure, marks)
     return figure
 
 

@@ -7,7 +7,7 @@ Shapes: K checkpoints, L layers with the embeddings, S singular values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from lmsat_plugin.figures.style import (
     subplots,
     wrapped,
 )
+from lmsat_plugin.results.series import AXES, short_count
 
 BEST: dict[str, Any] = {"marker": "*", "markersize": 9, "linestyle": "none", "markeredgewidth": 0.4}
 """How a best checkpoint is marked."""
@@ -46,14 +47,18 @@ _LEAST_GAP = 0.06
 """Between names beside a panel, as a share of its height."""
 
 
-def step_axis(axes: Axes, steps: np.ndarray) -> None:
-    """Make the x axis one of training steps: linear, as in the papers, or logarithmic where most steps are early."""
-    axes.set_xlabel("training step")
+def step_axis(axes: Axes, steps: np.ndarray, axis: str = "step") -> None:
+    """Make the x axis one of training steps, or of another of `AXES`: linear, as in the papers, or logarithmic.
+
+    It is logarithmic where most steps are early.
+    """
+    axes.set_xlabel(AXES[axis])
     if np.median(steps) < steps.max() / 4:
         log_axis(axes, "x")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        counts = FuncFormatter(lambda value, _: short_count(value))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "step" else counts)
 
 
 @styled
@@ -68,7 +73,7 @@ def by_step_figure(
     """Draw a value by training step, one line for each model (Godey et al. 2024, Figs. 1a and 5).
 
     Args:
-        table: ``model, step, value, stderr``.
+        table: ``model, axis, step, value, stderr``, on one axis, and ``low, high`` of means over runs.
         models: The looks of the models.
         label: Of the y axis.
         best: Step and value of the checkpoint to mark, by model.
@@ -84,22 +89,42 @@ def by_step_figure(
             marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
     if log:
         log_axis(axes, "y")
-    if axes.collections:
-        marks.append(Patch(color=GREY, label="± standard error", **BAND))
-    models.finish(figure, marks)
+    models.finish(figure, [*marks, *_band_handles([table], models)])
     return figure
 
 
+def _band_handles(tables: Iterable[pd.DataFrame], models: ModelLooks) -> list[Artist]:
+    """Return the legend's entries of the bands that `_draw_by_step` draws."""
+    labels = []
+    tables = list(tables)
+    if any(_over_runs(table).any() for table in tables):
+        labels.append("mean of runs, from the least to the greatest")
+    if not models.many and any((table.stderr.notna() & ~_over_runs(table)).any() for table in tables):
+        labels.append("± standard error")
+    return [Patch(color=GREY, label=label, **BAND) for label in labels]
+
+
+def _over_runs(table: pd.DataFrame) -> pd.Series:
+    return table.get("low", pd.Series(np.nan, index=table.index)).notna()
+
+
 def _draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
-    """Draw values by step and, where models are few, bands of the standard errors that are known."""
+    """Draw values by step, bands of runs, and, where models are few, bands of the standard errors that are known."""
     for model in models.sizes:
         rows = table[table.model == model].sort_values("step")
         look = models.line(model, len(rows))
         axes.plot(rows.step, rows.value, label=model, **look)
-        if not models.many and rows.stderr.notna().any():
+        if _over_runs(rows).any():
+            axes.fill_between(rows.step, rows.low, rows.high, color=look["color"], **BAND)
+        elif not models.many and rows.stderr.notna().any():
             ends = rows.value - rows.stderr, rows.value + rows.stderr
             axes.fill_between(rows.step, *ends, color=look["color"], **BAND)
-    step_axis(axes, table.step.to_numpy())
+    step_axis(axes, table.step.to_numpy(), axis_of(table))
+
+
+def axis_of(table: pd.DataFrame) -> str:
+    """Return the axis of a table whose rows lie on one."""
+    return str(table.axis.iloc[0]) if "axis" in table.columns and len(table) else "step"
 
 
 @styled
@@ -109,7 +134,7 @@ def scores_figure(
     """Draw scores by training step, a panel for each task and metric, chance dashed.
 
     Args:
-        by_task: ``model, step, value, stderr`` by task and metric.
+        by_task: Tables as those of `by_step_figure`, by task and metric.
         chances: The chance level of each task; None where it is not known.
         models: The looks of the models.
     """
@@ -122,9 +147,7 @@ def scores_figure(
     marks: list[Artist] = []
     if any(chance is not None for chance in chances.values()):
         marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
-    if any(axes.collections for axes in panels):
-        marks.append(Patch(color=GREY, label="± standard error", **BAND))
-    models.finish(figure, marks)
+    models.finish(figure, [*marks, *_band_handles(by_task.values(), models)])
     return figure
 
 
@@ -188,7 +211,7 @@ def loss_and_anisotropy_figure(table: pd.DataFrame, models: ModelLooks, label: s
     axes.set_ylabel(label)
     if (table.value > 0).all() and table.value.max() > 8 * table.value.min():
         log_axis(axes, "y")
-    step_axis(axes, table.step.to_numpy())
+    step_axis(axes, table.step.to_numpy(), axis_of(table))
     markers: list[Artist] = []
     if len(models.sizes) > len(MARKERS):
         _name_ends(axes, last_values, models.sizes)
@@ -212,12 +235,17 @@ def _name_ends(axes: Axes, last_values: Mapping[str, float], sizes: Sizes) -> No
 
 
 @styled
-def singular_values_figure(by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], most: int = 100) -> Figure:
+def singular_values_figure(
+    by_model: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]],
+    most: int = 100,
+    axes_of: Mapping[str, str] | None = None,
+) -> Figure:
     """Draw singular values of the LM head over training, in units of the largest (Godey et al. 2024, Fig. 4).
 
     Args:
         by_model: The rising steps, shape [K], and each step's singular values, shape [S], from large to small.
         most: The index of the last to draw. The largest is left out: it is always 1.
+        axes_of: What the steps of each model are, one of `AXES`; by default training steps.
     """
     figure, panels = subplots(len(by_model))
     shares = {
@@ -232,7 +260,7 @@ def singular_values_figure(by_model: Mapping[str, tuple[np.ndarray, Sequence[np.
         axes.pcolormesh(steps_K, index_S, np.maximum(shares_SK, least), **colours)
         axes.grid(False)
         axes.set(title=wrapped(model, _LETTERS), ylabel="singular value i")
-        step_axis(axes, steps_K)
+        step_axis(axes, steps_K, (axes_of or {}).get(model, "step"))
     resize(figure, 0)
     bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))

@@ -16,6 +16,7 @@ from lmsat_plugin.page.missing import missing_analyses
 from lmsat_plugin.page.tables import Table, tables_of
 from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.ranking.formats import page_template
+from lmsat_plugin.results.series import SERIES
 from lmsat_plugin.version import __version__
 
 ROWS = 50
@@ -66,11 +67,15 @@ def _remove_earlier(page: Path, written: set[str]) -> None:
 
 
 def _summary(analyses: Analyses) -> dict[str, str]:
-    """Return the numbers of models, checkpoints and values, the corpus and the dates, each by its title."""
+    """Return the numbers of models, series, checkpoints and values, the corpus and the dates, each by its title."""
     table = analyses.table
+    models, series = (
+        len(analyses.results.series[keys].drop_duplicates()) for keys in (["model", "variant"], [*SERIES])
+    )
     days = sorted({f"{date:%Y-%m-%d}" for date in table.date.dropna().unique()})
     summary = {
-        "Models": f"{table.model.nunique():,}",
+        "Models": f"{models:,}",
+        "Series": f"{series:,}" if series > models else "",
         "Checkpoints": f"{len(table[['model', 'revision']].drop_duplicates()):,}",
         "Values": f"{len(table):,}",
         "Corpus": ", ".join(map(str, table.corpus.dropna().unique())),

@@ -12,17 +12,23 @@ from urllib.parse import quote
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.analysis.emergence import Emergence
+from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
 from lmsat_plugin.outside_text import as_csv
 from lmsat_plugin.results.json_values import as_dict, as_text
+from lmsat_plugin.results.series import PARTS
 
 CELLS = 45_000
 """The most cells of the table of values by checkpoint: more would make the page large."""
 _HASH_LETTERS = 12
 _CHECKPOINT = ["model", "revision", "step", "tokens"]
+_WHERE_KNOWN = ("words", "total_step", "total_tokens", "stage", "run")
+"""Columns that tables have only where some value is known: totals are those of stages that begin again."""
 _MEASURED = ["task", "num_fewshot", "metric", "filter"]
 _SATURATION = {
-    **{"model": "model", "variant": "variant", "verdict": "verdict", "p_value": "p", "best": "best"},
+    **{"model": "model", "variant": "variant", "stage": "stage", "run": "run", "verdict": "verdict"},
+    **{"p_value": "p", "best": "best"},
     **{"best_step": "at step", "final": "final", "final_step": "final step", "onset_step": "onset"},
     **{"onset_low": "earliest onset", "onset_high": "latest onset", "n_checkpoints": "checkpoints"},
 }
@@ -32,7 +38,8 @@ _EMERGENCE = {
     **{"spearman": "Spearman", "chance": "chance", "n_points": "checkpoints", "n_models": "models"},
 }
 _FINAL = {
-    **{"model": "model", "step": "step", "tokens": "tokens", "task": "task", "num_fewshot": "n-shot"},
+    **{"model": "model", "step": "step", "tokens": "tokens", "words": "words", "total_step": "steps in total"},
+    **{"total_tokens": "tokens in total", "task": "task", "num_fewshot": "n-shot"},
     **{"metric": "metric", "filter": "filter", "value": "value", "stderr": "±", "n_samples": "samples"},
     "number": "file",
 }
@@ -64,24 +71,43 @@ def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
     """Return the tables of a report. Links to result files are relative to ``folder``, where the report is."""
     sources = _sources(analyses)
     numbers = dict(zip(sources.file, sources["#"], strict=True))
-    values = analyses.table.assign(number=analyses.table.path.map(numbers))
+    own = analyses.table
+    totals = {name: own[name].where(own.branch.notna()) for name in ("total_step", "total_tokens")}
+    values = own.assign(number=own.path.map(numbers), **totals)
     tables = []
     for name, about, results, columns in (
         ("saturation", "Steps are training steps.", analyses.saturation, _SATURATION),
         ("emergence", "Thresholds are losses.", analyses.emergence, _EMERGENCE),
     ):
         if results:
-            verdicts = pd.DataFrame([result.to_dict() for result in results])[list(columns)]
+            verdicts = _known(pd.DataFrame(list(map(_in_places, results)))[list(columns)])
             tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
-    return [*tables, _final(values), _by_checkpoint(values, analyses.table), _provenance(sources, folder, analyses)]
+    tidy = own.drop(columns=[*PARTS, "group"])
+    return [*tables, _final(values), _by_checkpoint(values, tidy), _provenance(sources, folder, analyses)]
+
+
+def _in_places(result: Saturation | Emergence) -> dict[str, Any]:
+    """Return a verdict as plain data, with the places in words of a series whose names state no steps."""
+    values = result.to_dict()
+    if isinstance(result, Saturation) and result.axis != "step":
+        for name in ("best", "final", "onset"):
+            at = values[f"{name}_at"]
+            values[f"{name}_step"] = None if at is None else result.place(at)
+        for name in ("onset_low", "onset_high"):
+            values[name] = None if values[name] is None else result.place(values[name])
+    return values
+
+
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns=[name for name in _WHERE_KNOWN if name in frame.columns and frame[name].isna().all()])
 
 
 def _final(values: pd.DataFrame) -> Table:
-    order = values.sort_values(["step", "date"], na_position="first", kind="stable")
-    last = order.drop_duplicates(["model", "corpus", *_MEASURED], keep="last").sort_index()
+    order = values.sort_values(["at", "date"], na_position="first", kind="stable")
+    last = _known(order.drop_duplicates(["model", "corpus", *_MEASURED], keep="last").sort_index())
     alike = [name for name in ("num_fewshot", "filter") if last[name].nunique(dropna=False) == 1]
     return _table(
-        last[list(_FINAL)].drop(columns=alike).rename(columns=_FINAL),
+        last[[name for name in _FINAL if name in last.columns]].drop(columns=alike).rename(columns=_FINAL),
         "final",
         "Final values",
         "Each value at its model's last checkpoint that has it, in the unit of its task; ± is one standard error, "
@@ -105,10 +131,12 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     wide = long.drop_duplicates(["checkpoint", "heading"], keep="last").pivot(
         index="checkpoint", columns="heading", values="text"
     )
-    first = long.drop_duplicates("checkpoint").set_index("checkpoint")[_CHECKPOINT]
+    more = [name for name in _known(values).columns if name in ("words", "total_step", "total_tokens")]
+    of_checkpoint = values.assign(checkpoint=long.checkpoint).drop_duplicates("checkpoint").set_index("checkpoint")
+    first = of_checkpoint[[*_CHECKPOINT, *more]].rename(columns=_FINAL)
     kept, left_out = _columns_with_room(values.assign(heading=headings), len(first))
     files = values.groupby(long.checkpoint).number.agg(lambda column: ", ".join(map(str, sorted(set(column)))))
-    order = first.sort_values(["model", "step", "revision"], na_position="first").index
+    order = of_checkpoint.sort_values(["model", "at", "revision"], na_position="first").index
     about = "A row for each checkpoint, with one standard error where known. The CSV file has a row for each value."
     if left_out:
         about += f" {left_out} of {left_out + len(kept)} columns are in the CSV file alone, for want of room."

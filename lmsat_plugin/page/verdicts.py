@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.replicates import ORDER, groups_of, sentences_on_runs
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.results.variants import label
 
 _MOST_NAMED = 4
 """Tasks that a sentence on several names."""
-_OF_SERIES = ("diverged", "saturates", "plateaus", "improving", "unclear")
 _ANSWERS = {True: "emergent", False: "not emergent", None: "unclear"}
 
 
@@ -47,14 +47,20 @@ def verdicts_of(analyses: Analyses) -> list[Verdicts]:
 
 def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
     """Return the verdicts on series, those that saturate first."""
-    results = sorted(results, key=lambda result: _OF_SERIES.index(result.verdict))
+    results = sorted(results, key=lambda result: ORDER.index(result.verdict))
     counts = Counter(result.verdict for result in results)
     metric = " ".join(filter(None, (results[0].task, results[0].metric)))
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return Verdicts(
         title="Saturation",
         summary=f"{len(results)} series of {metric}: {counted}.",
-        sentences=[(_series(result, results), f"{result.verdict}: {result.reason}.") for result in results],
+        sentences=[
+            *((_series(result, results), f"{result.verdict}: {result.reason}.") for result in results),
+            *(
+                (f"{name}, over its runs", f"{sentence.removeprefix(f'{name}: ')}.")
+                for name, sentence in zip(groups_of(results), sentences_on_runs(results), strict=True)
+            ),
+        ],
     )
 
 

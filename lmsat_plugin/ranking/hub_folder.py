@@ -13,8 +13,11 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import PART, check_writable, kind_of, remove_strays, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
+from lmsat_plugin.ranking.replicates import at_the_end
+from lmsat_plugin.ranking.rows import last_checkpoints, last_losses, ordered, values_at
 from lmsat_plugin.results.array_files import array_path
 from lmsat_plugin.results.failures import FAILURES
+from lmsat_plugin.results.series import PARTS
 
 _BENCHMARKS = {
     ("gsm8k", "exact_match"): ("openai/gsm8k", "gsm8k"),
@@ -35,14 +38,14 @@ def write_hub_folder(board: Leaderboard, analyses: Analyses, folder: Path) -> No
     Raises:
         LmsatError: If the folder cannot be written.
     """
-    ranked = pd.DataFrame({name: [row[name] for row in board.rows] for name in ("model", "checkpoint")})
-    results = analyses.table.merge(ranked.rename(columns={"checkpoint": "revision"}), on=["model", "revision"])
+    table, _ = ordered(analyses.table)
+    results = values_at(table, at_the_end(last_checkpoints(table, last_losses(table))))
     check_writable(folder)
     remove_strays(folder, f"**/.*{PART}")
     rows = pd.DataFrame(list(board.rows))
     write_atomically(folder / "leaderboard.csv", as_csv(board).encode("utf-8"))
     write_atomically(folder / "leaderboard.parquet", rows.to_parquet(index=False))
-    write_atomically(folder / "results.parquet", results.to_parquet(index=False))
+    write_atomically(folder / "results.parquet", results.drop(columns=[*PARTS, "group"]).to_parquet(index=False))
     for (model, path), _ in results.groupby(["model", "path"]):
         file = analyses.results.files[str(path)]
         if file.path.name == FAILURES:
@@ -96,8 +99,9 @@ def _eval_results(results: pd.DataFrame) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for row in results.to_dict("records"):
         benchmark = _BENCHMARKS.get((row["task"], row["metric"]))
-        # Only ORG/MODEL without a variant names a repository.
-        if benchmark is None or row["model"].count("/") != 1 or isinstance(row["variant"], str):
+        # Only ORG/MODEL without a variant names a repository, and only of a model that is one series.
+        parts = (row["variant"], row["branch"], row["replicate"])
+        if benchmark is None or row["model"].count("/") != 1 or any(isinstance(part, str) for part in parts):
             continue
         shots = "" if pd.isna(row["num_fewshot"]) else f"{row['num_fewshot']}-shot, "
         entry = {

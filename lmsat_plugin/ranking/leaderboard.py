@@ -5,7 +5,7 @@ Shapes: M documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,14 +16,24 @@ from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.downstream_average import downstream_average
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.by_model import document_losses
+from lmsat_plugin.analysis.saturation.replicates import groups_of, over_runs
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
 from lmsat_plugin.ranking.ranks import Scored, rank_models
-from lmsat_plugin.ranking.rows import Rows, add_above_loss, add_law, last_losses, last_values, rows_of, same_tokens
-
-Documents = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""Nats and tokens of each of the M documents, by a name."""
+from lmsat_plugin.ranking.replicates import Documents, Pooled, pool_runs
+from lmsat_plugin.ranking.rows import (
+    Rows,
+    add_above_loss,
+    add_law,
+    last_checkpoints,
+    last_losses,
+    ordered,
+    rows_of,
+    same_tokens,
+    values_at,
+)
+from lmsat_plugin.results.series import labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +44,8 @@ class Leaderboard:
     columns: tuple[Column, ...]
     """Those of `COLUMNS` that have data."""
     rows: tuple[dict[str, Any], ...]
-    """Values by column, and standard errors as ``name_stderr``; None where unknown."""
+    """Values by column, and standard errors as ``name_stderr``; None where unknown. A mean over runs has the ends of
+    its 90 % interval as ``name_low`` and ``name_high``."""
     notes: tuple[str, ...]
     """How to read it."""
 
@@ -67,8 +78,9 @@ def make_leaderboard(
 ) -> Leaderboard:
     """Rank the models of a tidy table by the loss at their last checkpoints.
 
-    Where tokens differ, models are ranked by bits per byte; without lmsat_loss, by the downstream average. The tests
-    are those of `rank_models`; `downstream_average` and `above_line` describe these columns.
+    The runs of one model share a row (`pool_runs`). Where tokens differ, models are ranked by bits per byte; without
+    lmsat_loss, by the downstream average. The tests are those of `rank_models`; `downstream_average` and `above_line`
+    describe these columns.
 
     Args:
         table: Tidy, on one corpus; see `lmsat_plugin.load_results`.
@@ -79,8 +91,10 @@ def make_leaderboard(
     Raises:
         LmsatError: If there is nothing to rank by, or lmsat_loss on several corpora.
     """
+    table, unordered = ordered(labelled(table))
     losses = last_losses(table)
-    finals = last_values(table, losses)
+    last = last_checkpoints(table, losses)
+    finals = values_at(table, last)
     rows = rows_of(table, losses, finals)
     average = downstream_average(finals)
     for model, (mean, stderr) in (average.scores if average else {}).items():
@@ -92,11 +106,16 @@ def make_leaderboard(
             if result.verdict == "diverged" and rows[result.label].get("loss") is None:
                 diverged.append(f"{result.label}: {result.verdict}: {result.reason}; it has no rank.")
     same = same_tokens(finals)
-    ranked_by = _ranked_by(rows, same, diverged)
     paths = zip(losses.model, losses.path, strict=True)
     by_model = {model: documents[path] for model, path in paths if documents and path in documents}
-    ranked, notes = _ranked(rows, ranked_by, by_model)
-    notes += diverged
+    pooled = pool_runs(rows, last, by_model)
+    rows = pooled.rows
+    for name, group in groups_of([result for result in saturation if result.metric == "loss"]).items():
+        if name in rows:
+            rows[name]["verdict"] = over_runs(group)
+    ranked_by = _ranked_by(rows, same, diverged)
+    ranked, notes = _ranked(pooled, ranked_by)
+    notes += [*pooled.notes, *unordered, *diverged]
     if not same:
         notes.append("The models read different tokens: their losses per token do not compare.")
     if average is not None:
@@ -107,13 +126,13 @@ def make_leaderboard(
             f"predicts from {ranked_by.title}, ± the standard error of that prediction."
         )
     if law is not None and same:
-        add_law(rows, losses, law)
+        add_law(rows, final_row(losses, rows), law)
         notes.append(
             "The law is that of the models here larger than all that saturate, at their last checkpoints"
             f"{f', with {law.given} given' if law.given else ''}."
         )
     shown = [column for column in COLUMNS if any(row.get(column.name) is not None for row in ranked)]
-    names = [name for column in shown for name in (column.name, f"{column.name}_stderr")]
+    names = [f"{column.name}{end}" for column in shown for end in ("", "_stderr", "_low", "_high")]
     kept = [name for name in names if any(row.get(name) is not None for row in ranked)]
     return Leaderboard(
         ranked_by=ranked_by,
@@ -139,14 +158,19 @@ def _ranked_by(rows: Rows, same_tokens: bool, diverged: Sequence[str]) -> Column
     )
 
 
-def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows in order, with their ranks, and how these were found. Rows without a value come last.
+def final_row(losses: pd.DataFrame, rows: Rows) -> pd.DataFrame:
+    """Return a row of `last_losses` for each row of a leaderboard with a loss, which is that of the leaderboard."""
+    names = [model if model in rows else group for model, group in zip(losses.model, losses.group, strict=True)]
+    final = losses.assign(model=names).sort_values("at", na_position="first", kind="stable")
+    final = final.drop_duplicates("model", keep="last")
+    return final.assign(loss=[rows[model].get("loss", np.nan) for model in final.model])
 
-    ``documents`` are by model.
-    """
-    name = ranked_by.name
+
+def _ranked(pooled: Pooled, ranked_by: Column) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows in order, with their ranks, and how these were found. Rows without a value come last."""
+    name, rows = ranked_by.name, pooled.rows
     known = [row for row in rows.values() if row.get(name) is not None]
-    scored = [_scored(row, name, documents.get(row["model"])) for row in known]
+    scored = [_scored(row, name, pooled) for row in known]
     ranks = rank_models(scored, bool(ranked_by.higher_is_better))
     for row, rank in zip(known, ranks.ranks, strict=True):
         row["rank"] = rank
@@ -159,10 +183,12 @@ def _ranked(rows: Rows, ranked_by: Column, documents: Documents) -> tuple[list[d
     return [*known, *(row for row in rows.values() if row.get(name) is None)], notes
 
 
-def _scored(row: dict[str, Any], name: str, documents: tuple[np.ndarray, np.ndarray] | None) -> Scored:
+def _scored(row: dict[str, Any], name: str, pooled: Pooled) -> Scored:
     """Return a row's value of a column, with the documents' sums, which are in nats, in the column's unit."""
-    stderr = row.get(f"{name}_stderr")
+    stderr, documents = row.get(f"{name}_stderr"), pooled.documents.get(row["model"])
+    between = pooled.between.get((row["model"], name), 0.0)
     if documents is not None:
         nats_M, tokens_M = documents
         documents = None if name == "downstream" else (nats_M * (row[name] / row["loss"]), tokens_M)
-    return Scored(value=row[name], stderr=np.nan if stderr is None else stderr, documents=documents)
+    sample = np.nan if stderr is None else float(np.sqrt(max(stderr**2 - between**2, 0.0)))
+    return Scored(value=row[name], stderr=sample, documents=documents, runs=row.get("runs") or 1, between=between)

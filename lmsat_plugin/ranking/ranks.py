@@ -1,13 +1,14 @@
 """Ranks from pairwise tests: models that do not differ significantly share a rank.
 
-Shapes: K models, M documents, Q pairs.
+Shapes: K models, M documents, Q pairs, E parts of an error.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,8 +18,13 @@ SIGNIFICANT = 0.05
 _METHOD = (
     "A rank is 1 + the number of models that are significantly better, by two-sided tests of all {tested} pairs "
     "({paired} of them document by document, the others by standard errors), corrected by Holm at "
-    f"{SIGNIFICANT:g}. The tests allow for the sample of documents or questions, not for how training runs differ."
+    f"{SIGNIFICANT:g}. The tests allow for the sample of documents or questions, "
 )
+_RUNS = {
+    "none": "not for how training runs differ.",
+    "some": "and, of models with several runs alone, for how these differ.",
+    "all": "and for how training runs differ.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +36,10 @@ class Scored:
     """NaN if unknown."""
     documents: tuple[np.ndarray, np.ndarray] | None = None
     """Sums and tokens of the M documents; the ratio of their totals is the value. None if unknown."""
+    runs: int = 1
+    """The number of runs that the value is the mean of."""
+    between: float = 0.0
+    """The standard error of that mean from how runs differ, which ``stderr`` leaves out; 0 for a single run."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,13 @@ class Ranks:
     """The number of pairs that were compared document by document."""
     tested: int
     """The number of pairs that were compared."""
+    runs: Literal["none", "some", "all"] = "none"
+    """Of which models several runs count."""
 
     @property
     def method(self) -> str:
         """How the ranks were found."""
-        return _METHOD.format(tested=self.tested, paired=self.paired)
+        return _METHOD.format(tested=self.tested, paired=self.paired) + _RUNS[self.runs]
 
 
 def rank_models(scored: Sequence[Scored], higher_is_better: bool) -> Ranks:
@@ -54,8 +66,9 @@ def rank_models(scored: Sequence[Scored], higher_is_better: bool) -> Ranks:
 
     Two models that read the same documents in the same tokens are compared by the differences of their documents'
     sums, with Student's t of M − 1 degrees of freedom. Other pairs are compared by z = Δ / √(σ₁² + σ₂²) of their
-    standard errors, which is too cautious where both read the same text. Holm's correction (1979) keeps the
-    probability of any false order at 5 %.
+    standard errors, which is too cautious where both read the same text. For a mean over runs, the variance of that
+    mean is added to either, with the degrees of freedom of Welch (1947) and Satterthwaite (1946). Holm's correction
+    (1979) keeps the probability of any false order at 5 %.
     """
     sign = 1 if higher_is_better else -1
     pairs_Q, p_values_Q, paired = [], [], 0
@@ -74,7 +87,9 @@ def rank_models(scored: Sequence[Scored], higher_is_better: bool) -> Ranks:
             ranks[index] = 1
     for (_, worse), significant in zip(pairs_Q, holm(np.array(p_values_Q)), strict=True):
         ranks[worse] = (ranks[worse] or 1) + bool(significant)
-    return Ranks(ranks=ranks, paired=paired, tested=len(pairs_Q))
+    repeated = [one.runs > 1 for one in scored]
+    runs: Literal["none", "some", "all"] = "all" if all(repeated) else "some" if any(repeated) else "none"
+    return Ranks(ranks=ranks, paired=paired, tested=len(pairs_Q), runs=runs)
 
 
 def holm(p_values_Q: np.ndarray) -> np.ndarray:
@@ -88,8 +103,6 @@ def holm(p_values_Q: np.ndarray) -> np.ndarray:
 
 def _paired(first: Scored, second: Scored) -> float | None:
     """Return the p-value of the difference of two ratios on the same documents; None for different documents."""
-    from scipy.stats import t
-
     if first.documents is None or second.documents is None:
         return None
     (sums_M, tokens_M), (others_M, other_tokens_M) = first.documents, second.documents
@@ -98,18 +111,33 @@ def _paired(first: Scored, second: Scored) -> float | None:
         return None
     differences_M = sums_M - others_M
     gap = differences_M.sum() / tokens_M.sum()
-    return _two_sided(gap, float(ratio_stderr(differences_M, tokens_M)), lambda z: t.sf(z, documents - 1))
+    sample = float(ratio_stderr(differences_M, tokens_M))
+    return _two_sided(gap, [(sample, documents - 1), *_between(first, second)])
 
 
 def _unpaired(first: Scored, second: Scored) -> float | None:
     """Return the p-value of the difference by standard errors; None where one is unknown."""
-    from scipy.stats import norm
-
     stderr = float(np.hypot(first.stderr, second.stderr))
-    return _two_sided(first.value - second.value, stderr, norm.sf) if np.isfinite(stderr) else None
+    if not np.isfinite(stderr):
+        return None
+    return _two_sided(first.value - second.value, [(stderr, np.inf), *_between(first, second)])
 
 
-def _two_sided(gap: float, stderr: float, tail: Callable[[float], float]) -> float:
+def _between(first: Scored, second: Scored) -> list[tuple[float, float]]:
+    """Return the standard errors that come from how runs differ, with their degrees of freedom."""
+    return [(one.between, one.runs - 1) for one in (first, second) if one.runs > 1]
+
+
+def _two_sided(gap: float, errors: Sequence[tuple[float, float]]) -> float:
+    """Return the p-value of a gap by independent standard errors, each with its degrees of freedom."""
+    from scipy.stats import norm, t
+
     if gap == 0:
         return 1.0
-    return 2 * float(tail(abs(gap) / stderr)) if stderr > 0 else 0.0
+    variances_E, freedom_E = np.array([error**2 for error, _ in errors]), np.array([freedom for _, freedom in errors])
+    variance = float(variances_E.sum())
+    if variance == 0:
+        return 0.0
+    share = float((variances_E**2 / freedom_E).sum())
+    z = abs(gap) / np.sqrt(variance)
+    return 2 * float(norm.sf(z) if share == 0 else t.sf(z, variance**2 / share))

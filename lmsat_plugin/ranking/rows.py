@@ -7,27 +7,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import furthest
+from lmsat_plugin.analysis.checkpoint_values import in_unknown_order, last_of
 from lmsat_plugin.analysis.downstream_average import above_line
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.series import data_seen
 
 Rows = dict[str, dict[str, Any]]
 """By model: values by column, and standard errors as ``name_stderr``; absent or None where unknown."""
+
+
+def ordered(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of models whose last checkpoint is known, and a sentence on each other model.
+
+    Raises `LmsatError` if there is no such model.
+    """
+    unknown = in_unknown_order(table)
+    sentences = []
+    for model, own in table[unknown].groupby("model"):
+        names = ", ".join(map(str, own.revision.unique()))
+        sentences.append(
+            f"{model} is left out, since names such as {names:.60} do not say which checkpoint is the last: write "
+            "revisions: [{name: ..., step: ...}] in the sweep's configuration, or give --step-pattern RE"
+        )
+    if unknown.all() and sentences:
+        raise LmsatError(sentences[0])
+    return table[~unknown], [f"{sentence}." for sentence in sentences]
 
 
 def last_losses(table: pd.DataFrame) -> pd.DataFrame:
     """Return lmsat_loss at each model's last checkpoint, in the columns of `loss_of_results`; no row without any."""
     if not ((table.task == "lmsat_loss") & (table.metric == "loss")).any():
         return table[:0].assign(loss=np.nan)
-    return furthest(loss_of_results(table))
+    return last_of(loss_of_results(table))
 
 
-def last_values(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """Return all values at each model's last checkpoint with lmsat_loss; without any, at its last checkpoint."""
-    others = furthest(table[~table.model.isin(losses.model)])
+def last_checkpoints(table: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """Return each model's last checkpoint with lmsat_loss, or without any its last one.
+
+    The columns are ``model, group, axis, at, revision``. ``losses`` are as `last_losses` returns them.
+    """
+    keys = ["model", "group", "axis", "at", "revision"]
+    others = last_of(table[~table.model.isin(losses.model)])
+    return pd.concat([part[keys] for part in (losses, others) if len(part)], ignore_index=True)
+
+
+def values_at(table: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
+    """Return all values of a table at the checkpoints that `last_checkpoints` returns."""
     keys = ["model", "revision"]
-    return table.merge(pd.concat([losses[keys], others[keys]]), on=keys)
+    return table.merge(last[keys], on=keys)
 
 
 def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> Rows:
@@ -36,7 +65,7 @@ def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> 
     Args:
         table: Tidy, with all checkpoints.
         losses: As `last_losses` returns them.
-        finals: As `last_values` returns them.
+        finals: As `values_at` returns them.
     """
     rows = {str(model): _description(values) for model, values in finals.groupby("model", sort=True)}
     _add_losses(rows, table, losses, finals)
@@ -52,7 +81,8 @@ def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> 
 
 def _description(values: pd.DataFrame) -> dict[str, Any]:
     first = values.iloc[0]
-    counts = {name: values[name].dropna() for name in ("n_params", "tokens")}
+    seen = data_seen(values)
+    counts = {"n_params": values.n_params.dropna(), "tokens": values.tokens[:0] if seen is None else seen.dropna()}
     known = {name: int(column.iloc[0]) for name, column in counts.items() if len(column)}
     return {"model": first.model, "checkpoint": first.revision, **known}
 

@@ -23,10 +23,10 @@ _STEP = re.compile(
 )
 # The words, from the one that says most surely that a number counts steps to the one that says least.
 _SURE = ("step", "iter", "checkpoint", "ckpt", "epoch")
-# tokens21B, and RedPajama's 240b_tokens.
+# tokens21B, and RedPajama's 240b_tokens, but not 955k-token-2T.
 _TOKENS = re.compile(
     r"(?:^|[^a-z])tokens?[-_=]?(?P<number>\d+(?:\.\d+)?[kmbt]?)(?![a-z\d.])"
-    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmbt]?)[-_]?tokens?(?![a-z\d])",
+    r"|(?:^|[^a-z\d.])(?P<before>\d+(?:\.\d+)?[kmbt]?)[-_]?tokens?(?![a-z\d]|[-_=]?\d)",
     re.IGNORECASE,
 )
 # FineWeb's step-001000-2BT and Baichuan's train_00220B. After a step, 3T is tokens; elsewhere 7B is a model's size.
@@ -154,6 +154,16 @@ def parse_series(
 def is_another_form(name: str) -> bool:
     """Return whether a name says that it holds a copy of a checkpoint: merged, quantised, or of another format."""
     return bool(_IN_ANOTHER_FORM.search(name))
+
+
+def without_place(name: str) -> str:
+    """Return a name without the run, stage, step, tokens and words that it states: what those of one model share."""
+    if is_bare(name):
+        return ""
+    for pattern in (_SHORT_TOKENS, _TOKENS, _WORDS, _STEP, _RUN, _STAGE):
+        name = pattern.sub("-", name)
+    name = re.sub(r"[-_.]*-[-_.]*", "-", name).strip("-_.")
+    return re.sub(r"[-_](?:intermediate|checkpoints?|ckpts?)+$", "", name, flags=re.IGNORECASE)
 
 
 def parse_count(text: str | None) -> int | None:

@@ -112,7 +112,7 @@ def read_origin(
             {
                 **{key: value for key, value in args.items() if key not in _NO_SETTINGS},
                 "dtype": dtype and dtype.removeprefix("torch."),
-                "folder": None if checkpoint else folder,
+                **({"subfolder": None} if checkpoint else {"folder": folder}),
                 **{key: config.get(key) for key in ("limit", "gen_kwargs")},
                 **{key: data.get(key) for key in ("chat_template_sha", "system_instruction_sha")},
             }

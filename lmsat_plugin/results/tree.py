@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.places import Place, places_of
 from lmsat_plugin.results.reading import ResultFile, TaskResult
+from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.table import make_table
 from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label
@@ -59,6 +61,11 @@ class Results:
     """What was left out, and why."""
     corpora: tuple[str, ...] | None = None
     """The corpora that were chosen, in the order in which they were named; None if none was chosen."""
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """The table by series: see `in_series`."""
+        return in_series(self.table)
 
     @classmethod
     def read(

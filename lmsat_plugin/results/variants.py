@@ -6,12 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmsat_plugin.results.reading import TaskResult
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Checkpoints of one model may be saved in several types, or measured from several folders: this tells results apart
 # only if they are of the same checkpoint.
@@ -117,14 +114,3 @@ def choose_variant(results: Sequence[TaskResult], variant: str) -> list[TaskResu
 def label(name: str, variant: Any) -> str:
     """Return a name for people: with the variant in brackets, where there is one."""
     return f"{name} ({variant})" if isinstance(variant, str) and variant else name
-
-
-def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table in which each model's name includes its variant, so that variants are different models.
-
-    A table without a column ``variant``, or with an empty one, is returned as it is.
-    """
-    if "variant" not in table.columns or table.variant.isna().all():
-        return table
-    names = [label(str(name), variant) for name, variant in zip(table.model, table.variant, strict=True)]
-    return table.assign(model=names)

@@ -1,170 +1,148 @@
-"""Find the checkpoints of a series: those in a repository of the Hub, or in a folder."""
+"""Find the checkpoints of a series: those in repositories of the Hub, or in folders."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import read_file
-from lmsat_plugin.hub import list_refs
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.checkpoint_files import local_folder
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, compile_pattern
-from lmsat_plugin.results.json_values import as_integer
+from lmsat_plugin.passing import patiently
+from lmsat_plugin.results.checkpoint_names import compile_pattern, is_another_form, parse_progress
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.results.training_order import Totals, branch_of, natural, totals_of, training_key
+from lmsat_plugin.sweeps.folder_series import find_in_folder
+from lmsat_plugin.sweeps.hub_series import find_on_hub
+from lmsat_plugin.sweeps.repositories import expand, find_in_several
+from lmsat_plugin.sweeps.same_place import ANOTHER_FORM, set_aside
+from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series, in_order, some_of, warn_once
 
-logger = logging.getLogger(__name__)
-
-_PLACE = ("run", "stage", "step", "tokens", "words", "total_step", "total_tokens")
-_CONFIGS = ("config.json", "adapter_config.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One checkpoint of a series."""
-
-    model: str
-    """The name of the series."""
-    pretrained: str
-    """The repository of the Hub, or the checkpoint's own folder."""
-    revision: str
-    """The branch or tag, or the folder's name."""
-    within: str | None = None
-    """The repository or the folder of its run, where another run of the model has a checkpoint of that name."""
-    run: str | None = None
-    stage: str | None = None
-    step: int | None = None
-    tokens: int | None = None
-    words: int | None = None
-    total_step: int | None = None
-    """Steps since the start of the training, where a stage counts from 0 again."""
-    total_tokens: int | None = None
-    commit: str | None = None
-    """The commit of the revision; None for a folder."""
-    folder: Path | None = None
-    """The checkpoint's folder; None for one of the Hub."""
-
-    @property
-    def name(self) -> str:
-        """What it is called among the checkpoints of its model."""
-        return f"{self.within}/{self.revision}" if self.within else self.revision
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """What results note of where in the training it lies, by the names of the table's columns."""
-        return {name: getattr(self, name) for name in _PLACE}
-
-    @property
-    def branch(self) -> str | None:
-        """The stage that began again and that it is of; None in pretraining."""
-        return branch_of(self.progress, Totals(self.total_step, self.total_tokens))
-
-    @property
-    def progress(self) -> TrainingProgress:
-        """Where in the training it lies."""
-        return TrainingProgress(self.step, self.tokens, words=self.words, stage=self.stage, run=self.run)
+Stated = Mapping[str, Mapping[str, Any]]
+"""From the names of checkpoints to what a user states of them: step, tokens, words, stage, run."""
+_NOTHING: Stated = MappingProxyType({})
+NO_PLACE = "states no step, tokens or words"
+_MAIN = ("main", "master")
 
 
 def find_checkpoints(
-    pretrained: str, *, name: str | None = None, tokens_per_step: int | None = None, step_pattern: str | None = None
+    pretrained: str | Sequence[str],
+    *,
+    name: str | None = None,
+    tokens_per_step: int | None = None,
+    step_pattern: str | None = None,
+    commits: bool = False,
 ) -> list[Checkpoint]:
-    """Return all checkpoints of a series, in the order of training, those of an unknown step last.
+    """Return all checkpoints of a series, in the order of training: see `find_series`."""
+    naming: dict[str, Any] = {"tokens_per_step": tokens_per_step, "step_pattern": step_pattern}
+    return find_series(pretrained, name=name, commits=commits, **naming).checkpoints
+
+
+def find_series(
+    pretrained: str | Sequence[str],
+    *,
+    name: str | None = None,
+    tokens_per_step: int | None = None,
+    step_pattern: str | None = None,
+    stated: Stated = _NOTHING,
+    commits: bool = False,
+    wait: bool = False,
+) -> Series:
+    """Return the checkpoints of a series, in the order of training, those of an unknown step last.
 
     Args:
-        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub, whose branches and
-            tags are the checkpoints.
+        pretrained: A folder of checkpoints, a checkpoint's folder, or a repository of the Hub (see `find_on_hub`); or
+            several of these, as a list, with braces or as a glob, which are one model.
         name: The name of the series; by default that of the folder or the repository.
         tokens_per_step: Tokens of an optimiser step, where neither names nor ``trainer_state.json`` state it.
         step_pattern: A regular expression with the groups ``step`` or ``tokens``, for names of your own.
+        stated: Places in training that are believed more than names.
+        commits: Whether the commits of a repository's main branch are its checkpoints.
+        wait: Wait out what of the Hub's trouble passes.
 
     Raises `LmsatError` if there is no such folder or repository, or no checkpoint in it, or if the Hub refuses.
     """
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
+
+    def of_one(part: str) -> Series:
+        find = partial(_of_one, part, name, naming, commits=commits)
+        return patiently(find) if wait else find()
+
+    names = patiently(partial(expand, pretrained)) if wait else expand(pretrained)
+    if names == [pretrained]:
+        series = of_one(names[0])
+        series = replace(series, checkpoints=_with_run(series.checkpoints, names[0]))
+    else:
+        series = find_in_several(names, of_one, model=name, naming=naming)
+    checkpoints = set_aside([_as_stated(each, stated, naming) for each in series.checkpoints])
+    return Series(
+        checkpoints=in_order(checkpoints), left_out=[*series.left_out, *_left_out(checkpoints, naming, step_pattern)]
+    )
+
+
+def _of_one(pretrained: str, name: str | None, naming: Naming, *, commits: bool) -> Series:
+    """Return the checkpoints of one folder or repository, in no order."""
     folder = local_folder(pretrained)
-    if folder is not None:
-        return in_order(_in_folder(folder, name, naming))
-    model, refs = name or pretrained, list_refs(pretrained)
-    series = naming.series(refs)
-    found = [
-        Checkpoint(model=model, pretrained=pretrained, revision=ref, commit=commit, **asdict(series[ref]))
-        for ref, commit in refs.items()
-    ]
-    if not found:
-        raise LmsatError(f"{pretrained} on the Hub is empty: give a repository that holds checkpoints")
-    return in_order(found)
+    if folder is None:
+        return find_on_hub(pretrained, naming, name=name, commits=commits)
+    if commits:
+        raise LmsatError(f"revisions=commits: {pretrained} is a folder, which has no commits: leave 'commits' out")
+    return find_in_folder(folder, name, naming)
 
 
-def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Return all checkpoints of a model in the order of training, with the totals of each."""
-    totals = totals_of([checkpoint.progress for checkpoint in checkpoints])
-    found = [
-        replace(checkpoint, total_step=total.step, total_tokens=total.tokens)
-        for checkpoint, total in zip(checkpoints, totals, strict=True)
-    ]
-    return sorted(found, key=lambda found: (training_key(found.progress), natural(found.name), found.name))
+def _with_run(checkpoints: Sequence[Checkpoint], pretrained: str) -> list[Checkpoint]:
+    """Return checkpoints with the run that the name of their repository or folder states, where theirs state none."""
+    run = parse_progress(pretrained.rstrip("/")[-200:]).run
+    if run is None or any(each.run for each in checkpoints):
+        return list(checkpoints)
+    return [replace(each, run=run) for each in checkpoints]
 
 
-def _in_folder(folder: Path, name: str | None, naming: Naming) -> list[Checkpoint]:
-    """Return the checkpoints in a folder, or the folder itself where it is one."""
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link keeps its own name
-    try:
-        inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError as error:
-        raise LmsatError(f"pretrained={folder} cannot be read ({error.strerror}): correct the path") from error
-
-    series = naming.series([path.name for path in inside])
-
-    def checkpoint(path: Path, model: str, revision: str) -> Checkpoint:
-        progress = asdict(_progress(path, series.get(path.name, naming.progress(path.name)), naming))
-        return Checkpoint(model=model, pretrained=str(path), revision=revision, folder=path, **progress)
-
-    found = []
-    for path in inside:
-        if _holds_config(path):
-            found.append(checkpoint(path, name or folder.name, path.name))
-        elif naming.states_one(path.name):
-            logger.info("%s has no config.json: it is no checkpoint, or not yet", path)
-    if not found and _holds_config(folder):
-        if naming.states_one(folder.name):
-            found = [checkpoint(folder, name or folder.parent.name, folder.name)]
-        else:
-            found = [checkpoint(folder, name or folder.name, "main")]
-    if not found:
-        raise LmsatError(
-            f"pretrained={folder}: neither it nor a folder in it has a config.json; "
-            "give a folder of checkpoints that transformers has saved, or one of these"
-        )
-    return found
+def _as_stated(checkpoint: Checkpoint, stated: Stated, naming: Naming) -> Checkpoint:
+    """Return a checkpoint with what a user states of it."""
+    own = dict(stated.get(checkpoint.name) or stated.get(checkpoint.revision) or {})
+    if not own:
+        return checkpoint
+    if "step" in own and "tokens" not in own and naming.tokens_per_step is not None:
+        own["tokens"] = own["step"] * naming.tokens_per_step
+    return replace(checkpoint, aside=None, **own)
 
 
-def _holds_config(folder: Path) -> bool:
-    with suppress(OSError):
-        return any((folder / name).is_file() for name in _CONFIGS)
-    return False
+def _left_out(checkpoints: Sequence[Checkpoint], naming: Naming, step_pattern: str | None) -> list[LeftOut]:
+    """Return what ``all`` leaves out, and warn of names that a pattern does not match, or that say nothing."""
+    left_out = [LeftOut(each.name, each.aside) for each in checkpoints if each.aside is not None]
+    unplaced = [each for each in checkpoints if not each.progress.is_placed and each.aside is None]
+    names = [each.name for each in checkpoints if not each.progress.is_placed and not _is_copy(each)]
+    if len(unplaced) < len(checkpoints):
+        if naming.pattern is not None and names:
+            unmatched = f"{len(names)} names of {checkpoints[0].model}: {some_of(names)}"
+            message = f"step_pattern='{step_pattern}' does not match {unmatched}; these are left out"
+            warn_once(message, checkpoints[0].pretrained)
+        return [*left_out, *(LeftOut(each.name, _reason(each, naming)) for each in unplaced)]
+    silent = [each.name for each in unplaced if not re.search(r"\d", each.revision) and not _is_copy(each)]
+    if len(silent) > 1 and len(silent) == len([each for each in unplaced if not _is_copy(each)]):
+        warn_once(names_say_nothing(silent, checkpoints[0].model), checkpoints[0].pretrained)
+    return left_out
 
 
-def _progress(folder: Path, named: TrainingProgress, naming: Naming) -> TrainingProgress:
-    """Return what ``trainer_state.json`` and the folder's name say. The file is believed, but not over a pattern."""
-    path = folder / "trainer_state.json"
-    if not path.is_file():
-        return named
-    try:
-        state = json.loads(read_file(path))
-        step, tokens = (as_integer(state.get(key)) for key in ("global_step", "num_input_tokens_seen"))
-        if step is None or step < 0:
-            raise ValueError("its global_step is no number of steps")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        logger.warning("%s is ignored, since it cannot be read (%s)", path, first_sentence(error))
-        return named
-    if naming.pattern is not None and named.step is not None:
-        step = named.step
-    stated = Naming(naming.pattern).progress(folder.name).tokens
-    counted = as_integer(step * naming.tokens_per_step) if naming.tokens_per_step else None
-    return replace(named, step=step, tokens=tokens if tokens is not None and tokens > 0 else stated or counted)
+def names_say_nothing(names: Sequence[str], model: str) -> str:
+    """Return what to write in a configuration for checkpoints whose names state no place in training."""
+    return (
+        f"the names of {model}'s checkpoints, such as {names[0]}, state no step: write "
+        f"`revisions: [{{name: {names[0]}, step: 1000}}, {{name: {names[-1]}, step: 2000}}]` in a configuration, "
+        "with the steps that are right, or set step_pattern"
+    )
+
+
+def _reason(checkpoint: Checkpoint, naming: Naming) -> str:
+    if checkpoint.revision in _MAIN:
+        return "no checkpoint of the run"
+    if is_another_form(checkpoint.revision):
+        return ANOTHER_FORM
+    return "step_pattern does not match it" if naming.pattern is not None else NO_PLACE
+
+
+def _is_copy(checkpoint: Checkpoint) -> bool:
+    return checkpoint.revision in _MAIN or is_another_form(checkpoint.revision)

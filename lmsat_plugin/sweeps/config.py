@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+import yaml
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
+from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings, PrefixPolicy
 from lmsat_plugin.yaml_files import read_config
@@ -23,14 +25,44 @@ def _key(name: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
 
 
-class ModelEntry(Settings):
-    """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or a single checkpoint."""
+def _as_count(value: Any) -> Any:
+    """Let 2e9 and 2B be numbers: YAML takes them for text."""
+    count = parse_count(value) if isinstance(value, str) else None
+    return value if count is None else count
 
-    pretrained: str
+
+_Count = Annotated[int, Field(ge=0), BeforeValidator(_as_count)]
+
+
+class StatedCheckpoint(Settings):
+    """A checkpoint by its name, and its place in training where names do not state it."""
+
+    name: str
+    step: _Count | None = None
+    tokens: _Count | None = None
+    words: _Count | None = None
+    stage: str | None = None
+    run: str | None = None
+
+
+_Selection = Annotated[
+    Annotated[str | int, Tag("selection")] | Annotated[StatedCheckpoint, Tag("stated")],
+    Discriminator(lambda item: "stated" if isinstance(item, dict | StatedCheckpoint) else "selection"),
+]
+
+
+class ModelEntry(Settings):
+    """A series of checkpoints: a repository of the Hub, a folder of checkpoints, or several, or a single checkpoint."""
+
+    pretrained: str | Annotated[list[str], Field(min_length=1)]
+    """A name, which braces and globs may make several: ``org/model-seed{1..9}``, ``runs/seed*``; or a list of names."""
     name: str | None = None
     """Its name in the results; by default the repository's or the folder's."""
-    revisions: Annotated[list[str | int], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
-    """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union."""
+    revisions: Annotated[list[_Selection], Field(min_length=1), BeforeValidator(_listed)] = ["all"]
+    """``all``, ``last``, ``log:20``, ``every:10``, ``1000..5000`` (steps), names, globs; a list is their union.
+
+    ``{name: kestrel, step: 1000}`` states the place in training of a checkpoint, and selects it.
+    """
     tokenizer: str | None = None
     tokens_per_step: PositiveInt | None = None
     """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not state it."""
@@ -38,6 +70,17 @@ class ModelEntry(Settings):
     """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
     model_args: dict[str, Any] = {}
     """Arguments of ``--model lmsat`` for this model; they take precedence over the sweep's."""
+
+    @property
+    def selections(self) -> list[str | int]:
+        """Which checkpoints ``revisions`` selects."""
+        return [item.name if isinstance(item, StatedCheckpoint) else item for item in self.revisions]
+
+    @property
+    def stated(self) -> dict[str, dict[str, Any]]:
+        """The places in training that ``revisions`` states, by the names of checkpoints."""
+        items = [item for item in self.revisions if isinstance(item, StatedCheckpoint)]
+        return {item.name: item.model_dump(exclude_none=True, exclude={"name"}) for item in items}
 
 
 class CorpusEntry(Settings):
@@ -127,6 +170,7 @@ class SweepConfig(Settings):
 
 _ENTRIES: dict[str, type[Settings]] = {
     "models": ModelEntry,
+    "revisions": StatedCheckpoint,
     "corpora": CorpusEntry,
     "tasks": TaskEntry,
     "slurm": SlurmSettings,
@@ -138,6 +182,25 @@ ALIASES = {"corpus": "corpora"}
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:
     """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`."""
     return read_config(path, SweepConfig, overrides or {}, aliases=ALIASES, entries=_ENTRIES)
+
+
+def config_to_yaml(config: SweepConfig) -> str:
+    """Return a configuration as the text of a YAML file, short where a key allows it; `load_config` gives it back."""
+    values = config.model_dump(exclude_unset=True)
+    for key, name in (("models", "pretrained"), ("tasks", "task"), ("corpora", "corpus")):
+        if key in values:
+            values[key] = [
+                entry[name] if entry.keys() == {name} and isinstance(entry[name], str) else entry
+                for entry in values[key]
+            ]
+    for entry in values["models"]:
+        if isinstance(entry, dict) and len(entry.get("revisions", ())) == 1:
+            [entry["revisions"]] = entry["revisions"]
+    if len(values.get("corpora", ())) == 1:
+        values = {{"corpora": "corpus"}.get(key, key): value for key, value in values.items()}
+        [values["corpus"]] = values["corpus"]
+    values["output"] = str(values["output"])
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import (
     PART,
     check_writable,
+    folder_name,
     hold,
     is_free,
     remove_strays,
@@ -26,10 +28,12 @@ from lmsat_plugin.files import (
     user_path,
     write_atomically,
 )
-from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.hub import cached_snapshot, hub_errors
+from lmsat_plugin.passing import SERVER
+from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
+from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
-from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files, weight_paths
+from lmsat_plugin.sweeps.weights import head_shards, weight_files, weight_paths
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +51,23 @@ class Downloads:
     """Downloaded checkpoints, ``<folder>/<repository>/<commit>``, of which only some are kept.
 
     Several processes may share the folder, and several checkpoints a commit. A checkpoint, identified by its model's
-    name and its revision, is fetched by one process at a time.
+    name and its revision, is fetched by one process at a time. One in a folder of its repository lies in
+    ``<commit>__<folder>``.
 
     Args:
         folder: Where to put them. What a killed process has left half written or half deleted is removed.
         keep: How many released checkpoints stay; None for all.
         trust_remote_code: Whether to download Python files too.
+        listings: What is known of the files of commits.
     """
 
-    def __init__(self, folder: Path, keep: int | None = 1, *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, folder: Path, keep: int | None = 1, *, trust_remote_code: bool = False, listings: Listings | None = None
+    ) -> None:
         self.folder = user_path(folder)
         self._keep, self._trusts = keep, trust_remote_code
         self._complete = ".complete-with-code" if trust_remote_code else ".complete"
-        self._sizes: dict[tuple[str, str], dict[str, int]] = {}
+        self.listings = listings or Listings()
         self._held: dict[Path, int] = {}
         """The marks of the checkpoints in use here, each locked until its handle is closed."""
         self._read: set[Path] = set()
@@ -94,7 +102,7 @@ class Downloads:
             if there := any(_is_whole(place, marker) for marker in markers):
                 self._use(checkpoint)
         if there and self._is_as_stated(place, markers, lock):
-            return place
+            return self._loadable(checkpoint)
         if cached := self._cached(checkpoint):
             return cached
         files = self._needed(checkpoint)
@@ -105,7 +113,25 @@ class Downloads:
             stated = self._download(checkpoint, wanted)
             content = {name: [size, stated.get(name)] for name, size in wanted.items()}
             write_atomically(place / (self._complete if wanted == files else _HEAD), json.dumps(content).encode())
-        return place
+        return self._loadable(checkpoint)
+
+    def _loadable(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder of a downloaded checkpoint, whole: files from above its subfolder are linked there."""
+        place, subfolder = self._place(checkpoint), checkpoint.subfolder
+        if subfolder is None:
+            return place
+        names = {name for marker in (self._complete, _HEAD) for name in _listed(place, marker)}
+        for name in sorted(name for name in names if not name.startswith(f"{subfolder}/")):
+            own = place / subfolder / local_name(name, subfolder)
+            if own.exists() and filecmp.cmp(own, place / name, shallow=False):
+                continue
+            own.unlink(missing_ok=True)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                own.hardlink_to(place / name)
+            except OSError:
+                shutil.copyfile(place / name, own)
+        return place / subfolder
 
     def _is_as_stated(self, place: Path, markers: Sequence[str], lock: FileLock) -> bool:
         """Return whether complete files still have their digests; remove those that have not, and the markers.
@@ -194,7 +220,7 @@ class Downloads:
         return self._place(checkpoint) / f"{_USED}{hashlib.sha256(name).hexdigest()[:16]}"
 
     def _place(self, checkpoint: Checkpoint) -> Path:
-        return self.folder / safe_name(checkpoint.pretrained) / safe_name(str(checkpoint.commit))
+        return self.folder / safe_name(checkpoint.pretrained) / folder_name(str(checkpoint.content))
 
     def _alone(self) -> FileLock:
         """Return the lock under which checkpoints are taken into use and released."""
@@ -202,31 +228,56 @@ class Downloads:
         return FileLock(self.folder / ".lock")
 
     def _needed(self, checkpoint: Checkpoint) -> dict[str, int]:
-        """Return the files of a checkpoint and their sizes; the Hub is asked once."""
-        key = (checkpoint.pretrained, str(checkpoint.commit))
-        if key not in self._sizes:
-            sizes = file_sizes(*key, checkpoint.revision)
-            if not weight_files(sizes):
+        """Return the files of a checkpoint, by their path in the repository, and their sizes; the Hub is asked once."""
+        sizes = {name: file.size for name, file in self.listings.files(checkpoint).items()}
+        needed = files_to_load(sizes, checkpoint.subfolder, trust_remote_code=self._trusts)
+        names = {local_name(name, checkpoint.subfolder) for name in needed}
+        if not weight_files(dict.fromkeys(names, 0)):
+            what = f"{checkpoint.pretrained} at {checkpoint.revision}"
+            if checkpoint.subfolder is not None:
                 raise LmsatError(
-                    f"{checkpoint.pretrained} at {checkpoint.revision} has no weights (*.safetensors or "
-                    "pytorch_model*.bin): leave this revision out"
+                    f"{what}: its folder {checkpoint.subfolder} has no weights of transformers (*.safetensors or "
+                    "pytorch_model*.bin): convert it, or leave this revision out"
                 )
-            self._sizes[key] = needed_files(sizes, trust_remote_code=self._trusts)
-        return self._sizes[key]
+            raise LmsatError(f"{what} has no weights (*.safetensors or pytorch_model*.bin): leave this revision out")
+        if "config.json" not in names and "adapter_config.json" not in names and checkpoint.subfolder is not None:
+            raise LmsatError(
+                f"{checkpoint.pretrained} at {checkpoint.revision}: neither its folder {checkpoint.subfolder} nor one "
+                "above has a config.json: convert it, or leave this revision out"
+            )
+        return needed
+
+    @property
+    def cannot_ask(self) -> bool:
+        """Whether the Hub is not to be asked."""
+        return bool(constants.HF_HUB_OFFLINE)
+
+    def content(self, checkpoint: Checkpoint) -> Content | None:
+        """Return what two checkpoints of equal files have in common; None if it is not known without asking."""
+        return self.listings.content(checkpoint, trust_remote_code=self._trusts)
+
+    def _digests(self, checkpoint: Checkpoint) -> dict[str, str | None]:
+        return {name: file.digest for name, file in self.listings.files(checkpoint).items()}
 
     def _cached(self, checkpoint: Checkpoint) -> Path | None:
-        offline = constants.HF_HUB_OFFLINE
-        names = {"config.json": 0} if offline else self._needed(checkpoint)
-        folder = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
-        if folder is not None and offline:
+        offline, subfolder = constants.HF_HUB_OFFLINE, checkpoint.subfolder
+        above = f"{subfolder}/" if subfolder else ""
+        names = {f"{above}config.json": 0} if offline else self._needed(checkpoint)
+        if not all(name.startswith(above) for name in names):
+            return None
+        snapshot = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
+        if snapshot is None:
+            return None
+        folder = snapshot / above
+        if offline:
             # The Hub cannot be asked which files are needed: complete weights have to do.
             try:
                 weight_paths(folder)
             except LmsatError:
                 return None
-        elif folder is not None and folder not in self._read:
-            hashes = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
-            if _missing(folder, names) or files_unlike(folder, {name: hashes.get(name) for name in names}):
+        elif folder not in self._read:
+            hashes = self._digests(checkpoint)
+            if _missing(snapshot, names) or files_unlike(snapshot, {name: hashes.get(name) for name in names}):
                 logger.warning("%s is not what the Hub has of %s: it is downloaded", folder, checkpoint.pretrained)
                 return None
             self._read.add(folder)
@@ -234,19 +285,22 @@ class Downloads:
 
     def _with_head(self, checkpoint: Checkpoint, files: dict[str, int]) -> dict[str, int]:
         """Return all files but the shards without the head; all files where the head is not found."""
-        if _INDEX not in files:
+        above = f"{checkpoint.subfolder}/" if checkpoint.subfolder else ""
+        own = {name.removeprefix(above): size for name, size in files.items() if name.startswith(above)}
+        if _INDEX not in own:
             return files
-        shards = weight_files(files).keys() - {_INDEX}
-        self._download(checkpoint, {name: size for name, size in files.items() if name not in shards})
+        shards = weight_files(own).keys() - {_INDEX}
+        paths = {above + shard for shard in shards}
+        self._download(checkpoint, {name: size for name, size in files.items() if name not in paths})
         head = None
         with suppress(*_NO_INDEX):
-            index = (self._place(checkpoint) / _INDEX).read_text("utf-8")
+            index = (self._place(checkpoint) / above / _INDEX).read_text("utf-8")
             head = head_shards(json.loads(index)["weight_map"])
         if not head or not head <= shards:
             return files
-        return {name: size for name, size in files.items() if name not in shards - head}
+        return {name: size for name, size in files.items() if name not in paths - {above + shard for shard in head}}
 
-    def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
+    def _download(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str | None]:
         """Fetch those of the files that are missing; return the digests that the Hub states."""
         place, repository = self._place(checkpoint), checkpoint.pretrained
         missing = _missing(place, files)
@@ -265,7 +319,7 @@ class Downloads:
             # A file of the wrong size would be taken for a complete download.
             (place / name).unlink(missing_ok=True)
         # A killed process leaves such files, under names that are used once.
-        for stray in (place / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
+        for stray in (place / ".cache" / "huggingface" / "download").rglob("*.*.*.incomplete"):
             stray.unlink(missing_ok=True)
         fetch_files(repository, str(checkpoint.commit), place, missing)
         # Without the Hub, huggingface_hub accepts whatever is in the folder.
@@ -273,14 +327,14 @@ class Downloads:
             raise PassingError(
                 f"{repository} at {checkpoint.revision}: {min(still)} did not arrive: "
                 "check the connection and start again, which continues",
-                source="the server",
+                source=SERVER,
             )
         return self._compared(checkpoint, files)
 
-    def _compared(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str]:
+    def _compared(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> dict[str, str | None]:
         """Return the digests that the Hub states, which the files have. Raises `LmsatError` for a file of another."""
         place = self._place(checkpoint)
-        hashes = file_hashes(checkpoint.pretrained, str(checkpoint.commit), checkpoint.revision)
+        hashes = self._digests(checkpoint)
         wanted = {name: hashes.get(name) for name in files}
         if unlike := files_unlike(place, wanted):
             # It may come from the user's own cache, where huggingface_hub looks first.
@@ -295,7 +349,7 @@ class Downloads:
             raise PassingError(
                 f"{checkpoint.pretrained} at {checkpoint.revision}: {min(unlike)} did not arrive as it is on the Hub "
                 "(its digest is another) and is removed: start again, which downloads it again",
-                source="the server",
+                source=SERVER,
             )
         return hashes
 

@@ -59,13 +59,9 @@ class JobEvaluator:
         """
         assert self._evaluator is not None
         tasks = self._shared_tasks(job, batch)
-        checkpoint = job.checkpoint
-        model_args = {"pretrained": checkpoint.pretrained, **job.model_args}
-        if checkpoint.commit is not None:
-            model_args["revision"] = checkpoint.revision
         shots = self.plan.batches[batch].num_fewshot
         with _on_a_shared_gpu():
-            results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=model_args)
+            results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=job.load_args)
         return None if results is None else (results, self._evaluator.arrays)
 
     def _shared_tasks(self, job: Job, number: int) -> SharedTasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import re
 import threading
@@ -22,7 +21,6 @@ from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.passing import causes, passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
@@ -33,8 +31,9 @@ from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
-from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical, replaceable
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical, check_source, superseded
 from lmsat_plugin.sweeps.summary import Summary
+from lmsat_plugin.sweeps.twins import Twins, results_of_twin
 
 _POLL_SECONDS = 0.5
 
@@ -61,6 +60,10 @@ class _Background:
                 future.set_exception(error)
 
 
+_Fetched = tuple[Path, Fingerprint | None]
+"""The folder; without a fingerprint if only the shard with the head was fetched."""
+
+
 @dataclass(kw_only=True)
 class _StartedJob:
     """A job whose checkpoint is claimed and on its way to the disk, and what was measured of it so far."""
@@ -69,8 +72,8 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[tuple[Path, Fingerprint | None]] = field(default_factory=Future)
-    """The folder; without a fingerprint if only the shard with the head was fetched."""
+    fetched: Future[_Fetched | None] = field(default_factory=Future)
+    """None where a checkpoint of the same files is measured."""
     seen: SeenFiles | None = None
     """The checkpoint's files as they were before they were read."""
     noted: dict[str, Any]
@@ -98,6 +101,7 @@ class JobRunner:
     _background: _Background = field(default_factory=_Background)
     _unfinished: dict[Job, Any] = field(default_factory=dict)
     """From the jobs that others have claimed to the stamp of their results when these were read last."""
+    _twins: Twins = field(init=False)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run the jobs; `summary` counts what became of them.
@@ -107,6 +111,7 @@ class JobRunner:
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
         queue = JobQueue(jobs)
+        self._twins = Twins(jobs, self.downloads, self.store)
         wait = self.options.wait and self.options.watch is None
         following: _StartedJob | None = None
         try:
@@ -195,7 +200,7 @@ class JobRunner:
             return None
         head_only = self.launch.size == 1 and all(result.unit.needs == Need.HEAD for result in work)
         started = _StartedJob(job=job, claim=claim, stored=stored, head_only=head_only, noted=job.describe())
-        started.fetched = self._background.submit(self._fetch, started)
+        started.fetched = self._background.submit(self._prepare, started)
         return started
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
@@ -211,7 +216,10 @@ class JobRunner:
             self._count(job, failures[0][1] if failures else None, before=True)
         return work
 
-    def _fetch(self, started: _StartedJob) -> tuple[Path, Fingerprint | None]:
+    def _prepare(self, started: _StartedJob) -> _Fetched | None:
+        return None if self._twins.comes_first(started.job) else self._fetch(started)
+
+    def _fetch(self, started: _StartedJob) -> _Fetched:
         checkpoint = started.job.checkpoint
         folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
         # Looked at before they are read, so that no later change passes for what was read.
@@ -232,27 +240,32 @@ class JobRunner:
 
         Raises `PassingError` where another try may do better.
         """
-        job, stored = started.job, started.stored
+        job, taken_over = started.job, False
         self.display.begin(job.label)
         started.claim.note(job.label, self.options.run)
         work: list[PlannedResult] = []
         failures: list[tuple[Identity, str]] = []
-        weights = job.checkpoint.commit
+        weights = job.checkpoint.content
         try:
-            folder, known = started.fetched.result()
+            fetched = started.fetched.result()
+            if fetched is None:
+                taken_over = self._take_over(started)
+                if self.plan.pending(job, started.stored, weights, self.options):
+                    fetched = self._fetch(started)
+            folder, known = fetched or (Path(), None)
             if known is not None:
                 started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
                     weights = started.noted["identity"] = known.identity
-            if not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
+            if fetched and not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
                 started.noted[AUTO_PREFIX] = policy
-            work = self.plan.pending(job, stored, weights, self.options)
+            work = self.plan.pending(job, started.stored, weights, self.options)
             if work:
-                _check_source(job.checkpoint, stored, weights)
+                check_source(job.checkpoint, started.stored, weights)
                 self._load(started, folder)
         except Exception as error:
             _raise_outside(error)
-            work = self.plan.pending(job, stored, weights, self.options)
+            work = self.plan.pending(job, started.stored, weights, self.options)
             failures = [(result.identity, _reason(error)) for result in work]
         else:
             for batch in dict.fromkeys(result.batch for result in work):
@@ -263,10 +276,23 @@ class JobRunner:
         self.downloads.release(job.checkpoint)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(result.identity) for result in work}
-        failed_before = self.plan.failures(job, stored, weights)
+        failed_before = self.plan.failures(job, started.stored, weights)
         failures += [failure for failure in failed_before if canonical(failure[0]) not in tried]
         patiently(lambda: self._write_failures(started, failures))
-        self._count(job, failures[0][1] if failures else None, before=not work, values=started.values)
+        self._count(job, failures[0][1] if failures else None, before=not (work or taken_over), values=started.values)
+
+    def _take_over(self, started: _StartedJob) -> bool:
+        """Write as the results of a checkpoint those of others of the same files; return whether there were any."""
+        job, weights, taken_over = started.job, started.job.checkpoint.content, False
+        check_source(job.checkpoint, started.stored, weights)
+        for twin in self._twins.of(job):
+            self.plan.recall_auto_prefix(job, self.store.read(twin.checkpoint))
+            wanted = [result.identity for result in self.plan.pending(job, started.stored, weights, self.options)]
+            for new in results_of_twin(self.store, job, twin, wanted=wanted, options=self.options):
+                self._record(started, new)
+                taken_over = True
+            started.stored = self.store.read(job.checkpoint)
+        return taken_over
 
     def _load(self, started: _StartedJob, folder: Path) -> None:
         job = started.job
@@ -295,14 +321,19 @@ class JobRunner:
             results=results,
             arrays=arrays,
             identities=identities,
-            supersedes=_superseded(started.stored, identities, results.get("group_subtasks") or {}),
+            supersedes=superseded(started.stored, identities, results.get("group_subtasks") or {}),
             checkpoint=started.noted,
             run=self.options.run,
         )
+        self._record(started, new)
+        return []
+
+    def _record(self, started: _StartedJob, new: NewResult) -> None:
+        """Write a result, and tell plugins of it."""
         checkpoint = started.job.checkpoint
+        metrics = metrics_of(new.results)
         files = self.store.pack(checkpoint, new)
         patiently(lambda: self._write(files))
-        metrics = metrics_of(results)
         started.values.update(metrics)
         plugins().tell(
             CheckpointEvaluated(
@@ -318,7 +349,6 @@ class JobRunner:
                 branch=checkpoint.branch,
             )
         )
-        return []
 
     def _write(self, files: Mapping[Path, bytes]) -> None:
         with self.interrupts.held():
@@ -331,40 +361,6 @@ class JobRunner:
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
         self.display.end(job.label, values or {}, error, before=before)
-
-
-def _check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
-    """Raise `UnwritableError` if the results there are of another series of the same name."""
-    for source, measured in stored.sources.items():
-        if checkpoint.folder is not None:
-            other = Path(source)
-            # A series that is not where it was has been moved.
-            is_same = not other.is_dir() or other.samefile(checkpoint.folder)
-        else:
-            is_same = source == checkpoint.pretrained
-        if not is_same and weights not in measured:
-            raise UnwritableError(
-                f"{stored.folder} holds results of {source}, and {checkpoint.pretrained} is called the same: give one "
-                "of the two series another `name`, or another output folder"
-            )
-
-
-def _superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the result files, with their tasks, that new results take the place of.
-
-    ``members`` lists what each group consists of: with a group go its tasks.
-    """
-
-    def with_members(name: str) -> list[str]:
-        return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
-
-    ours = {replaceable(identity) for identity in identities}
-    files: dict[str, list[str]] = {}
-    for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
-        identity = json.loads(text)
-        if replaceable(identity) in ours:
-            files.setdefault(name, []).extend(with_members(identity["task"]))
-    return files
 
 
 def metrics_of(results: dict[str, Any]) -> dict[str, float]:

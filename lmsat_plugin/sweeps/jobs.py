@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.passing import patiently
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.sweeps.checkpoints import find_series
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.hub_series import asks_for_commits
 from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
@@ -34,12 +34,22 @@ class Job:
         """Return what results note of the checkpoint, as far as it is known without looking at its files."""
         checkpoint = self.checkpoint
         named = {"model": checkpoint.model, "revision": checkpoint.revision}
-        return {**named, **checkpoint.place, "commit": checkpoint.commit}
+        where = {name: getattr(checkpoint, name) for name in ("within", "subfolder")}
+        where = {name: value for name, value in where.items() if value is not None}
+        return {**named, **checkpoint.place, "commit": checkpoint.commit, **where}
+
+    @property
+    def load_args(self) -> dict[str, Any]:
+        """The arguments of ``--model lmsat`` that load this checkpoint."""
+        checkpoint = self.checkpoint
+        where = {"revision": checkpoint.ref if checkpoint.commit else None, "subfolder": checkpoint.subfolder}
+        named = {name: value for name, value in where.items() if value is not None}
+        return {"pretrained": checkpoint.pretrained, **self.model_args, **named}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
-            return self.checkpoint.commit
+            return self.checkpoint.content
         return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
 
 
@@ -48,11 +58,15 @@ def find_jobs(config: SweepConfig) -> list[Job]:
 
     Raises `LmsatError` for a model or a revision that is not there, and for two models of one name.
     """
+    return jobs_of(config, [find_entry(entry) for entry in config.models])
+
+
+def jobs_of(config: SweepConfig, series: Sequence[Series]) -> list[Job]:
+    """Return the selected ones of the checkpoints of each model of a configuration. Raises as `find_jobs`."""
     jobs: dict[tuple[str, str], Job] = {}
-    for entry in config.models:
-        found = patiently(partial(_checkpoints_of, entry))
+    for entry, found in zip(config.models, series, strict=True):
         args = model_args(config, entry)
-        for checkpoint in select(found, entry.revisions):
+        for checkpoint in select(found.checkpoints, asks_for_commits(entry.selections)[1]):
             key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
@@ -62,9 +76,16 @@ def find_jobs(config: SweepConfig) -> list[Job]:
     return list(jobs.values())
 
 
-def _checkpoints_of(entry: ModelEntry) -> list[Checkpoint]:
-    return find_checkpoints(
-        entry.pretrained, name=entry.name, tokens_per_step=entry.tokens_per_step, step_pattern=entry.step_pattern
+def find_entry(entry: ModelEntry) -> Series:
+    """Return the checkpoints of one model of a configuration. Raises as `find_jobs`."""
+    return find_series(
+        entry.pretrained,
+        name=entry.name,
+        tokens_per_step=entry.tokens_per_step,
+        step_pattern=entry.step_pattern,
+        stated=entry.stated,
+        commits=asks_for_commits(entry.selections)[0],
+        wait=True,
     )
 
 

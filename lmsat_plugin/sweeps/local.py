@@ -19,6 +19,7 @@ from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
 from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
+from lmsat_plugin.sweeps.listings import Listings
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
@@ -66,6 +67,7 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
         store.private / "downloads",
         None if config.keep == "all" else config.keep,
         trust_remote_code=any(each.get("trust_remote_code") for each in args),
+        listings=Listings(store.private / "listings"),
     )
 
 

@@ -15,10 +15,11 @@ from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.jobs import Job, find_jobs
+from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
-from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
+from lmsat_plugin.sweeps.series import Series
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
 
@@ -58,7 +59,12 @@ class Plan:
     @cached_property
     def jobs(self) -> list[Job]:
         """The selected checkpoints, model by model, in the order of training."""
-        return find_jobs(self.config)
+        return jobs_of(self.config, self.series)
+
+    @cached_property
+    def series(self) -> list[Series]:
+        """The checkpoints of each model, with what is left out."""
+        return [find_entry(entry) for entry in self.config.models]
 
     @cached_property
     def of_each_checkpoint(self) -> list[PlannedResult]:
@@ -125,7 +131,13 @@ class Plan:
             self._auto[job] = policy
         return policy
 
-    def _recall_auto_prefix(self, job: Job, stored: Stored) -> None:
+    def recall_auto_prefix(self, job: Job, stored: Stored) -> None:
+        """Take it from results of another checkpoint of the same files and arguments, if they note it."""
+        noted = {policy for policy in (known.get(AUTO_PREFIX) for known in stored.checkpoints) if policy is not None}
+        if len(noted) == 1:
+            self._auto[job] = str(noted.pop())
+
+    def _look_up_auto_prefix(self, job: Job, stored: Stored) -> None:
         """Find it for results of earlier versions, which do not note it: by the tokenizer."""
         if job in self._auto or not stored.tokenizers_of_old:
             return
@@ -142,7 +154,7 @@ class Plan:
         With ``options``: what is to be measured now. What failed is left out unless it is to be tried again, and
         what is to be measured again is included, but nothing that the same run has measured or tried already.
         """
-        self._recall_auto_prefix(job, stored)
+        self._look_up_auto_prefix(job, stored)
         done, failed = set(stored.done), set()
         if options is not None:
             if options.force:
@@ -159,7 +171,7 @@ class Plan:
 
     def failures(self, job: Job, stored: Stored, weights: str | None) -> list[tuple[Identity, str]]:
         """Return what is known to fail, with the reasons, and was not measured in spite of it."""
-        self._recall_auto_prefix(job, stored)
+        self._look_up_auto_prefix(job, stored)
         return [
             (result.identity, stored.failed[text])
             for result in self.work(job, weights)

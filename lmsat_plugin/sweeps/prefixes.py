@@ -32,6 +32,8 @@ def auto_prefix(job: Job, folder: Path | None, hashes: Collection[str] = ()) -> 
     """
     args, checkpoint = job.model_args, job.checkpoint
     options = {name: args[key] for key, name in _OF_TOKENIZER.items() if args.get(key) is not None}
+    if folder is None and checkpoint.subfolder is not None and args.get("tokenizer") is None:
+        options["subfolder"] = checkpoint.subfolder
     options["trust_remote_code"] = bool(args.get("trust_remote_code"))
     text = json.dumps(options, sort_keys=True)
     source, revision = checkpoint.pretrained, checkpoint.commit

@@ -23,17 +23,18 @@ from lmsat_plugin.sweeps.store import DEADLY, Store
 from lmsat_plugin.sweeps.summary import Summary, read_summary
 
 
-def run_processes(config: SweepConfig, options: Options, again: Sequence[str]) -> Summary:
+def run_processes(config: SweepConfig, options: Options, worker_options: Sequence[str]) -> Summary:
     """Run a sweep in ``config.workers`` processes, each with its share of the GPUs or of the cores.
 
-    ``again`` are the arguments of ``lmsat`` that run the sweep in one process. A worker that is killed is
-    replaced; a checkpoint at which two of them were killed is left, and named in the summary.
+    ``worker_options`` are those of ``lmsat sweep`` with which a worker runs it. A worker that is killed is replaced; a
+    checkpoint at which two of them were killed is left, and named in the summary.
 
     Raises `LmsatError` for a configuration that cannot be run, and KeyboardInterrupt on Ctrl-C, once the workers have
     finished their writes.
     """
     plan, store = Plan(config), Store(config.output)
     store.prepare()
+    again = ["sweep", str(store.keep_config(config)), *worker_options]
     jobs = choose_jobs(plan.jobs, options)
     gpus = _visible_gpus()
     count = min(config.workers or max(1, len(gpus)), max(1, len(jobs)))

@@ -16,7 +16,7 @@ from lmsat_plugin.results.training_order import stage_order
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.checkpoints import Checkpoint
+    from lmsat_plugin.sweeps.series import Checkpoint
 
 _NUMBER = r"(\d+(?:\.\d+)?[kKmM]?)"
 _MULTIPLES = {"k": 1e3, "m": 1e6}
@@ -37,6 +37,12 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     if not items:
         raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
     chosen = {id(checkpoint) for item in items for checkpoint in _selected(checkpoints, str(item).strip())}
+    if checkpoints and not chosen:
+        reasons = ", ".join(f"{c.name} ({c.aside})" for c in checkpoints[:3])
+        model = checkpoints[0].model
+        raise LmsatError(
+            f"revisions={items[0]}: all checkpoints of {model} are left out, {reasons}: name those to take"
+        )
     return [checkpoint for checkpoint in checkpoints if id(checkpoint) in chosen]
 
 
@@ -69,21 +75,28 @@ def _among(checkpoints: Sequence[Checkpoint], word: str, item: str) -> list[Chec
     if match := re.fullmatch(rf"{_NUMBER}?\.\.{_NUMBER}?", word):
         return _range(checkpoints, item, match[1], match[2])
     if match := re.fullmatch(_NUMBER, word):
-        found = [c for c in checkpoints if c.step == _number(word)]
+        found = _regular([c for c in checkpoints if c.step == _number(word)])
     if not found and re.fullmatch("[0-9a-f]{7,40}", word):
         found = [c for c in checkpoints if (c.commit or "").startswith(word)]
-    found = found or [c for c in checkpoints if fnmatchcase(c.revision, word) or fnmatchcase(c.name, word)]
+    matching = [c for c in checkpoints if fnmatchcase(c.revision, word) or fnmatchcase(c.name, word)]
+    found = found or _regular(matching)
     if not found:
         raise _unknown(checkpoints, word if word == item else f"{item} ({word})", word)
     return found
 
 
+def _regular(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Return checkpoints without those set aside, unless there are no others."""
+    return [c for c in checkpoints if c.aside is None] or checkpoints
+
+
 def _series(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
     """Return the checkpoints of each run and of each stage that begins again, in the order of training."""
-    placed = [c for c in checkpoints if c.progress.is_placed]
+    regular = [c for c in checkpoints if c.aside is None]
+    placed = [c for c in regular if c.progress.is_placed]
     there = {c.progress for c in placed if not is_another_form(c.revision)}
     series: dict[tuple[str | None, str | None], list[Checkpoint]] = {}
-    for checkpoint in placed or checkpoints:
+    for checkpoint in placed or regular:
         if is_another_form(checkpoint.revision) and checkpoint.progress in there:
             continue
         series.setdefault((checkpoint.run, checkpoint.branch), []).append(checkpoint)
@@ -99,7 +112,7 @@ def _of_part(checkpoints: Sequence[Checkpoint], kind: str, name: str) -> list[Ch
     elif kind == "stage" and stage_order(name) == stage_order(None):
         # The first part of a series may have names without the stage.
         wanted |= {None}
-    if found := [c for c in checkpoints if getattr(c, kind) in wanted and c.progress.is_placed]:
+    if found := [c for c in checkpoints if getattr(c, kind) in wanted and c.progress.is_placed and c.aside is None]:
         return found
     has = ", ".join(str(own) for own in names[:10] if own is not None) or "none"
     raise LmsatError(f"revisions={kind}:{name}: {checkpoints[0].model} has no such {kind}; it has {has}")
@@ -141,8 +154,8 @@ def _positions(series: list[Checkpoint], count: int) -> tuple[list[Checkpoint], 
         # An index such as ckpt_012 says the order alone.
         return series, np.log1p(np.arange(len(series), dtype=float))
     raise LmsatError(
-        f"revisions=log:{count}: no checkpoint of {series[0].model} states its step: "
-        "set step_pattern, or select by name"
+        f"revisions=log:{count}: no checkpoint of {series[0].model} states its step: set step_pattern, select by name, "
+        f"or write `revisions: [{{name: {series[0].name}, step: 1000}}, ...]`"
     )
 
 
@@ -150,7 +163,7 @@ def _range(checkpoints: Sequence[Checkpoint], item: str, low: str | None, high: 
     start, end = _number(low or "0"), _number(high) if high else float("inf")
     if start > end or not (low or high):
         raise LmsatError(f"revisions={item}: give the steps as FROM..TO, of which one may be missing")
-    with_steps = [(c, c.step) for c in checkpoints if c.step is not None]
+    with_steps = [(c, c.step) for c in checkpoints if c.step is not None and c.aside is None]
     if found := [c for c, step in with_steps if start <= step <= end]:
         return found
     steps = [step for _, step in with_steps]

@@ -46,7 +46,7 @@ class SlurmJob:
         return DelayedSubmission(self)
 
 
-def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wait: bool) -> Summary:
+def run_slurm(config: SweepConfig, options: Options, worker_options: Sequence[str], *, wait: bool) -> Summary:
     """Submit one Slurm array with a job for each checkpoint that is not done; ``wait`` until they are through.
 
     Raises `LmsatError` without submitit or Slurm, and for a submission that Slurm refuses.
@@ -64,6 +64,7 @@ def run_slurm(config: SweepConfig, options: Options, again: Sequence[str], *, wa
 
     plan, store = Plan(config), Store(config.output)
     store.prepare()
+    again = ["sweep", str(store.keep_config(config)), *worker_options]
     jobs = choose_jobs(plan.jobs, options)
     todo = [job for job in jobs if _has_work(plan, store, job, options)]
     if not todo:

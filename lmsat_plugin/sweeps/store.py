@@ -32,7 +32,8 @@ from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures, read_failures
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.reading import parse_result_file
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
+from lmsat_plugin.sweeps.config import SweepConfig, config_to_yaml
+from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.stored import (
     Identity,
     Stored,
@@ -127,6 +128,16 @@ class Store:
         if self._handle is None:
             self._handle = os.open(self.output, os.O_RDONLY)
             weakref.finalize(self, os.close, self._handle)
+
+    def keep_config(self, config: SweepConfig) -> Path:
+        """Return a file of the sweep's configuration in the private place, for its workers.
+
+        They have the same plan then, whatever becomes of the file or the folders that the configuration was made of.
+        """
+        data = config_to_yaml(config).encode()
+        path = self.private / "configurations" / f"{hashlib.sha256(data).hexdigest()[:16]}.yaml"
+        write_atomically(path, data)
+        return path
 
     def check_there(self) -> None:
         """Raise `LmsatError` if the output folder is not the one any more that `prepare` found."""

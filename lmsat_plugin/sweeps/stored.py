@@ -14,13 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, UnwritableError
 from lmsat_plugin.files import PART, FileStamp, paths_in, read_file, safe_name, stamp_file
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
+from lmsat_plugin.sweeps.series import Checkpoint
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
@@ -69,6 +70,8 @@ class Stored:
     their place, as where a checkpoint's files were others for a while. They are to be measured again."""
     lost: dict[str, str] = field(default_factory=dict)
     """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
+    by_auto: set[str] = field(default_factory=set)
+    """The identities in ``done`` by which ``prefix=auto`` asks for results, beside those that the files state."""
     tokenizers_of_old: set[str] = field(default_factory=set)
     """Hashes of the tokenizers of results that do not note what ``prefix=auto`` was: all are of ``document``."""
     damaged: dict[Path, str] = field(default_factory=dict)
@@ -140,7 +143,9 @@ def read_stored(folder: Path) -> Stored:
             stored.checkpoints.append(record.checkpoint)
             stored.failed_run = record.run
     _sort_measured(stored, measured_in, superseded)
-    stored.done |= {other: name for text, name in stored.done.items() for other in _by_auto(text, auto_of[name])}
+    asked = {other: name for text, name in stored.done.items() for other in _by_auto(text, auto_of[name])}
+    stored.by_auto = asked.keys() - stored.done.keys()
+    stored.done |= asked
     # Arrays and samples that were measured again since may be missing.
     stored.damaged |= {
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
@@ -172,6 +177,40 @@ def _sort_measured(
         else:
             (stored.lost if is_lost else stored.done)[text] = name
     stored.lost = {text: name for text, name in stored.lost.items() if text not in stored.done}
+
+
+def check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
+    """Raise `UnwritableError` if the results there are of another series of the same name."""
+    for source, measured in stored.sources.items():
+        if checkpoint.folder is not None:
+            other = Path(source)
+            # A series that is not where it was has been moved.
+            is_same = not other.is_dir() or other.samefile(checkpoint.folder)
+        else:
+            is_same = source == checkpoint.pretrained
+        if not is_same and weights not in measured:
+            raise UnwritableError(
+                f"{stored.folder} holds results of {source}, and {checkpoint.pretrained} is called the same: give one "
+                "of the two series another `name`, or another output folder"
+            )
+
+
+def superseded(stored: Stored, identities: Sequence[Identity], members: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the result files, with their tasks, that new results take the place of.
+
+    ``members`` lists what each group consists of: with a group go its tasks.
+    """
+
+    def with_members(name: str) -> list[str]:
+        return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
+
+    ours = {replaceable(identity) for identity in identities}
+    files: dict[str, list[str]] = {}
+    for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
+        identity = json.loads(text)
+        if replaceable(identity) in ours:
+            files.setdefault(name, []).extend(with_members(identity["task"]))
+    return files
 
 
 def strays_of(folder: Path) -> list[Path]:

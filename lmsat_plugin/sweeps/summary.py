@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
+from lmsat_plugin.sweeps.stored import canonical
+
+ASKED = 200
+"""Checkpoints about whose files a dry run asks the Hub, at most."""
 
 
 @dataclass(kw_only=True)
@@ -78,12 +83,19 @@ class ModelWork:
     failed: int = 0
     todo: int = 0
     download_bytes: int = 0
+    of_unknown_size: int = 0
+    """Checkpoints to download that the Hub was not asked about: their bytes are the mean of the others'."""
+    equal: int = 0
+    """Checkpoints that need no download, since others of equal files are measured."""
 
 
 def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Job]) -> dict[str, ModelWork]:
-    """Return what there is to do, by model. Nothing is written, and nothing downloaded."""
+    """Return what there is to do, by model. Nothing is written, and nothing downloaded.
+
+    The Hub is asked about the files of `ASKED` checkpoints at most, eight at once.
+    """
     models: dict[str, ModelWork] = {}
-    sizes: dict[str, int] = {}
+    to_download: list[Job] = []
     for job in jobs:
         checkpoint = job.checkpoint
         work = models.setdefault(checkpoint.model, ModelWork())
@@ -98,8 +110,53 @@ def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Jo
         work.failed += failed
         work.todo += undone - failed
         if checkpoint.folder is None and failed < undone:
-            # One request tells the size of a checkpoint; those of a series are alike.
-            if checkpoint.model not in sizes:
-                sizes[checkpoint.model] = downloads.size(checkpoint)
-            work.download_bytes += sizes[checkpoint.model]
+            to_download.append(job)
+    _count_bytes(models, downloads, to_download)
     return models
+
+
+def _count_bytes(models: dict[str, ModelWork], downloads: Downloads, jobs: Sequence[Job]) -> None:
+    """Add what the downloads of jobs take. Those that are not asked about have the mean size of their model's."""
+    sizes: dict[str, list[int]] = {}
+    contents: set[object] = set()
+    if not downloads.cannot_ask:
+        downloads.listings.ask([job.checkpoint for job in jobs[:ASKED]])
+    for number, job in enumerate(jobs):
+        work, content = models[job.checkpoint.model], downloads.content(job.checkpoint)
+        if content is None and number >= ASKED and not downloads.cannot_ask:
+            work.of_unknown_size += 1
+        elif content is not None and (content, canonical(job.model_args)) in contents:
+            work.equal += 1
+        else:
+            contents.add((content, canonical(job.model_args)))
+            sizes.setdefault(job.checkpoint.model, []).append(_size_of(downloads, job))
+    every = [size for of_model in sizes.values() for size in of_model]
+    for model, work in models.items():
+        known = sizes.get(model, [])
+        work.download_bytes = sum(known)
+        if known := known or every:
+            work.download_bytes += work.of_unknown_size * sum(known) // len(known)
+
+
+def _size_of(downloads: Downloads, job: Job) -> int:
+    """Return the bytes of a download; 0 for what cannot be measured, such as shards of another program."""
+    try:
+        return downloads.size(job.checkpoint)
+    except PassingError:
+        raise
+    except LmsatError:
+        if downloads.cannot_ask:
+            raise
+        return 0
+
+
+def describe_downloads(work: Mapping[str, ModelWork]) -> list[str]:
+    """Return in sentences what the numbers of bytes to download do not say."""
+    lines = []
+    if unknown := sum(each.of_unknown_size for each in work.values()):
+        lines.append(
+            f"The Hub was asked for the sizes of {ASKED} checkpoints; {unknown:,} others are taken to be as large."
+        )
+    if equal := sum(each.equal for each in work.values()):
+        lines.append(f"Checkpoints with the files of others, which are measured with these: {equal:,}.")
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import logging
 import queue
 import shutil
@@ -19,6 +20,8 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import tqdm as hub_tqdm
 from tqdm import tqdm
 
+from lmsat_plugin.passing import SERVER, passing, pause_before
+
 logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0
@@ -26,6 +29,8 @@ PATIENCE = 60.0
 LEAST_RATE = 10_000.0
 """Bytes a second, of all files together."""
 _AT_ONCE = 8
+_TRIES, _SOON = 5, 5.0
+"""How often, and with how many seconds between, a file is asked for again while others arrive."""
 _POLL_SECONDS = 0.5
 _CHUNK = 1 << 16
 """Bytes after which huggingface_hub writes and reports: its own 10 MB would hide a slow transfer for minutes."""
@@ -65,13 +70,26 @@ class _Transfers:
 
         return Counter
 
+    def _fetch(self, name: str) -> None:
+        """Fetch one file, and try again where the trouble soon passes; whoever waits longer has other things to do."""
+        for number in itertools.count(1):
+            try:
+                hf_hub_download(filename=name, **self._arguments)
+                return
+            except Exception as error:
+                trouble = passing(error)
+                pause = None if trouble is None or trouble.source != SERVER else pause_before(number, trouble)
+                if pause is None or pause > _SOON or number >= _TRIES or self.error is not None:
+                    raise
+            time.sleep(pause)
+
     def _run(self) -> None:
         with suppress(queue.Empty):
             while self.error is None:
                 name = self.waiting.get_nowait()
                 self.under_way.add(name)
                 try:
-                    hf_hub_download(filename=name, **self._arguments)
+                    self._fetch(name)
                 except BaseException as error:
                     self.error = self.error or error
                 self.under_way.discard(name)

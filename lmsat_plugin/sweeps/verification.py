@@ -165,11 +165,14 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
         return
     document, notes = result.document, result.parts[0]
     checkpoint = as_dict(notes.get("checkpoint"))
-    names = [as_text(checkpoint.get(name)) or "" for name in ("model", "revision")]
+    model, *inside = (as_text(checkpoint.get(name)) for name in ("model", "within", "revision"))
+    names = [model or "", "/".join(name for name in inside if name)]
     folders = [result.path.absolute().parents[1].name, result.path.absolute().parent.name]
     if is_sweeps_folder(result.path.parent) and folders != [folder_name(name) for name in names]:
         yield problem(f"it is about {' '.join(names)} and lies in {'/'.join(folders)}")
     known = [checkpoint.get("commit"), checkpoint.get("identity")]
+    if subfolder := as_text(checkpoint.get("subfolder")):
+        known = [f"{checkpoint.get('commit')}/{subfolder}"]
     held = {*document["results"], *as_dict(document.get("group_subtasks"))}
     versions = as_dict(document.get("versions"))
     for identity in result.identities:

@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES
+from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, check_format
 
 # In the order in which transformers looks for them; an adapter where there is nothing else.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
@@ -88,6 +88,7 @@ def weight_paths(folder: Path) -> list[Path]:
         if missing := sorted(found.keys() - names.keys()):
             raise LmsatError(f"{folder} lacks {missing[0]}, which its {index} names: copy or download it again")
     if not found:
+        check_format(folder)
         raise LmsatError(
             f"pretrained={folder} has no weights (*.safetensors or pytorch_model*.bin): give a whole checkpoint"
         )

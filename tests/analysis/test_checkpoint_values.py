@@ -31,8 +31,8 @@ def test_evenly_spread_checkpoints_of_each_model():
         chosen = evenly(rows, most)
         return [chosen.step[chosen.model == model].fillna(-1).tolist() for model in "ab"]
 
-    assert steps(1) == [[-1], [7]]
-    assert steps(2) == [[0, -1], [3, 7]]
-    assert steps(3) == [[0, 20, -1], [3, 7]]
-    assert steps(9) == [[0, 10, 20, 30, -1], [3, 7]]
+    assert steps(1) == [[30], [7]]
+    assert steps(2) == [[-1, 30], [3, 7]]
+    assert steps(3) == [[-1, 10, 30], [3, 7]]
+    assert steps(9) == [[-1, 0, 10, 20, 30], [3, 7]]
     assert evenly(rows[:0], 3).empty

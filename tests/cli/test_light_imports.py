@@ -1,7 +1,8 @@
-"""Commands that read results do not wait for torch, transformers or lm-eval."""
+"""Commands that read results, and sweeps that are asked for wrongly, do not wait for torch, transformers or lm-eval."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -28,5 +29,30 @@ def test_commands_that_read_results_import_neither_torch_nor_lm_eval(command, tr
     options = ["--output", str(tmp_path / "report")] if command == "report" else []
     arguments = [sys.executable, "-c", CODE, command, str(tree), *options]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+REFUSED = """
+import json, sys
+from lmsat_plugin.cli.main import main
+for words in json.loads(sys.argv[1]):
+    assert main(["sweep", *words]) == 2, words
+print("heavy:", *sorted({"torch", "transformers", "lm_eval", "datasets"} & sys.modules.keys()))
+"""
+
+
+def test_arguments_of_a_sweep_that_are_wrong_are_refused_before_anything_heavy_is_imported(tmp_path):
+    (tmp_path / "run/step1").mkdir(parents=True)
+    (tmp_path / "run/step1/config.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.yaml").write_text("models: x")
+    wrong = [
+        *([], ["a b"], ["./ran"], ["empty"], ["none.yaml"], ["lr=3"], ["run", "there.yaml"], ["there.yaml"]),
+        *(["run", "bach_size=1"], ["run", "max_tokens=x"], ["run", "--save", "there.yaml"], ["run", "--tasks", ","]),
+        *(["run", "--watch", "0"], ["run", "--watch", "--executor", "slurm"], ["run", "corpus=a", "--corpus", "b"]),
+    ]
+    arguments = [sys.executable, "-c", REFUSED, json.dumps(wrong)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "heavy:"

@@ -104,8 +104,8 @@ def test_relative_links_point_to_something(page):
 def test_code_blocks_name_commands_that_there_are(page):
     for words in lines_of(page, "lmsat"):
         args, rest = build_parser().parse_known_args(words)
-        # As `main` does: what is no option may be an override of a sweep's.
-        if hasattr(args, "overrides"):
+        # As `main` does: what is no option may be a word of a sweep's.
+        if hasattr(args, "words"):
             rest = [word for word in rest if word.startswith("-")]
         assert args.passes_on or not rest, words
 

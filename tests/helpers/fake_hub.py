@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import socket
 import struct
@@ -21,7 +22,7 @@ from contextlib import suppress
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 BLOCK = 1 << 16
 # Files of repositories that a model does not need.
@@ -45,6 +46,15 @@ class FakeHub:
     def __init__(self, repositories: dict[str, dict[str, Path]], tags: dict[str, dict[str, Path]] | None = None):
         self.branches = repositories
         self.tags = tags or {}
+        self.history: dict[str, list[tuple[str, Path]]] = {}
+        """From a repository to the titles and the folders of the commits of main before its last, the oldest first."""
+        self.titles: dict[str, str] = {}
+        """From a repository to the title of main's last commit."""
+        self.page_size = 1000
+        """Entries of a listing in one answer."""
+        self.flaky = 0.0
+        """The share of all requests, drawn at random, that are refused with status 429."""
+        self._random = random.Random(0)
         self.refuse: dict[str, tuple[int, str, str]] = {}
         """From a repository to the status, the error's code and its message."""
         self.troubles: list[tuple[str, int, dict[str, str]]] = []
@@ -108,7 +118,17 @@ class FakeHub:
         for name, folder in folders.items():
             if revision in (name, self.commit(repository, name)):
                 return self.commit(repository, name), folder
-        return None
+        return next(((commit, folder) for commit, _, folder in self.commits(repository) if commit == revision), None)
+
+    def commits(self, repository: str) -> list[tuple[str, str, Path]]:
+        """Return hash, title and folder of the commits of main, the newest first."""
+        main = self.branches[repository]["main"]
+        before = [
+            (hashlib.sha1(f"{repository} {number}".encode()).hexdigest(), *each)
+            for number, each in enumerate(self.history.get(repository, []))
+        ]
+        last = (self.commit(repository, "main"), self.titles.get(repository, "Upload model"), main)
+        return [last, *reversed(before)]
 
     def count(self, counter: Counter[str], key: str, by: int = 1) -> None:
         with self._lock:
@@ -121,6 +141,10 @@ class FakeHub:
                     self.troubles.remove(trouble)
                     return trouble[1:]
         return None
+
+    def is_flaky(self) -> bool:
+        with self._lock:
+            return self._random.random() < self.flaky
 
     def meet(self) -> str:
         """Count a request, and return what becomes of it."""
@@ -180,9 +204,18 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "GET":
                 self.wfile.write(PAGE)
             return None
+        if self.hub.is_flaky():
+            return self._error(429, "", "Too many requests")
         if trouble := self.hub.trouble_at(path):
             return self._error(trouble[0], "", "Later", trouble[1])
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree)(?:/([^/]+))?(/.*)?)?", path):
+        if path == "/api/models":
+            asked = parse_qs(urlsplit(self.path).query)
+            of, letters = asked["author"][0], asked.get("search", [""])[0].lower()
+            found = [name for name in self.hub.branches if name.startswith(f"{of}/") and letters in name.lower()]
+            return self._json([{"id": name, "modelId": name} for name in found])
+        if match := re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree|commits)(?:/([^/]+))?(/.*)?)?", path
+        ):
             repository, what, revision, inside = match.groups()
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repository, revision, inside = match.groups()
@@ -199,14 +232,20 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         commit, folder = found
+        if what == "commits":
+            keys = {"authors": [], "date": "2025-01-01T00:00:00.000Z", "message": ""}
+            return self._page([{"id": c, "title": title, **keys} for c, title, _ in self.hub.commits(repository)])
         if what == "resolve":
             return self._file(commit, folder, unquote(inside))
         if what == "tree":
             if inside:
                 return self._error(404, "EntryNotFound", f"{inside} does not exist")
             entries = files(folder).items()
-            return self._json(
-                [{"type": "file", "path": n, "size": p.stat().st_size, "oid": blob(p)} for n, p in entries]
+            return self._page(
+                [
+                    {"type": "file", "path": n, "size": p.stat().st_size, "oid": blob(p), **of_tree(p)}
+                    for n, p in entries
+                ]
             )
         siblings = [
             {"rfilename": name, "size": path.stat().st_size, "blobId": blob(path), "lfs": lfs(path)}
@@ -224,6 +263,14 @@ class _Handler(BaseHTTPRequestHandler):
         converted = [{"name": "parquet", "ref": "refs/convert/parquet", "targetCommit": "0" * 40}]
         tags = refs("tags", self.hub.tags.get(repository, {}))
         return {"branches": refs("heads", branches), "tags": tags, "converts": converted}
+
+    def _page(self, entries: list[dict[str, object]]) -> None:
+        """Answer with some entries of a list, and the address of the next ones."""
+        url = urlsplit(self.path)
+        start = int(parse_qs(url.query).get("cursor", ["0"])[0])
+        end = start + self.hub.page_size
+        link = {"Link": f'<{self.hub.url}{url.path}?cursor={end}&recursive=true>; rel="next"'}
+        self._json(entries[start:end], link if end < len(entries) else None)
 
     def _file(self, commit: str, folder: Path, name: str) -> None:
         path = files(folder).get(name)
@@ -255,9 +302,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = end < size
         return None
 
-    def _json(self, value: object) -> None:
+    def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
-        self._head(200, len(data), {"Content-Type": "application/json"})
+        self._head(200, len(data), {"Content-Type": "application/json", **(headers or {})})
         if self.command == "GET":
             spoilt = {"half": data[: len(data) // 2], "other": other(data)}
             self.wfile.write(spoilt.get(self.fault, data))
@@ -291,6 +338,12 @@ def lfs(path: Path) -> dict[str, object] | None:
         return None
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"sha256": sha256, "size": path.stat().st_size, "pointerSize": 134}
+
+
+def of_tree(path: Path) -> dict[str, object]:
+    """Return what a listing of a tree states of a large file, under its own names."""
+    stated = lfs(path)
+    return {"lfs": {**stated, "oid": stated["sha256"]}} if stated else {}
 
 
 def hub_environment(hub: FakeHub, home: Path) -> dict[str, str]:

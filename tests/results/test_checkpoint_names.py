@@ -66,6 +66,7 @@ PUBLISHED = {
     "step-00001000": {"step": 1000},
     # TinyLlama, Baichuan 2, RedPajama, FineWeb's ablations
     "TinyLlama-1.1B-intermediate-step-1431k-3T": {"step": 1_431_000, "tokens": 3 * T},
+    "TinyLlama-1.1B-intermediate-step-955k-token-2T": {"step": 955_000, "tokens": 2 * T},
     "train_00220B": {"tokens": 220 * B},
     "240b_tokens": {"tokens": 240 * B},
     "step-001000-2BT": {"step": 1000, "tokens": 2 * B},

@@ -9,7 +9,8 @@ from result_trees import write_result
 from lmsat_plugin.analysis import find_emergence, find_saturation
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results import Results, load_results
-from lmsat_plugin.results.variants import label, labelled
+from lmsat_plugin.results.series import labelled
+from lmsat_plugin.results.variants import label
 
 ARGS = {"pretrained": "a/b", "revision": "step1"}
 
@@ -109,7 +110,7 @@ def test_names_for_people(tmp_path):
     assert (label("a/b", "head_rank=8"), label("a/b", None), label("a/b", "")) == ("a/b (head_rank=8)", "a/b", "a/b")
     write(tmp_path / "1/results_1.json", new(args=ARGS))
     table = load_results(tmp_path)
-    assert labelled(table) is table
+    assert labelled(table).model.tolist() == ["a/b"]
     assert labelled(table.drop(columns="variant")).model.tolist() == ["a/b"]
     write(tmp_path / "2/results_1.json", new(args={**ARGS, "head_rank": 8}))
     assert labelled(load_results(tmp_path)).model.tolist() == ["a/b", "a/b (head_rank=8)"]

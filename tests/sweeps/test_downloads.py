@@ -23,6 +23,7 @@ from tiny_models import make_model
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
+from lmsat_plugin.hub import HubFile
 from lmsat_plugin.sweeps import downloads as downloads_module
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.downloads import Downloads
@@ -133,17 +134,16 @@ def test_a_name_from_outside_stays_inside(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    checkpoint = hub_checkpoint("a" * 40, "step5")
-    needed = {"config.json": 10, "model.safetensors": 2_000_000_000}
+    checkpoint, usage = hub_checkpoint("a" * 40, "step5"), namedtuple("usage", "free")
     monkeypatch.setattr(downloads_module.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(downloads_module, "file_sizes", lambda *_: needed)
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 2_050_000_000))
+    files = {"config.json": HubFile(10, None), "model.safetensors": HubFile(2_000_000_000, None)}
+    monkeypatch.setattr("lmsat_plugin.sweeps.listings.list_files", lambda *_: files)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2_050_000_000))
     downloads = Downloads(tmp_path, 1)
     assert downloads.size(checkpoint) == 2_000_000_010
     with pytest.raises(LmsatError, match=r"org/m at step5 needs 2.10 GB, but .* has 2.05 GB free: free space"):
         downloads.fetch(checkpoint)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 3_000_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(3_000_000_000))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

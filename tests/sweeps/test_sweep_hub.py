@@ -104,6 +104,17 @@ def test_a_repository_is_swept(sweep, hub, tmp_path):
     assert (tmp_path / "out" / old).exists()
 
 
+def test_a_repository_is_swept_from_its_name(warm_with_hub, hub, tmp_path, corpus_file):
+    words = [REPOSITORY, "--corpus", str(corpus_file), "--tasks", "lmsat_head", "--output", str(tmp_path / "out")]
+    done = warm_with_hub.run("sweep", *words, "--tokens-per-step", "1000", "--revisions", "log:2", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "2 measured" in done.stdout
+    found = files_of(tmp_path / "out")
+    assert {Path(path).parts[:2] for path in found} == {("mine", "step0"), ("mine", "step100")}
+    noted = [document["config"]["lmsat"]["checkpoint"] for document in found.values()]
+    assert sorted(checkpoint["tokens"] for checkpoint in noted) == [0, 100_000]
+
+
 def test_results_of_before_prefix_need_no_weights(sweep, hub, tmp_path):
     """What ``auto`` is for them is read from the tokenizer of one revision: the others have the same."""
     assert sweep(tasks=["lmsat_loss"]).returncode == 0

@@ -94,7 +94,8 @@ def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
 
     scores, every = scores.thinned(_MOST_POINTS)
     losses_P, values_P, runs = scores.losses_P, scores.table["score"].to_numpy(), scores.runs
-    reason = too_little(losses_P, len(runs))
+    models = int(scores.table["model"].nunique())
+    reason = too_little(losses_P, len(runs), models)
     fit, emergent, reason = _verdict(scores, seed) if reason is None else (None, None, reason)
     if every > 1:
         reason += f"; of each {every} checkpoints of a run one was used"
@@ -111,7 +112,7 @@ def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
         pearson=_correlation(pearsonr, losses_P, values_P),
         chance=scores.chance,
         n_points=len(losses_P),
-        n_models=len(runs),
+        n_models=models,
         p_value=fit.p_value if fit else None,
         shared=sharing(factor, scores, seed=seed),
         two_step=two_step(scores),

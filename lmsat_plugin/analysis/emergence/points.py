@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
+from lmsat_plugin.analysis.input_tables import is_tidy, numbers, series_in, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NEEDED = ("model", "task", "metric")
+_RUN = "run of the row"
+"""The column that tells runs apart: a model, or one of its replicates."""
 _OTHER_VOCABULARY = 1.02
 """Ratio of vocabulary sizes above which tokenizers differ; models of one tokenizer pad it to various multiples."""
 
@@ -45,7 +47,7 @@ class Scores:
     sign: int
     """1 where higher scores are better, −1 where lower ones are."""
     table: pd.DataFrame
-    """In the order of the models' training; ``variance`` is the sampling variance, 0 where unknown."""
+    """In the order of the runs' training; ``variance`` is the sampling variance, 0 where unknown."""
 
     @property
     def losses_P(self) -> np.ndarray:
@@ -59,9 +61,9 @@ class Scores:
 
     @property
     def runs(self) -> list[np.ndarray]:
-        """The rows of each model, in the order of training."""
-        models_P = self.table["model"].to_numpy()
-        return [np.flatnonzero(models_P == model) for model in dict.fromkeys(models_P)]
+        """The rows of each run, in the order of training: of each model, or of each of its replicates."""
+        runs_P = self.table[_RUN if _RUN in self.table.columns else "model"].to_numpy()
+        return [np.flatnonzero(runs_P == run) for run in dict.fromkeys(runs_P)]
 
     def thinned(self, most: int) -> tuple[Scores, int]:
         """Return at most about ``most`` rows: each n-th checkpoint of each run, its last one among them; and that n."""
@@ -87,7 +89,7 @@ def scores_of(
 
     Args:
         data: Results, whose scores are joined with the metric ``loss`` of the checkpoint's ``lmsat_loss``; or a table
-            with the columns ``model, task, metric, score`` and that of the loss.
+            with the columns ``model, task, metric, score`` and that of the loss, and ``run`` where models have several.
         loss: The column, or the metric of ``lmsat_loss``, that is the loss.
         task, metric: Globs.
         factor: A column that has to be there.
@@ -135,22 +137,26 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
     if loss == "loss":
         check_nats(rows)
     rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
+    several = rows["run"].astype(str) if "run" in rows.columns else ""
+    rows = rows.assign(**{_RUN: rows["model"] + " " + several})
     return rows.assign(variant=None).reset_index(drop=True)
 
 
 def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     """Return results as the rows of such a table, of the checkpoints that have both a loss and scores."""
-    table = labelled(table_of(data))
+    table = labelled(series_in(data))
     checkpoint = ["model", "revision"] if "revision" in table.columns else ["model"]
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
     losses = losses.drop_duplicates(checkpoint, keep="last")
-    scores = table[~table.task.str.startswith("lmsat_")]
+    scores = table[~table.task.str.startswith("lmsat_")].assign(step=lambda own: own["at"])
     scores = scores.assign(variant=_variants(scores))
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
     if rows.empty:
         raise LmsatError(
             "no checkpoint has both lmsat_loss and scores: measure both, under one model's name and revision"
         )
+    # Replicates are one model, whose runs are drawn.
+    rows = rows.assign(**{_RUN: rows.model, "model": rows.group})
     return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
 
 
@@ -193,9 +199,9 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
         if given.nunique() > 1:
             raise LmsatError(f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task")
         chance = float(given.iloc[0])
-    order = [column for column in ("model", "step") if column in rows.columns]
-    if "step" not in order:
-        rows, order = rows.assign(order=-rows["loss"]), ["model", "order"]
+    order = ["model", _RUN, "step"]
+    if "step" not in rows.columns:
+        rows, order = rows.assign(order=-rows["loss"]), ["model", _RUN, "order"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True)
     sign = 1 if rises else -1
     yield Scores(

@@ -13,7 +13,7 @@ from lmsat_plugin.analysis.emergence.thresholds import BreakFit
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
 
 _LEAST_POINTS = 12
-_LEAST_MODELS = 3
+_LEAST_RUNS = 3
 _SIGNIFICANCE = 0.05
 _MOST_DRIFT = 0.05
 """The share of the rise above which a drift along the plateau is an improvement."""
@@ -21,14 +21,18 @@ _NEAR_CHANCE = 0.03
 """How far from chance a plateau may lie and count as chance: answers to few questions are biased by as much."""
 
 
-def too_little(losses_P: np.ndarray, models: int) -> str | None:
-    """Return why there are too few checkpoints, models or losses for a verdict; None if there are enough."""
+def too_little(losses_P: np.ndarray, runs: int, models: int) -> str | None:
+    """Return why there are too few checkpoints, runs or losses for a verdict; None if there are enough.
+
+    Runs are those of different models, or replicates of one.
+    """
     if len(losses_P) < _LEAST_POINTS:
         return f"{len(losses_P)} checkpoints are too few to tell: measure at least {_LEAST_POINTS}"
-    if models < _LEAST_MODELS:
+    if runs < _LEAST_RUNS:
+        several = f"{runs} runs" if runs > models else "runs"
         return (
-            f"the runs of {models} model{'s' * (models > 1)} cannot tell a model's own path from that of all: "
-            f"measure at least {_LEAST_MODELS}"
+            f"the {several} of {models} model{'s' * (models > 1)} cannot tell a model's own path from that of all: "
+            f"measure at least {_LEAST_RUNS}"
         )
     ordered = np.sort(losses_P)
     if ordered[-LEAST_BESIDE] - ordered[LEAST_BESIDE - 1] < 1e-6:

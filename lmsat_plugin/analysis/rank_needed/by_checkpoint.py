@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,8 +15,8 @@ from lmsat_plugin.analysis.rank_needed import head_runs
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
 from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank, rank_needed
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.series import series_label
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import label
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,8 @@ class CheckpointRanks:
     next_token: list[head_runs.Accuracy] = field(default_factory=list)
     """How often the trained heads give the next token most probability."""
 
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.values["model"], self.values["variant"])
+    label: str = ""
+    """The name of its series, for people."""
 
 
 def find_rank_needed(
@@ -55,7 +54,7 @@ def find_rank_needed(
     Raises:
         LmsatError: If there are no such results, and if none of their arrays can be read.
     """
-    table = results.table
+    table = results.series
     runs = head_runs.read_runs(results)
     accuracies = head_runs.accuracies_by_rank(table, runs)
     checkpoints, skipped = [], []
@@ -79,11 +78,13 @@ def find_rank_needed(
         measured.add(checkpoint)
         values = _values(row, accuracies.get(checkpoint, []), losses)
         next_token = head_runs.next_token_accuracies(table, row["path"], row["corpus"])
-        checkpoints.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token))
+        named = _label(row, values)
+        checkpoints.append(CheckpointRanks(values=values, arrays=arrays, next_token=next_token, label=named))
     for checkpoint, scores in accuracies.items():
         if checkpoint not in measured:
-            values = _values(head_runs.describe(checkpoint, table, runs), scores, {})
-            checkpoints.append(CheckpointRanks(values=values))
+            described = head_runs.describe(checkpoint, table, runs)
+            values = _values(described, scores, {})
+            checkpoints.append(CheckpointRanks(values=values, label=_label(described, values)))
     if not checkpoints and skipped:
         raise skipped[0]
     if not checkpoints:
@@ -94,6 +95,10 @@ def find_rank_needed(
     for reason in skipped:
         logger.warning("Left out: %s", reason)
     return checkpoints
+
+
+def _label(row: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    return series_label(values["model"], values["variant"], row.get("branch"), row.get("replicate"))
 
 
 def _losses_by_rank(arrays: dict[str, np.ndarray], name: str | None, within: float) -> dict[str, Any]:

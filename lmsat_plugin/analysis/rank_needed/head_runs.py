@@ -200,7 +200,7 @@ def _restricted(accuracies: Collection[Accuracy]) -> list[Accuracy]:
 
 
 def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict[str, Any]:
-    """Return ``model``, ``variant``, ``revision``, ``step`` and ``hidden_size`` of a checkpoint with runs.
+    """Return ``model``, ``variant``, ``revision``, ``step``, series and ``hidden_size`` of a checkpoint with runs.
 
     The name is that of the results with the model's own head, since a sweep names each other head differently.
     """
@@ -209,7 +209,7 @@ def describe(checkpoint: Checkpoint, table: pd.DataFrame, runs: Mapping[str, Hea
     (row,) = records(table[table.path == path].head(1))
     own = {} if runs[path].curve is None else {"model": checkpoint[0], "variant": None}
     return {
-        **{key: row[key] for key in ("model", "variant", "revision", "step")},
+        **{key: row.get(key) for key in ("model", "variant", "revision", "step", "branch", "replicate")},
         **own,
         "hidden_size": hidden_sizes(table, runs).get(checkpoint),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import is_tidy, table_of
+from lmsat_plugin.analysis.input_tables import is_tidy, series_in
 from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, SeriesKey, series_of
@@ -51,24 +51,28 @@ class Saturation(SeriesKey):
 
     verdict: Verdict
     reason: str
-    best_step: int
+    axis: str
+    """What all places count, one of `AXES`. Where it is not ``step``, the steps below are None."""
+    best_at: int
+    best_revision: str | None
     best_tokens: float | None
     """Tokens trained on until then; None if unknown."""
     best: float
-    final_step: int
+    final_at: int
+    final_revision: str | None
     final_tokens: float | None
     final: float
-    diverged_step: int | None = None
-    """The step from which on no value is finite, for the verdict ``diverged``, which judges nothing that came before.
+    diverged_at: int | None = None
+    """The place from which on no value is finite, for the verdict ``diverged``, which judges nothing that came before.
     What is called final is then the last checkpoint before it."""
     drop_p_value: float | None
     """Of the final checkpoint alone against the best one before it; None without documents or standard errors."""
-    onset_step: int | None = None
-    """The first risen checkpoint; None unless the verdict is ``saturates``."""
+    onset_at: int | None = None
+    """The place of the first risen checkpoint; None unless the verdict is ``saturates``."""
     onset_tokens: float | None = None
     onset_low: int | None = None
     onset_high: int | None = None
-    """``onset_low`` and ``onset_high`` are the ends of the 90 % interval."""
+    """Places: ``onset_low`` and ``onset_high`` are the ends of the 90 % interval."""
     p_value: float | None
     """Of the last stretch against the best one before it: the larger of the p-values against checkpoint-to-checkpoint
     noise and against the sample of documents or questions. None for too few checkpoints."""
@@ -80,17 +84,56 @@ class Saturation(SeriesKey):
     autocorrelation: float | None
     """Of neighbouring checkpoints about the curve."""
     n_checkpoints: int
-    min_step: int
-    """The first step that is taken into account."""
-    outlying_steps: list[int]
+    min_at: int
+    """The first place that is taken into account."""
+    outlying_at: list[int]
     """Single checkpoints far from their neighbours, which the verdict leaves out."""
     geometry: Geometry | None
     series: MetricSeries = field(repr=False, compare=False)
-    """From ``min_step`` on."""
+    """From ``min_at`` on."""
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint; None on another axis."""
+        return self._step(self.best_at)
+
+    @property
+    def final_step(self) -> int | None:
+        """The step of the last checkpoint; None on another axis."""
+        return self._step(self.final_at)
+
+    @property
+    def onset_step(self) -> int | None:
+        """The step of the onset; None without one, and on another axis."""
+        return self._step(self.onset_at)
+
+    @property
+    def diverged_step(self) -> int | None:
+        """The step from which on no value is finite; None for other verdicts, and on another axis."""
+        return self._step(self.diverged_at)
+
+    def _step(self, at: int | None) -> int | None:
+        return at if self.axis == "step" else None
+
+    @property
+    def min_step(self) -> int | None:
+        """The first step that is taken into account; None on another axis."""
+        return self._step(self.min_at)
+
+    @property
+    def outlying_steps(self) -> list[int]:
+        """The steps of `outlying_at`; empty on another axis."""
+        return self.outlying_at if self.axis == "step" else []
+
+    def place(self, at: int) -> str:
+        """Return a place of the series in words, such as ``step 1,000`` or ``220B tokens``."""
+        return self.series.place(int(np.searchsorted(self.series.at_K, at)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat saturation --json`` prints it: all but the series."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "series"}
+        values |= {name: getattr(self, name) for name in ("best_step", "final_step", "onset_step", "diverged_step")}
+        values |= {"min_step": self.min_step, "outlying_steps": self.outlying_steps}
         for name in ("late_minus_middle", "geometry"):
             values[name] = None if values[name] is None else asdict(values[name])
         return values
@@ -105,7 +148,7 @@ def find_saturation(
     repetitions: int = 2000,
     seed: int = 0,
 ) -> list[Saturation]:
-    """Return the verdict on each model.
+    """Return the verdict on each series: a model's run through its pretraining stages, or a stage that begins again.
 
     A model *saturates* if the mean of its last checkpoints is worse than that of its best stretch before them, and
     neither checkpoint-to-checkpoint noise (`rise_of`) nor the sample of documents or questions explains the difference:
@@ -117,26 +160,28 @@ def find_saturation(
         data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
             which may hold the geometry, too.
         task, metric: See `series_of`.
-        min_step: Checkpoints before this step are left out; by default those before a hundredth of the last step.
+        min_step: Checkpoints before this step, or these tokens or words where a series counts these, are left out; by
+            default those before a hundredth of the last one.
         repetitions, seed: Of each simulation.
 
     Raises:
         LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.
     """
-    table = table_of(data)
+    table = series_in(data)
     documents: DocumentLosses = {}
     if isinstance(data, Results) and task in (None, DEFAULT[0]):
         documents = document_losses(data)
     verdicts = []
     for whole in series_of(table, task, metric):
         series = whole.since(min_step)
-        if not len(series.steps_K) and whole.diverged_step is not None:
+        if not len(series.at_K) and whole.diverged is not None:
             series = whole
-        if not len(series.steps_K):
+        if not len(series.at_K):
             raise LmsatError(
-                f"{whole.label} has no checkpoint from step {min_step} on: set --min-step below {whole.steps_K[-1]}"
+                f"{whole.label} has no checkpoint from {whole.axis} {min_step} on: "
+                f"set --min-step below {whole.at_K[-1]}"
             )
-        rows = _rows_of(data, table, series) if is_tidy(table) and "step" in table.columns else None
+        rows = _rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
         simulation = Simulation(repetitions, np.random.default_rng(seed))
         verdicts.append(_saturation(series, rows, _paired(series, documents), simulation))
     return verdicts
@@ -158,12 +203,17 @@ def document_losses(results: Results) -> DocumentLosses:
 
 
 def _rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSeries) -> pd.DataFrame:
-    """Return the rows of the series' model, variant and corpus, and the model's rows of no corpus.
+    """Return the rows of the series and corpus, and the series' rows of no corpus, with their places as ``step``.
 
     Rows of no corpus are those of probes that read the weights alone. For a series of no corpus, such as a downstream
     score, the rows of the only corpus are returned, if there is just one.
     """
-    rows = table[(table.model == series.model) & (table.step >= series.steps_K[0])]
+    rows = table[(table.model == series.model) & (table["at"] >= series.at_K[0])].assign(step=lambda own: own["at"])
+    rows = rows[
+        rows.branch.map(lambda branch: branch if isinstance(branch, str) else None).fillna("") == (series.stage or "")
+    ]
+    if rows.replicate.notna().any():
+        rows = rows[rows.replicate.fillna("") == (series.run or "")]
     if "corpus" in rows.columns:
         only = series.corpus or (rows.corpus.dropna().iloc[0] if rows.corpus.nunique() == 1 else None)
         rows = rows[rows.corpus.isna() | (rows.corpus == only)]
@@ -178,7 +228,7 @@ def _rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSe
 def _paired(series: MetricSeries, documents: DocumentLosses) -> Documents | None:
     """Return the losses by document; None unless all checkpoints have them, on the same documents."""
     parts = [documents[path] for path in series.paths if path in documents]
-    if not parts or len(parts) < len(series.steps_K):
+    if not parts or len(parts) < len(series.at_K):
         return None
     tokens_M = np.asarray(parts[0][1], dtype=np.float64)
     if len(tokens_M) < 2 or any(not np.array_equal(tokens_M, tokens) for _, tokens in parts):
@@ -193,15 +243,15 @@ def _saturation(
     series: MetricSeries, rows: pd.DataFrame | None, documents: Documents | None, simulation: Simulation
 ) -> Saturation:
     best = int(series.losses_K.argmin())
-    steps, size = series.steps_K, len(series.steps_K)
+    at_K, size = series.at_K, len(series.at_K)
     rise = p_value = drop_p_value = None
     onset: dict[str, Any] = {}
     filtered_K = without_outliers(series.losses_K[None])[0]
     sampling: Literal["documents", "standard errors"] | None = None
-    if size >= LEAST_CHECKPOINTS and series.diverged_step is None:
+    if size >= LEAST_CHECKPOINTS and series.diverged is None:
         if documents is not None or series.errors_K is not None:
             sampling = "standard errors" if documents is None else "documents"
-        rise = rise_of(np.log(steps), filtered_K, simulation)
+        rise = rise_of(np.log(at_K), filtered_K, simulation)
         by_sample = _sampling_p_value(series, documents, rise.last, simulation)
         drop_p_value = _sampling_p_value(series, documents, 1, simulation)
         p_value = max(rise.p_value, by_sample or 0.0)
@@ -209,23 +259,30 @@ def _saturation(
     if verdict == "saturates":
         assert rise is not None
         simulation = replace(simulation, repetitions=_SIMULATED_ONSETS)
-        ends = onset_of(np.log(steps), series.losses_K, rise, simulation)
-        low, first, high = (int(steps[index]) for index in (ends.low, ends.first, ends.high))
-        reason += f"; it left that level between steps {low:,} and {high:,}"
-        onset = {"onset_step": first, "onset_low": low, "onset_high": high}
+        ends = onset_of(np.log(at_K), series.losses_K, rise, simulation)
+        low, first, high = (int(at_K[index]) for index in (ends.low, ends.first, ends.high))
+        reason += f"; it left that level between {series.places(ends.low, ends.high, 'and')}"
+        onset = {"onset_at": first, "onset_low": low, "onset_high": high}
         onset["onset_tokens"] = series.tokens_at(ends.first)
-    geometry = None if rows is None else geometry_of(rows, steps, series.losses_K, int(steps[best]))
+    if series.stages:
+        reason += f"; these are its stages {', '.join(series.stages)}, one after another"
+    if series.axis == "order":
+        reason += "; its checkpoints are by the order of their names, which state no step, tokens or words"
+    geometry = None if rows is None else geometry_of(rows, at_K, series.losses_K, int(at_K[best]))
     return Saturation(
         **{item.name: getattr(series, item.name) for item in fields(SeriesKey)},
         verdict=verdict,
         reason=reason,
-        best_step=int(steps[best]),
+        axis=series.axis,
+        best_at=int(at_K[best]),
+        best_revision=series.names[best] if series.names else None,
         best_tokens=series.tokens_at(best),
         best=float(series.values_K[best]),
-        final_step=int(steps[-1]),
+        final_at=int(at_K[-1]),
+        final_revision=series.names[-1] if series.names else None,
         final_tokens=series.tokens_at(-1),
         final=float(series.values_K[-1]),
-        diverged_step=series.diverged_step,
+        diverged_at=None if series.diverged is None else series.diverged.at,
         drop_p_value=drop_p_value,
         **onset,
         p_value=p_value,
@@ -234,8 +291,8 @@ def _saturation(
         noise=None if rise is None else rise.sigma,
         autocorrelation=None if rise is None else rise.phi,
         n_checkpoints=size,
-        min_step=int(steps[0]),
-        outlying_steps=[int(step) for step in steps[filtered_K != series.losses_K]],
+        min_at=int(at_K[0]),
+        outlying_at=[int(at) for at in at_K[filtered_K != series.losses_K]],
         geometry=None if geometry == Geometry() else geometry,
         series=series,
     )
@@ -244,7 +301,7 @@ def _saturation(
 def _sampling_p_value(
     series: MetricSeries, documents: Documents | None, last: int, simulation: Simulation
 ) -> float | None:
-    stretches = Stretches.of(len(series.steps_K), last)
+    stretches = Stretches.of(len(series.at_K), last)
     if documents is not None:
         return p_value_of_documents(documents, stretches, simulation)
     if series.errors_K is None:

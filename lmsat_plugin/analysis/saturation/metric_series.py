@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,16 @@ from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, is_tidy
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
-from lmsat_plugin.results.variants import label
+from lmsat_plugin.results.series import (
+    SERIES,
+    data_seen,
+    in_series,
+    place_in_words,
+    series_label,
+    short_count,
+    stages_of,
+)
+from lmsat_plugin.results.training_order import stage_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +36,7 @@ DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
 _DIRECTIONS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """What a table may state of whether higher is better: a CSV states it as text."""
-_KEYS = ("model", "variant", "corpus", "num_fewshot", "filter")
+_KEYS = (*SERIES, "corpus", "num_fewshot", "filter")
 """The columns that are constant within a series."""
 _NUMBER = "series"
 """The column that numbers the series of a table while they are taken apart."""
@@ -42,24 +51,33 @@ class SeriesKey:
     model: str
     variant: str | None
     """What distinguishes these results from others of the model; None where nothing does."""
+    run: str | None
+    """The run, where results name one."""
+    stage: str | None
+    """The stage, if it begins again; None for a run through its pretraining stages."""
+    label: str
+    """The name for people: the model, and what tells this series apart from its others."""
+    group: str
+    """The name that replicates share, series that differ in their run alone."""
     task: str | None
     metric: str
     corpus: str | None
     num_fewshot: int | None
     filter: str | None
 
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MetricSeries(SeriesKey):
-    """One metric of one model at K checkpoints, in the order of their steps."""
+    """One metric of one series at K checkpoints, in the order of training."""
 
-    steps_K: np.ndarray
-    """int64."""
+    axis: str
+    """What the places count, one of `AXES`."""
+    at_K: np.ndarray
+    """The checkpoints' places on the axis, int64: steps, for most series."""
+    names: tuple[str, ...]
+    """The checkpoints' revisions; empty for a table without any."""
+    stages: tuple[str, ...] = ()
+    """The stages that a series of several stages went through, in order."""
     tokens_K: np.ndarray | None
     """Tokens trained on, float64, NaN where unknown; None if unknown for all."""
     values_K: np.ndarray
@@ -71,9 +89,9 @@ class MetricSeries(SeriesKey):
     """The result file of each checkpoint, as the table names it; empty for a table without files."""
     chance: float | None = None
     """The value at chance, where it is known."""
-    diverged_step: int | None = None
-    """The step from which on to the end no value is finite; None for a run that did not diverge. The K checkpoints are
-    those before it."""
+    diverged: DivergedAt | None = None
+    """From where on to the end no value is finite; None for a run that did not diverge. The K checkpoints are those
+    before it."""
 
     @property
     def is_ratio(self) -> bool:
@@ -99,14 +117,28 @@ class MetricSeries(SeriesKey):
         tokens = np.nan if self.tokens_K is None else float(self.tokens_K[index])
         return tokens if np.isfinite(tokens) else None
 
-    def since(self, min_step: int | None) -> MetricSeries:
-        """Return the series from a step on, by default from a hundredth of the last step."""
-        if min_step is None:
-            min_step = int(np.ceil(_BEGINNING * self.steps_K[-1]))
-        kept = np.flatnonzero(self.steps_K >= max(min_step, 1))
+    def place(self, index: int) -> str:
+        """Return where a checkpoint lies, in words, such as ``step 1,000``."""
+        return place_in_words(self.axis, int(self.at_K[index]), self.names[index] if self.names else None)
+
+    def places(self, first: int, last: int, joint: str = "to") -> str:
+        """Return where two checkpoints lie, in words, such as ``steps 1,000 to 2,000``."""
+        if self.axis == "order":
+            return f"{self.place(first)} {joint} {self.place(last)}"
+        low, high = (int(self.at_K[index]) for index in (first, last))
+        if self.axis == "step":
+            return f"steps {low:,} {joint} {high:,}"
+        return f"{short_count(low)} {joint} {short_count(high)} {self.axis}"
+
+    def since(self, least: int | None) -> MetricSeries:
+        """Return the series from a place on its axis on, by default from a hundredth of the last one."""
+        if least is None:
+            least = int(np.ceil(_BEGINNING * self.at_K[-1]))
+        kept = np.flatnonzero(self.at_K >= max(least, 1))
         return replace(
             self,
-            steps_K=self.steps_K[kept],
+            at_K=self.at_K[kept],
+            names=tuple(self.names[index] for index in kept) if self.names else (),
             tokens_K=None if self.tokens_K is None else self.tokens_K[kept],
             values_K=self.values_K[kept],
             stderr_K=None if self.stderr_K is None else self.stderr_K[kept],
@@ -114,8 +146,15 @@ class MetricSeries(SeriesKey):
         )
 
 
+class DivergedAt(NamedTuple):
+    """The place on its axis from which on a series is not finite, and the same in words."""
+
+    at: int
+    words: str
+
+
 def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None = None) -> list[MetricSeries]:
-    """Return the series of one metric in a table, one for each model, variant, corpus, number of shots and filter.
+    """Return the metric of each series of a table (`in_series`), corpus, number of shots and filter.
 
     Args:
         table: A tidy table of results, or one with ``model, step, loss`` (nats per token) and maybe ``tokens, stderr``.
@@ -124,8 +163,9 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
 
     Raises:
         LmsatError: For a table without these columns, a task or metric that is missing or has to be chosen, a metric
-            whose better direction is unknown, and two values of one model at one step.
+            whose better direction is unknown, and two values of one series at one step that have no names.
     """
+    table = in_series(table)
     if is_tidy(table):
         table = table.assign(higher_is_better=_directions(table))
         task, metric = _choose(table, task, metric)
@@ -137,36 +177,57 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
             rows = rows.assign(higher_is_better=False)
     else:
         raise LmsatError("this table holds only losses: leave out --task and --metric, or give results")
-    if "step" in rows.columns and rows["step"].isna().all():
-        raise LmsatError(
-            "no result states its training step: name the steps with lmsat results DIR --step-pattern RE "
-            "--format csv --output FILE.csv, and give that file"
-        )
     if task is None and "model" not in rows.columns:
         raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
+    rows = _placed(rows.reset_index(drop=True))
     keys = [name for name in _KEYS if name in rows.columns]
-    rows = rows.reset_index(drop=True)
     rows = rows.assign(**{_NUMBER: rows.groupby(keys, dropna=False, sort=False).ngroup()})
     rows, diverged = _without_diverged_ends(rows, metric)
     rows = numbers(rows, ("step", metric), optional=("tokens", "stderr"))
     if task is None:
         check_nats(rows)
     chance = None if task is None else chance_level(task, metric, measured_chances(table))
-    return [
-        replace(_series(group.sort_values("step"), task, metric, chance), diverged_step=diverged.get(int(number)))
+    several = [
+        replace(_series(group.sort_values("step"), task, metric, chance), diverged=diverged.get(int(number)))
         for number, group in ((number, rows[rows[_NUMBER] == number]) for number in rows[_NUMBER].unique())
     ]
+    models = list(dict.fromkeys(series.model for series in several))
+    return sorted(several, key=lambda series: (models.index(series.model), stage_order(series.stage)))
 
 
-def _without_diverged_ends(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, dict[int, int]]:
-    """Return the rows without the ends of runs at which no value is finite, and the first step of each such end.
+def _placed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with their places on the axes of their series as ``step``, and with all tokens seen.
+
+    Rows of series whose names say nothing are left out, with a warning. Raises `LmsatError` if no row is left.
+    """
+    if "at" not in rows.columns or not {"step", "tokens", "words", "revision"} & set(rows.columns):
+        return rows
+    nowhere = rows.axis.isna()
+    for first in records(rows[nowhere].drop_duplicates(["model", "branch", "replicate"])):
+        own = rows[nowhere & (rows.model == first["model"])]
+        names = ", ".join(dict.fromkeys(map(str, own.revision.dropna()))) if "revision" in own.columns else ""
+        said = series_label(*(first.get(key) for key in SERIES))
+        said += f", with checkpoints such as {names:.60}" * bool(names)
+        advice = "write revisions: [{name: ..., step: ...}] in the sweep's configuration, or give --step-pattern RE"
+        if nowhere.all():
+            raise LmsatError(f"no result states its training step, tokens or words ({said}): {advice}")
+        # A checkpoint that lies on no run, such as the average of several, is no series.
+        level = logging.INFO if first["branch"] is not None else logging.WARNING
+        logger.log(level, "Left out: no result of %s states its training step, tokens or words: %s", said, advice)
+    tokens = data_seen(rows)
+    seen: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
+    return rows.assign(step=rows["at"], **seen)[~nowhere]
+
+
+def _without_diverged_ends(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, dict[int, DivergedAt]]:
+    """Return the rows without the ends of runs at which no value is finite, and the place of each such end.
 
     ``rows`` number their series in the column `_NUMBER`. Raises `LmsatError` if no run has a finite value before.
     """
     if not {"step", metric} <= set(rows.columns):
         return rows, {}
     ends: list[np.ndarray] = []
-    diverged: dict[int, int] = {}
+    diverged: dict[int, DivergedAt] = {}
     sentences = []
     ordered = rows.assign(step=as_floats(rows["step"]), place=np.arange(len(rows)), bad=is_not_finite(rows[metric]))
     ordered = ordered[np.isfinite(ordered.step)].sort_values("step", kind="stable")
@@ -177,10 +238,13 @@ def _without_diverged_ends(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFram
         if after == len(group):
             continue
         ends.append(group.place.to_numpy()[after:])
-        diverged[int(number)] = step = int(group.step.iloc[after])
+        (row,) = records(group.iloc[[after]])
+        place = DivergedAt(
+            int(row["step"]), place_in_words(row.get("axis") or "step", row["step"], row.get("revision"))
+        )
+        diverged[int(number)] = place
         if not np.isfinite(as_floats(group[metric])).any():
-            first = records(group.head(1))[0]
-            sentences.append(f"{label(first['model'], first.get('variant'))} diverged at step {step:,}")
+            sentences.append(f"{series_label(*(row.get(key) for key in SERIES))} diverged at {place.words}")
     kept = rows.drop(rows.index[np.concatenate(ends)]) if ends else rows
     if sentences and not np.isfinite(as_floats(kept[metric])).any():
         raise LmsatError(f"{sentences[0]}, and there is no finite {metric} before: give earlier checkpoints")
@@ -222,14 +286,15 @@ def _listed(pairs: pd.DataFrame) -> str:
 
 def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> MetricSeries:
     first = records(rows.head(1))[0]
-    types = dict.fromkeys(_KEYS, str) | {"num_fewshot": int}
+    types = {"model": str, "variant": str, "run": str, "corpus": str, "num_fewshot": int, "filter": str}
     keys: dict[str, Any] = {
         name: None if first.get(name) is None else kind(first[name]) for name, kind in types.items()
     }
-    name = label(keys["model"], keys["variant"])
+    of_series = [first.get(key) for key in SERIES]
+    name, axis = series_label(*of_series), first.get("axis") or "step"
     if (twice := rows["step"].duplicated()).any():
         raise LmsatError(
-            f"{name} has two values for step {int(rows['step'][twice].iloc[0])}: keep one, or give the runs "
+            f"{name} has two values for {axis} {int(rows['step'][twice].iloc[0])}: keep one, or give the runs "
             "different names in the column model"
         )
     if known_metric(metric).is_ratio and (rows[metric] <= 0).any():
@@ -241,7 +306,13 @@ def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | N
     return MetricSeries(
         task=task,
         metric=metric,
-        steps_K=rows["step"].to_numpy(np.int64),
+        label=name,
+        group=series_label(*of_series[:3]),
+        stage=first.get("branch"),
+        axis=axis,
+        at_K=rows["step"].to_numpy(np.int64),
+        names=tuple(map(str, rows["revision"])) if "revision" in rows.columns else (),
+        stages=stages_of(rows),
         tokens_K=None if tokens is None or np.isnan(tokens).all() else tokens,
         values_K=rows[metric].to_numpy(np.float64),
         stderr_K=stderr,

@@ -34,22 +34,22 @@ def judge(series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value
     ``values_K`` are its `MetricSeries.losses_K` without outliers. ``rise``, None for too few checkpoints, is that of
     its last stretch, and ``p_value`` that of the rise against both noise and sample.
     """
-    size, steps = len(series.steps_K), series.steps_K
-    if series.diverged_step is not None:
+    size, at_K = len(series.at_K), series.at_K
+    if series.diverged is not None:
         lowest = int(series.losses_K.argmin())
         return "diverged", (
-            f"its {series.metric} is not finite from step {series.diverged_step:,} on; before, it was at best "
-            f"{series.values_K[lowest]:.4g}, at step {steps[lowest]:,}"
+            f"its {series.metric} is not finite from {series.diverged.words} on; before, it was at best "
+            f"{series.values_K[lowest]:.4g}, at {series.place(lowest)}"
         )
     if rise is None or p_value is None:
         return "unclear", (
-            f"{size} checkpoint{'s' * (size > 1)} from step {steps[0]:,} on cannot tell a trend from "
+            f"{size} checkpoint{'s' * (size > 1)} from {series.place(0)} on cannot tell a trend from "
             f"checkpoint-to-checkpoint noise: measure at least {LEAST_CHECKPOINTS}"
         )
     if (at_chance := _at_chance(series)) is not None:
         return "unclear", at_chance
-    last = f"its last {rise.last} checkpoints (from step {steps[-rise.last]:,})"
-    best = f"its best stretch (steps {steps[rise.first]:,} to {steps[rise.stop - 1]:,})"
+    last = f"its last {rise.last} checkpoints (from {series.place(-rise.last)})"
+    best = f"its best stretch ({series.places(rise.first, rise.stop - 1)})"
     if p_value < SIGNIFICANT:
         return "saturates", (
             f"{last} are {_difference(series, rise.size)} worse than {best}, {rise.size / rise.sigma:.1f} times the "
@@ -63,7 +63,7 @@ def judge(series: MetricSeries, values_K: np.ndarray, rise: Rise | None, p_value
             f"{', or keep losses by document with arrays=DIR' if series.metric == 'loss' else ''}"
         )
     bump = _bump(series, values_K, rise)
-    slope, error = _slope(np.log(steps), values_K, rise)
+    slope, error = _slope(np.log(at_K), values_K, rise)
     if rise.size < 0 and slope < -NORMAL * error:
         return "improving", f"{last} are {_difference(series, -rise.size)} better than {best}{bump}"
     gain = values_K[0] - float(values_K[rise.first : rise.stop].mean())
@@ -115,10 +115,7 @@ def _bump(series: MetricSeries, values_K: np.ndarray, rise: Rise) -> str:
     if length < _SHORTEST_BUMP:
         return ""
     height = _difference(series, float(values_K[first:stop].max()) - level)
-    return (
-        f"; between steps {series.steps_K[first]:,} and {series.steps_K[stop - 1]:,} it was up to {height} worse, "
-        "and came back"
-    )
+    return f"; between {series.places(first, stop - 1, 'and')} it was up to {height} worse, and came back"
 
 
 def _difference(series: MetricSeries, size: float) -> str:

@@ -17,8 +17,8 @@ from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.json_values import as_dict, as_text
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import label
 
 logger = logging.getLogger(__name__)
 
@@ -225,11 +225,8 @@ class CheckpointContext:
     prefix: str
     """Where the prefix token stood: before every ``window``, or before each ``document`` alone."""
     gain: ContextGain
-
-    @property
-    def label(self) -> str:
-        """The model's name for people."""
-        return label(self.model, self.variant)
+    label: str
+    """The name of its series, for people."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat context --json`` prints it."""
@@ -244,7 +241,9 @@ def find_context(results: Results) -> list[CheckpointContext]:
     for losses on several texts.
     """
     contexts, skipped = [], []
-    for row in records(loss_of_results(results)):
+    losses = labelled(loss_of_results(results).assign(name=lambda own: own.model))
+    losses = losses.sort_values(["model", "at"], na_position="first", kind="stable")
+    for row in records(losses):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
             text = as_dict(results.files[row["path"]].notes("lmsat_loss").get("corpus"))
@@ -253,7 +252,8 @@ def find_context(results: Results) -> list[CheckpointContext]:
             continue
         contexts.append(
             CheckpointContext(
-                model=row["model"],
+                model=row["name"],
+                label=row["model"],
                 variant=row["variant"],
                 revision=row["revision"],
                 step=row["step"],

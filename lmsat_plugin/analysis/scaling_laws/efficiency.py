@@ -19,8 +19,8 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, without_diverged
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from lmsat_plugin.analysis.input_tables import as_floats, is_tidy, numbers, tabl
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora, without_diverged
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
 from lmsat_plugin.analysis.stats.bootstrap import Estimate, resample
+from lmsat_plugin.results.series import labelled, stage_notes
 from lmsat_plugin.results.tree import Results
-from lmsat_plugin.results.variants import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,6 +163,10 @@ def rows_of(law: Law, data: Results | pd.DataFrame) -> tuple[pd.DataFrame, tuple
         losses, note = losses_of_two_corpora(data)
         notes = (note,)
     losses = labelled(losses)
+    notes += tuple(stage_notes(losses))
+    if {"step", "total_step"} <= set(losses.columns):
+        # A stage that begins again has seen the steps before it, too.
+        losses = losses.assign(step=losses.step.where(losses.branch.isna(), losses.total_step))
     return losses[losses.tokens.fillna(1) > 0] if "tokens" in losses else losses, notes
 
 

@@ -10,9 +10,9 @@ from itertools import islice
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
-from lmsat_plugin.analysis.checkpoint_values import by_step, values_of
+from lmsat_plugin.analysis.checkpoint_values import by_step, over_runs, values_of
 from lmsat_plugin.analysis.downstream_average import downstream_average
-from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation import Saturation, replicates
 from lmsat_plugin.figures.card import Track, card_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import listed
@@ -29,23 +29,30 @@ _TRACKS = (
 
 
 def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
-    """Yield a card for each model with several steps: first the models that saturate, then the others by size"""
-    verdicts = {
-        result.label: result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")
+    """Yield a card for each model with several steps: first the models that saturate, then the others by size.
+
+    The runs of one model share a card.
+    """
+    of_loss = [result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")]
+    groups = replicates.groups_of(of_loss)
+    verdicts = {result.label: result for result in of_loss if result.group not in groups}
+    saturating = {
+        result.group if result.group in groups else result.label for result in of_loss if result.verdict == "saturates"
     }
-    saturating = {model for model, result in verdicts.items() if result.verdict == "saturates"}
-    models = sorted(analyses.sizes, key=lambda model: model not in saturating)
+    models = sorted(analyses.group_sizes, key=lambda model: model not in saturating)
     with_tracks = ((model, tracks) for model in models if (tracks := _tracks(analyses, model)))
     for model, tracks in islice(with_tracks, _MOST):
         verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
+        said = verdict.verdict if verdict else replicates.over_runs(groups[model]) if model in groups else None
+        title = f"{model}: {said}" if said else model
         yield ReportFigure(
             name=f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100],
-            title=f"{model}: {verdict.verdict}" if verdict else model,
+            title=title,
             source="",
-            alt=_alt(model, tracks, verdict),
-            draw=partial(card_figure, model, tracks, verdict),
+            alt=_alt(title if model in groups else model, tracks, verdict),
+            draw=partial(card_figure, title if model in groups else model, tracks, verdict),
         )
-    several = int((analyses.table.groupby("model").step.nunique() > 1).sum())
+    several = int((analyses.table.groupby("group")["at"].nunique() > 1).sum())
     if several > _MOST:
         analyses.missing["cards"] = (
             f"{_MOST} of {several} models have one: first those that saturate, then the others by size"
@@ -53,10 +60,10 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
 
 
 def _tracks(analyses: Analyses, model: str) -> list[Track]:
-    table = analyses.table[analyses.table.model == model]
+    table = analyses.table[analyses.table.group == model]
     tracks = []
     for task, metric, label, log in _TRACKS:
-        rows = by_step(values_of(table, task, metric))
+        rows = over_runs(by_step(values_of(table, task, metric)))
         tracks.append(Track(label=label, table=rows, log=log and bool((rows.value > 0).all())))
     tracks.append(_downstream(table))
     return [track for track in tracks if len(track.table)]
@@ -64,13 +71,16 @@ def _tracks(analyses: Analyses, model: str) -> list[Track]:
 
 def _downstream(table: pd.DataFrame) -> Track:
     """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have."""
-    rows = table[table.step.notna()]
+    rows = table[table["at"].notna()]
     # The average is over what several models share: here each checkpoint is a model.
-    average = downstream_average(rows.assign(model=rows.step.astype("int64").astype(str)))
+    number = rows.groupby(["model", "group", "axis", "at"], sort=False).ngroup().astype(str)
+    average = downstream_average(rows.assign(model=number))
     scores, tasks = ({}, ()) if average is None else (average.scores, average.tasks)
-    values = pd.DataFrame([(int(step), *score) for step, score in scores.items()], columns=["step", "value", "stderr"])
+    values = pd.DataFrame([(name, *score) for name, score in scores.items()], columns=["number", "value", "stderr"])
+    places = rows[["model", "group", "axis", "at"]].rename(columns={"at": "step"}).assign(number=number)
+    values = values.merge(places.drop_duplicates("number"), on="number").sort_values("step")
     mean = "one task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-    table = by_step(values.sort_values("step").assign(model=""))
+    table = over_runs(by_step(values))
     return Track(label=f"score above chance\n({mean})", table=table)
 
 
@@ -78,11 +88,15 @@ def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
     ends = ((track.label.replace("\n", " "), track.table.value.iloc[[0, -1]]) for track in tracks)
     parts = [f"{label} from {first:.3g} to {last:.3g}" for label, (first, last) in ends]
     if verdict is not None:
-        parts.append(f"best loss {verdict.best:.4g} at step {verdict.best_step}")
-        if verdict.onset_step is not None:
+        parts.append(f"best loss {verdict.best:.4g} at {_place(verdict, verdict.best_at)}")
+        if verdict.onset_at is not None:
             interval = f"90 % interval {verdict.onset_low} to {verdict.onset_high}"
-            parts.append(f"onset of saturation at step {verdict.onset_step} ({interval})")
+            parts.append(f"onset of saturation at {_place(verdict, verdict.onset_at)} ({interval})")
     return f"{model} in training: {listed(parts)}."
+
+
+def _place(verdict: Saturation, at: int) -> str:
+    return f"step {at}" if verdict.axis == "step" else verdict.place(at)
 
 
 PARTS = (_cards,)

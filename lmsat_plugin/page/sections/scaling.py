@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
-from lmsat_plugin.analysis.checkpoint_values import last_of, values_of
+from lmsat_plugin.analysis.checkpoint_values import last_of, over_runs, values_of
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures import scaling as draw
@@ -49,9 +49,10 @@ def _curves(analyses: Analyses) -> Iterator[ReportFigure]:
     rows = losses_with_flops(analyses)
     rows = rows[rows.tokens.notna()]
     rows = rows[rows.groupby("model").tokens.transform("nunique") > 1]
-    models = ModelLooks(analyses.sizes, rows.model)
+    models = ModelLooks(analyses.group_sizes, rows.group)
     if models.sizes:
-        ends = by_model(last_of(rows), models.sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
+        last = last_of(over_runs(rows, "tokens"))
+        ends = by_model(last, models.sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
         yield ReportFigure(
             name="loss-by-tokens",
             title="Loss against tokens and compute",

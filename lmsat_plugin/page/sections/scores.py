@@ -7,13 +7,14 @@ from functools import partial
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.checkpoint_values import by_step, shown_scores, values_of
+from lmsat_plugin.analysis.checkpoint_values import by_axis, by_step, over_runs, shown_scores, values_of
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.trajectories import scores_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import count_of, listed
+from lmsat_plugin.results.series import AXES
 from lmsat_plugin.results.variants import label
 
 _PAPER = "Du et al. 2024, "
@@ -28,17 +29,23 @@ def _numbered(name: str, index: int) -> str:
 
 
 def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
-    tables = {pair: by_step(values_of(analyses.table, *pair)) for pair in shown_scores(analyses.table)}
-    filled = [pair for pair, rows in tables.items() if len(rows)]
+    whole = {pair: over_runs(by_step(values_of(analyses.table, *pair))) for pair in shown_scores(analyses.table)}
+    tables = {(axis, *pair): own for pair, rows in whole.items() for axis, own in by_axis(rows)}
+    filled = sorted(tables, key=lambda key: list(AXES).index(key[0]))
     measured = measured_chances(analyses.table)
-    for index in range(0, len(filled), _PANELS):
-        shown = {pair: tables[pair] for pair in filled[index : index + _PANELS]}
-        models = ModelLooks(analyses.sizes, {model for rows in shown.values() for model in rows.model})
+    parts = [
+        (axis, keys[index : index + _PANELS], index)
+        for axis, keys in ((axis, [key for key in filled if key[0] == axis]) for axis in AXES)
+        for index in range(0, len(keys), _PANELS)
+    ]
+    for axis, keys, index in parts:
+        shown = {key[1:]: tables[key] for key in keys}
+        models = ModelLooks(analyses.group_sizes, {model for rows in shown.values() for model in rows.model})
         chances = {task: chance_level(task, metric, measured) for task, metric in shown}
         ranges = (f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items())
         yield ReportFigure(
-            name=_numbered("scores-by-step", index),
-            title="Scores by training step",
+            name=_numbered(f"scores-by-{axis}", index),
+            title=f"Scores by {AXES[axis]}",
             source="",
             alt=f"Scores of {count_of(models.sizes)} in training, from the least to the best: {listed(ranges)}.",
             draw=partial(scores_figure, shown, chances, models),
@@ -86,7 +93,7 @@ def _drawn(analyses: Analyses) -> list[Emergence]:
 
 
 def _looks(analyses: Analyses, results: Sequence[Emergence]) -> ModelLooks:
-    return ModelLooks(analyses.sizes, {model for result in results for model in result.scores.table["model"]})
+    return ModelLooks(analyses.group_sizes, {model for result in results for model in result.scores.table["model"]})
 
 
 def _in_words(result: Emergence) -> str:

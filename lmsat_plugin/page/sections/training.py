@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
-from lmsat_plugin.analysis.checkpoint_values import by_step, evenly, last_of, spread, values_of
+from lmsat_plugin.analysis.checkpoint_values import by_axis, by_step, evenly, last_of, over_runs, spread, values_of
+from lmsat_plugin.analysis.saturation.replicates import groups_of
 from lmsat_plugin.figures import trajectories as draw
 from lmsat_plugin.figures.model_looks import ModelLooks
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of
+from lmsat_plugin.results.series import AXES
 
 _LOSS = "loss (nats per token)"
 _PAPER = "Godey et al. 2024, "
@@ -22,11 +24,10 @@ _MOST_SPECTRA, _MOST_STEPS, _MOST_RANKS = 6, 80, 6
 
 
 def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
-    best = {
-        result.label: (float(result.best_step), result.best)
-        for result in analyses.saturation
-        if (result.task, result.metric) == ("lmsat_loss", "loss")
-    }
+    of_loss = [result for result in analyses.saturation if (result.task, result.metric) == ("lmsat_loss", "loss")]
+    pooled = {result.label for group in groups_of(of_loss).values() for result in group}
+    best = {result.label: (float(result.best_at), result.best) for result in of_loss if result.label not in pooled}
+    words = {result.label: result.place(result.best_at) for result in of_loss}
     shown = (
         ("loss-by-step", "Loss", _PAPER + "Fig. 1a", "lmsat_loss", "loss", _LOSS, False),
         ("anisotropy-by-step", "The last layer's anisotropy", "", "lmsat_anisotropy", "anisotropy_last",
@@ -36,21 +37,24 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
     )  # fmt: skip
     for name, what, source, task, metric, label, log in shown:
         values = values_of(analyses.table, task, metric)
-        rows = by_step(values[values.value > 0] if log else values)
-        models = ModelLooks(analyses.sizes, rows.model)
-        if not models.sizes:
-            continue
-        ends = by_model(last_of(rows), models.sizes, lambda row: f"ends at {row['value']:.4g}")
-        marked = best if metric == "loss" else {}
-        lowest = (f"{marked[model][1]:.4g} at step {marked[model][0]:.0f}" for model in models.sizes if model in marked)
-        yield ReportFigure(
-            name=name,
-            title=f"{what} by training step",
-            source=source,
-            alt=f"{what} by training step of {count_of(models.sizes)}: {ends}"
-            + (f" (best {listed(lowest)})." if marked else "."),
-            draw=partial(draw.by_step_figure, rows, models, label, best=marked, log=log),
-        )
+        for axis, rows in by_axis(over_runs(by_step(values[values.value > 0] if log else values))):
+            models = ModelLooks(analyses.group_sizes, rows.model)
+            ends = by_model(last_of(rows), models.sizes, lambda row: f"ends at {row['value']:.4g}")
+            marked = {model: best[model] for model in models.sizes if model in best} if metric == "loss" else {}
+            lowest = (f"{value:.4g} at {words[model]}" for model, (_, value) in marked.items())
+            yield ReportFigure(
+                name=named(name, axis),
+                title=f"{what} by {AXES[axis]}",
+                source=source,
+                alt=f"{what} by {AXES[axis]} of {count_of(models.sizes)}: {ends}"
+                + (f" (best {listed(lowest)})." if marked else "."),
+                draw=partial(draw.by_step_figure, rows, models, label, best=marked, log=log),
+            )
+
+
+def named(name: str, axis: str) -> str:
+    """Return the name of a figure that is one of several on different axes."""
+    return name if axis == "step" else f"{name}-on-{axis}"
 
 
 def _extrapolation(analyses: Analyses) -> Iterator[ReportFigure]:
@@ -61,8 +65,8 @@ def _extrapolation(analyses: Analyses) -> Iterator[ReportFigure]:
     losses = losses[losses.tokens.notna() & (losses.tokens > 0) & losses[law.count].notna()]
     if losses.model.nunique() < 2:
         return
-    losses = losses.astype({"tokens": "float64", law.count: "float64"}).sort_values(["model", "tokens"])
-    final = losses.groupby("model").tail(1).assign(kind="final")
+    losses = losses.astype({"tokens": "float64", law.count: "float64"})
+    final = last_of(losses).assign(kind="final")
     best = losses.loc[losses.groupby("model").loss.idxmin()].assign(kind="best")
     best = best[~best.index.isin(final.index)]
     given = f" ({law.given} given)" if law.given else ""
@@ -102,21 +106,20 @@ def _by_depth(analyses: Analyses) -> Iterator[ReportFigure]:
 
 def _loss_and_anisotropy(analyses: Analyses) -> Iterator[ReportFigure]:
     anisotropy = by_step(values_of(analyses.table, "lmsat_anisotropy", "anisotropy_last"))
-    anisotropy = anisotropy.rename(columns={"value": "anisotropy"})[["model", "step", "anisotropy"]]
+    anisotropy = over_runs(anisotropy).rename(columns={"value": "anisotropy"})[["model", "step", "anisotropy"]]
     shown = (
         ("loss-and-anisotropy", "Loss", "lmsat_loss", "loss", _LOSS),
         ("wikitext-and-anisotropy", "WikiText perplexity", "wikitext", "word_perplexity",
          "perplexity per word"),
     )  # fmt: skip
     for name, what, task, metric, label in shown:
-        values = by_step(values_of(analyses.table, task, metric))
-        rows = by_step(values.merge(anisotropy, on=["model", "step"]))
-        models = ModelLooks(analyses.sizes, rows.model)
-        if models.sizes:
+        values = over_runs(by_step(values_of(analyses.table, task, metric)))
+        for axis, rows in by_axis(by_step(values.merge(anisotropy, on=["model", "step"]))):
+            models = ModelLooks(analyses.group_sizes, rows.model)
             ends = by_model(last_of(rows), models.sizes, lambda row: f"{row['anisotropy']:.2g} at {row['value']:.4g}")
             yield ReportFigure(
-                name=name,
-                title=f"{what} by training step, and the last layer's anisotropy",
+                name=named(name, axis),
+                title=f"{what} by {AXES[axis]}, and the last layer's anisotropy",
                 source=_PAPER + "Fig. 3",
                 alt=f"Anisotropy in the last layer of {count_of(models.sizes)} at the end: {ends}.",
                 draw=partial(draw.loss_and_anisotropy_figure, rows, models, label),
@@ -144,7 +147,7 @@ def _spectra(analyses: Analyses) -> Iterator[ReportFigure]:
             title=f"Singular values of the LM head in training{some_of(spectra, models)}",
             source=_PAPER + "Fig. 4",
             alt=f"Singular values in units of the largest; the second at the end of training: {second}.",
-            draw=lambda: draw.singular_values_figure(spectra),
+            draw=lambda: draw.singular_values_figure(spectra, axes_of=dict(zip(rows.model, rows.axis, strict=True))),
         )
 
 
