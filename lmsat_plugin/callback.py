@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Of measure(); other settings are the probes'.
-_OF_THE_CORPUS = ("seed", "text_field", "max_length", "prefix_token_id")
+_OF_THE_CORPUS = ("seed", "text_field", "prefix", "max_length", "prefix_token_id")
 
 
 class SaturationCallback(TrainerCallback):
@@ -66,8 +66,8 @@ class SaturationCallback(TrainerCallback):
             batch_size: Windows a batch, or ``auto``.
             at_start: Measure at step 0.
             at_end: Measure at the last step.
-            settings: Settings of the probes, and ``seed``, ``text_field``, ``max_length`` and ``prefix_token_id``
-                of `lmsat_plugin.measure`.
+            settings: Settings of the probes, and ``seed``, ``text_field``, ``prefix``, ``max_length`` and
+                ``prefix_token_id`` of `lmsat_plugin.measure`.
 
         Raises `LmsatError` for a wrong number of steps, an unknown probe, or an unknown setting.
         """

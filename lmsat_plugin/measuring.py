@@ -33,6 +33,7 @@ def measure(
     max_tokens: int | None = 50_000,
     seed: int = 0,
     text_field: str | None = None,
+    prefix: str = "auto",
     max_length: int | None = None,
     batch_size: int | str = "auto",
     prefix_token_id: int | None = None,
@@ -51,9 +52,11 @@ def measure(
         max_tokens: Tokens to measure; None takes the whole corpus.
         seed: Which documents come first.
         text_field: The column of the text in .jsonl and .parquet files.
-        max_length: Window in tokens; by default 2,048, or the model's limit if that is less.
+        prefix: Where the prefix token stands: before every ``window``, or before each ``document`` alone; ``auto`` is
+            ``window`` where the tokenizer prepends BOS.
+        max_length: Window in tokens, a prefix token included; by default 2,048, or the model's limit if that is less.
         batch_size: Windows a batch, or ``auto``.
-        prefix_token_id: Token before each document; BOS, else EOS, by default.
+        prefix_token_id: The prefix token; BOS, else EOS, by default.
         revision: The Hub revision.
         dtype: The type to load weights in.
         device: The device for a model that is not loaded yet; by default a GPU if there is one.
@@ -68,7 +71,7 @@ def measure(
         loaded = _load_model(source, revision, dtype, place)
     if tokenizer is None or isinstance(tokenizer, str):
         tokenizer = _load_tokenizer(tokenizer or source, revision)
-    text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field}
+    text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field, "prefix": prefix}
     documents = None
     if not isinstance(corpus, str):
         corpus, documents = "documents", Corpus("documents", tuple(corpus))

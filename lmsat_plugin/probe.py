@@ -32,7 +32,8 @@ class Need(enum.Flag):
     WEIGHTS = enum.auto()
     """The model's weights, in `ProbeContext.model`."""
     TOKENS = enum.auto()
-    """The corpus as tokens, in `ProbeContext.corpus`; no forward pass."""
+    """The corpus as tokens, in `ProbeContext.corpus`; no forward pass. A probe that needs no more does not depend on
+    windows: a sweep does not measure again when only these change."""
     HIDDEN_STATES = enum.auto()
     """`Probe.update_hidden` for every layer of every batch."""
     TOKEN_LOSSES = enum.auto()
@@ -48,7 +49,9 @@ class Need(enum.Flag):
 
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
-CORPUS = FORWARD | Need.TOKENS | Need.GRADIENTS | Need.TRAINING_STREAM
+WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM
+"""What depends on where the prefix token stands."""
+CORPUS = WINDOWS | Need.TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

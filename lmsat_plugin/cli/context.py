@@ -19,7 +19,8 @@ class ContextCommand(AnsweringCommand):
     Reads the arrays of lmsat_loss, and fits a + b T^-c to each checkpoint's losses, T tokens of context (Kaplan et al.
     2020, App. D.5). A model stops improving where doubling the context gains less than 1 % of the loss. The table says
     "never" where the loss does not fall with context by more than chance, and > where the model has not stopped at half
-    the window, whose doubling is the last. The loss after one token shows the effect of training without context.
+    the window, whose doubling is the last. The loss after one token shows the effect of training without context. The
+    column "prefix" says where the prefix token stood: before every window, or before each document alone.
     """
 
     name = "context"
@@ -34,7 +35,7 @@ class ContextCommand(AnsweringCommand):
         from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
 
         results = find_context(read_results(args))
-        columns = ["model", "step", "loss", "after 1 token", "±", "exponent", "90 % interval"]
+        columns = ["model", "step", "loss", "prefix", "after 1 token", "±", "exponent", "90 % interval"]
         columns += ["stops at", "90 % interval"]
         table = TextTable("Loss by position in the context", columns, [_row(result) for result in results])
         return Answer(data=[result.to_dict() for result in results], parts=[table], result=results)
@@ -43,7 +44,7 @@ class ContextCommand(AnsweringCommand):
 def _row(result: CheckpointContext) -> list[Any]:
     gain = result.gain
     step = result.step if result.step is not None else result.revision
-    fixed = [result.label, step, result.loss, gain.first_loss, gain.first_stderr]
+    fixed = [result.label, step, result.loss, result.prefix, gain.first_loss, gain.first_stderr]
     if gain.exponent is None:
         return [*fixed, "never", None, None, None]
     ends = gain.stops_at, gain.stops_low, gain.stops_high

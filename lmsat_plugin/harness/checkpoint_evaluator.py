@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.measurement.forward import is_out_of_memory
-from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES
+from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.model.fixed import AlteredError, model_digest
 from lmsat_plugin.model.loading import load_head
 
@@ -103,12 +102,7 @@ class CheckpointEvaluator:
         named = self.model_args.get("tokenizer")
         if named is not None:
             return f"named {named}"
-        digest = hashlib.sha256()
-        for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
-            # transformers passes over anything else.
-            if path.is_file():
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return digest.hexdigest()
+        return tokenizer_digest(folder)
 
     @property
     def tokenizer_key(self) -> str:

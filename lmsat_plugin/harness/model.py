@@ -34,7 +34,7 @@ from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.tokenization import check_tokenizer
-from lmsat_plugin.text.windows import Window, rolling_windows
+from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
@@ -79,6 +79,8 @@ class SaturationLM(HFLM):
         head: A file with a rank-restricted head to put in the place of the model's own, that ``lmsat_rank_head``
             has trained or truncated (``heads=FOLDER``).
         arrays: A folder for the array results, as safetensors.
+        rolling_prefix: Where ``loglikelihood_rolling`` puts the prefix token: before each ``document``, as ``hf`` does,
+            or before every ``window``. It is not for the tasks of lmsat, which have the setting ``prefix``.
         kwargs: The arguments of ``hf``.
 
     Raises `LmsatError` for a checkpoint that cannot be read, is incomplete, or has another tokenizer's vocabulary.
@@ -92,11 +94,15 @@ class SaturationLM(HFLM):
         head_rank: int | None = None,
         head: str | None = None,
         arrays: str | None = None,
+        rolling_prefix: str = "document",
         **kwargs: Any,
     ) -> None:
         self._given = kwargs
-        self._arguments = {"pretrained", "head_rank", "head", "arrays", *kwargs}
+        self._arguments = {"pretrained", "head_rank", "head", "arrays", "rolling_prefix", *kwargs}
         self.arrays = arrays
+        if rolling_prefix not in PREFIX_POLICIES:
+            raise LmsatError(f"rolling_prefix={rolling_prefix!r} is none of its values: give document or window")
+        self.rolling_prefix = rolling_prefix
         self.head_rank, self.head = head_rank, head
         self.restricted_head: RestrictedHead | None = None
         self.lmsat_outcomes: list[Outcome] = []
@@ -234,8 +240,9 @@ class SaturationLM(HFLM):
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return each string's log-likelihood in nats: ``hf``'s windows, with the loss in float32 or better.
 
-        Windows of all documents are sorted by length and batched by tokens, at most ``batch_size`` windows of
-        the full context; logits of a batch never exist as a whole. Each document's sum is in float64.
+        With ``rolling_prefix=window`` each window begins with the prefix token. Windows of all documents are sorted by
+        length and batched by tokens, at most ``batch_size`` windows of the full context; logits of a batch never exist
+        as a whole. Each document's sum is in float64.
         """
         if self.backend != "causal":
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
@@ -244,7 +251,9 @@ class SaturationLM(HFLM):
         windows: list[Window] = [
             window
             for index, tokens in enumerate(encoded)
-            for window in rolling_windows(index, tokens, self.prefix_token_id, self.max_length)
+            for window in rolling_windows(
+                index, tokens, self.prefix_token_id, self.max_length, policy=self.rolling_prefix
+            )
         ]
         sums = torch.zeros(len(texts), dtype=torch.float64)
         if windows:

@@ -12,7 +12,7 @@ from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.size import size_of
-from lmsat_plugin.probe import CORPUS, Measurement, Probe, ProbeContext
+from lmsat_plugin.probe import CORPUS, WINDOWS, Measurement, Probe, ProbeContext
 from lmsat_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def describe_run(
                 "version": probe.version,
                 "settings": probe.settings.model_dump(),
                 "reads_corpus": bool(probe.needs & CORPUS),
+                "reads_windows": bool(probe.needs & WINDOWS),
                 "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
             }
             for name, probe in probes.items()

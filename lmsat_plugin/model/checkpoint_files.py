@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,16 @@ TOKENIZER_FILES = (
 )
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Patterns of the files of weights; those above are the configurations' and the tokenizers'."""
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Return a hash of the names and contents of a folder's tokenizer files."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
+        # transformers passes over anything else.
+        if path.is_file():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

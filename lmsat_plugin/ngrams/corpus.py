@@ -160,7 +160,7 @@ def measure_pairs(
 
 def _file_name(corpus: CorpusSettings, tokenizer: str, settings: NgramSettings) -> str:
     """Return a readable name with a digest of everything that the numbers depend on."""
-    identity = [corpus.model_dump(mode="json"), tokenizer, settings.model_dump(mode="json")]
+    identity = [corpus.model_dump(mode="json", exclude={"prefix"}), tokenizer, settings.model_dump(mode="json")]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
     parts = safe_name(corpus.corpus), safe_name(tokenizer), f"{settings.order}-grams", digest[:12]
     return "__".join(parts) + ".json"

@@ -35,7 +35,8 @@ class LossProbe(Probe[Settings]):
     tokens' frequencies in this text, nats, and ``unigram_normalised_perplexity`` = e^(loss − unigram_loss) (Roh et al.
     2020, arXiv 2011.13220), which compare across tokenizers as ``bits_per_byte`` does.
     Arrays: ``by_position`` (mean loss after 0, 1, ... tokens of context, nats; NaN where no token stands) with
-    ``by_position_tokens``; ``by_document`` (nats, summed) with ``by_document_tokens``, ``by_document_bytes``.
+    ``by_position_tokens``; a prefix token that stands in every window counts as context; ``by_document`` (nats, summed)
+    with ``by_document_tokens``, ``by_document_bytes``.
     """
 
     name = "loss"

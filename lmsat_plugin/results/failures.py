@@ -156,6 +156,8 @@ def _diverged(origin: Origin, identity: Mapping[str, Any], of_model: Iterable[Ta
     task, text = clean(str(identity.get("task"))), as_dict(identity.get("corpus"))
     corpus = as_text(text.get("corpus"))
     shots = as_integer(identity.get("num_fewshot"))
+    if text:
+        text = {"prefix": "document", **text}
     settings = read_settings({**text, **as_dict(identity.get("settings")), **as_dict(identity.get("model_args"))})
     settings.pop("corpus", None)
 

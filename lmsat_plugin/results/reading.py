@@ -24,6 +24,8 @@ from lmsat_plugin.results.tree_files import TreeFile
 _CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
 _STATED = ("corpus", "max_tokens", "seed", "text_field")
 """Settings of the text that lm-eval keeps in a task's configuration."""
+_WITHOUT_WINDOWS = {"ngram"}
+"""Probes that read a corpus, but no windows, of which older files do not say so."""
 _BULK = {
     *("results", "groups", "configs", "samples", "versions", "n-shot", "n-samples", "higher_is_better"),
     *("task_hashes", "pretty_env_info"),
@@ -239,7 +241,8 @@ def _tasks(
     )
     shots_of_all = as_dict(data.get("config")).get("num_fewshot")
     # The settings of the corpus state these.
-    beside_corpus = {key: value for key, value in origin.settings.items() if key not in ("limit", "max_length")}
+    stated = ("limit", "max_length", "rolling_prefix")
+    beside_corpus = {key: value for key, value in origin.settings.items() if key not in stated}
     corpora = [{key: as_dict(part.get("corpus")).get(key) for key in _CORPUS_SETTINGS} for part in provenance]
     of_corpora = [read_settings(corpus) for corpus in corpora]
     for name, entry in ((name, as_dict(entry)) for name, entry in results.items()):
@@ -258,6 +261,9 @@ def _tasks(
                 text = as_dict(provenance[part].get("corpus"))
                 documents, corpus = text.get("documents"), as_text(text.get("corpus"))
                 settings = read_settings({**corpora[part], **of_probe}) if of_probe else of_corpora[part]
+                # Versions that note no policy had this one.
+                if noted.get("reads_windows") is not False and probe not in _WITHOUT_WINDOWS:
+                    settings = {**settings, "prefix": clean(str(text.get("prefix") or "document"))}
         yield TaskResult(
             origin=origin,
             task=clean(name),

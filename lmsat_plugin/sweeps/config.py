@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Posit
 
 from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.text.corpora import CorpusSettings, PrefixPolicy
 from lmsat_plugin.yaml_files import read_config
 
 
@@ -90,6 +90,7 @@ class CorpusEntry(Settings):
     max_tokens: PositiveInt | None = None
     seed: int | None = None
     text_field: str | None = None
+    prefix: PrefixPolicy | None = None
 
 
 class TaskEntry(Settings):
@@ -134,6 +135,9 @@ class SweepConfig(Settings):
     seed: int = 0
     """Which documents of a corpus come first."""
     text_field: str | None = None
+    prefix: PrefixPolicy = "auto"
+    """Where the prefix token stands: before every ``window``, or before each ``document`` alone; ``auto`` is ``window``
+    where the tokenizer prepends BOS."""
     metadata: dict[str, Any] = {}
     """Settings of probes and tasks, as ``lm_eval --metadata`` takes them."""
     model_args: dict[str, Any] = {}
@@ -160,7 +164,7 @@ class SweepConfig(Settings):
 
     def corpus_settings(self) -> list[CorpusSettings]:
         """Return the settings of each corpus; those that it does not have are the sweep's."""
-        shared = {"max_tokens": self.max_tokens, "seed": self.seed, "text_field": self.text_field}
+        shared = {key: getattr(self, key) for key in ("max_tokens", "seed", "text_field", "prefix")}
         return [CorpusSettings(**{**shared, **entry.model_dump(exclude_unset=True)}) for entry in self.corpora]
 
 

@@ -31,7 +31,7 @@ from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
-from lmsat_plugin.sweeps.stored import Identity, Stored, canonical, check_source, superseded
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical, check_source, superseded
 from lmsat_plugin.sweeps.summary import Summary
 from lmsat_plugin.sweeps.twins import Twins, results_of_twin
 
@@ -257,6 +257,8 @@ class JobRunner:
                 started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
                     weights = started.noted["identity"] = known.identity
+            if fetched and not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
+                started.noted[AUTO_PREFIX] = policy
             work = self.plan.pending(job, started.stored, weights, self.options)
             if work:
                 check_source(job.checkpoint, started.stored, weights)
@@ -284,6 +286,7 @@ class JobRunner:
         job, weights, taken_over = started.job, started.job.checkpoint.content, False
         check_source(job.checkpoint, started.stored, weights)
         for twin in self._twins.of(job):
+            self.plan.recall_auto_prefix(job, self.store.read(twin.checkpoint))
             wanted = [result.identity for result in self.plan.pending(job, started.stored, weights, self.options)]
             for new in results_of_twin(self.store, job, twin, wanted=wanted, options=self.options):
                 self._record(started, new)

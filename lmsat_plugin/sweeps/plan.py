@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
@@ -16,8 +17,9 @@ from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
+from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
 from lmsat_plugin.sweeps.series import Series
-from lmsat_plugin.sweeps.stored import Identity, Stored, canonical
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
 
@@ -26,6 +28,8 @@ _HOW = {
     *("device", "batch_size", "max_batch_size", "parallelize", "device_map", "tp_plan", "logits_cache"),
     *("max_memory_per_gpu", "max_cpu_memory", "offload_folder", "trust_remote_code", "attn_implementation"),
 }
+# What of them only a log-likelihood of whole texts sees.
+_ROLLING = "rolling_prefix"
 # What of them a probe of weights alone does not see.
 _OF_TEXT = {"max_length", "prefix_token_id", "add_bos_token", "truncation"}
 
@@ -49,6 +53,8 @@ class Plan:
         self._texts: dict[CorpusSettings, tuple[Any, ...]] = {}
         """The files of each corpus, as they were when it was read."""
         self.batches = find_batches(config)
+        self._auto: dict[Job, str] = {}
+        """What ``prefix=auto`` is for a checkpoint, where that is known."""
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -72,7 +78,7 @@ class Plan:
     @cached_property
     def _corpora(self) -> dict[CorpusSettings, dict[str, Any]]:
         return {
-            batch.corpus: {**batch.corpus.model_dump(), "sha256": self._digest(batch.corpus)}
+            batch.corpus: {**batch.corpus.model_dump(exclude={"prefix"}), "sha256": self._digest(batch.corpus)}
             for batch in self.batches
             if any(unit.reads_corpus for unit in batch.units)
         }
@@ -100,16 +106,45 @@ class Plan:
         return identity
 
     def work(self, job: Job, weights: str | None) -> list[PlannedResult]:
-        """Return everything to be measured of a checkpoint. ``weights`` is a commit or a hash."""
+        """Return everything to be measured of a checkpoint, each once. ``weights`` is a commit or a hash."""
         args = {key: value for key, value in by_content(job.model_args).items() if key not in _HOW}
+        of_tasks = {key: value for key, value in args.items() if (key, value) != (_ROLLING, "document")}
+        args.pop(_ROLLING, None)
         without_text = {key: value for key, value in args.items() if key not in _OF_TEXT}
-        found = []
+        found: dict[str, PlannedResult] = {}
         for result in self.of_each_checkpoint:
             unit = result.unit
-            seen = args if unit.probe is None or unit.reads_corpus else without_text
+            seen = of_tasks if unit.probe is None else args if unit.reads_corpus else without_text
             identity = {**result.identity, "weights": weights, "model_args": seen}
-            found.append(result._replace(identity=json.loads(canonical(identity))))
-        return found
+            if unit.reads_windows:
+                policy = self.batches[result.batch].corpus.prefix
+                identity = with_prefix(identity, self._auto.get(job, policy) if policy == "auto" else policy)
+            text = canonical(identity)
+            found.setdefault(text, result._replace(identity=json.loads(text)))
+        return list(found.values())
+
+    def find_auto_prefix(self, job: Job, folder: Path) -> str | None:
+        """Find what ``prefix=auto`` is for a checkpoint whose files are in a folder; None if no probe reads windows."""
+        if not any(unit.reads_windows for batch in self.batches for unit in batch.units):
+            return None
+        if (policy := auto_prefix(job, folder)) is not None:
+            self._auto[job] = policy
+        return policy
+
+    def recall_auto_prefix(self, job: Job, stored: Stored) -> None:
+        """Take it from results of another checkpoint of the same files and arguments, if they note it."""
+        noted = {policy for policy in (known.get(AUTO_PREFIX) for known in stored.checkpoints) if policy is not None}
+        if len(noted) == 1:
+            self._auto[job] = str(noted.pop())
+
+    def _look_up_auto_prefix(self, job: Job, stored: Stored) -> None:
+        """Find it for results of earlier versions, which do not note it: by the tokenizer."""
+        if job in self._auto or not stored.tokenizers_of_old:
+            return
+        if any(batch.corpus.prefix == "auto" and any(u.reads_windows for u in batch.units) for batch in self.batches):
+            policy = auto_prefix(job, job.checkpoint.folder, stored.tokenizers_of_old)
+            if policy is not None:
+                self._auto[job] = policy
 
     def pending(
         self, job: Job, stored: Stored, weights: str | None, options: Options | None = None
@@ -119,6 +154,7 @@ class Plan:
         With ``options``: what is to be measured now. What failed is left out unless it is to be tried again, and
         what is to be measured again is included, but nothing that the same run has measured or tried already.
         """
+        self._look_up_auto_prefix(job, stored)
         done, failed = set(stored.done), set()
         if options is not None:
             if options.force:
@@ -135,6 +171,7 @@ class Plan:
 
     def failures(self, job: Job, stored: Stored, weights: str | None) -> list[tuple[Identity, str]]:
         """Return what is known to fail, with the reasons, and was not measured in spite of it."""
+        self._look_up_auto_prefix(job, stored)
         return [
             (result.identity, stored.failed[text])
             for result in self.work(job, weights)

@@ -27,6 +27,9 @@ _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""
 _SOFTWARE = ("lmsat-plugin", "lm_eval", "torch", "transformers", "tokenizers", "safetensors")
 
+AUTO_PREFIX = "auto_prefix"
+"""The note of what ``prefix=auto`` is for a checkpoint, ``window`` or ``document``, among those of the checkpoint."""
+
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
 
@@ -67,6 +70,10 @@ class Stored:
     their place, as where a checkpoint's files were others for a while. They are to be measured again."""
     lost: dict[str, str] = field(default_factory=dict)
     """From each identity whose arrays or samples are lost, and that is to be measured again, to its result file."""
+    by_auto: set[str] = field(default_factory=set)
+    """The identities in ``done`` by which ``prefix=auto`` asks for results, beside those that the files state."""
+    tokenizers_of_old: set[str] = field(default_factory=set)
+    """Hashes of the tokenizers of results that do not note what ``prefix=auto`` was: all are of ``document``."""
     damaged: dict[Path, str] = field(default_factory=dict)
     """Result files, arrays, samples and records of failures that are cut, missing or changed, each with a sentence."""
 
@@ -88,6 +95,7 @@ def read_stored(folder: Path) -> Stored:
     stored = Stored(folder)
     lost_with: dict[Path, tuple[set[str], str]] = {}
     measured_in: list[tuple[str, str, bool]] = []
+    auto_of: dict[str, Any] = {}
     superseded: set[tuple[str, str]] = set()
     for path in patiently(lambda: paths_in(folder, "results_*.json")):
         document = _load_trusted(path)
@@ -98,6 +106,7 @@ def read_stored(folder: Path) -> Stored:
         if not isinstance(notes, dict) or "identities" not in notes:
             continue  # plain lm-eval wrote it
         stored.checkpoints.append(as_dict(notes.get("checkpoint")))
+        auto_of[path.name] = stored.checkpoints[-1].get(AUTO_PREFIX)
         stored.runs[path.name] = as_text(notes.get("run")) or ""
         pretrained = as_text(as_dict(document["config"].get("model_args")).get("pretrained"))
         if pretrained is not None:
@@ -107,6 +116,9 @@ def read_stored(folder: Path) -> Stored:
         lost = {task for _, tasks in faults.values() for task in tasks}
         held = (identity for identity in identities_in(notes) if is_held(document, notes, identity))
         measured = {canonical(identity): identity["task"] for identity in held}
+        tokenizer = as_text(as_dict(notes.get("corpus")).get("tokenizer_sha256"))
+        if auto_of[path.name] is None and tokenizer is not None and measured:
+            stored.tokenizers_of_old.add(tokenizer)
         measured_in += [(text, path.name, task in lost) for text, task in measured.items()]
         for name, tasks in as_dict(notes.get("supersedes")).items():
             superseded.update(
@@ -123,14 +135,33 @@ def read_stored(folder: Path) -> Stored:
             # Other versions may succeed, but for a run that diverged. Old records do not say which they had.
             same = record.software in (None, software())
             stored.failed = {canonical(i): error for i, error in record.reasons if same or is_diverged(error)}
+            stored.failed |= {
+                other: error
+                for text, error in stored.failed.items()
+                for other in _by_auto(text, record.checkpoint.get(AUTO_PREFIX, _policy(json.loads(text))))
+            }
             stored.checkpoints.append(record.checkpoint)
             stored.failed_run = record.run
     _sort_measured(stored, measured_in, superseded)
+    asked = {other: name for text, name in stored.done.items() for other in _by_auto(text, auto_of[name])}
+    stored.by_auto = asked.keys() - stored.done.keys()
+    stored.done |= asked
     # Arrays and samples that were measured again since may be missing.
     stored.damaged |= {
         path: fault for path, (texts, fault) in lost_with.items() if path.exists() or texts & stored.lost.keys()
     }
     return stored
+
+
+def _policy(identity: Identity) -> str:
+    return as_text(as_dict(identity.get("corpus")).get("prefix")) or "document"
+
+
+def _by_auto(text: str, auto: Any) -> Iterator[str]:
+    """Yield the identity by which ``prefix=auto`` asks for a result, if ``auto`` is the result's policy."""
+    identity = json.loads(text)
+    if "corpus" in identity and _policy(identity) == auto:
+        yield canonical({**identity, "corpus": {**identity["corpus"], "prefix": "auto"}})
 
 
 def _sort_measured(

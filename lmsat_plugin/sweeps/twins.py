@@ -22,7 +22,7 @@ from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.listings import Content
 from lmsat_plugin.sweeps.store import NewResult, Store
-from lmsat_plugin.sweeps.stored import Identity, canonical, identities_in, superseded
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, canonical, identities_in, superseded
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ def results_of_twin(
     texts = {canonical({**identity, "weights": twin.checkpoint.content}): identity for identity in wanted}
     of_file: dict[str, set[str]] = {}
     for text, name in there.done.items():
-        of_file.setdefault(name, set()).add(text)
+        if text not in there.by_auto:
+            of_file.setdefault(name, set()).add(text)
     for name, held in of_file.items():
         if not held <= texts.keys() or (options.force and there.runs[name] != options.run):
             continue
@@ -101,7 +102,7 @@ def results_of_twin(
         named = {key: twin_notes.get(key) for key in ("model", "revision", "within", "commit", "subfolder")}
         checkpoint = {
             **job.describe(),
-            **{key: twin_notes[key] for key in ("weights_sha256",) if key in twin_notes},
+            **{key: twin_notes[key] for key in ("weights_sha256", AUTO_PREFIX) if key in twin_notes},
             "same_files_as": {key: value for key, value in named.items() if value is not None},
         }
         identities = [texts[canonical(identity)] for identity in identities_in(notes)]

@@ -11,7 +11,7 @@ from lmsat_plugin.harness.probe_requests import check_metadata
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.probe import CORPUS, Need
+from lmsat_plugin.probe import CORPUS, WINDOWS, Need
 from lmsat_plugin.settings import Settings, parse_own
 from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.jobs import model_args
@@ -36,6 +36,11 @@ class Unit:
         """Whether it is a probe that depends on the corpus."""
         return self.needs is not None and bool(self.needs & CORPUS)
 
+    @property
+    def reads_windows(self) -> bool:
+        """Whether it is a probe that depends on where the prefix token stands."""
+        return self.needs is not None and bool(self.needs & WINDOWS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -54,6 +59,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
     tasks = SharedTasks([entry.task for entry in config.tasks], config.include_path, dict(config.metadata))
     arguments = {key for entry in config.models for key in model_args(config, entry)}
     corpora = config.corpus_settings()
+    texts = list({corpus.text: corpus for corpus in reversed(corpora)}.values())[::-1]
     units: dict[tuple[CorpusSettings, int | None], dict[str, Unit]] = {}
     for entry in config.tasks:
         for name in tasks.resolve([entry.task]):
@@ -73,7 +79,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
                 num_fewshot=shots if probe is None else None,
                 files=files,
             )
-            for corpus in corpora if unit.reads_corpus else corpora[:1]:
+            for corpus in corpora if unit.reads_windows else texts if unit.reads_corpus else corpora[:1]:
                 units.setdefault((corpus, shots), {})[name] = unit
     return [
         Batch(corpus=corpus, num_fewshot=shots, units=tuple(group.values())) for (corpus, shots), group in units.items()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import yaml
 from pydantic import PositiveInt
@@ -19,6 +19,9 @@ from lmsat_plugin.files import FileStamp, kind_of, stamp_file, user_path
 from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
+
+PrefixPolicy = Literal["auto", "window", "document"]
+"""Where the prefix token stands; ``auto`` is ``window`` for tokenizers that prepend BOS, else ``document``."""
 
 
 class CorpusSettings(Settings):
@@ -32,6 +35,14 @@ class CorpusSettings(Settings):
     """Which documents come first."""
     text_field: str | None = None
     """The column or key of the text, where it is not called ``text``."""
+    prefix: PrefixPolicy = "auto"
+    """Where the prefix token stands: before every ``window``, or before each ``document`` alone; ``auto`` is ``window``
+    where the tokenizer prepends BOS."""
+
+    @property
+    def text(self) -> CorpusSettings:
+        """The same text, whatever its windows begin with: equal for equal texts."""
+        return self.model_copy(update={"prefix": "auto"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ def load_corpus(settings: CorpusSettings, sources: Mapping[str, CorpusSource]) -
 
     Raises `LmsatError` for an unknown name, a missing or binary file, a missing field, and without a network.
     """
+    settings = settings.text
     if settings.corpus in sources:
         return _load_named(settings, sources[settings.corpus])
     if stamps := corpus_files(settings, sources):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
-from lmsat_plugin.text.windows import PREFIX_POLICY, Window, rolling_windows
+from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +40,9 @@ class TokenizedCorpus:
     window: int
     """Greatest number of tokens the model sees at once."""
     prefix: int
-    """The token before each document's first."""
+    """The token before each document's first, and with the policy ``window`` before every window."""
+    prefix_policy: str = "document"
+    """Where the prefix token stands: before every ``window``, or before each ``document`` alone."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,7 +65,7 @@ class TokenizedCorpus:
         return [
             window
             for index, document in enumerate(self.documents)
-            for window in rolling_windows(index, document.tokens, self.prefix, self.window)
+            for window in rolling_windows(index, document.tokens, self.prefix, self.window, policy=self.prefix_policy)
         ]
 
 
@@ -81,7 +83,7 @@ def tokenize(
     ``limit`` counts documents that have text. Empty documents are skipped and counted. The last document is cut at
     ``max_tokens``. No special tokens are added: only tokens of the text are predicted.
 
-    Raises `LmsatError` if no document has a token.
+    Raises `LmsatError` if no document has a token, or ``max_tokens`` is less than the first character takes.
     """
     order = list(range(len(corpus.documents)))
     random.Random(settings.seed).shuffle(order)
@@ -94,6 +96,8 @@ def tokenize(
         text = whole_characters(corpus.documents[index])
         fitting = _tokenize_document(text, tokenizer, left)
         if fitting is None:
+            if not documents:
+                raise LmsatError(_too_few_tokens(f"document {index} of {corpus.name}", text, tokenizer, int(left)))
             break
         tokens, n_bytes = fitting
         if not len(tokens):
@@ -107,7 +111,10 @@ def tokenize(
         raise LmsatError(
             f"corpus={corpus.name} has no text ({len(corpus.documents)} documents, all empty): give one with text"
         )
-    tokenized = TokenizedCorpus(name=corpus.name, documents=documents, window=window, prefix=prefix)
+    policy = resolve_prefix(settings.prefix, tokenizer)
+    tokenized = TokenizedCorpus(
+        name=corpus.name, documents=documents, window=window, prefix=prefix, prefix_policy=policy
+    )
     tokenized.provenance.update(
         settings.model_dump(),
         limit=limit,
@@ -119,8 +126,9 @@ def tokenize(
         bytes=tokenized.n_bytes,
         tokenizer_sha256=tokenizer_hash(tokenizer),
         window=window,
+        prefix=policy,
         prefix_token=prefix,
-        prefix_policy=PREFIX_POLICY,
+        prefix_policy=PREFIX_POLICIES[policy],
     )
     return tokenized
 
@@ -143,6 +151,32 @@ def _tokenize_document(text: str, tokenizer: PreTrainedTokenizerBase, most: floa
     while stop and offsets[stop][0] < offsets[stop - 1][1]:
         stop -= 1
     return (tokens[:stop], len(text[: offsets[stop - 1][1]].encode())) if stop else None
+
+
+def _too_few_tokens(document: str, text: str, tokenizer: PreTrainedTokenizerBase, most: int) -> str:
+    """Return what to say where not even the first character fits."""
+    encoding = tokenizer(text[:64], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = encoding["offset_mapping"]
+    needed = next((i for i in range(1, len(offsets)) if offsets[i][0] >= offsets[i - 1][1]), len(offsets))
+    return (
+        f"max_tokens={most} is too few for the first character of {document}, which takes {needed} tokens: "
+        f"set it to at least {needed}"
+    )
+
+
+def resolve_prefix(policy: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return ``window`` or ``document``: ``auto`` is ``window`` where the tokenizer itself prepends BOS."""
+    if policy != "auto":
+        return policy
+    return "window" if prepends_bos(tokenizer) else "document"
+
+
+def prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a text that the tokenizer encodes begins with BOS, which the text does not hold."""
+    bos, text = tokenizer.bos_token_id, "The quick brown fox"
+    if bos is None:
+        return False
+    return tokenizer.encode(text)[:1] == [bos] != tokenizer.encode(text, add_special_tokens=False)[:1]
 
 
 def whole_characters(text: str) -> str:

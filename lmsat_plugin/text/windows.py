@@ -11,11 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lmsat_plugin.errors import LmsatError
+
 DEFAULT_WINDOW = 2048
-PREFIX_POLICY = (
-    "each document begins with the prefix token; a later window begins with the last token of the one before, "
-    "and the last window is filled up with tokens scored before"
-)
+PREFIX_POLICIES = {
+    "document": (
+        "each document begins with the prefix token; a later window begins with the last token of the one before, "
+        "and the last window is filled up with tokens scored before"
+    ),
+    "window": (
+        "each window begins with the prefix token, which a later window has before the last token of the one before, "
+        "and the last window is filled up with tokens scored before"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -31,15 +39,39 @@ class Window:
         return len(self.tokens) - 1
 
 
-def rolling_windows(document: int, tokens: np.ndarray, prefix: int, length: int) -> Iterator[Window]:
+def rolling_windows(
+    document: int, tokens: np.ndarray, prefix: int, length: int, *, policy: str = "document"
+) -> Iterator[Window]:
     """Cut a document into windows of at most ``length`` inputs that predict each token exactly once.
 
-    The windows equal those of lm-eval's ``loglikelihood_rolling`` (context of one token, last window filled up).
+    With the policy ``document`` the windows equal those of lm-eval's ``loglikelihood_rolling`` (context of one token,
+    last window filled up). With ``window`` the prefix token stands before later windows too. It is one of the
+    ``length`` inputs, so that a later window predicts one token less.
+
+    Raises `LmsatError` for windows too short for the prefix token and a token to predict from.
     """
-    for start in range(0, len(tokens), length):
-        stop = min(start + length, len(tokens))
-        stretch = np.concatenate([[prefix], tokens[:stop]]) if start == 0 else tokens[stop - length - 1 : stop]
+    length_of_later = most_scored(length, policy)
+    start = 0
+    while start < len(tokens):
+        most = length_of_later if start else length
+        stop = min(start + most, len(tokens))
+        stretch = tokens[stop - most - 1 : stop] if start else tokens[:stop]
+        if not start or policy == "window":
+            stretch = np.concatenate([[prefix], stretch])
         yield Window(document=document, tokens=stretch, scored=stop - start)
+        start = stop
+
+
+def most_scored(length: int, policy: str) -> int:
+    """Return how many tokens a later window of ``length`` inputs predicts at most. Raises `LmsatError` for none."""
+    if policy != "window":
+        return length
+    if length < 2:
+        raise LmsatError(
+            f"max_length={length} leaves no room for the prefix token in every window: "
+            "set it to at least 2, or the prefix to document"
+        )
+    return length - 1
 
 
 def make_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Window]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from evaluation import rolling_requests
 from lm_eval.models.huggingface import HFLM
 from memory_probes import Memory
 from tiny_models import WINDOW, make_model
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.model import SaturationLM
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
@@ -45,3 +47,31 @@ def test_out_of_memory_in_rolling_loglikelihood(documents, tokenizer):
     memory = Memory(model, 3 * WINDOW, after=4)
     assert lm(model).loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx(expected, rel=1e-6)
     assert memory.refused == 2
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+def test_prefix_in_every_window(name, checkpoint, documents, tokenizer):
+    """Each window is run alone, and its log-likelihood taken from the model's own logits."""
+    length = 24
+    lm = SaturationLM(pretrained=str(checkpoint(name)), **FLOAT32, max_length=length, rolling_prefix="window")
+    expected = []
+    for text in documents:
+        tokens, total, start = tokenizer.encode(text), 0.0, 0
+        while start < len(tokens):
+            stop = min(len(tokens), start + (length - 1 if start else length))
+            seen = tokens[stop - length : stop] if start else tokens[:stop]
+            inputs = torch.tensor([[0, *seen[:-1]]])
+            with torch.no_grad():
+                log_p = lm.model(inputs).logits[0].double().log_softmax(-1)
+            total += float(sum(log_p[len(seen) - stop + at, tokens[at]] for at in range(start, stop)))
+            start = stop
+        expected.append(total)
+    found = lm.loglikelihood_rolling(rolling_requests(documents), disable_tqdm=True)
+    assert found == pytest.approx(expected, rel=1e-6, abs=0)
+    lm.rolling_prefix = "document"
+    assert lm.loglikelihood_rolling(rolling_requests(documents), disable_tqdm=True) != pytest.approx(found, rel=1e-4)
+
+
+def test_unknown_policy_is_named(checkpoint):
+    with pytest.raises(LmsatError, match="rolling_prefix='auto' is none of its values: give document or window"):
+        SaturationLM(pretrained=str(checkpoint("gpt2")), **FLOAT32, rolling_prefix="auto")

@@ -47,7 +47,7 @@ def assert_equal(found: dict, expected: dict) -> None:
 
 @pytest.fixture(scope="module")
 def runs(checkpoint, documents, tmp_path_factory) -> dict[str, dict]:
-    """Return the arguments of two evaluations: of a corpus of 13 uneven documents, and of one document."""
+    """Return the arguments of evaluations: of 13 uneven documents, of one, and with a prefix in every window."""
     folder = tmp_path_factory.mktemp("corpora")
     model_args = {"pretrained": str(checkpoint("gpt_neox")), "dtype": "float32", "device": "cpu"}
     common = {"model_args": model_args, "batch_size": BATCH_SIZE, "max_tokens": None}
@@ -63,6 +63,7 @@ def runs(checkpoint, documents, tmp_path_factory) -> dict[str, dict]:
             "tasks": [*TASKS, "rolling"], "folders": [str(folder / "tasks")],
         },
         "one": {**common, "corpus": str(folder / "one.jsonl"), "tasks": TASKS},
+        "prefixed": {**common, "corpus": str(folder / "many.jsonl"), "tasks": TASKS, "prefix": "window"},
     }  # fmt: skip
 
 

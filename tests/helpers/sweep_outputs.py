@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from lmsat_plugin.results.digests import with_digest
+
 
 def files_of(output: Path) -> dict[str, dict]:
     """Return all result files by path below the output folder."""
@@ -78,3 +80,16 @@ def content_of(output: Path) -> dict[str, object]:
 def files_below(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below a folder, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def age(output: Path) -> None:
+    """Make results look as those of versions that knew no setting ``prefix``."""
+    for path in output.rglob("results_*.json"):
+        document = json.loads(path.read_text())
+        notes = document["config"]["lmsat"]
+        notes["checkpoint"].pop("auto_prefix", None)
+        assert notes["corpus"].pop("prefix", "document") == "document"
+        for probe in notes["probes"].values():
+            probe.pop("reads_windows")
+        notes.pop("sha256", None)
+        path.write_bytes(with_digest(document))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from sweep_outputs import files_of
+from sweep_outputs import age, files_of
 from tiny_models import make_model
 
 if TYPE_CHECKING:
@@ -113,6 +113,20 @@ def test_a_repository_is_swept_from_its_name(warm_with_hub, hub, tmp_path, corpu
     assert {Path(path).parts[:2] for path in found} == {("mine", "step0"), ("mine", "step100")}
     noted = [document["config"]["lmsat"]["checkpoint"] for document in found.values()]
     assert sorted(checkpoint["tokens"] for checkpoint in noted) == [0, 100_000]
+
+
+def test_results_of_before_prefix_need_no_weights(sweep, hub, tmp_path):
+    """What ``auto`` is for them is read from the tokenizer of one revision: the others have the same."""
+    assert sweep(tasks=["lmsat_loss"]).returncode == 0
+    age(tmp_path / "out")
+    first = files_of(tmp_path / "out")
+    hub.forget()
+    again = sweep(tasks=["lmsat_loss"])
+    assert again.returncode == 0, again.stderr
+    assert "0 measured, 3 done before" in again.stdout
+    assert files_of(tmp_path / "out") == first
+    assert weights_sent(hub) == 0
+    assert hub.sent["tokenizer.json"] <= (tmp_path / "hub/step0/tokenizer.json").stat().st_size
 
 
 def test_what_the_hub_refuses_for_a_while_is_waited_out(sweep, hub, tmp_path):

@@ -7,13 +7,13 @@ import json
 import pytest
 import transformers
 from tiny_models import ROWS, VOCAB
-from tiny_tokenizers import byte_tokenizer
+from tiny_tokenizers import byte_tokenizer, prepending_bos
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
-from lmsat_plugin.text.tokenization import check_tokenizer, check_tokens, tokenize
+from lmsat_plugin.text.tokenization import check_tokenizer, check_tokens, prepends_bos, tokenize
 
 
 def tokenized(documents, tokenizer, limit=None, **settings):
@@ -72,6 +72,44 @@ def test_document_that_is_cut_to_nothing_is_not_counted_as_empty():
     assert len(corpus.documents) == 1
     assert corpus.n_tokens in (3, 4)
     assert corpus.provenance["documents_empty"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "max_tokens", "needed"),
+    [(["你好"], 1, 3), (["🙂🙂"], 3, 4), (["", "é"], 1, 2), (["你好", "é" * 9], 1, None)],
+)
+def test_max_tokens_below_the_first_character_is_named(texts, max_tokens, needed):
+    with pytest.raises(LmsatError, match=rf"max_tokens={max_tokens} is too few .*: set it to at least ") as caught:
+        tokenized(texts, byte_tokenizer(), max_tokens=max_tokens)
+    if needed is not None:
+        assert f"takes {needed} tokens: set it to at least {needed}" in str(caught.value)
+        assert tokenized(texts, byte_tokenizer(), max_tokens=needed).n_tokens == needed
+
+
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+def test_text_without_a_token_is_refused(texts):
+    with pytest.raises(LmsatError, match="has no text"):
+        tokenized(texts, byte_tokenizer())
+
+
+def test_prefix_is_resolved_by_what_the_tokenizer_does(tokenizer, tmp_path):
+    def policy(one, **settings):
+        return tokenized(["a text"], one, **settings).provenance["prefix"]
+
+    with_bos = prepending_bos(tokenizer)
+    assert (policy(with_bos), policy(tokenizer)) == ("window", "document")
+    assert [policy(with_bos, prefix=asked) for asked in ("window", "document")] == ["window", "document"]
+    assert [policy(tokenizer, prefix=asked) for asked in ("window", "document")] == ["window", "document"]
+    # It stays so when it is saved, and neither a flag nor another special token makes it so.
+    with_bos.save_pretrained(tmp_path)
+    assert prepends_bos(transformers.AutoTokenizer.from_pretrained(tmp_path))
+    with_flag = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, bos_token="<|endoftext|>", add_bos_token=True
+    )
+    assert prepends_bos(with_flag) == (with_flag.encode("a")[0] == with_flag.bos_token_id)
+    assert not prepends_bos(byte_tokenizer())
+    with_bos.bos_token = "<|pad|>"
+    assert policy(with_bos) == "document"
 
 
 def test_beginning_of_a_long_document_is_that_of_the_whole(tokenizer):

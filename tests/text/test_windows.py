@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches, rolling_windows
 
 PREFIX = -1
@@ -41,6 +42,28 @@ def test_windows_of_eight(n_tokens, inputs, scored):
     windows = list(rolling_windows(0, np.arange(n_tokens), PREFIX, 8))
     assert [len(window) for window in windows] == inputs
     assert [window.scored for window in windows] == scored
+
+
+@given(st.integers(2, 40), st.integers(0, 200))
+def test_prefix_before_every_window(length, n_tokens):
+    windows = list(rolling_windows(7, np.arange(n_tokens), PREFIX, length, policy="window"))
+    scored = [token for window in windows for token in window.tokens[-window.scored :].tolist()]
+    assert scored == list(range(n_tokens))
+    for index, window in enumerate(windows):
+        prefix, *rest = window.tokens.tolist()
+        assert prefix == PREFIX
+        assert rest == list(range(rest[0], rest[-1] + 1))
+        assert rest[0] == 0 if index == 0 else len(rest) > window.scored, "a token is there to predict from"
+    assert all(len(window) == length for window in windows[:-1])
+    # The last window is filled up too.
+    assert all(len(window) == min(length, n_tokens) for window in windows[-1:])
+    # A later window has one token less to predict.
+    assert len(windows) == (n_tokens > 0) + max(0, -(-(n_tokens - length) // (length - 1)))
+
+
+def test_window_without_room_for_prefix_and_token():
+    with pytest.raises(LmsatError, match="max_length=1 leaves no room"):
+        list(rolling_windows(0, np.arange(3), PREFIX, 1, policy="window"))
 
 
 def some_windows(sizes: list[tuple[int, int]]) -> list[Window]:

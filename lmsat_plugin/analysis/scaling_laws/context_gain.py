@@ -16,6 +16,7 @@ from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
 
@@ -52,7 +53,8 @@ class ContextGain:
     share: float
     confidence: float
     first_loss: float
-    """The loss after one token, which is the prefix token at the beginning of a document."""
+    """The loss after one token: the prefix token at the beginning of a document, and with ``prefix=document`` also the
+    last token of a window before."""
     first_stderr: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,13 +222,15 @@ class CheckpointContext:
     step: int | None
     loss: float
     """Of all positions, nats per token."""
+    prefix: str
+    """Where the prefix token stood: before every ``window``, or before each ``document`` alone."""
     gain: ContextGain
     label: str
     """The name of its series, for people."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat context --json`` prints it."""
-        checkpoint = {key: getattr(self, key) for key in ("model", "variant", "revision", "step", "loss")}
+        checkpoint = {key: getattr(self, key) for key in ("model", "variant", "revision", "step", "loss", "prefix")}
         return {**checkpoint, **self.gain.to_dict()}
 
 
@@ -242,6 +246,7 @@ def find_context(results: Results) -> list[CheckpointContext]:
     for row in records(losses):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))
+            text = as_dict(results.files[row["path"]].notes("lmsat_loss").get("corpus"))
         except LmsatError as error:
             skipped.append(LmsatError(f"{results.files[row['path']].path}: {error}"))
             continue
@@ -253,6 +258,7 @@ def find_context(results: Results) -> list[CheckpointContext]:
                 revision=row["revision"],
                 step=row["step"],
                 loss=row["loss"],
+                prefix=as_text(text.get("prefix")) or "document",
                 gain=gain,
             )
         )

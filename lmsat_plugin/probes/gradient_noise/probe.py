@@ -23,7 +23,7 @@ from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknif
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.tokenization import TokenizedCorpus
-from lmsat_plugin.text.windows import Window
+from lmsat_plugin.text.windows import Window, most_scored
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
 
     Documents are cut into sequences of ``noise_sequence`` tokens, of which the last may be shorter
     (`GradientNoise.of` takes any lengths). Of the sequence before its own a token sees only the last token (at the
-    document's beginning the prefix token). Sequences are drawn in a random order that is always the same. Each has one
-    backward pass, in float32 or better, without dropout, over all parameters of floating point, also frozen ones, a
-    shared one once.
+    document's beginning the prefix token; with ``prefix=window`` each sequence begins with it). Sequences are drawn in
+    a random order that is always the same. Each has one backward pass, in float32 or better, without dropout, over all
+    parameters of floating point, also frozen ones, a shared one once.
 
     Metrics: ``gradient_norm_squared``, the unbiased |G|², and ``noise_trace``, tr Σ for one token, both with their
     standard errors; average these two over measurements, and divide afterwards. ``critical_batch_tokens``, their
@@ -75,8 +75,9 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         self.context = context
         tokens = min(self.settings.noise_tokens, context.corpus.n_tokens)
         usual = min(_USUAL_SEQUENCE, max(1, tokens // _USUAL_SEQUENCES))
-        length = min(self.settings.noise_sequence or usual, context.corpus.window)
-        self.length = min(length, position_limit(context.model) or length)
+        window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
+        most = most_scored(window, context.corpus.prefix_policy)
+        self.length = min(self.settings.noise_sequence or usual, most)
         self.sequences = self._draw(context.corpus)
         if len(self.sequences) < _LEAST_SEQUENCES:
             raise LmsatError(
@@ -96,7 +97,10 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
             tokens = np.concatenate([[corpus.prefix], document.tokens])
             for start in range(0, len(tokens) - 1, self.length):
                 own = tokens[start : start + self.length + 1]
-                stretches.append(Window(document=index, tokens=own, scored=len(own) - 1))
+                scored = len(own) - 1
+                if start and corpus.prefix_policy == "window":
+                    own = np.concatenate([[corpus.prefix], own])
+                stretches.append(Window(document=index, tokens=own, scored=scored))
         random.Random(0).shuffle(stretches)
         ends = np.cumsum([stretch.scored for stretch in stretches])
         return stretches[: np.searchsorted(ends, self.settings.noise_tokens) + 1]

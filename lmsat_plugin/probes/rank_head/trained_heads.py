@@ -136,6 +136,8 @@ class HeadTraining:
         text, settings = self.stream.corpus.provenance, self.settings
         made_of = [settings.model_dump(exclude={"heads"}), self.weighted.ranks, rates, settings.step_tokens]
         made_of += [text["sha256"], text["tokens"], text["window"], text["prefix_token"]]
+        # A state that an earlier version has left is of document.
+        made_of += [] if text["prefix"] == "document" else [text["prefix"]]
         digest = hashlib.sha256(json.dumps(made_of).encode())
         for name, parameter in self.context.model.named_parameters():
             # Training changes nearly all of a model's weights: a sample of each tensor tells models apart.
