@@ -68,7 +68,7 @@ class CheckpointsCommand(AnsweringCommand):
 def _size(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's weights."""
     from lmsat_plugin.hub import file_sizes
-    from lmsat_plugin.sweeps.weights import weight_files
+    from lmsat_plugin.model.checkpoint_files import weight_files
 
     if checkpoint.folder is not None:
         sizes = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file()}

@@ -109,7 +109,7 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
 def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     """Take a causal language model apart and check the parts on the first tokens of ``window``, ids [T].
 
-    Raises `LmsatError` for an encoder-decoder model.
+    Raises `LmsatError` for an encoder-decoder model, and for one whose predictions see the token that they predict.
     """
     model = unwrap(loaded)
     if getattr(model.config, "is_encoder_decoder", False):
@@ -119,6 +119,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     expected = theirs.hidden_states or ()
     # A model of a half type rounds its logits, also if it returns them in another type.
     tolerance = 3e-2 if model.dtype.itemsize == 2 else 1e-4
+    _check_causal(model, inputs_BT, theirs.logits, tolerance)
     base = model.base_model
     head = find_head(model)
     n_blocks = getattr(model.config.get_text_config(), "num_hidden_layers", None)
@@ -145,6 +146,18 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
         head=head,
         layer_widths=tuple(states.shape[-1] for states in (seen if blocks else expected)),
     )
+
+
+def _check_causal(model: PreTrainedModel, inputs_BT: torch.Tensor, logits_BTV: torch.Tensor, tolerance: float) -> None:
+    """Raise `LmsatError` if another last token changes the predictions before it, as in BERT."""
+    other_BT = inputs_BT.clone()
+    other_BT[:, -1] = (other_BT[:, -1] + 1) % model.get_input_embeddings().weight.shape[0]
+    others_BTV = model(input_ids=other_BT, use_cache=False).logits
+    if inputs_BT.shape[1] > 1 and not _close(others_BTV[:, :-1], logits_BTV[:, :-1], tolerance):
+        raise LmsatError(
+            f"{type(model).__name__} is not causal: it predicts a token from those behind it, too, so that its loss "
+            "means nothing; leave it out, or measure lmsat_head alone"
+        )
 
 
 def _are_states_of_model(seen: list[torch.Tensor], expected: tuple[torch.Tensor, ...], tolerance: float) -> bool:

@@ -27,9 +27,10 @@ from lmsat_plugin.files import (
     write_atomically,
 )
 from lmsat_plugin.hub import cached_snapshot, file_hashes, file_sizes, hub_errors
+from lmsat_plugin.model.checkpoint_files import weight_files, weight_paths
 from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
-from lmsat_plugin.sweeps.weights import head_shards, needed_files, weight_files, weight_paths
+from lmsat_plugin.sweeps.weights import head_shards, needed_files
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from lmsat_plugin.text.windows import PREFIX_POLICY, Window, rolling_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def tokenize(
     ``limit`` counts documents that have text. Empty documents are skipped and counted. The last document is cut at
     ``max_tokens``. No special tokens are added: only tokens of the text are predicted.
 
-    Raises `LmsatError` if no document has a token.
+    Raises `LmsatError` if no document has a token, or if ``max_tokens`` end within the first character.
     """
     order = list(range(len(corpus.documents)))
     random.Random(settings.seed).shuffle(order)
@@ -94,6 +98,11 @@ def tokenize(
         text = whole_characters(corpus.documents[index])
         fitting = _tokenize_document(text, tokenizer, left)
         if fitting is None:
+            if not documents:
+                raise LmsatError(
+                    f"max_tokens={settings.max_tokens} is less than the first character of document {index} of "
+                    f"{corpus.name} takes: set it higher"
+                )
             break
         tokens, n_bytes = fitting
         if not len(tokens):
@@ -160,19 +169,28 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source: str) -> None:
-    """Raise `LmsatError` for a tokenizer that encodes nothing, or whose vocabulary is not the model's.
+    """Raise `LmsatError` for a tokenizer that encodes nothing, or whose tokens the model has no rows for.
 
-    transformers 5 silently returns an empty tokenizer for a folder that has none.
+    A vocabulary that is far smaller than the model's may be right, and is warned of. transformers 5 silently returns
+    an empty tokenizer for a folder that has none.
     """
     text = "The quick brown fox jumps over 13 lazy dogs."
     tokens = tokenizer.encode(text, add_special_tokens=False)
     if not tokens or (tokenizer.unk_token_id is not None and set(tokens) == {tokenizer.unk_token_id}):
         raise LmsatError(f"no working tokenizer in {source}: name one with tokenizer=FOLDER_OR_NAME")
-    # A head is padded to a round number of rows, by far less than half.
-    if max(tokens) >= vocab_rows or not vocab_rows // 2 <= len(tokenizer):
+    if max(tokens) >= vocab_rows:
         raise LmsatError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {vocab_rows} rows: "
             "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
+        )
+    # A head is padded to a round number of rows, by far less than half.
+    if len(tokenizer) < vocab_rows // 2:
+        logger.warning(
+            "the tokenizer in %s has %d tokens and the model %d rows, of which the others are taken for padding: if it "
+            "is not the model's own, name that with tokenizer=FOLDER_OR_NAME",
+            source,
+            len(tokenizer),
+            vocab_rows,
         )
 
 
