@@ -83,8 +83,9 @@ def count_parameters(model: PreTrainedModel) -> ParameterCount:
 def size_of(model: PreTrainedModel) -> dict[str, int]:
     """Return a model's ``n_params``, ``n_params_non_embedding``, ``hidden_size`` and ``vocab_size``.
 
-    A shared tensor counts once, and of a multimodal model only the language model does. Embeddings are those of tokens and of learned positions, and the LM head (the
-    convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size`` is the number of rows, padding included.
+    A shared tensor counts once, and of a multimodal model only the language model does. Embeddings are those of
+    tokens and of learned positions, and the LM head (the convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size``
+    is the number of rows, padding included.
     """
     counts = count_parameters(model)
     # Several entries of a quantised tensor share one element; transformers counts the entries.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+_warned_of: set[tuple[int, int]] = set()
+"""The sizes of vocabularies that were warned of, and of the models: once is enough for a series."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source:
             "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
         )
     # A head is padded to a round number of rows, by far less than half.
-    if len(tokenizer) < vocab_rows // 2:
+    if len(tokenizer) < vocab_rows // 2 and (len(tokenizer), vocab_rows) not in _warned_of:
+        _warned_of.add((len(tokenizer), vocab_rows))
         logger.warning(
-            "the tokenizer in %s has %d tokens and the model %d rows, of which the others are taken for padding: if it "
-            "is not the model's own, name that with tokenizer=FOLDER_OR_NAME",
+            "the tokenizer in %s has %d tokens and the model %d rows: it is taken, and the other rows for "
+            "padding; if it is not the model's own, name that with tokenizer=FOLDER_OR_NAME",
             source,
             len(tokenizer),
             vocab_rows,

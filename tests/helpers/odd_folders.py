@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tiny_models import GROUPED
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 def _save(folder: Path, seed: int = 0, shard: str = "1GB", **settings) -> dict[str, torch.Tensor]:
     """Save a random model of Llama's kind; return its tensors."""
     torch.manual_seed(seed)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**GROUPED, **settings}))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**GROUPED, "num_hidden_layers": 2, **settings}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -138,7 +138,6 @@ def multimodal(folder: Path) -> None:
         text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 8}, mm_tokens_per_image=4
     )
     transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
-
 
 
 FOLDERS: dict[str, Callable[[Path], None]] = {
