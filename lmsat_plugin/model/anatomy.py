@@ -149,11 +149,13 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
 
 
 def _check_causal(model: PreTrainedModel, inputs_BT: torch.Tensor, logits_BTV: torch.Tensor, tolerance: float) -> None:
-    """Raise `LmsatError` if another last token changes the predictions before it, as in BERT."""
+    """Raise `LmsatError` if another second half of the tokens changes the predictions in the first, as in BERT."""
+    half = inputs_BT.shape[1] // 2
     other_BT = inputs_BT.clone()
-    other_BT[:, -1] = (other_BT[:, -1] + 1) % model.get_input_embeddings().weight.shape[0]
-    others_BTV = model(input_ids=other_BT, use_cache=False).logits
-    if inputs_BT.shape[1] > 1 and not _close(others_BTV[:, :-1], logits_BTV[:, :-1], tolerance):
+    other_BT[:, half:] = (other_BT[:, half:] + 1) % model.get_input_embeddings().weight.shape[0]
+    if half and not _close(
+        model(input_ids=other_BT, use_cache=False).logits[:, :half], logits_BTV[:, :half], tolerance
+    ):
         raise LmsatError(
             f"{type(model).__name__} is not causal: it predicts a token from those behind it, too, so that its loss "
             "means nothing; leave it out, or measure lmsat_head alone"

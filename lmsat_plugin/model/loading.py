@@ -50,8 +50,10 @@ def load_whole(loader: Any) -> Any:
 
     def from_pretrained(pretrained: str, **kwargs: Any) -> Any:
         if loader is AutoModelForCausalLM and not kwargs.get("gguf_file"):
-            own = {key: kwargs[key] for key in ("revision", "subfolder", "trust_remote_code") if kwargs.get(key)}
-            check_decoder(AutoConfig.from_pretrained(pretrained, **own), pretrained)
+            own = {key: kwargs[key] for key in ("revision", "subfolder") if kwargs.get(key)}
+            # Where nothing is said of it, transformers would ask on the terminal.
+            trusts = bool(kwargs.get("trust_remote_code"))
+            check_decoder(AutoConfig.from_pretrained(pretrained, trust_remote_code=trusts, **own), pretrained)
         try:
             model, info = loader.from_pretrained(
                 pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import transformers
 from evaluation import TASKS, evaluate, numbers, rolling_requests
@@ -198,3 +200,33 @@ def test_encoder_is_refused_where_a_loss_is_asked_for(tmp_path, tokenizer, corpu
         lm = SaturationLM(str(folder), device="cpu")
         with pytest.raises(LmsatError, match="is not causal"):
             lm.loglikelihood_rolling(rolling_requests(["Some text."]))
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_model_with_code_of_its_own(tmp_path, tokenizer):
+    folder = tmp_path / "m"
+    FOLDERS["plain"](folder)
+    expected = measure(folder, ["head"], tokenizer=tokenizer).metrics
+    tokenizer.save_pretrained(folder)
+    (folder / "modeling_own.py").write_text(CODE)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": names}))
+    with pytest.raises(LmsatError, match=r"contains custom code.*: pass trust_remote_code=True if you trust it"):
+        measure(folder, ["head"])
+    assert measure(folder, ["head"], trust_remote_code=True).metrics == expected
+    for head_only in (True, False):
+        evaluator = CheckpointEvaluator({"trust_remote_code": True}, {"device": "cpu"})
+        evaluator.load(folder, name="m", revision="main", head_only=head_only)
+        assert evaluator.lm is not None
+        assert measure(evaluator.lm.model, ["head"], tokenizer=tokenizer).metrics == expected
