@@ -30,7 +30,7 @@ from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
-from lmsat_plugin.model.loading import load_whole
+from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.tokenization import check_tokenizer
@@ -109,6 +109,8 @@ class SaturationLM(HFLM):
             check_writable(Path(arrays))
         if isinstance(pretrained, str) and not {"variant", "use_safetensors"} & kwargs.keys():
             check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
+        if isinstance(pretrained, transformers.PreTrainedModel):
+            keep_untied(type(pretrained).__name__, pretrained)
         with _named_errors(f"{pretrained}", kwargs.get("revision")):
             super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):

@@ -73,7 +73,7 @@ def load_whole(loader: Any) -> Any:
             )
         if missing := sorted(info["missing_keys"]):
             raise LmsatError(_describe_missing(pretrained, model, missing, info["unexpected_keys"]))
-        _keep_untied(pretrained, model)
+        keep_untied(pretrained, model)
         _warn_of_unread(pretrained, str(kwargs.get("subfolder") or ""))
         return model
 
@@ -111,7 +111,7 @@ def _describe_missing(pretrained: str, model: Any, missing: list[str], unexpecte
     return f"{lacks}the checkpoint is incomplete or of another architecture; copy or download it again"
 
 
-def _keep_untied(pretrained: str, model: Any) -> None:
+def keep_untied(pretrained: str, model: Any) -> None:
     """Have a head stay that the files hold beside an embedding to which the configuration ties it.
 
     transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does.

@@ -73,6 +73,8 @@ def test_all_ways_give_the_numbers_of_what_transformers_loads(name, series, swep
     assert metrics_of(measure(series / step, PROBES, corpus=str(text))) == expected
     results = evaluate("lmsat", model_args={"pretrained": str(series / step), "device": "cpu"}, corpus=str(text))
     assert values_of(results) == expected
+    given = {"pretrained": loaded, "tokenizer": tokenizer}
+    assert values_of(evaluate("lmsat", model_args=given, corpus=str(text))) == expected
     assert whole[step] == expected
     assert heads[step] == {key: value for key, value in expected.items() if key[0] == "lmsat_head"}
 
