@@ -40,6 +40,7 @@ def measure(
     revision: str = "main",
     dtype: str | torch.dtype = "auto",
     device: str | None = None,
+    trust_remote_code: bool = False,
     **settings: Any,
 ) -> Outcome:
     """Measure a causal language model; return the measurements and their provenance.
@@ -60,6 +61,7 @@ def measure(
         revision: The Hub revision.
         dtype: The type to load weights in.
         device: The device for a model that is not loaded yet; by default a GPU if there is one.
+        trust_remote_code: Whether to run the code that a checkpoint brings along.
         settings: Settings of the probes.
 
     Raises `LmsatError` for bad input; the message is one sentence that says what to do.
@@ -68,9 +70,9 @@ def measure(
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
     if isinstance(model, str | Path):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = _load_model(source, revision, dtype, place)
+        loaded = _load_model(source, place, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = _load_tokenizer(tokenizer or source, revision)
+        tokenizer = _load_tokenizer(tokenizer or source, revision=revision, trust_remote_code=trust_remote_code)
     text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field, "prefix": prefix}
     documents = None
     if not isinstance(corpus, str):
@@ -101,22 +103,24 @@ def measure(
         loaded.train(training)
 
 
-def _load_model(source: str, revision: str, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
+def _load_model(source: str, device: str, **arguments: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     check_checkpoint_folder(source)
     try:
-        model = load_whole(AutoModelForCausalLM).from_pretrained(source, revision=revision, dtype=dtype)
+        model = load_whole(AutoModelForCausalLM).from_pretrained(source, **arguments)
         return model.to(device)
     except (OSError, ValueError, RuntimeError) as error:
-        raise LmsatError(f"cannot load the model {source} ({first_sentence(error)}): correct the name") from error
+        has_code = "trust_remote_code" in str(error)
+        advice = "pass trust_remote_code=True if you trust it" if has_code else "correct the name"
+        raise LmsatError(f"cannot load the model {source} ({first_sentence(error)}): {advice}") from error
 
 
-def _load_tokenizer(source: str, revision: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision)
+        return AutoTokenizer.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
         raise LmsatError(
             f"no tokenizer at {source or 'the model'} ({first_sentence(error)}): pass tokenizer="

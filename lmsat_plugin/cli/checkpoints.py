@@ -78,7 +78,7 @@ class CheckpointsCommand(AnsweringCommand):
 
 def _size_in(folder: Path) -> int | None:
     """Return the bytes of the weights in a folder; None if it has none."""
-    from lmsat_plugin.sweeps.weights import weight_files
+    from lmsat_plugin.model.checkpoint_files import weight_files
 
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     return sum(weight_files(sizes).values()) or None

@@ -15,13 +15,13 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.harness.model import CHANGES_WEIGHTS, SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.model.fixed import AlteredError, model_digest
-from lmsat_plugin.model.loading import load_head
+from lmsat_plugin.model.loading import HeadNotFoundError, load_head
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,11 @@ class CheckpointEvaluator:
         """Load a checkpoint: its weights alone, where the previous checkpoint's model takes them.
 
         ``head_only`` loads the LM head and nothing else, for tasks that need no more. Raises `LmsatError` for a
-        checkpoint that cannot be read, is incomplete, or has another vocabulary.
+        checkpoint that cannot be read, is incomplete, or has another vocabulary, and `HeadNotFoundError` where the
+        head cannot be loaded alone.
         """
+        if head_only and (named := sorted(self.model_args.keys() & CHANGES_WEIGHTS)):
+            raise HeadNotFoundError(f"with {named[0]} the LM head may be another than the one in {folder}")
         again = partial(self.load, folder, name=name, revision=revision, commit=commit, head_only=head_only)
         if self._digest is None:
             self._forget()

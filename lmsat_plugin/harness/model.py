@@ -30,7 +30,7 @@ from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
-from lmsat_plugin.model.loading import load_whole
+from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.tokenization import check_tokenizer
@@ -39,11 +39,12 @@ from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
 
-# Arguments with which the model's weights are not the stored ones.
-_CHANGES_WEIGHTS = {
+CHANGES_WEIGHTS = {
     *("peft", "delta", "gguf_file", "autogptq", "gptqmodel", "tp_plan", "parallelize", "subfolder"),
     *("load_in_8bit", "load_in_4bit", "quantization_config", "device_map"),
+    *("variant", "use_safetensors", "key_mapping", "state_dict", "config"),
 }
+"""Arguments with which the model's weights are not those that a folder's usual files store."""
 # Keys of a configuration that say where it comes from.
 _ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 
@@ -112,8 +113,10 @@ class SaturationLM(HFLM):
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
             check_writable(Path(arrays))
-        if isinstance(pretrained, str):
+        if isinstance(pretrained, str) and not {"variant", "use_safetensors"} & kwargs.keys():
             check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
+        if isinstance(pretrained, transformers.PreTrainedModel):
+            keep_untied(type(pretrained).__name__, pretrained)
         with _named_errors(f"{pretrained}", kwargs.get("revision")):
             super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):
@@ -154,7 +157,7 @@ class SaturationLM(HFLM):
         and for models whose weights are not used as they are stored. Raises `LmsatError` for a checkpoint that cannot
         be read or is incomplete.
         """
-        if self._arguments & _CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
+        if self._arguments & CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
             return False
         check_checkpoint_folder(folder)
         with _named_errors(folder):

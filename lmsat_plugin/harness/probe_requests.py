@@ -23,6 +23,7 @@ from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.head_files import RestrictedHead
+from lmsat_plugin.model.loading import check_decoder
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Probe, Settings
 from lmsat_plugin.results.array_files import pack_arrays
@@ -61,6 +62,9 @@ def run_probe_requests(
     Raises `LmsatError` for a model that is no decoder, an unknown setting, two settings of one probe on one corpus, and
     for what cannot be measured.
     """
+    if lm.backend == "seq2seq":
+        pretrained = getattr(lm, "pretrained", None)
+        check_decoder(lm.config, pretrained if isinstance(pretrained, str) else type(lm.model).__name__)
     if lm.backend != "causal" or not isinstance(getattr(lm, "model", None), PreTrainedModel):
         raise LmsatError(
             f"{type(lm).__name__} holds no decoder-only transformers model, which lmsat needs: run with --model lmsat"

@@ -19,6 +19,7 @@ from lmsat_plugin.measurement.outcome import Outcome, describe_run
 from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
+from lmsat_plugin.model.loading import check_decoder
 from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
@@ -56,6 +57,7 @@ def measure_probes(
     probe of a plugin that changes what is measured.
     """
     model, tokenizer = unwrap(loaded.model), loaded.tokenizer
+    check_decoder(model.config, type(model).__name__)
     needs = reduce(or_, (probe.needs for probe in probes.values()), Need(0))
     embedding_rows = model.get_input_embeddings().weight.shape[0]
     execution.cached(

@@ -109,16 +109,26 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
 def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     """Take a causal language model apart and check the parts on the first tokens of ``window``, ids [T].
 
-    Raises `LmsatError` for an encoder-decoder model.
+    Raises `LmsatError` for an encoder-decoder model, and for one whose predictions see the token that they predict.
     """
     model = unwrap(loaded)
     if getattr(model.config, "is_encoder_decoder", False):
         raise LmsatError(f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models")
-    inputs_BT = window[None, :_CHECK_TOKENS].to(model.get_input_embeddings().weight.device)
+    embedding = model.get_input_embeddings().weight
+    tokens_T = window[:_CHECK_TOKENS].to(embedding.device)
+    half = len(tokens_T) // 2
+    # A second window, with other tokens in its second half, shows whether predictions see what comes after.
+    inputs_BT = tokens_T.repeat(2, 1)
+    inputs_BT[1, half:] = (inputs_BT[1, half:] + 1) % embedding.shape[0]
     theirs = model(input_ids=inputs_BT, use_cache=False, output_hidden_states=True)
     expected = theirs.hidden_states or ()
     # A model of a half type rounds its logits, also if it returns them in another type.
     tolerance = 3e-2 if model.dtype.itemsize == 2 else 1e-4
+    if half and not _close(theirs.logits[1, :half], theirs.logits[0, :half], tolerance):
+        raise LmsatError(
+            f"{type(model).__name__} is not causal: it predicts a token from those behind it, too, so that its loss "
+            "means nothing; leave it out, or measure lmsat_head alone"
+        )
     base = model.base_model
     head = find_head(model)
     n_blocks = getattr(model.config.get_text_config(), "num_hidden_layers", None)

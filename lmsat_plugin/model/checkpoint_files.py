@@ -1,9 +1,12 @@
-"""The files that make a checkpoint, and whether a folder has them whole."""
+"""The files that make a checkpoint, which of its weights transformers loads, and whether a folder has them whole."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ TOKENIZER_FILES = (
 )
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Patterns of the files of weights; those above are the configurations' and the tokenizers'."""
+# In the order in which transformers looks for them; an adapter where there is nothing else.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -116,10 +121,105 @@ def local_folder(pretrained: str) -> Path | None:
     return path
 
 
-def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str | None = None) -> None:
+def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return, of a checkpoint's files and their sizes, its weights and their index.
+
+    As transformers does: safetensors before pickles, one file before shards. There may be none.
+    """
+    for name in _WEIGHTS:
+        if name in sizes:
+            return {name: sizes[name]}
+        index = f"{name}.index.json"
+        if index not in sizes:
+            continue
+        stem, suffix = name.rsplit(".", 1)
+        top = [other for other in sizes if "/" not in other and other.endswith(f".{suffix}")]
+        shards = [other for other in top if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", other)]
+        # The index may name its shards in another way.
+        shards = shards or [
+            other for other in top if not re.match("consolidated|adapter|training_args|optimizer", other)
+        ]
+        return {index: sizes[index], **{shard: sizes[shard] for shard in shards}}
+    return {}
+
+
+def weight_index(folder: Path) -> Path | None:
+    """Return the index by which transformers loads a folder's weights; None where there are no shards."""
+    return next((folder / name for name in _chosen(folder) if name.endswith(".index.json")), None)
+
+
+def _chosen(folder: Path) -> dict[str, int]:
+    """Return the names of the weights that transformers would load, an index among them."""
+    names = {path.name: 0 for path in folder.iterdir() if path.is_file()}
+    try:
+        named = json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        # transformers will say what is wrong with it.
+        named = None
+    return {named: 0} if isinstance(named, str) else weight_files(names)
+
+
+def weight_paths(folder: Path, *, whole: bool = True) -> list[Path]:
+    """Return the files of a folder from which transformers loads its weights, whatever else lies beside them.
+
+    Without ``whole``, files that the index names may be missing. Raises `LmsatError` if there are none, or if one is
+    missing.
+    """
+    try:
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+    except OSError as error:
+        raise LmsatError(f"{folder} cannot be read ({error.strerror}): correct the path") from error
+    found, index = _chosen(folder), weight_index(folder)
+    if index is not None:
+        found = dict.fromkeys(read_index(index).values(), 0)
+    missing = sorted(name for name in found if not (folder / name).is_file())
+    if missing and whole:
+        where = index.name if index else "config.json"
+        raise LmsatError(f"{folder} lacks {missing[0]}, which its {where} names: copy or download it again")
+    if not found:
+        check_format(folder)
+        others = sorted(name for name in names if name.endswith((".safetensors", ".bin")))
+        only = f", only {others[0]}, which transformers does not look for" if others else ""
+        raise LmsatError(
+            f"pretrained={folder} has no weights (model.safetensors or pytorch_model.bin, or shards with their index)"
+            f"{only}: give a whole checkpoint"
+        )
+    return [folder / name for name in sorted(found) if name not in missing]
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return the shard of each tensor. Raises `LmsatError` for a file that is no index."""
+    try:
+        shards = json.loads(path.read_text("utf-8"))["weight_map"]
+        if not all(isinstance(shard, str) for shard in shards.values()):
+            raise ValueError("a shard's name is no text")
+        return shards
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise LmsatError(
+            f"{path} is no index of weights ({first_sentence(error)}): copy or download it again"
+        ) from error
+
+
+def unread_weights(folder: Path) -> list[str]:
+    """Return what is named as the weights that transformers loads are and is not loaded, such as an old index.
+
+    Weights in another format, which many checkpoints have besides, are none of it.
+    """
+    read = {path.name for path in weight_paths(folder, whole=False)}
+    stem, suffix = ("pytorch_model", "bin") if any(name.endswith(".bin") for name in read) else ("model", "safetensors")
+    pattern = rf"{stem}(-\d+-of-\d+)?\.{suffix}"
+    if f"{stem}.{suffix}" in read:
+        pattern += r"(\.index\.json)?"
+    return sorted(path.name for path in folder.iterdir() if path.name not in read and re.fullmatch(pattern, path.name))
+
+
+def check_checkpoint_folder(
+    pretrained: str, subfolder: str = "", gguf_file: str | None = None, *, whole: bool = True
+) -> None:
     """Raise `LmsatError` for a missing folder, a folder without a configuration, and missing or cut weights.
 
-    A name that is not a local folder and may be one on the Hub passes.
+    A name that is not a local folder and may be one on the Hub passes. Only the files that transformers loads are
+    looked at; without ``whole`` some of the shards may be missing.
     """
     path = local_folder(pretrained)
     if path is None:
@@ -134,9 +234,9 @@ def check_checkpoint_folder(pretrained: str, subfolder: str = "", gguf_file: str
     if not (path / "config.json").is_file():
         check_format(path)
         raise LmsatError(f"pretrained={path} has no config.json: give the folder of a saved checkpoint")
-    if not any(file for pattern in WEIGHT_FILES for file in path.glob(pattern)):
-        raise LmsatError(f"pretrained={path} has no weights ({' or '.join(WEIGHT_FILES)}): give a whole checkpoint")
-    for file in sorted(path.glob("*.safetensors")):
+    for file in weight_paths(path, whole=whole):
+        if file.suffix != ".safetensors":
+            continue
         try:
             check_file(file)
             with safe_open(file, framework="np"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import logging
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,26 +17,54 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.checkpoint_files import (
+    check_checkpoint_folder,
+    local_folder,
+    read_index,
+    unread_weights,
+    weight_index,
+    weight_paths,
+)
+from lmsat_plugin.model.lm_head import is_tied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Names of the head in checkpoints whose models transformers has renamed since.
-_HEAD_NAMES = ("lm_head.weight", "embed_out.weight")
+logger = logging.getLogger(__name__)
+
+# The head's names in files of models whose head transformers has renamed since.
+_HEAD_NAMES = {
+    "gpt_neox": ("lm_head.weight", "embed_out.weight"),
+    "gpt_neox_japanese": ("lm_head.weight", "embed_out.weight"),
+}
 
 
 def load_whole(loader: Any) -> Any:
     """Return a stand-in for an Auto class whose ``from_pretrained`` refuses missing or misshapen weights.
 
-    transformers fills missing weights with random numbers and a warning; measuring those would be misleading.
-    Raises `LmsatError` naming the first such weight.
+    transformers fills missing weights with random numbers and a warning; measuring those would be misleading. Where
+    files contradict each other, what transformers takes stays, and a warning says it. Raises `LmsatError` for an
+    encoder-decoder model, for weights that are code, and naming the first weight that is missing.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     def from_pretrained(pretrained: str, **kwargs: Any) -> Any:
-        model, info = loader.from_pretrained(
-            pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
-        )
+        if loader is AutoModelForCausalLM and not kwargs.get("gguf_file"):
+            own = {key: kwargs[key] for key in ("revision", "subfolder") if kwargs.get(key)}
+            # Where nothing is said of it, transformers would ask on the terminal.
+            trusts = bool(kwargs.get("trust_remote_code"))
+            check_decoder(AutoConfig.from_pretrained(pretrained, trust_remote_code=trusts, **own), pretrained)
+        try:
+            model, info = loader.from_pretrained(
+                pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
+            )
+        except pickle.UnpicklingError as error:
+            # torch's message recommends to run the code.
+            raise LmsatError(
+                f"the weights of {pretrained} are a pickle that holds more than tensors, or is broken, and is not "
+                "loaded, since it may run any code: ask for safetensors, or save its tensors alone with torch.save "
+                "where you trust it"
+            ) from error
         if info["mismatched_keys"] and not kwargs.get("ignore_mismatched_sizes"):
             name, theirs, ours = sorted(info["mismatched_keys"])[0]
             raise LmsatError(
@@ -40,13 +72,91 @@ def load_whole(loader: Any) -> Any:
                 "the checkpoint is of another architecture or vocabulary; give one that is whole"
             )
         if missing := sorted(info["missing_keys"]):
-            raise LmsatError(
-                f"{pretrained} lacks {len(missing)} of the model's weights, {missing[0]} among them: "
-                "the checkpoint is incomplete or of another architecture; copy or download it again"
-            )
+            raise LmsatError(_describe_missing(pretrained, model, missing, info["unexpected_keys"]))
+        keep_untied(pretrained, model)
+        _warn_of_unread(pretrained, str(kwargs.get("subfolder") or ""))
         return model
 
     return SimpleNamespace(from_pretrained=from_pretrained)
+
+
+def check_decoder(config: Any, name: str) -> None:
+    """Raise `LmsatError` for an encoder-decoder model, of whose class transformers says that it is unknown."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise LmsatError(
+            f"{name} is an encoder-decoder model ({config.model_type}): "
+            "lmsat measures decoder-only models; leave it out"
+        )
+
+
+def _describe_missing(pretrained: str, model: Any, missing: list[str], unexpected: Iterable[str]) -> str:
+    """Return the sentence about weights that the files lack."""
+    lacks = f"{pretrained} lacks {len(missing)} of the model's weights, {missing[0]} among them: "
+    known = {name.removeprefix(f"{model.base_model_prefix}.") for name in missing} | set(missing)
+    wrappers = Counter(
+        ".".join(steps[:count])
+        for steps in (name.split(".") for name in unexpected)
+        for count in (1, 2)
+        if ".".join(steps[count:]) in known
+    )
+    if wrappers:
+        [(wrapper, _)] = wrappers.most_common(1)
+        return f"{lacks}its tensors' names begin with '{wrapper}.', which a wrapper has added; save them without it"
+    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
+    if missing == [f"{head}.weight"] and not getattr(model.config, "tie_word_embeddings", False):
+        return (
+            f"{pretrained} lacks {missing[0]}, the LM head, and its config.json says that it has one of its own: "
+            "copy it again, or set tie_word_embeddings to true there if the model was trained so"
+        )
+    return f"{lacks}the checkpoint is incomplete or of another architecture; copy or download it again"
+
+
+def keep_untied(pretrained: str, model: Any) -> None:
+    """Have a head stay that the files hold beside an embedding to which the configuration ties it.
+
+    transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does.
+    """
+    expected = getattr(model, "get_expanded_tied_weights_keys", None)
+    pairs = expected(all_submodels=True) if expected is not None else {}
+    untied = [
+        target
+        for target, source in pairs.items()
+        if _differ(model.get_parameter_or_buffer(target), model.get_parameter_or_buffer(source))
+    ]
+    if not untied:
+        return
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+            module.config.tie_word_embeddings = False
+    logger.warning(
+        "%s holds %s besides the embedding, and its config.json ties the two: the file's is taken, "
+        "as transformers does; set tie_word_embeddings to false there",
+        pretrained,
+        untied[0],
+    )
+
+
+def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if first is second or "meta" in (first.device.type, second.device.type):
+        return False
+    return not torch.equal(first.to(second.device), second)
+
+
+def _warn_of_unread(pretrained: str, subfolder: str) -> None:
+    folder = local_folder(pretrained)
+    if folder is None or (folder / subfolder / "adapter_config.json").exists():
+        return
+    try:
+        unread = unread_weights(folder / subfolder)
+    except LmsatError:
+        # Weights in files that only arguments of the model name.
+        return
+    if unread:
+        logger.warning(
+            "%s holds %s besides the weights that are loaded, as transformers does: it is not read; remove it",
+            pretrained,
+            unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more",
+        )
 
 
 class HeadNotFoundError(LmsatError):
@@ -60,14 +170,15 @@ def load_head(folder: Path, *, dtype: torch.dtype | None = None, trust_remote_co
     shard that holds the head has to be there.
 
     Raises:
-        HeadNotFoundError: If the head's tensor cannot be read alone.
+        HeadNotFoundError: If the head's tensor cannot be read alone, or the files leave open what transformers takes.
         LmsatError: For a folder that is not a checkpoint.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    check_checkpoint_folder(str(folder))
+    check_checkpoint_folder(str(folder), whole=False)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        check_decoder(config, str(folder))
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -75,43 +186,74 @@ def load_head(folder: Path, *, dtype: torch.dtype | None = None, trust_remote_co
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
     if not isinstance(getattr(head, "weight", None), torch.Tensor) or hasattr(config, "quantization_config"):
         raise HeadNotFoundError(f"{folder} has no LM head of ordinary weights")
-    tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
-    weight = _read_weight(folder, model, head, _HEAD_NAMES)
-    own = weight is not None
-    if weight is None and tied:
-        weight = _read_weight(folder, model, inputs)
+    files = _StoredTensors(folder)
+    weight = files.read(_names(model, head) | {*_HEAD_NAMES.get(config.model_type, ())})
+    tied = is_tied(model)
+    if tied:
+        embedding = files.read(_names(model, inputs))
+        # Where the two differ, or only the head is there, it depends on transformers' version what becomes of them.
+        if embedding is None or (weight is not None and not torch.equal(weight, embedding)):
+            raise HeadNotFoundError(f"{folder} does not store the embedding, to which its LM head is tied, alone")
+        weight = embedding
     if weight is None or weight.shape != head.weight.shape:
         raise HeadNotFoundError(f"{folder} does not store its LM head as a tensor of its own")
     wanted = dtype or getattr(config, "dtype", None) or weight.dtype
+    if dtype is None and getattr(config, "dtype", None) is None and not files.have_one_dtype():
+        raise HeadNotFoundError(f"{folder} has weights of several types, and no dtype in its config.json")
     parameter = nn.Parameter(weight.to(wanted), requires_grad=False)
     head.weight = parameter
-    if tied and own:
-        model.config.tie_word_embeddings = False
-    elif tied:
+    if tied:
         inputs.weight = parameter
+    _warn_of_unread(str(folder), "")
     return model.eval()
 
 
-def _read_weight(
-    folder: Path, model: PreTrainedModel, module: Any, other_names: Sequence[str] = ()
-) -> torch.Tensor | None:
-    """Return a module's weight from the safetensors files, under its own name or the base model's; None without."""
-    prefix = f"{model.base_model_prefix}."
+def _names(model: PreTrainedModel, module: Any) -> set[str]:
+    """Return the names that a module's weight may have in files: its own, or the base model's."""
     paths = [f"{name}.weight" for name, candidate in model.named_modules() if candidate is module]
-    names = {*paths, *(path.removeprefix(prefix) for path in paths), *other_names}
-    index = folder / "model.safetensors.index.json"
-    try:
-        if index.is_file():
-            shards = json.loads(index.read_text("utf-8"))["weight_map"]
-            files = [folder / shards[name] for name in names if name in shards]
-        else:
-            files = sorted(folder.glob("*.safetensors"))
-        for file in files:
-            with safe_open(file, framework="pt") as tensors:
-                for name in names & set(tensors.keys()):
-                    return tensors.get_tensor(name)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise LmsatError(
-            f"the LM head of {folder} cannot be read ({first_sentence(error)}): copy or download it again"
-        ) from error
-    return None
+    return {*paths, *(path.removeprefix(f"{model.base_model_prefix}.") for path in paths)}
+
+
+class _StoredTensors:
+    """The tensors in the files of safetensors that transformers loads. Some of several shards may be missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths = weight_paths(folder, whole=False)
+        if not all(path.suffix == ".safetensors" for path in self._paths):
+            raise HeadNotFoundError(f"{folder} has no safetensors, whose tensors can be read alone")
+
+    def read(self, names: AbstractSet[str]) -> torch.Tensor | None:
+        """Return the tensor of one of these names; None if there is none.
+
+        Raises `HeadNotFoundError` if there are several, or if it is in a shard that is missing.
+        """
+        found: list[torch.Tensor] = []
+        for path in self._paths:
+            with self._open(path) as tensors:
+                found += [tensors.get_tensor(name) for name in names & set(tensors.keys())]
+        if len(found) > 1 or (not found and self._is_elsewhere(names)):
+            raise HeadNotFoundError(f"{self._folder} does not store {min(names)} once, in a shard that is here")
+        return found[0] if found else None
+
+    def have_one_dtype(self) -> bool:
+        """Return whether all tensors of floats have one type."""
+        dtypes = set()
+        for path in self._paths:
+            with self._open(path) as tensors:
+                dtypes |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+        return sum("F" in dtype for dtype in dtypes) == 1
+
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[Any]:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                yield tensors
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise LmsatError(
+                f"the LM head of {self._folder} cannot be read ({first_sentence(error)}): copy or download it again"
+            ) from error
+
+    def _is_elsewhere(self, names: AbstractSet[str]) -> bool:
+        index = weight_index(self._folder)
+        return index is not None and bool(names & read_index(index).keys())

@@ -70,7 +70,10 @@ class TransformerShape:
 
 
 def count_parameters(model: PreTrainedModel) -> ParameterCount:
-    """Return a causal model's parameters by part. The model may be on the meta device."""
+    """Return a causal model's parameters by part. The model may be on the meta device.
+
+    Of a multimodal model they are the language model's.
+    """
     counts = dict.fromkeys((field.name for field in fields(ParameterCount)), 0)
     for _, parameter, part in _parameters(model):
         counts[part] += parameter.numel()
@@ -80,12 +83,13 @@ def count_parameters(model: PreTrainedModel) -> ParameterCount:
 def size_of(model: PreTrainedModel) -> dict[str, int]:
     """Return a model's ``n_params``, ``n_params_non_embedding``, ``hidden_size`` and ``vocab_size``.
 
-    A shared tensor counts once. Embeddings are those of tokens and of learned positions, and the LM head (the
-    convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size`` is the number of rows, padding included.
+    A shared tensor counts once, and of a multimodal model only the language model does. Embeddings are those of
+    tokens and of learned positions, and the LM head (the convention of Kaplan et al. 2020, Sec. 2.1); ``vocab_size``
+    is the number of rows, padding included.
     """
     counts = count_parameters(model)
     # Several entries of a quantised tensor share one element; transformers counts the entries.
-    total = model.num_parameters()
+    total = model.num_parameters() - (sum(parameter.numel() for parameter in model.parameters()) - counts.total)
     return {
         "n_params": total,
         "n_params_non_embedding": total - (counts.total - counts.non_embedding),
@@ -133,7 +137,7 @@ def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter, str
     """Yield each parameter once with its name and its part, a field of `ParameterCount`."""
     embedding = getattr(model.get_input_embeddings(), "weight", None)
     head = getattr(model.get_output_embeddings(), "weight", None)
-    seen = set()
+    seen = _outside_language_model(model)
     for path, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
@@ -152,6 +156,15 @@ def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter, str
             else:
                 part = part_of_block(path)
             yield name, parameter, part
+
+
+def _outside_language_model(model: PreTrainedModel) -> set[int]:
+    """Return the ids of the parameters of a multimodal model that serve other inputs than text."""
+    if model.config.get_text_config() is model.config:
+        return set()
+    parts = [part for part in (model.get_decoder(), model.get_output_embeddings()) if part is not None]
+    inside = {id(parameter) for part in parts for parameter in part.parameters()}
+    return {id(parameter) for parameter in model.parameters()} - inside
 
 
 def part_of_block(path: str) -> str:

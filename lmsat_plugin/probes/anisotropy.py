@@ -17,7 +17,9 @@ class AnisotropyProbe(Probe[Settings]):
     """Mean cosine of all pairs of hidden states, per layer (Godey et al. 2024, Sec. 4.1, definition of A).
 
     A(H) = 1/(n² − n) Σ_{i≠j} cos(hᵢ, hⱼ), exact, from unit vectors u by (‖Σu‖² − n)/(n² − n). H are the n states
-    from which the corpus' tokens are predicted. Unit vectors and sums are float64.
+    from which the corpus' tokens are predicted. Unit vectors and sums are float64. A state of zero norm, such as the
+    embedding of a token for padding, has no direction: n leaves it out, and ``zero_states_by_layer`` among the
+    details counts it.
 
     Metrics: ``anisotropy_last`` (after the final norm), ``anisotropy_mean`` and ``anisotropy_max`` over layers,
     ``effective_rank_last`` = exp H(σ/Σσ), σ the singular values of the last layer's states about their mean
@@ -36,6 +38,7 @@ class AnisotropyProbe(Probe[Settings]):
             context,
             tokens=(),
             norms=(len(widths),),
+            zeros=(len(widths),),
             last_sum=(d,),
             last_squares=(d, d),
             **{f"units_{layer}": (width,) for layer, width in enumerate(widths)},
@@ -48,14 +51,16 @@ class AnisotropyProbe(Probe[Settings]):
 
     def _add(self, layer: int, states_ND: torch.Tensor) -> None:
         norms_N = torch.linalg.vector_norm(states_ND, dim=1)
-        increments = {f"units_{layer}": norms_N.reciprocal() @ states_ND}
+        zero_N = norms_N == 0
+        increments = {f"units_{layer}": norms_N.reciprocal().masked_fill(zero_N, 0) @ states_ND}
         norms = norms_N.new_zeros(self.last + 1)
-        norms[layer] = norms_N.sum()
+        zeros = torch.zeros_like(norms)
+        norms[layer], zeros[layer] = norms_N.sum(), zero_N.sum()
         if layer == self.last:
             increments["tokens"] = norms.new_tensor(len(norms_N))
             increments["last_sum"] = states_ND.sum(0)
             increments["last_squares"] = states_ND.T @ states_ND
-        self.sums.update(norms=norms, **increments)
+        self.sums.update(norms=norms, zeros=zeros, **increments)
 
     def finish(self) -> Measurement:
         """Turn the sums into mean cosines. Raises `LmsatError` for fewer than two tokens."""
@@ -63,9 +68,11 @@ class AnisotropyProbe(Probe[Settings]):
         n = float(sums["tokens"])
         if n < 2:
             raise LmsatError("anisotropy needs at least 2 tokens: give a longer corpus or raise max_tokens")
-        by_layer = np.array(
-            [(float(sums[f"units_{layer}"].square().sum()) - n) / (n * n - n) for layer in range(self.last + 1)]
-        )
+        zeros = sums["zeros"].numpy()
+        by_layer = np.full(self.last + 1, np.nan)
+        for layer, left in enumerate(n - zeros):
+            if left >= 2:
+                by_layer[layer] = (float(sums[f"units_{layer}"].square().sum()) - left) / (left * left - left)
         if len(bad := np.flatnonzero(~np.isfinite(by_layer))):
             where = f"the hidden states of layer {bad[0]} of {self.last}"
             if not torch.isfinite(sums["norms"][bad[0]]):
@@ -92,4 +99,5 @@ class AnisotropyProbe(Probe[Settings]):
                 "mean_norm_by_layer": (sums["norms"] / n).numpy(),
                 "last_covariance_eigenvalues": eigenvalues,
             },
+            details={"zero_states_by_layer": [int(count) for count in zeros]} if zeros.any() else {},
         )

@@ -11,11 +11,11 @@ from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.hub import list_files
+from lmsat_plugin.model.checkpoint_files import weight_files
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
 from lmsat_plugin.results.training_order import natural, stage_order
 from lmsat_plugin.sweeps.series import Checkpoint, some_of, warn_once
-from lmsat_plugin.sweeps.weights import weight_files
 
 _Files = tuple[tuple[Path, int, int], ...]
 ANOTHER_FORM = "a copy in another form"

@@ -12,10 +12,8 @@ from io import FileIO
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, check_format
+from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, weight_files, weight_paths
 
-# In the order in which transformers looks for them; an adapter where there is nothing else.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head|decoder|unembed)\.(weight|bias)$")
 _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|embeddings|embedding)\.weight$"
@@ -36,28 +34,6 @@ def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -
     return {**small, **weight_files(sizes)}
 
 
-def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return, of a checkpoint's files and their sizes, its weights and their index.
-
-    As transformers does: safetensors before pickles, one file before shards. There may be none.
-    """
-    for name in _WEIGHTS:
-        if name in sizes:
-            return {name: sizes[name]}
-        index = f"{name}.index.json"
-        if index not in sizes:
-            continue
-        stem, suffix = name.rsplit(".", 1)
-        top = [other for other in sizes if "/" not in other and other.endswith(f".{suffix}")]
-        shards = [other for other in top if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", other)]
-        # The index may name its shards in another way.
-        shards = shards or [
-            other for other in top if not re.match("consolidated|adapter|training_args|optimizer", other)
-        ]
-        return {index: sizes[index], **{shard: sizes[shard] for shard in shards}}
-    return {}
-
-
 def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
     """Return the shards that hold the LM head, or the embedding it is tied to; None if neither is known."""
     outside = [name for name in weight_map if not re.search(r"(^|\.)\d+\.", name)]
@@ -65,34 +41,6 @@ def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
         if found := {weight_map[name] for name in outside if pattern.search(name)}:
             return found
     return None
-
-
-def weight_paths(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold its weights.
-
-    Raises `LmsatError` if there are none, or if one that the index names is missing.
-    """
-    try:
-        names = {path.name: 0 for path in folder.iterdir() if path.is_file()}
-    except OSError as error:
-        raise LmsatError(f"{folder} cannot be read ({error.strerror}): correct the path") from error
-    found = weight_files(names)
-    index = next((name for name in found if name.endswith(".index.json")), None)
-    if index is not None:
-        try:
-            found = dict.fromkeys(json.loads((folder / index).read_text("utf-8"))["weight_map"].values(), 0)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise LmsatError(
-                f"{folder / index} is no index of weights ({first_sentence(error)}): copy or download it again"
-            ) from error
-        if missing := sorted(found.keys() - names.keys()):
-            raise LmsatError(f"{folder} lacks {missing[0]}, which its {index} names: copy or download it again")
-    if not found:
-        check_format(folder)
-        raise LmsatError(
-            f"pretrained={folder} has no weights (*.safetensors or pytorch_model*.bin): give a whole checkpoint"
-        )
-    return [folder / name for name in sorted(found)]
 
 
 def read_ahead(folder: Path) -> str:

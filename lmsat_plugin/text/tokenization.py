@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
+_warned_of: set[tuple[int, int]] = set()
+"""The sizes of vocabularies that were warned of, and of the models: once is enough for a series."""
 
 
 @dataclass(frozen=True)
@@ -194,19 +200,29 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source: str) -> None:
-    """Raise `LmsatError` for a tokenizer that encodes nothing, or whose vocabulary is not the model's.
+    """Raise `LmsatError` for a tokenizer that encodes nothing, or whose tokens the model has no rows for.
 
-    transformers 5 silently returns an empty tokenizer for a folder that has none.
+    A vocabulary that is far smaller than the model's may be right, and is warned of. transformers 5 silently returns
+    an empty tokenizer for a folder that has none.
     """
     text = "The quick brown fox jumps over 13 lazy dogs."
     tokens = tokenizer.encode(text, add_special_tokens=False)
     if not tokens or (tokenizer.unk_token_id is not None and set(tokens) == {tokenizer.unk_token_id}):
         raise LmsatError(f"no working tokenizer in {source}: name one with tokenizer=FOLDER_OR_NAME")
-    # A head is padded to a round number of rows, by far less than half.
-    if max(tokens) >= vocab_rows or not vocab_rows // 2 <= len(tokenizer):
+    if max(tokens) >= vocab_rows:
         raise LmsatError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {vocab_rows} rows: "
             "they do not belong together; name the model's own with tokenizer=FOLDER_OR_NAME"
+        )
+    # A head is padded to a round number of rows, by far less than half.
+    if len(tokenizer) < vocab_rows // 2 and (len(tokenizer), vocab_rows) not in _warned_of:
+        _warned_of.add((len(tokenizer), vocab_rows))
+        logger.warning(
+            "the tokenizer in %s has %d tokens and the model %d rows: it is taken, and the other rows for "
+            "padding; if it is not the model's own, name that with tokenizer=FOLDER_OR_NAME",
+            source,
+            len(tokenizer),
+            vocab_rows,
         )
 
 

@@ -15,12 +15,13 @@ import torch
 import transformers
 from evaluation import evaluate
 from safetensors.torch import load_file, save_file
-from tiny_models import ROWS, WINDOW
+from tiny_models import COMMON, ROWS, WINDOW
 from tiny_tokenizers import byte_tokenizer
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
+from lmsat_plugin.text import tokenization
 
 
 @pytest.fixture
@@ -121,7 +122,11 @@ def test_weights_that_are_code_are_not_run(folder, tmp_path):
             return Path.touch, (trap,)
 
     torch.save({QKV: Code()}, folder / "pytorch_model.bin")
-    refused(f"cannot load the model {folder} ", model_args={"pretrained": str(folder)})
+    # torch's own message recommends to run it.
+    message = f"^the weights of {folder} are a pickle that holds more than tensors, .*safetensors((?!weights_only).)*$"
+    refused(message, model_args={"pretrained": str(folder)})
+    with pytest.raises(LmsatError, match=message):
+        measure(folder, ["head"])
     assert not trap.exists()
 
 
@@ -152,10 +157,23 @@ def test_weights_that_are_not_numbers(folder, name, task, message, corpus_file, 
 
 
 def test_tokenizer_of_another_vocabulary(folder, tmp_path):
-    """Of 256 tokens, to which lm-eval adds one for padding."""
+    """Of 512 tokens, for a model of fewer rows than some of them."""
+    model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**{**COMMON, "vocab_size": 100}))
+    model.save_pretrained(tmp_path / "model")
+    model_args = {"pretrained": str(tmp_path / "model"), "tokenizer": str(folder)}
+    refused(r"the tokenizer has 512 tokens and the model 100 rows: .*tokenizer=", model_args=model_args)
+
+
+def test_tokenizer_far_smaller_than_the_head(folder, tmp_path, corpus_file, monkeypatch, caplog):
+    """A model from scratch whose configuration is GPT-2's and whose tokenizer is its own."""
+    monkeypatch.setattr(tokenization, "_warned_of", set())
     byte_tokenizer().save_pretrained(tmp_path / "bytes")
-    model_args = {"pretrained": str(folder), "tokenizer": str(tmp_path / "bytes")}
-    refused(rf"the tokenizer has 25[67] tokens and the model {ROWS} rows: .*tokenizer=", model_args=model_args)
+    model_args = {"pretrained": str(folder), "tokenizer": str(tmp_path / "bytes"), "prefix_token_id": 0}
+    options = {"model_args": {**model_args, "device": "cpu"}, "corpus": str(corpus_file), "max_tokens": 100}
+    results = evaluate("lmsat", ["lmsat_loss", "lmsat_head"], **options)
+    assert results["results"]["lmsat_loss"]["loss,none"] > 0
+    assert results["config"]["lmsat"]["vocab_rows"] <= 257
+    assert caplog.text.count(f"tokens and the model {ROWS} rows: it is taken") == 1
 
 
 def test_encoder_decoder_model(tokenizer, corpus_file):
@@ -267,7 +285,7 @@ def test_measure_refuses_an_incomplete_checkpoint_too(folder, tokenizer):
         measure(folder, ["head"], tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "model-00002.safetensors", "head.safetensors"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "head.safetensors"])
 def test_a_fifo_among_the_files_keeps_nobody_waiting(checkpoint, tmp_path, name):
     folder = tmp_path / "model"
     shutil.copytree(checkpoint("gpt_neox"), folder)
@@ -276,5 +294,14 @@ def test_a_fifo_among_the_files_keeps_nobody_waiting(checkpoint, tmp_path, name)
     evaluator = CheckpointEvaluator(
         {"head": str(folder / name)} if name == "head.safetensors" else {}, {"device": "cpu"}
     )
-    with pytest.raises(LmsatError, match=r"it is a device, not a file|tokenizer"):
+    with pytest.raises(LmsatError, match=r"it is a device, not a file|tokenizer|has no weights"):
         evaluator.load(folder, name="model", revision="main")
+
+
+def test_a_fifo_that_nobody_reads_is_in_nobodys_way(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("gpt_neox"), folder)
+    os.mkfifo(folder / "model-00002.safetensors")
+    evaluator = CheckpointEvaluator({}, {"device": "cpu"})
+    evaluator.load(folder, name="model", revision="main")
+    assert evaluator.lm is not None

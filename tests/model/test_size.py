@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import transformers
 from model_configs import PYTHIA, empty, mixtures, pythia
-from tiny_models import ROWS, WINDOW, configs, make_model
+from tiny_models import GROUPED, ROWS, WINDOW, configs, make_model
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.lm_head import is_tied
@@ -118,3 +118,14 @@ def test_shapes_are_refused_where_kaplans_formulas_do_not_hold(kind):
     assert count_parameters(model).total == sum(p.numel() for p in model.parameters())
     with pytest.raises(LmsatError, match="Kaplan's formulas do not hold: take the counted numbers"):
         shape_of(model)
+
+
+def test_multimodal_model_counts_as_its_language_model():
+    text = transformers.Gemma3TextConfig(**GROUPED)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    whole = empty(transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    alone = empty(text)
+    assert whole.num_parameters() > alone.num_parameters()
+    assert size_of(whole) == size_of(alone)
+    assert shape_of(whole) == shape_of(alone)

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tiny_models import WINDOW, make_model
+from tiny_models import GROUPED, WINDOW, make_model
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
@@ -140,3 +141,20 @@ def test_broken_layer_is_named(layer, tokenizer):
     what = rf"not finite: the weight \S+ \(layer {layer}\) is" if layer else "zero: .*float32"
     with pytest.raises(LmsatError, match=rf"hidden states of layer {layer} of 3 are {what}"):
         measure(model, ["anisotropy"], corpus=["a few words"], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_states_of_zero_norm_have_no_direction(kind, tokenizer):
+    """The one special token begins each document, and torch keeps its row at zero: so are its states in every layer."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **{**GROUPED, "pad_token_id": 0})
+    model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
+    outcome = measure(model, ["anisotropy"], corpus=TEXTS, tokenizer=tokenizer, batch_size=2)
+    layers = states_of(model, tokenizer, TEXTS)
+    zeros = [int((np.linalg.norm(states, axis=1) == 0).sum()) for states in layers]
+    assert zeros[0] == len(TEXTS)
+    expected = [mean_cosine(states[np.linalg.norm(states, axis=1) > 0]) for states in layers]
+    np.testing.assert_allclose(outcome.arrays["anisotropy/by_layer"], expected, rtol=1e-9)
+    assert outcome.provenance["probes"]["anisotropy"]["zero_states_by_layer"] == zeros
+    plain = measure(make_model("llama"), ["anisotropy"], corpus=TEXTS, tokenizer=tokenizer)
+    assert "zero_states_by_layer" not in plain.provenance["probes"]["anisotropy"]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.text import tokenization
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings
 from lmsat_plugin.text.tokenization import check_tokenizer, check_tokens, prepends_bos, tokenize
 
@@ -186,7 +187,23 @@ def test_tokenizer_of_the_model_is_taken(tokenizer, rows):
     check_tokenizer(tokenizer, rows, "here")
 
 
-@pytest.mark.parametrize("rows", [10, 64, 2 * VOCAB + 2, 50_000])
+@pytest.mark.parametrize("rows", [2 * VOCAB + 2, 50_257])
+def test_tokenizer_far_smaller_than_the_head_is_taken_with_one_warning(tokenizer, rows, caplog, monkeypatch):
+    monkeypatch.setattr(tokenization, "_warned_of", set())
+    for _ in range(2):
+        check_tokenizer(tokenizer, rows, "here")
+    [record] = caplog.records
+    assert f"the tokenizer in here has {VOCAB} tokens and the model {rows} rows" in record.getMessage()
+    assert "tokenizer=FOLDER_OR_NAME" in record.getMessage()
+
+
+def test_document_whose_first_character_is_more_than_max_tokens(tokenizer):
+    with pytest.raises(LmsatError, match=r"max_tokens=1 is less than the first character of document 0 of .*higher"):
+        tokenized(["жж"], tokenizer, max_tokens=1)
+    assert tokenized(["жж"], tokenizer, max_tokens=2).n_bytes == 2
+
+
+@pytest.mark.parametrize("rows", [10, 64])
 def test_tokenizer_of_another_vocabulary_is_refused(tokenizer, rows):
     message = rf"the tokenizer has {VOCAB} tokens and the model {rows} rows: .*tokenizer="
     with pytest.raises(LmsatError, match=message):
