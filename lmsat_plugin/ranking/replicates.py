@@ -137,7 +137,9 @@ def _add_errors(
         if documents is not None and name != "downstream":
             nats_M, tokens_M = documents
             sums_M = nats_M * (row[name] / row["loss"])
-            sample = float(ratio_stderr(sums_M, tokens_M))
+            of_documents = float(ratio_stderr(sums_M, tokens_M))
+            # A single document has none.
+            sample = of_documents if np.isfinite(of_documents) else None
         between = 0.0
         if len(runs) > 1:
             between = float(np.std([run[name] for run in runs], ddof=1) / np.sqrt(len(runs)))

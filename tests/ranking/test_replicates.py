@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import series_trees as trees
 from report_trees import read_analyses
@@ -16,6 +17,7 @@ from lmsat_plugin.ranking import ranks
 from lmsat_plugin.ranking.hub_folder import write_hub_folder
 from lmsat_plugin.ranking.leaderboard import leaderboard_of, make_leaderboard
 from lmsat_plugin.ranking.ranks import Scored, rank_models
+from lmsat_plugin.ranking.replicates import pool_runs
 
 
 def board_of(root):
@@ -145,3 +147,11 @@ def test_the_hubs_folder_has_all_runs(tmp_path):
     write_hub_folder(leaderboard_of(analyses), analyses, tmp_path / "hub")
     assert len(list((tmp_path / "hub/results").rglob("results_*.json"))) == 2
     assert not (tmp_path / "hub/eval_results").exists()
+
+
+def test_runs_on_one_document_have_the_spread_between_them():
+    last = pd.DataFrame({"model": ["m (a)", "m (b)"], "group": "m", "axis": "step", "at": 9.0, "revision": "step9"})
+    rows = {model: {"model": model, "loss": loss} for model, loss in (("m (a)", 3.0), ("m (b)", 3.2))}
+    document = {model: (np.array([row["loss"] * 10]), np.array([10])) for model, row in rows.items()}
+    pooled = pool_runs(rows, last, document)
+    assert pooled.rows["m"]["loss_stderr"] == pytest.approx(np.std([3.0, 3.2], ddof=1) / np.sqrt(2))
