@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import similar_path
 from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import compile_pattern, is_another_form, parse_progress
@@ -68,7 +70,8 @@ def find_series(
 
     def of_one(part: str) -> Series:
         find = partial(_of_one, part, name, naming, commits=commits)
-        return patiently(find) if wait else find()
+        # A folder of a similar name was meant, most likely: waiting for the Hub would hide that.
+        return patiently(find) if wait and similar_path(Path(part)) is None else find()
 
     names = patiently(partial(expand, pretrained)) if wait else expand(pretrained)
     if names == [pretrained]:

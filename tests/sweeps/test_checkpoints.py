@@ -11,9 +11,11 @@ import pytest
 from fake_hub import BROKEN, FORBIDDEN, GATED, FakeHub, run_with_hub
 from huggingface_hub import constants
 
+from lmsat_plugin import passing
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
+from lmsat_plugin.errors import LmsatError, PassingError
+from lmsat_plugin.sweeps import hub_series
+from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints, find_series
 from lmsat_plugin.sweeps.selection import select
 
 if TYPE_CHECKING:
@@ -184,6 +186,25 @@ def test_the_command_lists_a_folder(tmp_path, capsys):
     for arguments in (["--revisions", "log:0"], ["--tokens-per-step", "0"], ["--step-pattern", "("]):
         assert main(["checkpoints", str(run), *arguments]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_misnamed_is_not_waited_for(tmp_path, monkeypatch):
+    """Without a connection the Hub is waited for, unless a folder of a similar name was meant."""
+    make(tmp_path / "runs" / "olmo" / "step1")
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+
+    def away(repository: str) -> dict[str, str]:
+        asked.append(repository)
+        raise PassingError("the Hub is away", source="the server")
+
+    monkeypatch.setattr(hub_series, "list_refs", away)
+    monkeypatch.setattr(passing.time, "sleep", lambda seconds: None)
+    for name, waits in (("runs/olmo2", False), ("org/model", True)):
+        asked.clear()
+        with pytest.raises(LmsatError):
+            find_series(name, wait=True)
+        assert (len(asked) > 1) == waits
 
 
 def test_the_hub(tmp_path):
