@@ -137,7 +137,7 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
     if loss == "loss":
         check_nats(rows)
     rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
-    several = rows["run"].astype(str) if "run" in rows.columns else ""
+    several = rows["run"].astype(object).where(rows["run"].notna(), "").astype(str) if "run" in rows.columns else ""
     rows = rows.assign(**{_RUN: rows["model"] + " " + several})
     return rows.assign(variant=None).reset_index(drop=True)
 

@@ -136,3 +136,9 @@ def test_pythia_shows_no_threshold():
         "logiqa": None,
     }
     assert found["lambada_openai"].spearman < -0.95
+
+
+@pytest.mark.parametrize("run", [None, float("nan"), ""])
+def test_a_table_without_runs_has_a_run_for_each_model(run):
+    table = table_of(0, RISES["line"])
+    assert verdict(table.assign(run=run)).to_dict() == verdict(table).to_dict()
