@@ -125,8 +125,11 @@ def _progress(checkpoint: dict[str, Any], names: Sequence[str], model: str, nami
     """Return what a user's pattern finds in the names, else what a sweep noted, else what the names state."""
     stated = [naming.progress(name) for name in names]
     counts = {}
+    # Notes with words are of a version that read all names of the series together.
+    is_sure = "words" in checkpoint and naming.pattern is None
     for key in ("step", "tokens", "words"):
-        noted, by_names = as_integer(checkpoint.get(key)), first(*(getattr(progress, key) for progress in stated))
+        noted = as_integer(checkpoint.get(key))
+        by_names = None if is_sure else first(*(getattr(progress, key) for progress in stated))
         counts[key] = first(by_names, noted) if naming.pattern is not None else first(noted, by_names)
     # Names of folders above a checkpoint's say nothing of its stage.
     named = stated[0]

@@ -19,14 +19,13 @@ from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.sweeps.folder_series import find_in_folder
 from lmsat_plugin.sweeps.hub_series import find_on_hub
 from lmsat_plugin.sweeps.repositories import expand, find_in_several
-from lmsat_plugin.sweeps.same_place import ANOTHER_FORM, set_aside
-from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series, in_order, some_of, warn_once
+from lmsat_plugin.sweeps.same_place import ANOTHER_FORM, NO_CHECKPOINT, set_aside
+from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series, in_order, some_of, warn_once
 
 Stated = Mapping[str, Mapping[str, Any]]
 """From the names of checkpoints to what a user states of them: step, tokens, words, stage, run."""
 _NOTHING: Stated = MappingProxyType({})
 NO_PLACE = "states no step, tokens or words"
-_MAIN = ("main", "master")
 
 
 def find_checkpoints(
@@ -140,12 +139,12 @@ def names_say_nothing(names: Sequence[str], model: str) -> str:
 
 
 def _reason(checkpoint: Checkpoint, naming: Naming) -> str:
-    if checkpoint.revision in _MAIN:
-        return "no checkpoint of the run"
+    if checkpoint.revision in MAIN:
+        return NO_CHECKPOINT
     if is_another_form(checkpoint.revision):
         return ANOTHER_FORM
     return "step_pattern does not match it" if naming.pattern is not None else NO_PLACE
 
 
 def _is_copy(checkpoint: Checkpoint) -> bool:
-    return checkpoint.revision in _MAIN or is_another_form(checkpoint.revision)
+    return checkpoint.revision in MAIN or is_another_form(checkpoint.revision)

@@ -16,18 +16,16 @@ from lmsat_plugin.hub import HubCommit, list_commits, list_refs, list_tree
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.sweeps.same_place import ANOTHER_FORM
-from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series
+from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series
 
 NO_PLACE = "states no step, tokens or words"
-NO_INDEX = "no checkpoint of the run"
 HOLDS_FOLDERS = "holds the checkpoints as folders"
-_MAIN = ("main", "master")
 COMMITS = "commits"
 """The word by which ``revisions`` asks for the commits of a branch."""
 _CONFIGS = ("config.json", "adapter_config.json")
 # What checkpoints of other programs consist of: DeepSpeed, Megatron, torch.distributed, Lightning, nanotron.
 _SHARD = re.compile(r"\.(pt|pth|bin|distcp|ckpt|safetensors)$")
-_DEEPEST, _BRANCHES, _A_SERIES = 3, 2, 3
+_DEEPEST, _BRANCHES = 3, 2
 _OF_A_MODEL = re.compile(r"\b(hf|model|weights)\b", re.IGNORECASE)
 
 
@@ -43,7 +41,7 @@ class _Repository:
     @property
     def branch(self) -> str:
         """Its first branch."""
-        return next((name for name in _MAIN if name in self.refs), next(iter(self.refs)))
+        return next((name for name in MAIN if name in self.refs), next(iter(self.refs)))
 
     def checkpoint(self, revision: str, commit: str, progress: TrainingProgress, **others: Any) -> Checkpoint:
         """Return a checkpoint that lies in it."""
@@ -88,14 +86,7 @@ def _is_placed(name: str, progress: TrainingProgress, naming: Naming) -> bool:
 
 
 def _of_refs(stated: Mapping[str, TrainingProgress], place: _Repository) -> list[Checkpoint]:
-    reasons = {}
-    # Amber's ckpt_000 to ckpt_358; v1.0 and v1.1 are versions.
-    alike = Counter(re.sub(r"\d+", "#", name) for name in stated if re.search(r"\d", name) and "." not in name)
-    if not any(progress.is_placed for progress in stated.values()) and max(alike.values(), default=0) >= _A_SERIES:
-        reasons = {name: NO_INDEX for name in stated if name in _MAIN or is_another_form(name)}
-    return [
-        place.checkpoint(name, commit, stated[name], aside=reasons.get(name)) for name, commit in place.refs.items()
-    ]
+    return [place.checkpoint(name, commit, stated[name]) for name, commit in place.refs.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

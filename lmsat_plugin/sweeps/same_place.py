@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import filecmp
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -15,10 +17,13 @@ from lmsat_plugin.model.checkpoint_files import weight_files
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
 from lmsat_plugin.results.training_order import natural, stage_order
-from lmsat_plugin.sweeps.series import Checkpoint, some_of, warn_once
+from lmsat_plugin.sweeps.series import MAIN, Checkpoint, some_of, warn_once
 
 _Files = tuple[tuple[Path, int, int], ...]
 ANOTHER_FORM = "a copy in another form"
+NO_CHECKPOINT = "no checkpoint of the run"
+_A_SERIES = 3
+"""So many names that differ in their numbers alone are an index."""
 
 
 def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -26,12 +31,16 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
     Of one run, stage and step a copy in another form is set aside where the plain one is there; of equal weights all
     but the first; and of different weights all, which a warning names: nobody knows which one belongs to the run.
+    Where names are an index, such as ``ckpt_012``, the main branch and copies are set aside.
     """
     of_place: dict[Any, list[Checkpoint]] = {}
     for checkpoint in checkpoints:
         if checkpoint.progress.is_placed and checkpoint.aside is None:
             of_place.setdefault(_place(checkpoint), []).append(checkpoint)
     reasons: dict[str, str] = {}
+    if not of_place and _have_an_index([each.revision for each in checkpoints if each.aside is None]):
+        copies = [each for each in checkpoints if each.revision in MAIN or is_another_form(each.revision)]
+        reasons.update((each.name, NO_CHECKPOINT) for each in copies)
     unlike: list[str] = []
     for several in of_place.values():
         if len(several) == 1:
@@ -57,6 +66,12 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
             checkpoints[0].pretrained,
         )
     return [replace(each, aside=each.aside or reasons.get(each.name)) for each in checkpoints]
+
+
+def _have_an_index(names: Sequence[str]) -> bool:
+    # Amber's ckpt_000 to ckpt_358; v1.0 and v1.1 are versions.
+    alike = Counter(re.sub(r"\d+", "#", name) for name in names if re.search(r"\d", name) and "." not in name)
+    return max(alike.values(), default=0) >= _A_SERIES
 
 
 def _place(checkpoint: Checkpoint) -> tuple[Any, ...]:

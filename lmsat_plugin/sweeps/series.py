@@ -13,6 +13,8 @@ from lmsat_plugin.results.training_order import Totals, branch_of, natural, tota
 
 logger = logging.getLogger(__name__)
 
+MAIN = ("main", "master")
+"""Branches that hold the last model, or an average."""
 _PLACE = ("run", "stage", "step", "tokens", "words", "total_step", "total_tokens")
 _MOST_NAMES = 8
 _said: set[tuple[str, str]] = set()
