@@ -35,7 +35,7 @@ def test_demo_trains_and_measures(tmp_path, monkeypatch, capsys):
 
 
 def test_long_demo_prints_what_is_known_beside_what_is_measured(tmp_path, monkeypatch, capsys):
-    small = functools.partial(demo.known_answer, widths=(4, 8), steps=(0, 300))
+    small = functools.partial(demo.known_answer, widths=(4, 8), steps=(0, 150))
     monkeypatch.setattr(demo, "known_answer", small)
     assert main(["demo", "--long", "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

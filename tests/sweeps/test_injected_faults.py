@@ -91,7 +91,7 @@ def test_any_operation_on_files_fails(model, prepared, warm, tmp_path):
     assert not verify(undisturbed).problems
     faults = list(faults_of(ended.operations))
     if not EXHAUSTIVE:
-        faults = sample_of(faults, ended.operations)[expected::2]
+        faults = sample_of(faults, ended.operations)[expected::4]
     cases = [case(tmp_path / str(index), fault) for index, fault in enumerate(faults)]
     for each in cases:
         shutil.copytree(before, each.root)

@@ -77,7 +77,7 @@ def test_any_operation_on_files_fails(sweep, tmp_path):
     assert any(operation.kind == "write" and "incomplete" in operation.path for operation in operations)
     faults = list(faults_of(operations))
     if not EXHAUSTIVE:
-        faults = sample_of(faults, operations)[::6]
+        faults = sample_of(faults, operations)[::10]
     print(len(operations), "operations,", len(faults), "faults:", tally(faults, operations))
     cases = [(f"{fault} {operations[fault.number - 1]}", {"of_disk": fault}) for fault in faults]
     check_all(sweep, cases, tmp_path, right)

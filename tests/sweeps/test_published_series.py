@@ -10,6 +10,7 @@ import pytest
 
 import lmsat_plugin
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.page import figure_files
 from lmsat_plugin.page.sections import cards
 from lmsat_plugin.results.variants import label
 
@@ -104,6 +105,7 @@ def test_the_leaderboard_takes_the_last_of_each(swept, losses, capsys):
 
 def test_the_report_shows_each(swept, tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "_MOST", 2)
+    monkeypatch.setattr(figure_files, "_FORMATS", ("svg", "png"))
     assert main(["report", str(swept), "--output", str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text("utf-8")
     for model, parts in SERIES.items():
