@@ -21,6 +21,8 @@ TOKENIZER_FILES = (
     *("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*"),
     *("special_tokens_map.json", "added_tokens.json"),
 )
+MODEL_CONFIGS = ("config.json", "adapter_config.json")
+"""Of a model and of an adapter: a folder with one of them is a checkpoint."""
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Patterns of the files of weights; those above are the configurations' and the tokenizers'."""
 # In the order in which transformers looks for them; an adapter where there is nothing else.
@@ -76,7 +78,7 @@ _FORMATS = (
 def holds_config(folder: Path) -> bool:
     """Return whether a folder has the configuration of a model or of an adapter, whatever else is missing."""
     with suppress(OSError):
-        return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+        return any((folder / name).is_file() for name in MODEL_CONFIGS)
     return False
 
 

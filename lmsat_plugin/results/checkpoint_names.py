@@ -166,6 +166,11 @@ def without_place(name: str) -> str:
     return re.sub(r"[-_](?:intermediate|checkpoints?|ckpts?)+$", "", name, flags=re.IGNORECASE)
 
 
+def shape_of(name: str) -> str | None:
+    """Return what names that differ in their numbers alone have in common; None for a name without a number."""
+    return re.sub(r"\d+", "0", name) if re.search(r"\d", name) else None
+
+
 def parse_count(text: str | None) -> int | None:
     """Return the number that ``21B``, ``0.5m``, ``1e5`` or ``1_000`` stands for.
 

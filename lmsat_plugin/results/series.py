@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form, shape_of
 from lmsat_plugin.results.training_order import Totals, branch_of, natural, stage_order
 from lmsat_plugin.results.variants import label
 
@@ -191,8 +191,9 @@ def _order(names: Iterable[str]) -> dict[str, int]:
     """Return the places, from 1 on, of names that differ in their numbers alone; those of another form have none."""
     alike: dict[str, set[str]] = {}
     for name in names:
-        if re.search(r"\d", name) and not is_another_form(name) and not _HASH.fullmatch(name):
-            alike.setdefault(re.sub(r"\d+", "0", name), set()).add(name)
+        shape = shape_of(name)
+        if shape is not None and not is_another_form(name) and not _HASH.fullmatch(name):
+            alike.setdefault(shape, set()).add(name)
     most = max(alike.values(), key=len, default=set())
     return {name: place for place, name in enumerate(sorted(most, key=natural), 1)} if len(most) > 1 else {}
 

@@ -19,13 +19,23 @@ from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.sweeps.folder_series import find_in_folder
 from lmsat_plugin.sweeps.hub_series import find_on_hub
 from lmsat_plugin.sweeps.repositories import expand, find_in_several
-from lmsat_plugin.sweeps.same_place import ANOTHER_FORM, NO_CHECKPOINT, set_aside
-from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series, in_order, some_of, warn_once
+from lmsat_plugin.sweeps.same_place import set_aside
+from lmsat_plugin.sweeps.series import (
+    ANOTHER_FORM,
+    MAIN,
+    NO_CHECKPOINT,
+    NO_PLACE,
+    Checkpoint,
+    LeftOut,
+    Series,
+    in_order,
+    some_of,
+    warn_once,
+)
 
 Stated = Mapping[str, Mapping[str, Any]]
 """From the names of checkpoints to what a user states of them: step, tokens, words, stage, run."""
 _NOTHING: Stated = MappingProxyType({})
-NO_PLACE = "states no step, tokens or words"
 
 
 def find_checkpoints(
@@ -116,15 +126,15 @@ def _left_out(checkpoints: Sequence[Checkpoint], naming: Naming, step_pattern: s
     """Return what ``all`` leaves out, and warn of names that a pattern does not match, or that say nothing."""
     left_out = [LeftOut(each.name, each.aside) for each in checkpoints if each.aside is not None]
     unplaced = [each for each in checkpoints if not each.progress.is_placed and each.aside is None]
-    names = [each.name for each in checkpoints if not each.progress.is_placed and not _is_copy(each)]
+    names = [each.name for each in checkpoints if not each.progress.is_placed and not each.is_copy]
     if len(unplaced) < len(checkpoints):
         if naming.pattern is not None and names:
             unmatched = f"{len(names)} names of {checkpoints[0].model}: {some_of(names)}"
             message = f"step_pattern='{step_pattern}' does not match {unmatched}; these are left out"
             warn_once(message, checkpoints[0].pretrained)
         return [*left_out, *(LeftOut(each.name, _reason(each, naming)) for each in unplaced)]
-    silent = [each.name for each in unplaced if not re.search(r"\d", each.revision) and not _is_copy(each)]
-    if len(silent) > 1 and len(silent) == len([each for each in unplaced if not _is_copy(each)]):
+    silent = [each.name for each in unplaced if not re.search(r"\d", each.revision) and not each.is_copy]
+    if len(silent) > 1 and len(silent) == len([each for each in unplaced if not each.is_copy]):
         warn_once(names_say_nothing(silent, checkpoints[0].model), checkpoints[0].pretrained)
     return left_out
 
@@ -144,7 +154,3 @@ def _reason(checkpoint: Checkpoint, naming: Naming) -> str:
     if is_another_form(checkpoint.revision):
         return ANOTHER_FORM
     return "step_pattern does not match it" if naming.pattern is not None else NO_PLACE
-
-
-def _is_copy(checkpoint: Checkpoint) -> bool:
-    return checkpoint.revision in MAIN or is_another_form(checkpoint.revision)

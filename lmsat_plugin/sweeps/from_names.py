@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lmsat_plugin.files import kind_of, safe_name
 from lmsat_plugin.hub import hub_errors
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, WEIGHT_FILES, local_folder
+from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, WEIGHT_FILES, holds_config, local_folder
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.sweeps.checkpoints import find_checkpoints
 from lmsat_plugin.sweeps.config import SweepConfig
@@ -112,20 +112,16 @@ def _run_of(folder: Path) -> Path:
     """Return the folder of the run: the parent of one that is itself a checkpoint, such as ``run/step1000/hf``."""
     names = Naming()
     for checkpoint in (folder, folder.parent):
-        if _holds_config(folder) and names.states_one(checkpoint.name):
+        if holds_config(folder) and names.states_one(checkpoint.name):
             return checkpoint.parent
     return folder
 
 
 def _outside_checkpoints(folder: Path) -> Path:
     """Return the nearest folder around one, or itself, that is no checkpoint."""
-    while _holds_config(folder) and any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
+    while holds_config(folder) and any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
         folder = folder.parent
     return folder
-
-
-def _holds_config(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in CONFIG_FILES)
 
 
 def _relative(path: Path) -> Path:

@@ -13,16 +13,14 @@ from huggingface_hub import constants
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.hub import HubCommit, list_commits, list_refs, list_tree
+from lmsat_plugin.model.checkpoint_files import MODEL_CONFIGS
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.sweeps.same_place import ANOTHER_FORM
-from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series
+from lmsat_plugin.sweeps.series import ANOTHER_FORM, MAIN, NO_PLACE, Checkpoint, LeftOut, Series
 
-NO_PLACE = "states no step, tokens or words"
 HOLDS_FOLDERS = "holds the checkpoints as folders"
 COMMITS = "commits"
 """The word by which ``revisions`` asks for the commits of a branch."""
-_CONFIGS = ("config.json", "adapter_config.json")
 # What checkpoints of other programs consist of: DeepSpeed, Megatron, torch.distributed, Lightning, nanotron.
 _SHARD = re.compile(r"\.(pt|pth|bin|distcp|ckpt|safetensors)$")
 _DEEPEST, _BRANCHES = 3, 2
@@ -68,7 +66,7 @@ def find_on_hub(repository: str, naming: Naming, *, name: str | None = None, com
         for branch in dict.fromkeys([place.branch, *refs][:_BRANCHES]):
             if folders := _in_folders(list_tree(repository, refs[branch], branch), naming):
                 return Series(checkpoints=_in_branch(folders, branch, place))
-    return Series(checkpoints=_of_refs(stated, place))
+    return Series(checkpoints=[place.checkpoint(ref, commit, stated[ref]) for ref, commit in refs.items()])
 
 
 def asks_for_commits(revisions: Iterable[str | int]) -> tuple[bool, list[str | int]]:
@@ -83,10 +81,6 @@ def asks_for_commits(revisions: Iterable[str | int]) -> tuple[bool, list[str | i
 
 def _is_placed(name: str, progress: TrainingProgress, naming: Naming) -> bool:
     return progress.is_placed and (naming.pattern is not None or not is_another_form(name))
-
-
-def _of_refs(stated: Mapping[str, TrainingProgress], place: _Repository) -> list[Checkpoint]:
-    return [place.checkpoint(name, commit, stated[name]) for name, commit in place.refs.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,7 @@ def _in_branch(folders: Sequence[_Folder], branch: str, place: _Repository) -> l
 
 def _in_folders(files: Collection[str], naming: Naming) -> list[_Folder]:
     """Return the folders, up to three levels deep, that are checkpoints; none where the root is the one model."""
-    holders = {path.rpartition("/")[0] for path in files if path.rpartition("/")[2] in _CONFIGS}
+    holders = {path.rpartition("/")[0] for path in files if path.rpartition("/")[2] in MODEL_CONFIGS}
     whole = sorted(
         folder
         for folder in holders

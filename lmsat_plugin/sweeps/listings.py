@@ -13,7 +13,7 @@ from pathlib import Path
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import folder_name, write_atomically
 from lmsat_plugin.hub import HubFile, list_files
-from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES, weight_files
+from lmsat_plugin.model.checkpoint_files import MODEL_CONFIGS, TOKENIZER_FILES, weight_files
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.weights import needed_files
@@ -100,7 +100,7 @@ def files_to_load(
     if subfolder is None:
         return needed_files(sizes, trust_remote_code=trust_remote_code)
     found: dict[str, int] = {}
-    lacking = [("config.json", "adapter_config.json"), TOKENIZER_FILES, ("*.py",)]
+    lacking = [MODEL_CONFIGS, TOKENIZER_FILES, ("*.py",)]
     parts = subfolder.split("/")
     for count in range(len(parts), -1, -1):
         prefix = "".join(f"{part}/" for part in parts[:count])

@@ -18,7 +18,7 @@ from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, without_place
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
-from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series, warn_once
+from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series, warn_once
 
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _COUNTED = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
@@ -154,7 +154,7 @@ def _runs(
 
 def _only_one(series: Series, own: str, stated: TrainingProgress) -> Checkpoint:
     """Return the one checkpoint of a repository or a folder, under its own name and with what that states."""
-    mains = [each for each in series.checkpoints if each.revision in ("main", "master")]
+    mains = [each for each in series.checkpoints if each.revision in MAIN]
     counts = {key: getattr(stated, key) for key in ("step", "tokens", "words", "stage", "run")}
     return replace((mains or series.checkpoints)[0], revision=own, **counts)
 

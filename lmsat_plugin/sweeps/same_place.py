@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +14,11 @@ from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.hub import list_files
 from lmsat_plugin.model.checkpoint_files import weight_files
 from lmsat_plugin.passing import patiently
-from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress
+from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress, shape_of
 from lmsat_plugin.results.training_order import natural, stage_order
-from lmsat_plugin.sweeps.series import MAIN, Checkpoint, some_of, warn_once
+from lmsat_plugin.sweeps.series import ANOTHER_FORM, NO_CHECKPOINT, Checkpoint, some_of, warn_once
 
 _Files = tuple[tuple[Path, int, int], ...]
-ANOTHER_FORM = "a copy in another form"
-NO_CHECKPOINT = "no checkpoint of the run"
 _A_SERIES = 3
 """So many names that differ in their numbers alone are an index."""
 
@@ -39,8 +36,7 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
             of_place.setdefault(_place(checkpoint), []).append(checkpoint)
     reasons: dict[str, str] = {}
     if not of_place and _have_an_index([each.revision for each in checkpoints if each.aside is None]):
-        copies = [each for each in checkpoints if each.revision in MAIN or is_another_form(each.revision)]
-        reasons.update((each.name, NO_CHECKPOINT) for each in copies)
+        reasons.update((each.name, NO_CHECKPOINT) for each in checkpoints if each.is_copy)
     unlike: list[str] = []
     for several in of_place.values():
         if len(several) == 1:
@@ -70,7 +66,7 @@ def set_aside(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 def _have_an_index(names: Sequence[str]) -> bool:
     # Amber's ckpt_000 to ckpt_358; v1.0 and v1.1 are versions.
-    alike = Counter(re.sub(r"\d+", "#", name) for name in names if re.search(r"\d", name) and "." not in name)
+    alike = Counter(shape for name in names if "." not in name and (shape := shape_of(name)) is not None)
     return max(alike.values(), default=0) >= _A_SERIES
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.training_order import Totals, branch_of, natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
 
 MAIN = ("main", "master")
 """Branches that hold the last model, or an average."""
+ANOTHER_FORM = "a copy in another form"
+NO_CHECKPOINT = "no checkpoint of the run"
+NO_PLACE = "states no step, tokens or words"
 _PLACE = ("run", "stage", "step", "tokens", "words", "total_step", "total_tokens")
 _MOST_NAMES = 8
 _said: set[tuple[str, str]] = set()
@@ -53,6 +56,11 @@ class Checkpoint:
     def name(self) -> str:
         """What it is called among the checkpoints of its model."""
         return f"{self.within}/{self.revision}" if self.within else self.revision
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its name is that of a main branch, or of a copy in another form."""
+        return self.revision in MAIN or is_another_form(self.revision)
 
     @property
     def ref(self) -> str | None:

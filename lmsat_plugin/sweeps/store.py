@@ -183,16 +183,14 @@ class Store:
         Results that note another place in training than the checkpoint's are restated.
         """
         with suppress(OSError):
-            place = checkpoint.place
-            moved = any("revision" in noted and places_otherwise(noted, place) for noted in stored.checkpoints)
+            moved = stored.is_placed_otherwise(checkpoint.place)
             left = stored.damaged or self._lock_of(checkpoint).with_suffix(".json").exists()
             if not (moved or left or strays_of(stored.folder)):
                 return
             if (claim := self.claim(checkpoint)) is not None:
                 stored = self.read(checkpoint)
                 self.mend(stored)
-                if moved:
-                    self.restate(stored, place)
+                self.restate(stored, checkpoint.place)
                 claim.release()
 
     def _lock_of(self, checkpoint: Checkpoint) -> Path:
@@ -245,6 +243,8 @@ class Store:
 
         That is read from names and states, which can be read anew, and was not measured.
         """
+        if not stored.is_placed_otherwise(place):
+            return
         for name in stored.runs:
             path = stored.folder / name
             document = parse_result_file(path)

@@ -77,6 +77,10 @@ class Stored:
     damaged: dict[Path, str] = field(default_factory=dict)
     """Result files, arrays, samples and records of failures that are cut, missing or changed, each with a sentence."""
 
+    def is_placed_otherwise(self, place: Mapping[str, Any]) -> bool:
+        """Return whether a result, or a record of failures, notes another place in training."""
+        return any("revision" in noted and places_otherwise(noted, place) for noted in self.checkpoints)
+
 
 def places_otherwise(noted: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
     """Return whether results note another place in training than names, states and the configuration say now.

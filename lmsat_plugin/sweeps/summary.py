@@ -90,7 +90,7 @@ class ModelWork:
 
 
 def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Job]) -> dict[str, ModelWork]:
-    """Return what there is to do, by model. Nothing is written, and nothing downloaded.
+    """Return what there is to do, by model, without writing or downloading anything.
 
     The Hub is asked about the files of `ASKED` checkpoints at most, eight at once.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.files import read_file
-from lmsat_plugin.results.checkpoint_names import TrainingProgress
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, shape_of
 from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
@@ -86,7 +85,7 @@ def _first_fallen(states: Sequence[_State]) -> _State | None:
         name = state.path.parent.name
         if state.named.step is not None:
             series.setdefault("", []).append((state.named.step, state))
-        elif (shape := re.sub(r"\d+", "0", name)) != name or "0" in name:
+        elif (shape := shape_of(name)) is not None:
             # Names that differ in a number alone, such as ckpt_001, are in its order.
             series.setdefault(shape, []).append((natural(name), state))
     for several in series.values():
