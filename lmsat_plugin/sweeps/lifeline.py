@@ -27,7 +27,8 @@ WAITING_SECONDS = 60.0
 """How long a process may be silent, or behind the others, before it is named as the one that is waited for."""
 _BEAT_SECONDS = 5.0
 _STOPPED_SECONDS = 3.0
-_CONNECT_SECONDS = 30.0
+_CONNECT_SECONDS = 20.0
+_ACCEPT_SECONDS = 5.0
 _BYE = "bye"
 _AT_WORK, _WAITS = "at work", "waits"
 _COLLECTIVES = os.path.dirname(torch.distributed.__file__)  # noqa: PTH120 - as in the names of code
@@ -80,27 +81,38 @@ class Lifeline:
         threading.Thread(target=self._watch, daemon=True, name="lmsat-lifeline").start()
 
     def _connect(self, size: int, group: Any) -> None:
+        """Connect the first process to each of the others, as slow as one may be, and agree on who is connected."""
         if self._rank == 0:
-            with _listen() as server:
-                server.settimeout(_CONNECT_SECONDS)
+            with _listen(size) as server:
                 key = secrets.token_hex(16)
                 torch.distributed.broadcast_object_list([(server.getsockname()[1], key)], src=0, group=group)
+                # Whoever has come through here has connected, or cannot.
+                torch.distributed.barrier(group=group)
+                server.settimeout(_ACCEPT_SECONDS)
                 with suppress(TimeoutError):
                     while len(self._peers) < size - 1:
                         connection, _ = server.accept()
-                        connection.settimeout(_CONNECT_SECONDS)
+                        connection.settimeout(_ACCEPT_SECONDS)
                         with suppress(OSError, ValueError):
                             said, rank = connection.recv(100).decode("ascii", "replace").split()
                             if secrets.compare_digest(said, key):
                                 self._peers[int(rank)] = connection
+            torch.distributed.broadcast_object_list([list(self._peers)], src=0, group=group)
             return
         place: list[Any] = [None]
         torch.distributed.broadcast_object_list(place, src=0, group=group)
         port, key = place[0]
         with suppress(OSError):
             address = os.environ.get("MASTER_ADDR", "localhost"), port
-            self._peers[0] = socket.create_connection(address, timeout=_CONNECT_SECONDS)
-            self._peers[0].sendall(f"{key} {self._rank}".encode())
+            connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
+            connection.sendall(f"{key} {self._rank}".encode())
+            self._peers[0] = connection
+        torch.distributed.barrier(group=group)
+        connected: list[Any] = [None]
+        torch.distributed.broadcast_object_list(connected, src=0, group=group)
+        if self._rank not in connected[0]:
+            # What the first has not accepted it closes, which is no sign that it is gone.
+            self._peers.clear()
 
     def _say_bye_when_interrupted(self) -> None:
         """Let the first process tell an interrupt from a death. Nothing here is written that would be cut off."""
@@ -241,10 +253,10 @@ def _waits() -> bool:
     return False
 
 
-def _listen() -> socket.socket:
+def _listen(size: int) -> socket.socket:
     if socket.has_dualstack_ipv6():
-        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", 0))
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=size)
+    return socket.create_server(("", 0), backlog=size)
 
 
 def _tell(sentence: str) -> None:

@@ -18,7 +18,7 @@ from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS, WAITING_SECONDS
 
 # What process 1 does when the tasks are evaluated on step10.
 SCRIPT = """
-import os, signal, sys, time
+import os, signal, socket, sys, time
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.sweeps import lifeline
@@ -44,6 +44,20 @@ def patched(self, *arguments, **keywords):
             time.sleep(60)
     return evaluate(self, *arguments, **keywords)
 
+class Mute(socket.socket):
+    def sendall(self, *arguments):
+        pass
+
+def connect(*arguments, connect=socket.create_connection, **keywords):
+    if sys.argv[1] == "cannot connect":
+        raise ConnectionRefusedError
+    time.sleep(1)
+    connection = connect(*arguments, **keywords)
+    return Mute(fileno=connection.detach()) if sys.argv[1] == "is not heard" else connection
+
+if "connect" in sys.argv[1] or "heard" in sys.argv[1]:
+    lifeline._ACCEPT_SECONDS = 0.3
+    socket.create_connection = connect
 CheckpointEvaluator.evaluate = patched
 raise SystemExit(main(["sweep", *sys.argv[3:]]))
 """
@@ -149,3 +163,11 @@ def test_a_process_that_keeps_the_others_waiting_is_named_and_may_go_on(launch, 
         time.sleep(0.05)
     assert [process.wait(timeout=60) for process in processes] == [0, 0], processes[0].output
     assert "3 measured" in processes[0].output
+
+
+@pytest.mark.parametrize("what", ["connects late", "cannot connect", "is not heard"])
+def test_a_launch_measures_all_however_its_processes_connect(launch, what):
+    processes = launch(what)
+    assert [process.wait(timeout=60) for process in processes] == [0, 0], [process.output for process in processes]
+    assert "3 measured" in processes[0].output
+    assert ("no connection to process 1" in processes[0].output) == (what != "connects late")
