@@ -43,11 +43,11 @@ class CheckpointsCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the list."""
-        from lmsat_plugin.sweeps.checkpoints import find_series
-        from lmsat_plugin.sweeps.hub_series import asks_for_commits
+        from lmsat_plugin.series.checkpoint import describe_left_out
+        from lmsat_plugin.series.finding import find_series
+        from lmsat_plugin.series.on_hub import asks_for_commits
+        from lmsat_plugin.series.selection import select
         from lmsat_plugin.sweeps.listings import Listings
-        from lmsat_plugin.sweeps.selection import select
-        from lmsat_plugin.sweeps.series import describe_left_out
 
         if args.tokens_per_step is not None and args.tokens_per_step < 1:
             raise LmsatError(f"--tokens-per-step={args.tokens_per_step}: give the number of tokens, 1 or more")

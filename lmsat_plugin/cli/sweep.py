@@ -173,10 +173,10 @@ def _worker_options(options: Options) -> list[str]:
 
 
 def _show_plan(config: SweepConfig, options: Options) -> None:
+    from lmsat_plugin.series.checkpoint import describe_left_out
     from lmsat_plugin.sweeps.jobs import choose_jobs
     from lmsat_plugin.sweeps.local import make_downloads
     from lmsat_plugin.sweeps.plan import Plan
-    from lmsat_plugin.sweeps.series import describe_left_out
     from lmsat_plugin.sweeps.store import Store
     from lmsat_plugin.sweeps.summary import count_work, describe_downloads
 

@@ -31,8 +31,8 @@ from lmsat_plugin.files import (
 from lmsat_plugin.hub import cached_snapshot, hub_errors
 from lmsat_plugin.model.checkpoint_files import weight_files, weight_paths
 from lmsat_plugin.passing import SERVER
+from lmsat_plugin.series.checkpoint import Checkpoint
 from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
-from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
 from lmsat_plugin.sweeps.weights import head_shards
 

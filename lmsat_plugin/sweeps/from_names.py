@@ -14,7 +14,7 @@ from lmsat_plugin.files import kind_of, safe_name
 from lmsat_plugin.hub import hub_errors
 from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, WEIGHT_FILES, holds_config, local_folder
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+from lmsat_plugin.series.finding import find_checkpoints
 from lmsat_plugin.sweeps.config import SweepConfig
 
 _TASKS = ("lmsat_loss", "lmsat_anisotropy", "lmsat_head")

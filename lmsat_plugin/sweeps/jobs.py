@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweeps.checkpoints import find_series
+from lmsat_plugin.series.checkpoint import Checkpoint, Series
+from lmsat_plugin.series.finding import find_series
+from lmsat_plugin.series.on_hub import asks_for_commits
+from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
-from lmsat_plugin.sweeps.hub_series import asks_for_commits
-from lmsat_plugin.sweeps.selection import select
-from lmsat_plugin.sweeps.series import Checkpoint, Series
 from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}

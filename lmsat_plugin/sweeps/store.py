@@ -32,8 +32,8 @@ from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures, read_failures
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.reading import parse_result_file
+from lmsat_plugin.series.checkpoint import Checkpoint
 from lmsat_plugin.sweeps.config import SweepConfig, config_to_yaml
-from lmsat_plugin.sweeps.series import Checkpoint
 from lmsat_plugin.sweeps.stored import (
     Identity,
     Stored,

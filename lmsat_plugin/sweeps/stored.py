@@ -21,7 +21,7 @@ from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
-from lmsat_plugin.sweeps.series import Checkpoint
+from lmsat_plugin.series.checkpoint import Checkpoint
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)$")
 """The end of the name of a file of samples, without its suffix."""

@@ -200,7 +200,7 @@ def test_a_sweep_with_heads_of_several_ranks(tmp_path, capsys, checkpoint):
 def test_the_sweep_over_ranks_that_is_shipped(monkeypatch):
     config = load_config(SHIPPED / "rank-downstream.yaml")
     refs = {"main": "a" * 40, "step0": "b" * 40, "step143000": "a" * 40}
-    monkeypatch.setattr("lmsat_plugin.sweeps.hub_series.list_refs", lambda repository: refs)
+    monkeypatch.setattr("lmsat_plugin.series.on_hub.list_refs", lambda repository: refs)
     jobs = find_jobs(config)
     assert {(job.checkpoint.pretrained, job.checkpoint.revision) for job in jobs} == {
         ("EleutherAI/pythia-410m", "step143000")

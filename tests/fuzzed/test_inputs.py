@@ -30,10 +30,10 @@ from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probes.rank_head.training_state import TrainingState
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.checkpoint_names import compile_pattern, parse_progress
+from lmsat_plugin.series.finding import Checkpoint, find_checkpoints
+from lmsat_plugin.series.selection import select
 from lmsat_plugin.settings import parse_own
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints
 from lmsat_plugin.sweeps.config import load_config
-from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.text.corpora import CorpusSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lmsat_plugin.sweeps.series import Series
+    from lmsat_plugin.series.checkpoint import Series
 
 
 def make_checkpoint(folder: Path, weights: bytes | None = None, **state: object) -> Path:

@@ -24,8 +24,8 @@ from tiny_models import make_model
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
 from lmsat_plugin.hub import HubFile
+from lmsat_plugin.series.finding import Checkpoint
 from lmsat_plugin.sweeps import downloads as downloads_module
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.weights import needed_files, read_ahead
 
@@ -161,8 +161,8 @@ START = """
 import json, sys
 from pathlib import Path
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweeps.checkpoints import find_checkpoints
-from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.series.finding import find_checkpoints
+from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.downloads import Downloads
 folder = Path(sys.argv[1])
 found = {c.revision: c for c in find_checkpoints("org/m")}

@@ -21,7 +21,7 @@ FETCH = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+from lmsat_plugin.series.finding import find_checkpoints
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.listings import Listings
 folder = Path(sys.argv[1])

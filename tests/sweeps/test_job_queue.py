@@ -18,8 +18,8 @@ from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.results.failures import read_failures
+from lmsat_plugin.series.finding import Checkpoint
 from lmsat_plugin.sweeps import job_runner
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.job_queue import JobQueue

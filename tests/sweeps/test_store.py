@@ -12,8 +12,8 @@ from sweep_outputs import files_of, strays, values_of
 from lmsat_plugin import load_results
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.series.finding import Checkpoint
 from lmsat_plugin.sweeps import store as store_module
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.store import Store
 
 

@@ -10,8 +10,8 @@ import pytest
 from sweep_outputs import files_of
 
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.series.finding import Checkpoint
 from lmsat_plugin.sweeps import job_runner, stored
-from lmsat_plugin.sweeps.checkpoints import Checkpoint
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
 from lmsat_plugin.sweeps.store import Store

@@ -16,7 +16,7 @@ from lmsat_plugin.model.checkpoint_files import weight_files
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import is_another_form, parse_progress, shape_of
 from lmsat_plugin.results.training_order import natural, stage_order
-from lmsat_plugin.sweeps.series import ANOTHER_FORM, NO_CHECKPOINT, Checkpoint, some_of, warn_once
+from lmsat_plugin.series.checkpoint import ANOTHER_FORM, NO_CHECKPOINT, Checkpoint, some_of, warn_once
 
 _Files = tuple[tuple[Path, int, int], ...]
 _A_SERIES = 3

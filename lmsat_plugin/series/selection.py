@@ -16,7 +16,7 @@ from lmsat_plugin.results.training_order import stage_order
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
-    from lmsat_plugin.sweeps.series import Checkpoint
+    from lmsat_plugin.series.checkpoint import Checkpoint
 
 _NUMBER = r"(\d+(?:\.\d+)?[kKmM]?)"
 _MULTIPLES = {"k": 1e3, "m": 1e6}

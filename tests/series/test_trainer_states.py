@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from checkpoint_folders import make_checkpoint
 
-from lmsat_plugin.sweeps.checkpoints import find_checkpoints
+from lmsat_plugin.series.finding import find_checkpoints
 
 
 def test_trainer_states_are_believed_where_they_grow(tmp_path, caplog):

@@ -14,7 +14,7 @@ from lmsat_plugin.results.checkpoint_names import TrainingProgress, shape_of
 from lmsat_plugin.results.json_values import as_integer
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
-from lmsat_plugin.sweeps.series import warn_once
+from lmsat_plugin.series.checkpoint import warn_once
 
 FILE = "trainer_state.json"
 

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import without_place
-from lmsat_plugin.sweeps.checkpoints import find_series
+from lmsat_plugin.series.finding import find_series
+from lmsat_plugin.series.repositories import expand
 from lmsat_plugin.sweeps.config import load_config
-from lmsat_plugin.sweeps.repositories import expand
 
 if TYPE_CHECKING:
     from pathlib import Path

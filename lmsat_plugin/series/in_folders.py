@@ -16,8 +16,8 @@ from lmsat_plugin.model.checkpoint_files import holds_config, training_format
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form, is_bare
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
-from lmsat_plugin.sweeps.series import Checkpoint, LeftOut, Series
-from lmsat_plugin.sweeps.trainer_states import believe_states
+from lmsat_plugin.series.checkpoint import Checkpoint, LeftOut, Series
+from lmsat_plugin.series.trainer_states import believe_states
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from lmsat_plugin import passing
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.sweeps import hub_series
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, find_checkpoints, find_series
-from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.series import on_hub
+from lmsat_plugin.series.finding import Checkpoint, find_checkpoints, find_series
+from lmsat_plugin.series.selection import select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,7 +198,7 @@ def test_a_folder_misnamed_is_not_waited_for(tmp_path, monkeypatch):
         asked.append(repository)
         raise PassingError("the Hub is away", source="the server")
 
-    monkeypatch.setattr(hub_series, "list_refs", away)
+    monkeypatch.setattr(on_hub, "list_refs", away)
     monkeypatch.setattr(passing.time, "sleep", lambda seconds: None)
     for name, waits in (("runs/olmo2", False), ("org/model", True)):
         asked.clear()

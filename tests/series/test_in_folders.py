@@ -10,10 +10,10 @@ from checkpoint_folders import make_checkpoint, make_files, places
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
-from lmsat_plugin.sweeps.checkpoints import find_checkpoints, find_series
+from lmsat_plugin.series.finding import find_checkpoints, find_series
+from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
-from lmsat_plugin.sweeps.selection import select
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import parse_series
-from lmsat_plugin.sweeps.checkpoints import Checkpoint, in_order
-from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.series.finding import Checkpoint, in_order
+from lmsat_plugin.series.selection import select
 
 PYTHIA = [0, *(2**k for k in range(10)), *range(1000, 144_000, 1000)]
 

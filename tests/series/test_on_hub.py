@@ -17,13 +17,13 @@ import lmsat_plugin
 from lmsat_plugin import hub as hub_module
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.series.finding import find_series
+from lmsat_plugin.series.on_hub import find_on_hub
+from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps import summary
-from lmsat_plugin.sweeps.checkpoints import find_series
 from lmsat_plugin.sweeps.config import SweepConfig
-from lmsat_plugin.sweeps.hub_series import find_on_hub
 from lmsat_plugin.sweeps.local import make_downloads
 from lmsat_plugin.sweeps.plan import Plan
-from lmsat_plugin.sweeps.selection import select
 from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.verification import verify
 

@@ -8,8 +8,8 @@ import pytest
 from checkpoint_folders import make_checkpoint
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.sweeps.checkpoints import find_series
-from lmsat_plugin.sweeps.selection import select
+from lmsat_plugin.series.finding import find_series
+from lmsat_plugin.series.selection import select
 
 
 def test_copies_in_another_form(tmp_path):

@@ -18,7 +18,7 @@ from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, without_place
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
-from lmsat_plugin.sweeps.series import MAIN, Checkpoint, LeftOut, Series, warn_once
+from lmsat_plugin.series.checkpoint import MAIN, Checkpoint, LeftOut, Series, warn_once
 
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _COUNTED = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)

@@ -16,11 +16,7 @@ from lmsat_plugin.model.checkpoint_files import local_folder
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.checkpoint_names import compile_pattern, is_another_form, parse_progress
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.sweeps.folder_series import find_in_folder
-from lmsat_plugin.sweeps.hub_series import find_on_hub
-from lmsat_plugin.sweeps.repositories import expand, find_in_several
-from lmsat_plugin.sweeps.same_place import set_aside
-from lmsat_plugin.sweeps.series import (
+from lmsat_plugin.series.checkpoint import (
     ANOTHER_FORM,
     MAIN,
     NO_CHECKPOINT,
@@ -32,6 +28,10 @@ from lmsat_plugin.sweeps.series import (
     some_of,
     warn_once,
 )
+from lmsat_plugin.series.in_folders import find_in_folder
+from lmsat_plugin.series.on_hub import find_on_hub
+from lmsat_plugin.series.repositories import expand, find_in_several
+from lmsat_plugin.series.same_place import set_aside
 
 Stated = Mapping[str, Mapping[str, Any]]
 """From the names of checkpoints to what a user states of them: step, tokens, words, stage, run."""

@@ -16,7 +16,7 @@ from lmsat_plugin.hub import HubCommit, list_commits, list_refs, list_tree
 from lmsat_plugin.model.checkpoint_files import MODEL_CONFIGS
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
 from lmsat_plugin.results.origins import Naming
-from lmsat_plugin.sweeps.series import ANOTHER_FORM, MAIN, NO_PLACE, Checkpoint, LeftOut, Series
+from lmsat_plugin.series.checkpoint import ANOTHER_FORM, MAIN, NO_PLACE, Checkpoint, LeftOut, Series
 
 HOLDS_FOLDERS = "holds the checkpoints as folders"
 COMMITS = "commits"
