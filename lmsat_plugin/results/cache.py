@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,12 +23,14 @@ from lmsat_plugin.files import read_file, write_atomically
 from lmsat_plugin.results.checkpoint_names import TrainingProgress
 from lmsat_plugin.results.failures import FAILURES
 from lmsat_plugin.results.origins import Naming, Origin
-from lmsat_plugin.results.reading import BrokenResultError, ResultFile, TaskResult, read_result_file
+from lmsat_plugin.results.reading import BrokenResultError, ResultFile, TaskResult, read_result_file, summarised
 from lmsat_plugin.results.training_order import Totals
 from lmsat_plugin.results.tree_files import TreeFile
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 FILES, TABLE = ".lmsat.read", ".lmsat.table"
 """The names of the cache's files in the folder that was read."""
@@ -35,6 +38,7 @@ WORTHWHILE = 1000
 """A cache is written once so many files were read."""
 _TICK_NS = 2_000_000_000
 """A file that changed this shortly before it was read may change again and have the same times."""
+_NOTE = b"lmsat_note"
 _OF_TASKS = [field.name for field in fields(TaskResult) if field.name != "origin"]
 
 
@@ -50,7 +54,7 @@ class Cache:
     def _key(self) -> str:
         """All that a row depends on beside the file: the code, the folder's own name, and how names are read."""
         code = hashlib.sha256()
-        for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(metrics.__file__)):
+        for path in (*sorted(Path(__file__).parent.rglob("*.py")), Path(metrics.__file__)):
             code.update(path.read_bytes())
         pattern = self.naming.pattern.pattern if self.naming.pattern else None
         return json.dumps([code.hexdigest(), str(self.root.absolute()), pattern, self.naming.tokens_per_step])
@@ -61,6 +65,7 @@ class Cache:
         rows: dict[str, list[Any]] = {} if data is None else json.loads(data)
         files: list[ResultFile] = []
         warnings: list[str] = []
+        broken: list[BrokenResultError] = []
         kept: dict[str, list[Any]] = {}
         for file in self.found:
             if file.name.rpartition("/")[2] == FAILURES:
@@ -69,20 +74,20 @@ class Cache:
             is_known = row is not None and tuple(row[0]) == file.stamp
             try:
                 if row is not None and is_known:
-                    result = _from_row(row, file)
+                    results = [_from_row(entry, file, index) for index, entry in enumerate(row[1:])]
                 else:
-                    result = read_result_file(file, self.naming, keep_rest=not self.is_worthwhile)
+                    results = read_result_file(file, self.naming, keep_rest=not self.is_worthwhile)
             except BrokenResultError as error:
-                warnings.append(str(error))
+                broken.append(error)
                 continue
-            if result is not None:
-                files.append(result)
-                warnings += filter(None, [result.warning])
+            files += results
+            warnings += [result.warning for result in results if result.warning]
             if self.is_worthwhile and self._is_settled(file):
-                kept[file.name] = row if row is not None and is_known else _to_row(result, file)
+                known = row if row is not None and is_known else [file.stamp, *map(_to_row, results)]
+                kept[file.name] = known
         if len(kept.keys() - rows.keys()) >= WORTHWHILE:
             self._store(FILES, self._key, json.dumps(kept).encode())
-        return files, warnings
+        return files, [*summarised(broken), *warnings]
 
     def read_table(self, *, all_results: bool) -> pd.DataFrame | None:
         """Return the table of the tree; None unless it was kept and no file has changed since."""
@@ -92,12 +97,14 @@ class Cache:
         if data is None:
             return None
         kept = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        if note := (kept.schema.metadata or {}).get(_NOTE):
+            logger.warning("%s", note.decode())
         texts = [field.name for field in kept.schema if pa.types.is_dictionary(field.type)]
         table = kept.drop_columns(texts).to_pandas()
         return table.assign(**{name: _from_dictionary(kept[name]) for name in texts})[kept.column_names]
 
-    def write_table(self, table: pd.DataFrame, *, all_results: bool) -> None:
-        """Keep the table of the tree."""
+    def write_table(self, table: pd.DataFrame, *, all_results: bool, note: str | None = None) -> None:
+        """Keep the table of the tree, and what is said of it whenever it is read."""
         import pyarrow as pa
 
         if not self.is_worthwhile or not all(map(self._is_settled, self.found)):
@@ -106,6 +113,8 @@ class Cache:
         for index, name in enumerate(kept.column_names):
             if table[name].dtype == object:
                 kept = kept.set_column(index, name, pa.array(table[name], pa.string()).dictionary_encode())
+        if note is not None:
+            kept = kept.replace_schema_metadata({**(kept.schema.metadata or {}), _NOTE: note.encode()})
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_file(buffer, kept.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
             file.write_table(kept)
@@ -148,21 +157,17 @@ def _from_dictionary(column: Any) -> pd.Series:
     return pd.Series(texts[chunk.indices.fill_null(len(texts) - 1).to_numpy()], dtype="object")
 
 
-def _to_row(result: ResultFile | None, file: TreeFile) -> list[Any]:
-    if result is None:
-        return [file.stamp]
+def _to_row(result: ResultFile) -> list[Any]:
     origin = result.origin
     stated: list[Any] = [origin.path, origin.model, origin.revision, origin.commit]
     stated += [astuple(origin.progress), origin.totals, origin.is_noted]
     supersedes = {name: sorted(tasks) for name, tasks in origin.supersedes.items()}
     tasks = [[getattr(task, name) for name in _OF_TASKS] for task in result.tasks]
-    return [file.stamp, [*stated, origin.sizes, origin.date, origin.settings, supersedes], tasks, result.warning]
+    return [[*stated, origin.sizes, origin.date, origin.settings, supersedes], tasks, result.warning]
 
 
-def _from_row(row: list[Any], file: TreeFile) -> ResultFile | None:
-    if len(row) == 1:
-        return None
-    _, stated, tasks, warning = row
+def _from_row(row: list[Any], file: TreeFile, index: int) -> ResultFile:
+    stated, tasks, warning = row
     path, model, revision, commit, progress, totals, is_noted, sizes, date, settings, supersedes = stated
     origin = Origin(
         path=path,
@@ -182,6 +187,7 @@ def _from_row(row: list[Any], file: TreeFile) -> ResultFile | None:
         origin=origin,
         tasks=[_task(origin, dict(zip(_OF_TASKS, task, strict=True))) for task in tasks],
         rest=file.stamp,
+        index=index,
         warning=warning,
     )
 

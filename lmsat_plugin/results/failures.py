@@ -144,7 +144,8 @@ def _diverged_file(
     origin = read_origin({"date": record.date}, [notes], path, name=clean(file.name), naming=naming)
     of_model = of_models.get(origin.model, [])
     tasks = [task for identity, _ in reasons if (task := _diverged(origin, identity, of_model)) is not None]
-    return ResultFile(path, origin, tasks, Rest(provenance=[notes], header={"config": {}}, datasets={}))
+    rest = Rest(provenance=[notes], header={"config": {}}, datasets={})
+    return ResultFile(path=path, origin=origin, tasks=tasks, rest=rest)
 
 
 def _place(origin: Origin) -> PurePosixPath:

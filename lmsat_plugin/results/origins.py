@@ -10,6 +10,7 @@ from typing import Any
 
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_bare, parse_progress, parse_series
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
+from lmsat_plugin.results.other_tools.documents import date_in_name
 from lmsat_plugin.results.training_order import Totals
 
 # Model arguments that do not change what was measured, or that have a column of the table.
@@ -70,15 +71,22 @@ class Origin:
 
 
 def read_origin(
-    data: dict[str, Any], provenance: list[dict[str, Any]], path: Path, name: str, naming: Naming
+    data: dict[str, Any],
+    provenance: list[dict[str, Any]],
+    path: Path,
+    name: str,
+    *,
+    naming: Naming,
+    checkpoint: dict[str, Any] | None = None,
 ) -> Origin:
     """Return the checkpoint of a result file, which its content, lmsat's notes in it and names of its path state.
 
-    ``name`` is the path that the table shows.
+    ``name`` is the path that the table shows. ``checkpoint`` is what a file of another tool states, as notes state it.
     """
     config, notes = as_dict(data.get("config")), provenance[0] if provenance else {}
     args = _model_args(config.get("model_args"))
-    checkpoint, sizes = as_dict(notes.get("checkpoint")), as_dict(notes.get("model"))
+    checkpoint = as_dict(notes.get("checkpoint")) or checkpoint or {}
+    sizes = as_dict(notes.get("model")) or as_dict(config.get("sizes"))
     stated = [as_text(source.get(key)) for source, key in ((args, "revision"), (config, "model_revision"))]
     revision = next((text for text in stated if text not in (None, "main")), None)
     model, folder = as_text(args.get("pretrained")), None
@@ -107,7 +115,7 @@ def read_origin(
             "n_params": n_params if n_params and n_params > 0 else None,
             **{key: as_integer(sizes.get(key)) for key in others},
         },
-        date=as_number(data.get("date")),
+        date=as_number(data["date"]) if "date" in data else date_in_name(path.name),
         settings=read_settings(
             {
                 **{key: value for key, value in args.items() if key not in _NO_SETTINGS},

@@ -1,4 +1,7 @@
-"""One lm-eval result file, of any version, as plain records, and its arrays. Imports neither lm_eval nor torch."""
+"""One result file, lm-eval's of any version or another tool's, as plain records, and its arrays.
+
+Imports neither lm_eval nor torch.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks
 from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
+from lmsat_plugin.results.other_tools import gpt_neox, lighteval, olmes, records, tables
+from lmsat_plugin.results.other_tools.documents import Document
 from lmsat_plugin.results.tree_files import TreeFile
 
 _CORPUS_SETTINGS = ("max_tokens", "seed", "text_field", "limit", "window", "sha256")
@@ -38,7 +43,11 @@ _REMEDIES = {
     "digest": ("left out", "restore it, or measure again what `lmsat verify` names"),
 }
 """By kind what becomes of a broken file, and what to do about it."""
+_MOST_ALIKE = 3
+"""So many broken files with the same fault are named one by one."""
 _OF_SWEEPS = {"identities", *DIGESTS}
+_OTHERS = ((b'"evaluation_results"', b'"model_info"'), (b'"task_config"', b'"model_config"'))
+"""What JSON files of other tools hold: records of Every Eval Ever, and OLMES'."""
 
 
 class BrokenResultError(LmsatError):
@@ -47,7 +56,25 @@ class BrokenResultError(LmsatError):
     def __init__(self, path: Path, kind: str, fault: str) -> None:
         done, remedy = _REMEDIES[kind]
         super().__init__(f"{path} is {done} ({fault}): {remedy}")
-        self.kind, self.fault = kind, fault
+        self.path, self.kind, self.fault = path, kind, fault
+
+
+def summarised(broken: Sequence[BrokenResultError]) -> list[str]:
+    """Return a sentence on each broken file; of many with the same fault one, with their number."""
+    alike: dict[tuple[str, str], list[BrokenResultError]] = {}
+    for error in broken:
+        alike.setdefault((error.kind, error.fault), []).append(error)
+    sentences: list[str] = []
+    for (kind, fault), errors in alike.items():
+        done, remedy = _REMEDIES[kind]
+        if len(errors) > _MOST_ALIKE:
+            sentences.append(
+                f"{len(errors)} files are {done} ({fault}), the first of them {errors[0].path}: "
+                f"{remedy.replace('it', 'them', 1)}"
+            )
+        else:
+            sentences += map(str, errors)
+    return sentences
 
 
 @dataclass
@@ -85,6 +112,8 @@ class ResultFile:
     tasks: list[TaskResult]
     rest: Rest | FileStamp
     """What the properties hold; or the file's stamp, and they are read again when they are asked for."""
+    index: int = 0
+    """Its place among what the file holds: a table has several checkpoints."""
     warning: str | None = None
     """What readers say about it."""
 
@@ -93,10 +122,10 @@ class ResultFile:
         # Trees hold tens of thousands of files, of which most commands need no more than the values.
         if isinstance(self.rest, Rest):
             return self.rest
-        data = parse_result_file(self.path)
-        if data is None or stamp_file(self.path) != self.rest:
+        documents = documents_in(self.path)
+        if self.index >= len(documents) or stamp_file(self.path) != self.rest:
             raise LmsatError(f"{self.path} was changed while it was read: run the command again")
-        return _rest(data)
+        return _rest(documents[self.index].data)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
@@ -158,24 +187,33 @@ class ResultFile:
         ]
 
 
-def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) -> ResultFile | None:
-    """Return the content of a result file; None for a file that was never meant to be one.
+def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) -> list[ResultFile]:
+    """Return the content of a result file, once for each checkpoint; nothing for a file that was never meant to be one.
 
     Unless ``keep_rest``, what is not of the table is read again when it is asked for. Raises `BrokenResultError` for a
     file that is cut, or does not hold its digest.
     """
     path = Path(file.path)
-    data = parse_result_file(path)
-    if data is None:
-        return None
+    return [
+        _result_file(document, index, path, file, naming=naming, keep_rest=keep_rest)
+        for index, document in enumerate(documents_in(path))
+    ]
+
+
+def _result_file(
+    document: Document, index: int, path: Path, file: TreeFile, *, naming: Naming, keep_rest: bool
+) -> ResultFile:
+    data = document.data
     provenance = _provenance_parts(data)
-    origin = read_origin(data, provenance, path, name=clean(file.name), naming=naming)
+    name = clean(f"{file.name}#{document.part}" if document.part else file.name)
+    origin = read_origin(data, provenance, path, name=name, naming=naming, checkpoint=document.checkpoint)
     results = {**as_dict(data.get("groups")), **data["results"]}
     return ResultFile(
         path=path,
         origin=origin,
-        tasks=list(_tasks(data, results, provenance, origin)),
+        tasks=list(_tasks(document, results, provenance, origin)),
         rest=_rest(data) if keep_rest else file.stamp,
+        index=index,
         warning=_warning(path, results),
     )
 
@@ -205,15 +243,43 @@ def _datasets(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str | None
 
 
 def parse_result_file(path: Path) -> dict[str, Any] | None:
-    """Return the content of a result file; None for a file that was never meant to be one.
+    """Return the content of a result file of lm-eval's form; None for a file that was never meant to be one.
 
     Raises `BrokenResultError` for one that is cut, or does not hold its digest.
     """
+    return None if path.suffix.lower() in (".jsonl", *tables.SUFFIXES) else _parse(path)[0]
+
+
+def documents_in(path: Path) -> list[Document]:
+    """Return what a file holds, whoever wrote it, as files of lm-eval; nothing for one that is no result file.
+
+    Raises `BrokenResultError` for one that is cut, or does not hold its digest.
+    """
+    try:
+        if path.suffix.lower() in tables.SUFFIXES:
+            return tables.read_table(path) or []
+        if path.name.endswith(olmes.ALL_TASKS):
+            return olmes.read_lines(read_file(path))
+        content, other = _parse(path)
+        if content is not None and lighteval.is_lightevals(content):
+            return lighteval.read_lighteval(content, path)
+        if content is not None:
+            return [gpt_neox.read_neox(content, path) if gpt_neox.is_neox(content) else Document(content)]
+        if other is not None and records.is_record(other):
+            return records.read_record(other)
+        return [] if other is None else olmes.read_metrics(other) or []
+    except (OSError, ValueError, RecursionError, OverflowError) as error:
+        raise BrokenResultError(path, "unreadable", first_sentence(error)) from error
+
+
+def _parse(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the content of a JSON file if it has lm-eval's form; and that of one that may be another tool's."""
     meant = path.name.startswith("results")
     try:
         data = read_file(path)
-        if not meant and b'"results"' not in data:
-            return None
+        is_other = any(all(mark in data for mark in marks) for marks in _OTHERS)
+        if not (meant or is_other or b'"results"' in data):
+            return None, None
         document = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise BrokenResultError(path, "unreadable", first_sentence(error)) from error
@@ -225,17 +291,20 @@ def parse_result_file(path: Path) -> dict[str, Any] | None:
             except RecursionError as error:
                 raise BrokenResultError(path, "unreadable", first_sentence(error)) from error
             if fault is None:
-                return document
+                return document, None
             raise BrokenResultError(path, "digest", fault)
+        if is_other and "results" not in document:
+            return None, document
         meant |= "versions" in document
     if meant:
         raise BrokenResultError(path, "unreadable", "its 'results' are not lm-eval's")
-    return None
+    return None, None
 
 
 def _tasks(
-    data: dict[str, Any], results: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin
+    document: Document, results: dict[str, Any], provenance: list[dict[str, Any]], origin: Origin
 ) -> Iterator[TaskResult]:
+    data = document.data
     configs, shots, n_samples, directions = (
         as_dict(data.get(section)) for section in ("configs", "n-shot", "n-samples", "higher_is_better")
     )
@@ -249,7 +318,7 @@ def _tasks(
         config = as_dict(configs.get(name))
         part, probe = _own_part(provenance, name, as_dict(config.get("metadata")))
         documents = as_dict(n_samples.get(name)).get("effective", entry.get("sample_len"))
-        corpus: str | None = None
+        corpus: str | None = document.corpora.get(name)
         settings: dict[str, str] = {}
         if part is not None:
             noted = as_dict(as_dict(provenance[part].get("probes")).get(probe))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmsat_plugin.results.places import Place
 from lmsat_plugin.results.reading import TaskResult
 from lmsat_plugin.results.variants import Variant
@@ -35,19 +37,39 @@ ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter"
 
 def make_table(
     results: Iterable[tuple[TaskResult, Variant]], places: Mapping[str, Place], *, all_results: bool = False
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, str | None]:
     """Return a row for each value, with `COLUMNS`, sorted by model, corpus, task and so on up to the step.
 
-    ``places`` are of the files, by their paths.
-    Of a value measured several times the newest is kept; ``all_results`` keeps all. Counts are nullable integers;
-    ``date`` is when the evaluation began, in UTC; ``variant`` is missing where nothing differs.
+    ``places`` are of the files, by their paths. Of a value measured several times the newest is kept, and a sentence
+    says how many were not; ``all_results`` keeps all. Counts are nullable integers; ``date`` is when the evaluation
+    began, in UTC; ``variant`` is missing where nothing differs.
     """
     # From the oldest to the newest.
     table = _rows(results, places).sort_values(["date", "path"], na_position="first", kind="stable")
+    repeated = np.zeros(len(table), bool)
+    note = None
     if not all_results:
-        table = table[~table.assign(commit=_commits(table)).duplicated(_IDENTITY, keep="last")]
+        of_values = table.assign(commit=_commits(table))
+        repeated = of_values.duplicated(_IDENTITY, keep="last").to_numpy()
+        note = _note(of_values, repeated)
+    table = table[~repeated]
     order = table.assign(variant=table.variant.fillna("")).sort_values(list(ORDER), na_position="last").index
-    return table.loc[order].reset_index(drop=True)
+    return table.loc[order].reset_index(drop=True), note
+
+
+def _note(table: pd.DataFrame, repeated: np.ndarray) -> str | None:
+    """Return a sentence on the values that were measured again; None where there are none."""
+    if not repeated.any():
+        return None
+    several = table[table.duplicated(_IDENTITY, keep=False)]
+    values = several.groupby(_IDENTITY, dropna=False, sort=False).value
+    other = int((values.transform("nunique") > 1).to_numpy()[several.index.isin(table.index[repeated])].sum())
+    count, files = int(repeated.sum()), table.path[repeated].nunique()
+    return (
+        f"{count:,} of {len(table):,} values, in {files:,} files, were measured again with the same settings"
+        f"{f', {other:,} of them with another outcome' if other else ''}: "
+        "the newest of each is taken; --all of lmsat results shows the others"
+    )
 
 
 def _commits(table: pd.DataFrame) -> pd.Series:
@@ -58,7 +80,6 @@ def _commits(table: pd.DataFrame) -> pd.Series:
 
 
 def _rows(results: Iterable[tuple[TaskResult, Variant]], places: Mapping[str, Place]) -> pd.DataFrame:
-    import numpy as np
     import pandas as pd
 
     pairs = list(results)

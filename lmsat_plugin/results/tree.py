@@ -59,6 +59,8 @@ class Results:
     """Whether the table holds older measurements of the same value, too."""
     warnings: tuple[str, ...] = ()
     """What was left out, and why."""
+    note: str | None = None
+    """How many values were measured again, of which the newest is in the table; None if none was."""
     corpora: tuple[str, ...] | None = None
     """The corpora that were chosen, in the order in which they were named; None if none was chosen."""
 
@@ -105,10 +107,15 @@ class Results:
         if not all_results:
             tasks = _without_superseded(tasks)
         if not any(task.metrics for task in tasks):
-            raise LmsatError(f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote")
+            raise LmsatError(
+                f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote, or another tool "
+                "that lmsat reads"
+            )
         places = places_of((file.origin for file in files.values()), cache.naming)
-        read = cls._of_tasks(cache.root, files, tasks, places=places, all_results=all_results)
-        return replace(read, warnings=tuple(warnings))
+        read, note = cls._of_tasks(cache.root, files, tasks, places=places, all_results=all_results)
+        if note is not None:
+            logger.warning("%s", note)
+        return replace(read, warnings=tuple(warnings), note=note)
 
     @classmethod
     def _of_tasks(
@@ -119,16 +126,18 @@ class Results:
         *,
         places: Mapping[str, Place],
         all_results: bool,
-    ) -> Results:
+    ) -> tuple[Results, str | None]:
+        """Return results of some tasks, and a sentence on values that were measured again."""
         variants = find_variants(tasks)
         pairs = list(zip(tasks, variants, strict=True))
         texts: dict[str, set[str]] = {}
         for task, variant in pairs:
             if task.corpus is not None:
                 texts.setdefault(task.task, set()).add(label(task.corpus, variant.text))
-        return cls(
+        table, note = make_table(pairs, places, all_results=all_results)
+        results = cls(
             root=root,
-            table=make_table(pairs, places, all_results=all_results),
+            table=table,
             files=files,
             places=places,
             variants={str(variant): variant for variant in variants},
@@ -136,6 +145,7 @@ class Results:
             tasks=tuple(tasks),
             all_results=all_results,
         )
+        return results, note
 
     def select(self, corpora: Sequence[str] | None = None, variant: str | None = None) -> Results:
         """Return the results on some corpora or of one variant. The column ``variant`` then says what still differs.
@@ -161,7 +171,7 @@ class Results:
             if not any(task.metrics for task in tasks):
                 variants = ", ".join(f"'{name}'" for name in sorted(self.variants) if name)
                 raise LmsatError(f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}")
-        chosen = self._of_tasks(self.root, self.files, tasks, places=self.places, all_results=self.all_results)
+        chosen, _ = self._of_tasks(self.root, self.files, tasks, places=self.places, all_results=self.all_results)
         if corpora is None:
             return replace(chosen, corpora=self.corpora)
         table = chosen.table
@@ -230,7 +240,7 @@ def load_results(
         results = Results.of_cache(cache, all_results=all_results)
         table = results.table
         if not results.warnings:
-            cache.write_table(table, all_results=all_results)
+            cache.write_table(table, all_results=all_results, note=results.note)
     return table
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import FileStamp, kind_of, stamp_file, stamp_of_status
+from lmsat_plugin.results.other_tools.olmes import ALL_TASKS
+from lmsat_plugin.results.other_tools.tables import SUFFIXES
+
+_ENDINGS = (".json", ALL_TASKS, *SUFFIXES)
+_DETAILS = "details_"
+"""The beginning of the names of lighteval's tables of samples."""
+# What OLMES writes beside `ALL_TASKS`, which has all of it.
+_OF_OLMES = re.compile(r"metrics\.json|task-\d+-.*-metrics\.json")
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +71,8 @@ def tree_files(root: Path, on_skipped: Callable[[Path, str], None] = _warn_of_sk
         except OSError as error:
             on_skipped(Path(folder), error.strerror or str(error))
             continue
+        if any(entry.name == ALL_TASKS for entry in entries):
+            entries = [entry for entry in entries if not _OF_OLMES.fullmatch(entry.name)]
         below = sorted((entry for entry in entries if _is_folder(entry)), key=lambda entry: entry.name, reverse=True)
         folders += [(entry, f"{prefix}{entry.name}/") for entry in below]
         found += filter(None, (_candidate(entry, prefix) for entry in entries))
@@ -70,7 +81,7 @@ def tree_files(root: Path, on_skipped: Callable[[Path, str], None] = _warn_of_sk
 
 def _candidate(entry: os.DirEntry[str], prefix: str) -> TreeFile | None:
     """Return a file that may be a result; None for any other."""
-    if not entry.name.endswith(".json") or entry.name in _NO_RESULTS:
+    if not entry.name.endswith(_ENDINGS) or entry.name in _NO_RESULTS or entry.name.startswith(_DETAILS):
         return None
     try:
         return TreeFile(entry.path, prefix + entry.name, stamp_of_status(entry.stat())) if entry.is_file() else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from lmsat_plugin.results.other_tools.gpt_neox import PREFIX
 from lmsat_plugin.results.reading import TaskResult
 
 # Checkpoints of one model may be saved in several types, or measured from several folders: this tells results apart
@@ -57,19 +58,25 @@ def _differing(results: Sequence[TaskResult], owner: str) -> defaultdict[str | N
 
 def _differing_keys(group: Iterable[TaskResult], settings: str) -> set[str]:
     """Return the settings that have more than one value, or a value in some results only."""
-    seen = {(tuple(sorted(getattr(result, settings).items())), result.origin.revision) for result in group}
+    seen: dict[tuple[Any, ...], tuple[dict[str, str], str]] = {}
+    for result in group:
+        own = getattr(result, settings)
+        seen[tuple(sorted(own.items())), result.origin.revision] = own, result.origin.revision
     if len({items for items, _ in seen}) == 1:
         return set()
     differing = set()
-    for key in {key for items, _ in seen for key, _ in items}:
+    for key in {key for own, _ in seen.values() for key in own}:
         values: dict[Any, set[str | None]] = defaultdict(set)
-        for items, revision in seen:
-            others = tuple(item for item in items if item[0] != key)
-            # Less of a corpus has another hash, which says nothing new.
-            scope = revision if key in _BY_REVISION else others if key == "sha256" else None
-            values[scope].add(dict(items).get(key))
-        # Some results do not state the folder.
-        silent = {None} if key == "folder" else set()
+        for own, revision in seen.values():
+            scope: Any = None
+            if key in _BY_REVISION or key.startswith(PREFIX):
+                scope = revision
+            elif key == "sha256":
+                # Less of a corpus has another hash, which says nothing new.
+                scope = frozenset(item for item in own.items() if item[0] != key)
+            values[scope].add(own.get(key))
+        # Some results do not state these.
+        silent = {None} if key in _BY_REVISION else set()
         if any(len(several - silent) > 1 for several in values.values()):
             differing.add(key)
     return differing

@@ -1,0 +1,1 @@
+"""Results that other tools wrote, brought into the form of lm-eval's result files: one file for each tool."""

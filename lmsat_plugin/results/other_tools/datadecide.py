@@ -1,0 +1,72 @@
+"""DataDecide's evaluations (Magnusson et al. 2025): ``allenai/DataDecide-eval-results``, as CSV or Parquet.
+
+The layout is that of the published Parquet shards, which ``release/upload_eval.py`` of DataDecide's repository writes:
+``params`` (nominal, such as 150M), ``data``, ``task``, ``step``, ``seed`` (``default``, ``small aux 2``), ``tokens`` and ``metrics``,
+the text of a Python or a JSON dict. Their averages over tasks (``olmes_10_macro_avg``) are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lmsat_plugin.results.checkpoint_names import parse_count
+from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text
+from lmsat_plugin.results.other_tools.documents import Document, Score, documents
+from lmsat_plugin.results.other_tools.olmes import read_values
+
+_COLUMNS = {"params", "data", "task", "step", "seed", "metrics"}
+_SHOTS = 5
+"""OLMES' tasks have five."""
+
+
+def is_layout(columns: set[str]) -> bool:
+    """Return whether a table with these columns has this layout."""
+    return columns >= _COLUMNS
+
+
+def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
+    """Yield a document for each checkpoint: a model for each recipe and size, and a run for each seed."""
+    del path
+    checkpoints: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(str(row[name]) for name in ("data", "params", "seed", "step"))
+        checkpoints.setdefault(key, []).append(row)
+    for (recipe, size, seed, _), own in checkpoints.items():
+        step = as_integer(own[0]["step"])
+        revision = f"step{step}-seed-{seed.replace(' ', '-')}"
+        model = f"DataDecide {recipe} {size}"
+        config = {
+            "model": "olmes",
+            "model_args": {"pretrained": model, "revision": revision},
+            "model_num_parameters": parse_count(size),
+        }
+        checkpoint = {"model": model, "revision": revision, "step": step, "run": f"seed-{seed.replace(' ', '-')}"}
+        tokens = as_integer(as_number(own[0].get("tokens")))
+        scores = (_score(row) for row in own if not str(row["task"]).endswith("_macro_avg"))
+        yield from documents(
+            scores, config, part=f"{model} {revision}", checkpoint={**checkpoint, "tokens": tokens}
+        )
+
+
+def _score(row: dict[str, Any]) -> Score:
+    values = read_values(_dict_of(row["metrics"]))
+    return Score(task=as_text(row["task"]) or "unknown", values=values, shots=_SHOTS)
+
+
+def _dict_of(value: Any) -> dict[str, Any]:
+    """Return a dict, also of its text in Python or JSON. Raises ValueError for text that is neither."""
+    if not isinstance(value, str):
+        return {key: number for key, number in as_dict(value).items() if number is not None}
+    try:
+        # Python's own text of numbers differs from JSON in its quotes alone, and is read fifty times as fast so.
+        return as_dict(json.loads(value.replace("'", '"').replace("None", "null").replace("nan", "NaN")))
+    except ValueError:
+        pass
+    try:
+        return as_dict(ast.literal_eval(value))
+    except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        raise ValueError(f"its metrics are no dict: '{value:.40}'") from error
