@@ -43,17 +43,24 @@ _PERPLEXITY = re.compile(r"(^|_)(ppl|perplexity)($|_)")
 
 _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | None], ...] = (
     ("acc acc_norm acc_bytes acc_mutual_info", True, 0, 1, "proportion", "accuracy"),
-    ("exact_match em pass@1", True, 0, 1, "proportion", "zero"),
+    ("acc_raw acc_per_token acc_per_char acc_per_byte acc_uncond", True, 0, 1, "proportion", "accuracy"),
+    ("norm_correct_prob norm_correct_prob_per_token norm_correct_prob_per_char", True, 0, 1, "probability", "accuracy"),
+    ("exact_match em pass@1 qem pem pqem extractive_match", True, 0, 1, "proportion", "zero"),
+    ("prompt_level_strict_acc inst_level_strict_acc strict_acc", True, 0, 1, "proportion", None),
+    ("prompt_level_loose_acc inst_level_loose_acc", True, 0, 1, "proportion", None),
+    ("mc1 mc2 truthfulqa_mc1 truthfulqa_mc2", True, 0, 1, "proportion", None),
     ("f1", True, 0, 1, "", "zero"),
     ("correct_choice_prob", True, 0, 1, "probability", "accuracy"),
     ("brier_score", False, 0, 2, "", "error"),
-    ("logprob_margin", True, None, None, "nats", None),
+    ("correct_prob correct_prob_per_token correct_prob_per_char", True, 0, 1, "probability", None),
+    ("sum_logits_corr logits_per_token_corr logits_per_char_corr logits_per_byte_corr", True, None, None, "nats", None),
+    ("soft_log logprob_margin", True, None, None, "nats", None),
     ("mcc", True, -1, 1, "", None),
     ("bleu rouge1 rouge2 rougeL chrf", True, None, None, "", None),
     ("perplexity word_perplexity byte_perplexity ppl", False, 1, inf, "", None),
     ("unigram_normalised_perplexity", False, 0, inf, "", None),
     ("loss", False, 0, inf, "nats per token", None),
-    ("bits_per_byte", False, 0, inf, "bits per byte", None),
+    ("bits_per_byte bits_per_byte_corr", False, 0, inf, "bits per byte", None),
     ("unigram_loss", None, 0, inf, "nats per token", None),
     ("tokens bytes", None, 0, inf, "count", None),
     ("singular_entropy singular_entropy_linear", None, 0, inf, "nats", None),
@@ -67,7 +74,10 @@ _KNOWN = {
     for names, higher, low, high, unit, chance in _ROWS
     for name in names.split()
 }
-ACCURACIES = ("acc", "acc_norm", "exact_match", "em", "f1", "pass@1")
+ACCURACIES = (
+    *("acc", "acc_norm", "exact_match", "em", "f1", "pass@1"),
+    *("acc_raw", "acc_per_char", "acc_per_token", "acc_uncond", "acc_per_byte"),
+)
 """Shares of right answers and the like. The first one that a task has is shown as its score."""
 
 

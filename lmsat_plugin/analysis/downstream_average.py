@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.chance import chance_level, measured_chances
+from lmsat_plugin.analysis.chance import chance_level, lm_eval_name, measured_chances
 from lmsat_plugin.metrics import ACCURACIES
 
-_FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid)[-_]")
+_FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid|leaderboard_(?:bbh|gpqa|musr|math))(?:$|[-_])")
+_SUBGROUPS = re.compile("leaderboard_math_hard|mmlu_(?:stem|humanities|social_sciences|other)")
 _LEAST_FOR_LINE = 5
 Key = tuple[str, int, str, str]
 """Task, number of shots (−1 if unknown), metric, filter."""
@@ -40,11 +41,12 @@ class DownstreamAverage:
         )
 
 
-def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
+def downstream_average(finals: pd.DataFrame, groups: Collection[str] = ()) -> DownstreamAverage | None:
     """Return the average of each model with downstream scores, over the tasks that all of these models have.
 
     ``finals`` are rows of a tidy table, of one checkpoint of each model. Of a task with several numbers of shots the
-    least is taken. None if the models have no task of known chance accuracy in common.
+    least is taken. ``groups`` are tasks that are means of others: they count only as the whole score of an exam such
+    as MMLU. None if the models have no task of known chance accuracy in common.
     """
     scores: dict[Key, dict[str, tuple[float, float]]] = defaultdict(dict)
     measured = measured_chances(finals)
@@ -52,7 +54,8 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
     shots = finals.num_fewshot.fillna(-1).astype(int)
     keys = zip(finals.task, shots, finals.metric, finals["filter"], strict=True)
     for key, model, value, stderr in zip(keys, finals.model, finals.value, finals.stderr, strict=True):
-        if chance_level(key[0], key[2], measured) is not None:
+        is_exam = _FAMILY.fullmatch(lm_eval_name(key[0]))
+        if (key[0] not in groups or is_exam) and chance_level(key[0], key[2], measured) is not None:
             scores[key][model] = value, stderr
     models = {model for by_model in scores.values() for model in by_model}
     chosen = _one_per_task(key for key, by_model in scores.items() if set(by_model) == models)
@@ -60,11 +63,10 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
         return None
     families = defaultdict(list)
     for key in chosen:
-        match = _FAMILY.match(key[0])
+        match = _FAMILY.match(lm_eval_name(key[0]))
         families[match[1] if match else key[0]].append(key)
     for family, members in families.items():
-        # The score of a whole exam replaces those of its subjects.
-        families[family] = [key for key in members if key[0] == family] or members
+        families[family] = _members(family, members)
     averages = {}
     for model in sorted(models):
         mean, variance = 0.0, 0.0
@@ -79,6 +81,18 @@ def downstream_average(finals: pd.DataFrame) -> DownstreamAverage | None:
     return DownstreamAverage(
         scores=averages, tasks=tuple(_name(family, members) for family, members in sorted(families.items()))
     )
+
+
+def _members(family: str, keys: list[Key]) -> list[Key]:
+    """Return what counts of an exam: its whole score, or its parts, never both.
+
+    Of MMLU the whole score counts, where there is one. Of the Open LLM Leaderboard's exams the parts do: these have
+    chance levels of their own.
+    """
+    names = {key: lm_eval_name(key[0]) for key in keys}
+    whole = [key for key, name in names.items() if name == family]
+    parts = [key for key, name in names.items() if name != family and not _SUBGROUPS.fullmatch(name)]
+    return (parts or whole or keys) if family.startswith("leaderboard_") else (whole or parts or keys)
 
 
 def _one_per_task(common: Iterable[Key]) -> list[Key]:

@@ -5,7 +5,7 @@ Shapes: M documents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ def leaderboard_of(analyses: Analyses) -> Leaderboard:
     table, results = analyses.table, analyses.results
     last = results.table[results.table.path.isin(last_losses(table).path)]
     documents = document_losses(replace(results, table=last))
-    board = make_leaderboard(table, analyses.saturation, analyses.law, documents)
+    board = make_leaderboard(table, analyses.saturation, analyses.law, documents, groups=results.groups)
     if analyses.law is None and board.ranked_by.name != "downstream" and len(board.rows) > 1:
         return replace(board, notes=(*board.notes, f"No gap to the law: {analyses.missing['law']}."))
     return board
@@ -75,6 +75,8 @@ def make_leaderboard(
     saturation: Sequence[Saturation] = (),
     law: FittedLaw | None = None,
     documents: Documents | None = None,
+    *,
+    groups: Collection[str] = (),
 ) -> Leaderboard:
     """Rank the models of a tidy table by the loss at their last checkpoints.
 
@@ -87,6 +89,7 @@ def make_leaderboard(
         saturation: Verdicts; those on the loss are shown.
         law: A law of lmsat_loss in ``n_params`` and ``tokens``.
         documents: Nats and tokens of the M documents, by the path of their result.
+        groups: Tasks that are means of other tasks.
 
     Raises:
         LmsatError: If there is nothing to rank by, or lmsat_loss on several corpora.
@@ -96,7 +99,7 @@ def make_leaderboard(
     last = last_checkpoints(table, losses)
     finals = values_at(table, last)
     rows = rows_of(table, losses, finals)
-    average = downstream_average(finals)
+    average = downstream_average(finals, groups)
     for model, (mean, stderr) in (average.scores if average else {}).items():
         rows[model] |= {"downstream": mean, "downstream_stderr": stderr if np.isfinite(stderr) else None}
     diverged: list[str] = []

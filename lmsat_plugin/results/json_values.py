@@ -11,6 +11,11 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def as_list(value: Any) -> list[Any]:
+    """Return a list; an empty one for any other value."""
+    return value if isinstance(value, list) else []
+
+
 def as_dicts(value: Any) -> list[dict[str, Any]]:
     """Return the dicts of a list, or the one dict that stands for a list of one."""
     return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)]

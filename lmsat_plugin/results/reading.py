@@ -20,7 +20,7 @@ from lmsat_plugin.files import FileStamp, read_file, stamp_file
 from lmsat_plugin.metrics import metric
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
-from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_number, as_text, clean, first
+from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_list, as_number, as_text, clean, first
 from lmsat_plugin.results.origins import Naming, Origin, read_origin, read_settings
 from lmsat_plugin.results.other_tools import gpt_neox, lighteval, olmes, records, tables
 from lmsat_plugin.results.other_tools.documents import Document
@@ -92,6 +92,8 @@ class TaskResult:
     """Name, filter, value, standard error (NaN if unknown), whether higher is better."""
     part: int | None
     """The index of the task's notes among `ResultFile.provenance`; None for a task without notes."""
+    is_group: bool = False
+    """Whether it is the mean of other tasks, of which some are in the same file."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,7 @@ def _tasks(
     configs, shots, n_samples, directions = (
         as_dict(data.get(section)) for section in ("configs", "n-shot", "n-samples", "higher_is_better")
     )
+    groups = as_dict(data.get("group_subtasks"))
     shots_of_all = as_dict(data.get("config")).get("num_fewshot")
     # The settings of the corpus state these.
     stated = ("limit", "max_length", "rolling_prefix")
@@ -343,6 +346,7 @@ def _tasks(
             corpus_settings=settings if corpus is not None else {},
             metrics=list(_metrics(entry, as_dict(directions.get(name)))),
             part=part,
+            is_group=any(isinstance(member, str) and member in results for member in as_list(groups.get(name))),
         )
 
 

@@ -65,6 +65,11 @@ class Results:
     """The corpora that were chosen, in the order in which they were named; None if none was chosen."""
 
     @cached_property
+    def groups(self) -> frozenset[str]:
+        """The tasks that are means of other tasks, whose results stand beside them."""
+        return frozenset(task.task for task in self.tasks if task.is_group)
+
+    @cached_property
     def series(self) -> pd.DataFrame:
         """The table by series: see `in_series`."""
         return in_series(self.table)

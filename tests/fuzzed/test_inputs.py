@@ -63,7 +63,7 @@ NAMES = st.one_of(
 )
 
 
-@fuzzed(240)
+@fuzzed(190)
 @given(
     names=st.lists(NAMES, min_size=1, max_size=6), chosen=NAMES | st.sampled_from(["log:3", "every:2", "..", "1..2"])
 )
@@ -207,7 +207,7 @@ def named_values() -> st.SearchStrategy[Any]:
     )
 
 
-@fuzzed(150)
+@fuzzed(110)
 @given(
     measurement=st.builds(
         Measurement, *(named_values() | st.just({}) | returned() for _ in ("metrics", "arrays", "details"))

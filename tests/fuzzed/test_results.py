@@ -19,6 +19,7 @@ import pytest
 from hostile_inputs import changed, changed_tensors, cut, fresh, fuzzed, run, values, with_depth
 from hypothesis import given
 from hypothesis import strategies as st
+from other_tools_files import lighteval, neox
 from result_files import new, old, ours
 
 from lmsat_plugin.errors import LmsatError
@@ -33,6 +34,8 @@ DOCUMENTS = [
     new({"piqa": {"alias": "piqa", "acc,none": 0.5, "acc_stderr,none": 0.01}, "arc": {"acc,none": 0.25}}),
     old(),
 ]
+OTHERS = [lighteval(), neox()]
+"""Of other tools, in files of the same names."""
 GOOD = {"model": "good", "step": 4, "value": 3.25}
 IDENTITY = {"task": "lmsat_loss", "version": 1, "weights": "i", "settings": {}, "model_args": {}}
 FAILURE = {
@@ -242,14 +245,14 @@ def test_arrays(folder, data):
 
 @fuzzed(7)
 @given(
-    documents=st.lists(st.sampled_from(DOCUMENTS[:2]).flatmap(changed), min_size=1, max_size=4),
+    documents=st.lists(st.sampled_from([*DOCUMENTS[:2], *OTHERS]).flatmap(changed), min_size=1, max_size=4),
     command=st.sampled_from(
         ["saturation", "emergence", "leaderboard", "efficiency", "context", "bottleneck", "results", "verify"]
     ),
 )
 def test_analyses_of_results(folder, documents, command):
     folder = fresh(folder)
-    for index, document in enumerate([*DOCUMENTS, *documents]):
+    for index, document in enumerate([*DOCUMENTS, *OTHERS, *documents]):
         (folder / f"results_{index}.json").write_text(json.dumps(document), "utf-8")
     code, out = run([command, str(folder), "--json" if command != "results" else "--format=json"])
     if code == 0:

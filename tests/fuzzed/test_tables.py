@@ -108,7 +108,7 @@ def test_tables_of_analyses(folder, table, command):
         json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-@fuzzed(80)
+@fuzzed(40)
 @given(table=tables())
 def test_numbers_of_tables(folder, table):
     path = folder / "numbers.csv"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import islice
 
@@ -65,16 +65,16 @@ def _tracks(analyses: Analyses, model: str) -> list[Track]:
     for task, metric, label, log in _TRACKS:
         rows = over_runs(by_step(values_of(table, task, metric)))
         tracks.append(Track(label=label, table=rows, log=log and bool((rows.value > 0).all())))
-    tracks.append(_downstream(table))
+    tracks.append(_downstream(table, analyses.results.groups))
     return [track for track in tracks if len(track.table)]
 
 
-def _downstream(table: pd.DataFrame) -> Track:
+def _downstream(table: pd.DataFrame, groups: Collection[str]) -> Track:
     """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have."""
     rows = table[table["at"].notna()]
     # The average is over what several models share: here each checkpoint is a model.
     number = rows.groupby(["model", "group", "axis", "at"], sort=False).ngroup().astype(str)
-    average = downstream_average(rows.assign(model=number))
+    average = downstream_average(rows.assign(model=number), groups)
     scores, tasks = ({}, ()) if average is None else (average.scores, average.tasks)
     values = pd.DataFrame([(name, *score) for name, score in scores.items()], columns=["number", "value", "stderr"])
     places = rows[["model", "group", "axis", "at"]].rename(columns={"at": "step"}).assign(number=number)

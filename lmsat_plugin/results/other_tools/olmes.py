@@ -9,6 +9,7 @@ out beside their members.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,12 +90,13 @@ def _date(entry: dict[str, Any]) -> float | None:
 
 def _score(entry: dict[str, Any]) -> Score | None:
     about = as_dict(entry["task_config"])
-    if about.get("primary_metric") in _AVERAGES:
+    primary = as_text(about.get("primary_metric"))
+    if primary in _AVERAGES:
         return None
     alias = as_text(as_dict(about.get("metadata")).get("alias")) or as_text(entry.get("alias"))
     task = alias or as_text(entry.get("task_name")) or as_text(about.get("task_name"))
     values = read_values(as_dict(entry["metrics"]))
-    if about.get("primary_metric") in values:
+    if primary in values:
         # It is a copy of that one.
         values.pop("primary_score", None)
     return Score(
@@ -106,11 +108,12 @@ def _score(entry: dict[str, Any]) -> Score | None:
 
 
 def read_values(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the values by metric, without those that say nothing of a task."""
+    """Return the values by metric, without those that say nothing of a task, or, as NaN, of no question of it."""
     return {
         key: value
         for key, raw in metrics.items()
         if key not in _NO_METRICS
         and not key.startswith(("predicted_index", "correct_index"))
         and (value := as_number(raw)) is not None
+        and not math.isnan(value)
     }

@@ -42,11 +42,10 @@ def read_record(content: dict[str, Any]) -> list[Document]:
         "model_num_parameters": counts["n_params"],
         "sizes": {key: counts[key] for key in _SIZES},
     }
-    times = (content.get("evaluation_timestamp"), content.get("retrieved_timestamp"))
     return documents(
         (_score(one, is_own) for one in as_dicts(content["evaluation_results"])),
         config,
-        date=next((time for time in map(_time, times) if time is not None), None),
+        date=_time(content.get("evaluation_timestamp")),
         checkpoint=checkpoint,
     )
 

@@ -20,9 +20,13 @@ _LAYOUTS = (datadecide, olmo_ladder, open_llm_leaderboard)
 _LONGEST_HEADER = 1 << 20
 
 
-def is_published_table(path: Path) -> bool:
-    """Return whether a CSV or Parquet file has a layout that `read_table` knows. Raises OSError or ValueError."""
-    return _layout_of(path) is not None
+def is_log(path: Path) -> bool:
+    """Return whether a CSV or Parquet file holds results in a layout that is no table of an analysis by itself.
+
+    Raises OSError or ValueError for a file that cannot be read.
+    """
+    columns = _columns(path)
+    return "model" not in columns and any(layout.is_layout(columns) for layout in _LAYOUTS)
 
 
 def read_table(path: Path) -> list[Document] | None:
