@@ -31,7 +31,7 @@ _LATEX = str.maketrans({"±": "$\\pm$", "<": "\\textless{}", ">": "\\textgreater
 
 
 class ResultsCommand(FormattingCommand):
-    """Print the values in lm-eval's result files of any version, the newest of each, one a row."""
+    """Print the values in result files of any lm-eval, or of another tool, the newest of each, one a row."""
 
     name = "results"
     help = "the results in a folder, as one table"

@@ -32,6 +32,32 @@ def test_downstream_average():
     assert found.scores["a"][0] == pytest.approx(0.8)
 
 
+def test_groups_count_in_no_average_beside_their_members():
+    """Of the Open LLM Leaderboard the parts count, each exam once; of its tables of contents the wholes."""
+    gpqa = {"leaderboard_gpqa_main": 0.25, "leaderboard_gpqa_diamond": 0.4, "leaderboard_gpqa": 0.3}
+    musr = {"leaderboard_musr_murder_mysteries": 0.75, "leaderboard_musr_object_placements": 0.2}
+    math = {"leaderboard_math_hard": 0.5, "leaderboard_math_algebra_hard": 0.25, "leaderboard_math_geometry_hard": 0.5}
+    rest = {"leaderboard_mmlu_pro": 0.55, "leaderboard_ifeval": 0.9, "minerva_math": 0.9, "minerva_math_algebra": 0.5}
+    scores = {**gpqa, **musr, "leaderboard_musr": 0.5, **math, **rest, "leaderboard": 0.9}
+    metrics = {"leaderboard": "exact_match", "leaderboard_ifeval": "prompt_level_strict_acc"}
+    rows = [
+        {
+            "model": "a",
+            "task": task,
+            "metric": metrics.get(task, "exact_match" if "math" in task else "acc"),
+            "value": value,
+        }
+        for task, value in scores.items()
+    ]
+    groups = {"leaderboard", "leaderboard_gpqa", "leaderboard_musr", "leaderboard_math_hard", "minerva_math"}
+    found = downstream_average(table_of(rows), groups)
+    means = [(0 + 0.15 / 0.75) / 2, (0.25 / 0.5 + 0) / 2, (0.25 + 0.5) / 2, 0.45 / 0.9, 0.5]
+    assert found.scores["a"][0] == pytest.approx(np.mean(means))
+    assert len(found.tasks) == 5
+    (whole,) = (row for row in rows if row["task"] == "leaderboard_gpqa")
+    assert downstream_average(table_of([whole]), groups).scores["a"][0] == pytest.approx(0.05 / 0.75)
+
+
 def test_above_the_line_of_the_others():
     """Each point against a line refitted without it, with the textbook's error of a prediction."""
     rng = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""Small files in the layouts of other tools, as their own code writes them; the figures are made up unless a test says so."""
+"""Small files in the layouts of other tools, as their own code writes them. Most figures are made up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ def lighteval(
 ) -> dict[str, Any]:
     """Return a file of lighteval's ``EvaluationTracker``."""
     results = results or {
-        "leaderboard|arc:challenge|25": {"acc": 0.25, "acc_stderr": 0.0125, "acc_norm": 0.375, "acc_norm_stderr": 0.013},
+        "leaderboard|arc:challenge|25": {
+            "acc": 0.25,
+            "acc_stderr": 0.0125,
+            "acc_norm": 0.375,
+            "acc_norm_stderr": 0.013,
+        },
         "leaderboard|hellaswag|10|0": {"acc": 0.5, "acc_stderr": 0.005, "acc_norm": 0.625, "acc_norm_stderr": 0.006},
         "all": {"acc": 0.375, "acc_stderr": 0.00875, "acc_norm": 0.5, "acc_norm_stderr": 0.0095},
     }
@@ -33,7 +38,7 @@ def lighteval(
             **general,
         },
         "results": results,
-        "versions": {task: 0 for task in results},
+        "versions": dict.fromkeys(results, 0),
         "config_tasks": {
             "leaderboard|arc:challenge": {"name": "arc:challenge", "metric": [metric], "effective_num_docs": 1172},
             "leaderboard|hellaswag": "LightevalTaskConfig(name='hellaswag', prompt_function=<function hellaswag>)",
@@ -147,8 +152,12 @@ def record(**about: Any) -> dict[str, Any]:
 def datadecide() -> list[dict[str, Any]]:
     """Return rows of ``allenai/DataDecide-eval-results``; the metrics are the text of a Python dict, or of JSON."""
     place = {"params": "150M", "data": "Dolma1.7 (no code)", "seed": "small aux 2", "chinchilla": "5xC"}
-    early, late = ({**place, "step": step, "tokens": 491520.0 * step, "compute": 4.4e14 * step} for step in (1250, 2500))
-    metrics = "{'predicted_index_raw': 1.4, 'acc_raw': 0.25, 'acc_per_char': 0.3125, 'no_answer': 0.0, 'acc_uncond': nan}"
+    early, late = (
+        {**place, "step": step, "tokens": 491520.0 * step, "compute": 4.4e14 * step} for step in (1250, 2500)
+    )
+    metrics = (
+        "{'predicted_index_raw': 1.4, 'acc_raw': 0.25, 'acc_per_char': 0.3125, 'no_answer': 0.0, 'acc_uncond': nan}"
+    )
     return [
         {**early, "task": "arc_challenge", "metrics": metrics},
         {**early, "task": "boolq", "metrics": "{'acc_raw': 0.5, 'bits_per_byte_corr': 1.25, 'acc_uncond': None}"},

@@ -115,16 +115,20 @@ def test_datadecide(tmp_path, form):
     table = pd.DataFrame(datadecide())
     path = tmp_path / f"train-00000-of-00004.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path)
-    assert rows_of(tmp_path) == rows_of(path) == [
-        ("arc_challenge", 5, "acc_per_char", 0.3125),
-        ("arc_challenge", 5, "acc_raw", 0.25),
-        ("arc_challenge", 5, "acc_raw", 0.375),
-        ("boolq", 5, "acc_raw", 0.5),
-        ("boolq", 5, "bits_per_byte_corr", 1.25),
-    ]
+    assert (
+        rows_of(tmp_path)
+        == rows_of(path)
+        == [
+            ("arc_challenge", 5, "acc_per_char", 0.3125),
+            ("arc_challenge", 5, "acc_raw", 0.25),
+            ("arc_challenge", 5, "acc_raw", 0.375),
+            ("boolq", 5, "acc_raw", 0.5),
+            ("boolq", 5, "bits_per_byte_corr", 1.25),
+        ]
+    )
     found = load_results(tmp_path)
     assert set(zip(found.model, found.run, found.n_params, strict=True)) == {
-        ("DataDecide Dolma1.7 (no code) 150M", "seed-small-aux-2", 150 * 10**6)
+        ("DataDecide Dolma1.7 (no code) 150M", "small-aux-2", 150 * 10**6)
     }
     assert set(zip(found.step, found.tokens, strict=True)) == {(1250, 614400000), (2500, 1228800000)}
     assert set(found[found.step == 2500].path) == {
@@ -174,7 +178,7 @@ def test_the_ladder_s_table(tmp_path):
 
 
 def test_contents_of_the_open_llm_leaderboard(tmp_path):
-    """The columns without Raw are 100 (raw − chance) / (1 − chance), and left out; the first leaderboard's are percent."""
+    """Of v2 the raw scores are taken, from 0 to 1; those of v1 are in percent."""
     pd.DataFrame(contents_v2()).to_parquet(tmp_path / "v2.parquet")
     pd.DataFrame(contents_v1()).to_csv(tmp_path / "v1.csv", index=False)
     found = load_results(tmp_path)

@@ -1,8 +1,9 @@
 """DataDecide's evaluations (Magnusson et al. 2025): ``allenai/DataDecide-eval-results``, as CSV or Parquet.
 
-The layout is that of the published Parquet shards, which ``release/upload_eval.py`` of DataDecide's repository writes:
-``params`` (nominal, such as 150M), ``data``, ``task``, ``step``, ``seed`` (``default``, ``small aux 2``), ``tokens`` and ``metrics``,
-the text of a Python or a JSON dict. Their averages over tasks (``olmes_10_macro_avg``) are left out.
+The layout is that of the published Parquet shards, which ``release/upload_eval.py`` of DataDecide's repository
+writes: ``params`` (nominal, such as 150M), ``data``, ``task``, ``step``, ``seed`` (``default``, ``small aux 2``),
+``tokens``, and ``metrics``, the text of a Python or a JSON dict. Their averages over tasks (``olmes_10_macro_avg``)
+are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.results.checkpoint_names import parse_count
+from lmsat_plugin.results.checkpoint_names import parse_count, parse_progress
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text
 from lmsat_plugin.results.other_tools.documents import Document, Score, documents
 from lmsat_plugin.results.other_tools.olmes import read_values
@@ -44,12 +45,11 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
             "model_args": {"pretrained": model, "revision": revision},
             "model_num_parameters": parse_count(size),
         }
-        checkpoint = {"model": model, "revision": revision, "step": step, "run": f"seed-{seed.replace(' ', '-')}"}
+        # Branches on the Hub have this name.
+        checkpoint = {"model": model, "revision": revision, "step": step, "run": parse_progress(revision).run}
         tokens = as_integer(as_number(own[0].get("tokens")))
         scores = (_score(row) for row in own if not str(row["task"]).endswith("_macro_avg"))
-        yield from documents(
-            scores, config, part=f"{model} {revision}", checkpoint={**checkpoint, "tokens": tokens}
-        )
+        yield from documents(scores, config, part=f"{model} {revision}", checkpoint={**checkpoint, "tokens": tokens})
 
 
 def _score(row: dict[str, Any]) -> Score:

@@ -1,8 +1,8 @@
 """GPT-NeoX's evaluations: lm-eval's files whose ``model_args`` are the whole configuration of the training.
 
-The layout is that of EleutherAI's ``evals/pythia-v0`` (files such as ``pythia-70m/five-shot/pythia-70m-5shot-
-global_step63000_eval_results_11-25-2022-07-29-28.json``): about 190 settings, of which ``iteration`` is the step, and the
-names of the model in them are those that it had on the trainers' disks.
+The layout is that of EleutherAI's ``evals/pythia-v0``, with files such as ``pythia-70m/five-shot/
+pythia-70m-5shot-global_step63000_eval_results_11-25-2022-07-29-28.json``: about 190 settings, of which ``iteration``
+is the step, and the names of the model in them are those that it had on the trainers' disks.
 """
 
 from __future__ import annotations

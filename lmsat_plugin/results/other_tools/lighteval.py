@@ -1,8 +1,8 @@
 """lighteval's result files, and those of the first Open LLM Leaderboard, which it wrote.
 
 The layout is that of lighteval's ``EvaluationTracker`` and of its documentation's example ("Saving and reading
-results"), and of files of ``open-llm-leaderboard-old/results``: ``config_general`` has the model, ``results`` the values by
-``suite|task|shots`` (later ``suite|task|shots|0``, now ``task|shots``), with the row ``all`` and rows
+results"), and of files of ``open-llm-leaderboard-old/results``: ``config_general`` has the model, ``results`` the
+values by ``suite|task|shots`` (later ``suite|task|shots|0``, now ``task|shots``), with the row ``all`` and rows
 ``task:_average|shots`` that are averages, and ``config_tasks`` has the tasks' settings, as dicts or as text.
 """
 

@@ -1,9 +1,9 @@
 """Files of OLMES and oe-eval: ``metrics-all.jsonl``, ``metrics.json`` and ``task-000-TASK-metrics.json``.
 
-The layout is what ``oe_eval/run_eval.py`` of OLMES writes: in ``metrics-all.jsonl`` and in each task's file a dict with
-``task_name``, ``task_config``, ``model_config``, ``current_date``, ``num_instances`` and ``metrics``; in ``metrics.json`` the same
-of all tasks in short, without the date. Its averages over tasks, whose primary metric is ``macro`` or ``micro``, are left
-out beside their members.
+The layout is what ``oe_eval/run_eval.py`` of OLMES writes: in ``metrics-all.jsonl`` and in each task's file a dict
+with ``task_name``, ``task_config``, ``model_config``, ``current_date``, ``num_instances`` and ``metrics``; in
+``metrics.json`` the same of all tasks in short, without the date. Its averages over tasks, whose primary metric is
+``macro`` or ``micro``, are left out beside their members.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """OLMo's scaling ladder (Bhagia et al. 2024): the CSV files of its repository, and the table for two-step fits.
 
-The layouts are those of ``src/scripts/paper/data/ladder-runs/190M-10xC.csv`` in allenai/OLMo-ladder, a row for each evaluation
-with columns such as ``_step``, ``throughput/total_tokens``, ``eval/downstream/arc_easy_val_rc_5shot_len_norm`` and ``eval/c4_en-
-validation/CrossEntropyLoss``, in a file named after the model; and of a table of its figures with ``model``, ``size``, ``step``,
-``task``, ``metric``, ``score``, ``chance``, ``c4_loss``, and ``loss``, the bits per byte of the correct answer.
+The layouts are those of ``src/scripts/paper/data/ladder-runs/190M-10xC.csv`` in allenai/OLMo-ladder, named after the
+model, a row for each evaluation with columns such as ``_step``, ``throughput/total_tokens``,
+``eval/downstream/arc_easy_val_rc_5shot_len_norm`` and ``eval/c4_en-validation/CrossEntropyLoss``; and of a table of
+its figures with ``model``, ``size``, ``step``, ``task``, ``metric``, ``score``, ``chance``, ``c4_loss``, and
+``loss``, the bits per byte of the correct answer.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _is_log(columns: set[str]) -> bool:
 def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
     """Yield a document for each checkpoint."""
     rows = list(rows)
-    if rows and _LONG <= rows[0].keys():
+    if rows and rows[0].keys() >= _LONG:
         yield from _of_long_table(rows)
     else:
         for row in rows:

@@ -1,8 +1,9 @@
-"""The Open LLM Leaderboard's tables of contents, v1 and v2: ``open-llm-leaderboard-old/contents``, ``open-llm-leaderboard/contents``.
+"""The Open LLM Leaderboard's tables of contents: ``open-llm-leaderboard/contents`` and that of the first leaderboard.
 
-The layouts are those that the data sets' cards list: a row for each model with ``fullname``, ``Model sha``, ``Precision``,
-``#Params (B)`` and, in v2, scores such as ``BBH Raw`` (0 to 1; the columns without ``Raw`` are rescaled to 0 to 100 above chance and
-left out), in v1 ``ARC`` and others in percent. The leaderboard's result files are lm-eval's (v2) and lighteval's (v1).
+The layouts are those that the cards of the data sets list: a row for each model with ``fullname``, ``Model sha``,
+``Precision``, ``#Params (B)`` and, in v2, scores such as ``BBH Raw`` (0 to 1; the columns without ``Raw`` are
+rescaled to 0 to 100 above chance and left out), in v1 (``open-llm-leaderboard-old/contents``) ``ARC`` and others in
+percent. The leaderboard's result files are lm-eval's (v2) and lighteval's (v1).
 """
 
 from __future__ import annotations

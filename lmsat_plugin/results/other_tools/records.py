@@ -1,8 +1,8 @@
 """Records of Every Eval Ever, of schemas 0.2 and 0.3, those that `lmsat export` writes among them.
 
 The layout is that of the project's ``eval.schema.json`` and of records of its datastore and tests
-(https://github.com/evaleval/every_eval_ever): ``model_info`` has the model, and ``evaluation_results`` has a metric of a task
-each, with ``evaluation_name``, ``metric_config`` and ``score_details``.
+(https://github.com/evaleval/every_eval_ever): ``model_info`` has the model, and ``evaluation_results`` has a metric
+of a task each, with ``evaluation_name``, ``metric_config`` and ``score_details``.
 """
 
 from __future__ import annotations

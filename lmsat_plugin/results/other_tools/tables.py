@@ -1,4 +1,4 @@
-"""Tables of results, CSV or Parquet, that are published with a layout of their own: which one a file has, and its rows."""
+"""Tables of results, CSV or Parquet, that are published with a layout of their own: which one, and its rows."""
 
 from __future__ import annotations
 
