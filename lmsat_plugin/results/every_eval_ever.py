@@ -86,19 +86,20 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
     evaluated = None if rows.date.isna().all() else str(int(first["date"].timestamp()))
     details = {name: str(first[name]) for name in _MODEL_COLUMNS if not pd.isna(first[name])}
     kind = as_text(file.header["config"].get("model"))
+    library = _library(file)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "evaluation_id": f"{COLLECTION}/{first['model']}/{first['revision']}/{evaluated or 'unknown'}/{now}",
         "evaluation_timestamp": evaluated,
         "retrieved_timestamp": now,
         "source_metadata": {
-            "source_name": "lm-evaluation-harness",
+            "source_name": "lm-evaluation-harness" if library == "lm_eval" else library,
             "source_type": "evaluation_run",
             "source_organization_name": "unknown",
             "evaluator_relationship": "other",
             "additional_details": {"file": first["path"]},
         },
-        "eval_library": {"name": "lm_eval", "version": file.text("lm_eval_version") or "unknown"},
+        "eval_library": {"name": library, "version": file.text("lm_eval_version") or "unknown"},
         "model_info": {
             "name": first["model"],
             "id": first["model"],
@@ -126,7 +127,7 @@ def _result(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
         "evaluation_result_id": f"{row['task']}:{row['metric']}{filtered}",
         "evaluation_name": row["task"],
         "source_data": _source(row, file),
-        "metric_config": _metric(row, shots),
+        "metric_config": _metric(row, shots, "lmsat" if row["task"].startswith("lmsat_") else _library(file)),
         "score_details": {"score": row["value"], **({"uncertainty": uncertainty} if uncertainty else {})},
     }
 
@@ -142,7 +143,12 @@ def _source(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
     return {**source, "hf_split": split} if split else source
 
 
-def _metric(row: Mapping[str, Any], shots: dict[str, int]) -> dict[str, Any]:
+def _library(file: ResultFile) -> str:
+    """Return the name of the program that evaluated."""
+    return as_text(file.header["config"].get("library")) or "lm_eval"
+
+
+def _metric(row: Mapping[str, Any], shots: dict[str, int], prefix: str) -> dict[str, Any]:
     """Return the metric's unit, direction and range; what is unknown is marked as the project's converters mark it."""
     own, kind = row["task"].startswith("lmsat_"), metric(row["metric"])
     directed = not pd.isna(row["higher_is_better"])
@@ -154,7 +160,7 @@ def _metric(row: Mapping[str, Any], shots: dict[str, int]) -> dict[str, Any]:
         most = kind.high if math.isfinite(kind.high) else "Infinity"
         scale = {"score_type": "continuous", "min_score": kind.low, "max_score": most}
     return {
-        "metric_id": _CANONICAL.get(row["metric"], f"{'lmsat' if own else 'lm_eval'}.{row['metric']}"),
+        "metric_id": _CANONICAL.get(row["metric"], f"{prefix}.{row['metric']}"),
         "metric_name": row["metric"],
         **({"metric_unit": kind.unit} if kind.unit else {}),
         "metric_parameters": {"filter": row["filter"], **shots},

@@ -225,6 +225,17 @@ def test_records_come_back_as_they_were_exported(tmp_path):
     assert len(both[both.corpus.isna()]) == before.corpus.isna().sum()
 
 
+def test_records_name_the_program_that_evaluated(tmp_path):
+    write(tmp_path / "1" / CALLED, lighteval())
+    write(tmp_path / "2/metrics-all.jsonl", json.dumps(olmes_task()))
+    write(tmp_path / "3/record.json", {**record(), "eval_library": {"name": "helm", "version": "1"}})
+    write(tmp_path / "4/results_1.json", new())
+    assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    exported = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "out").rglob("*.json")]
+    libraries = sorted(one["eval_library"]["name"] for one in exported)
+    assert libraries == ["helm", "lighteval", "lm_eval", "olmes"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -41,7 +41,7 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
         revision = f"step{step}-seed-{seed.replace(' ', '-')}"
         model = f"DataDecide {recipe} {size}"
         config = {
-            "model": "olmes",
+            "library": "olmes",
             "model_args": {"pretrained": model, "revision": revision},
             "model_num_parameters": parse_count(size),
         }

@@ -53,7 +53,10 @@ def documents(
     part: str = "",
     checkpoint: dict[str, Any] | None = None,
 ) -> list[Document]:
-    """Return scores of one checkpoint as documents: one, unless a task comes with several shots or corpora."""
+    """Return scores of one checkpoint as documents: one, unless a task comes with several shots or corpora.
+
+    ``config`` is as lm-eval writes it, with the name of the program that evaluated as ``library``.
+    """
     parts: list[dict[tuple[int | None, str | None, str], list[Score]]] = []
     for score in scores:
         key = score.shots, score.corpus, score.task

@@ -29,7 +29,7 @@ def read_lighteval(content: dict[str, Any], path: Path) -> list[Document]:
     model = as_dict(general.get("model_config"))
     tasks = as_dict(content.get("config_tasks"))
     config = {
-        "model": "lighteval",
+        "library": "lighteval",
         "model_args": {
             "pretrained": as_text(general.get("model_name")) or as_text(model.get("model_name")),
             "revision": as_text(model.get("revision")),

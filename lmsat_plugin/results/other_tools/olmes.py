@@ -73,7 +73,7 @@ def _config(entry: dict[str, Any]) -> dict[str, Any]:
     # A name of OLMES' own stands beside the path that it means.
     name = as_text(model.get("model_path")) or as_text(model.get("model"))
     return {
-        "model": "olmes",
+        "library": "olmes",
         "model_args": {
             "pretrained": name,
             "revision": as_text(model.get("revision")),

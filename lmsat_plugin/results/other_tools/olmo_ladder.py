@@ -65,7 +65,7 @@ def _of_log(row: dict[str, Any], path: Path) -> list[Document]:
             scores.append(Score(task=match["task"], values={"loss": value}))
     place = f"step{step}" if step is not None else f"tokens{tokens}" if tokens is not None else "main"
     checkpoint = {"model": model, "revision": place, "step": step, "tokens": tokens}
-    config = {"model": "OLMo", "model_args": {"pretrained": model, "revision": place}}
+    config = {"library": "OLMo", "model_args": {"pretrained": model, "revision": place}}
     return documents(scores, config, part=place, checkpoint=checkpoint) if scores else []
 
 
@@ -77,7 +77,7 @@ def _of_long_table(rows: list[dict[str, Any]]) -> Iterator[Document]:
         step = as_integer(as_number(own[0]["step"]))
         place = "main" if step is None else f"step{step}"
         config = {
-            "model": "OLMo",
+            "library": "OLMo",
             "model_args": {"pretrained": model, "revision": place},
             "model_num_parameters": parse_count(as_text(own[0]["size"])),
         }

@@ -52,7 +52,7 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
         billions = as_number(row.get("#Params (B)"))
         template = row.get("Chat Template")
         config = {
-            "model": "open_llm_leaderboard",
+            "library": "lm_eval" if _V2.keys() <= row.keys() else "lighteval",
             "model_args": {
                 "pretrained": model,
                 "revision": "main",

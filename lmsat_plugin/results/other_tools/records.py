@@ -32,7 +32,7 @@ def read_record(content: dict[str, Any]) -> list[Document]:
     # A record names no run: the revision states it.
     checkpoint = {key: counts[key] for key in _COUNTS if counts[key] is not None}
     config = {
-        "model": "every_eval_ever",
+        "library": as_text(as_dict(content.get("eval_library")).get("name")) or "unknown",
         "model_args": {
             "pretrained": as_text(about.get("id")) or as_text(about.get("name")),
             "revision": as_text(details.get("revision")),
