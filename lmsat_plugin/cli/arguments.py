@@ -103,13 +103,6 @@ def read_data(args: argparse.Namespace, data: str | None = None) -> Results | pd
 
 def _is_csv(path: Path) -> bool:
     """Return whether a file is a table of the user's own, and not one that is read as results."""
-    return path.suffix.lower() == ".csv" and not _holds_published_results(path)
-
-
-def _holds_published_results(path: Path) -> bool:
     from lmsat_plugin.results.other_tools.tables import is_log
 
-    try:
-        return is_log(path)
-    except (OSError, ValueError):
-        return False
+    return path.suffix.lower() == ".csv" and not is_log(path)

@@ -1,4 +1,4 @@
-"""Class `Results`: a tree of lm-eval result files of any version, with its table, its provenance and its arrays.
+"""Class `Results`: a tree of result files, lm-eval's of any version or other tools', with its table and its arrays.
 
 Imports neither lm_eval nor torch.
 """
@@ -218,7 +218,7 @@ class Results:
 def load_results(
     path: str | Path, *, all_results: bool = False, step_pattern: str | None = None, tokens_per_step: int | None = None
 ) -> pd.DataFrame:
-    """Return the values in the lm-eval result files of a folder, of any version, one a row.
+    """Return the values in the result files of a folder, of any lm-eval or of another tool, one a row.
 
     Of a value measured several times the newest is kept. Where one model, task and corpus have results of different
     settings, the column ``variant`` says in what they differ, such as ``head_rank=32`` or ``max_tokens=10000``. Other

@@ -12,7 +12,7 @@ from pathlib import Path
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import FileStamp, kind_of, stamp_file, stamp_of_status
 from lmsat_plugin.results.other_tools.olmes import ALL_TASKS
-from lmsat_plugin.results.other_tools.tables import SUFFIXES
+from lmsat_plugin.results.other_tools.tables import SUFFIXES, may_hold_results
 
 _ENDINGS = (".json", ALL_TASKS, *SUFFIXES)
 _DETAILS = "details_"
@@ -82,6 +82,9 @@ def tree_files(root: Path, on_skipped: Callable[[Path, str], None] = _warn_of_sk
 def _candidate(entry: os.DirEntry[str], prefix: str) -> TreeFile | None:
     """Return a file that may be a result; None for any other."""
     if not entry.name.endswith(_ENDINGS) or entry.name in _NO_RESULTS or entry.name.startswith(_DETAILS):
+        return None
+    # A table of something else, such as a report's, is no part of what was read.
+    if entry.name.endswith(SUFFIXES) and not may_hold_results(Path(entry.path)):
         return None
     try:
         return TreeFile(entry.path, prefix + entry.name, stamp_of_status(entry.stat())) if entry.is_file() else None

@@ -165,3 +165,15 @@ def test_provenance_of_a_file_that_changed_is_refused(tree):
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(LmsatError, match=r"results_1\.json was changed while it was read: run the command again"):
         results.notes("run/step2000/results_1.json", "lmsat_loss")
+
+
+def test_a_report_s_tables_are_no_part_of_what_is_kept(tree, monkeypatch):
+    load_results(tree)
+    kept = (tree / cache.TABLE).read_bytes()
+    write(tree / "report/sources.csv", "model,revision\na,step1\n")
+    load_results(tree)
+    assert (tree / cache.TABLE).read_bytes() == kept
+    write(tree / "190M.csv", "_step,eval/downstream/arc_easy_val_rc_5shot_acc\n1,0.5\n")
+    for _ in range(2):
+        assert "190M" in set(load_results(tree).model)
+    assert (tree / cache.TABLE).read_bytes() != kept

@@ -110,6 +110,19 @@ def test_olmes(tmp_path):
     assert rows_of(tmp_path) == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("{'acc_raw': 0.5, 'finance': 1, 'x nan y': -inf, 'acc_uncond': nan, 'a': None}", {0.5, 1, float("-inf")}),
+        ('{"acc_raw": 0.5, "it\'s": 2}', {0.5, 2}),
+        ("{'acc_raw': 0.5, 'of': \"it's\", 'b': True}", {0.5}),
+    ],
+)
+def test_metrics_of_datadecide_as_text(tmp_path, text, values):
+    pd.DataFrame([{**datadecide()[0], "metrics": text}]).to_parquet(tmp_path / "train.parquet")
+    assert set(load_results(tmp_path).value) == values
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_datadecide(tmp_path, form):
     table = pd.DataFrame(datadecide())
@@ -246,6 +259,10 @@ def test_records_name_the_program_that_evaluated(tmp_path):
         ("train.parquet", "PAR1 cut"),
         ("DataDecide.csv", "params,data,task,step,seed,metrics\n1B,C4,boolq,5,default,[[["),
         ("190M.csv", "_step,eval/downstream/a_5shot_acc\n1,2,3,4,5\n"),
+        ("DataDecide.csv", "params,data,task,step,seed,metrics\n1B,C4,boolq,,default,{}\n"),
+        ("190M.csv", "_step,eval/downstream/a_5shot_acc\n1.5,0.5\n"),
+        ("190M.csv", "_step,eval/downstream/a_5shot_acc\n-1,0.5\n"),
+        ("190M.csv", "_step,eval/downstream/a_5shot_acc\nx,0.5\n"),
     ],
 )
 def test_broken_files_are_left_out_with_a_sentence(tmp_path, name, content):

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.results.checkpoint_names import parse_count, parse_progress
-from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text
-from lmsat_plugin.results.other_tools.documents import Document, Score, documents
+from lmsat_plugin.results.json_values import as_dict, as_text
+from lmsat_plugin.results.other_tools.documents import Document, Score, count_of, documents
 from lmsat_plugin.results.other_tools.olmes import read_values
 
-_COLUMNS = {"params", "data", "task", "step", "seed", "metrics"}
+_PLACE = ("data", "params", "seed", "step")
+_COLUMNS = {*_PLACE, "task", "metrics"}
+_AS_JSON = {"None": "null", "nan": "NaN", "inf": "Infinity", "True": "true", "False": "false"}
+_CONSTANTS = re.compile(rf"(?<=[\s:\[-])(?:{'|'.join(_AS_JSON)})(?=[\s,\]}}])")
 _SHOTS = 5
 """OLMES' tasks have five."""
 
@@ -34,10 +38,12 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
     del path
     checkpoints: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        key = tuple(str(row[name]) for name in ("data", "params", "seed", "step"))
+        if missing := [name for name in _PLACE if row[name] is None]:
+            raise ValueError(f"a row has no {missing[0]}")
+        key = tuple(str(row[name]) for name in _PLACE)
         checkpoints.setdefault(key, []).append(row)
     for (recipe, size, seed, _), own in checkpoints.items():
-        step = as_integer(own[0]["step"])
+        step = count_of(own[0], "step")
         revision = f"step{step}-seed-{seed.replace(' ', '-')}"
         model = f"DataDecide {recipe} {size}"
         config = {
@@ -47,7 +53,7 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
         }
         # Branches on the Hub have this name.
         checkpoint = {"model": model, "revision": revision, "step": step, "run": parse_progress(revision).run}
-        tokens = as_integer(as_number(own[0].get("tokens")))
+        tokens = count_of(own[0], "tokens")
         scores = (_score(row) for row in own if not str(row["task"]).endswith("_macro_avg"))
         yield from documents(scores, config, part=f"{model} {revision}", checkpoint={**checkpoint, "tokens": tokens})
 
@@ -63,7 +69,7 @@ def _dict_of(value: Any) -> dict[str, Any]:
         return {key: number for key, number in as_dict(value).items() if number is not None}
     try:
         # Python's own text of numbers differs from JSON in its quotes alone, and is read fifty times as fast so.
-        return as_dict(json.loads(value.replace("'", '"').replace("None", "null").replace("nan", "NaN")))
+        return as_dict(json.loads(_CONSTANTS.sub(lambda match: _AS_JSON[match[0]], value.replace("'", '"'))))
     except ValueError:
         pass
     try:

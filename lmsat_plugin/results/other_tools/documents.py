@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from lmsat_plugin.results.json_values import as_integer
+
 _DATES = (
     # lm-eval's and lighteval's results_2024-04-02T10-38-22.166273, with colons in older files.
     (re.compile(r"(?<!\d)(\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d)"), "%Y-%m-%dT%H-%M-%S"),
@@ -94,6 +96,20 @@ def _data(scores: list[Score], config: dict[str, Any], date: float | None) -> di
         "config": config,
         **({} if date is None else {"date": date}),
     }
+
+
+def count_of(row: Mapping[str, Any], name: str) -> int | None:
+    """Return the count of steps or tokens in a row of a table; None where it is missing.
+
+    Raises ValueError for what is no whole number from 0 on.
+    """
+    value = row.get(name)
+    if value is None:
+        return None
+    count = as_integer(value)
+    if count is None or count < 0:
+        raise ValueError(f"'{value!s:.40}' in its column {name} is no whole number from 0 on")
+    return count
 
 
 def date_in_name(name: str) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.results.json_values import as_integer, as_number, as_text
-from lmsat_plugin.results.other_tools.documents import Document, Score, documents
+from lmsat_plugin.results.other_tools.documents import Document, Score, count_of, documents
 
 _LONG = {"model", "size", "step", "loss", "c4_loss", "task", "metric", "score"}
 _TOKENS = "throughput/total_tokens"
@@ -50,8 +50,8 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
 
 def _of_log(row: dict[str, Any], path: Path) -> list[Document]:
     """Return what a row of the log of a run holds."""
-    model, step = path.stem, as_integer(as_number(row.get("_step")))
-    tokens = as_integer(as_number(row.get(_TOKENS)))
+    model, step = path.stem, count_of(row, "_step")
+    tokens = count_of(row, _TOKENS)
     scores = []
     for name, raw in row.items():
         value = as_number(raw)
@@ -74,7 +74,7 @@ def _of_long_table(rows: list[dict[str, Any]]) -> Iterator[Document]:
     for row in rows:
         checkpoints.setdefault((str(row["model"]), str(row["step"])), []).append(row)
     for (model, _), own in checkpoints.items():
-        step = as_integer(as_number(own[0]["step"]))
+        step = count_of(own[0], "step")
         place = "main" if step is None else f"step{step}"
         config = {
             "library": "OLMo",

@@ -20,13 +20,20 @@ _LAYOUTS = (datadecide, olmo_ladder, open_llm_leaderboard)
 _LONGEST_HEADER = 1 << 20
 
 
-def is_log(path: Path) -> bool:
-    """Return whether a CSV or Parquet file holds results in a layout that is no table of an analysis by itself.
+def may_hold_results(path: Path) -> bool:
+    """Return whether a CSV or Parquet file has a layout that `read_table` knows, or cannot be read."""
+    try:
+        return _layout_of(path) is not None
+    except (OSError, ValueError):
+        return True
 
-    Raises OSError or ValueError for a file that cannot be read.
-    """
-    columns = _columns(path)
-    return "model" not in columns and any(layout.is_layout(columns) for layout in _LAYOUTS)
+
+def is_log(path: Path) -> bool:
+    """Return whether a file holds results in a layout that is no table of an analysis by itself."""
+    try:
+        return "model" not in _columns(path) and _layout_of(path) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def read_table(path: Path) -> list[Document] | None:
