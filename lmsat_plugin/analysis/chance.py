@@ -21,8 +21,11 @@ _OPTIONS = {
     10: "leaderboard_mmlu_pro",
 }
 _OPTIONS_OF = {task: options for options, tasks in _OPTIONS.items() for task in tasks.split()}
-# Subjects of MMLU, under lm-eval's old name and its present one, and of C-Eval; parts of GPQA.
-_FAMILIES = {"hendrycksTest-": 4, "mmlu_": 4, "ceval-valid_": 4, "cmmlu_": 4, "gpqa_": 4, "leaderboard_gpqa_": 4}
+# Subjects of MMLU-Pro, of MMLU under lm-eval's old name and its present one, and of C-Eval; parts of GPQA.
+_FAMILIES = {
+    **{"mmlu_pro": 10, "hendrycksTest-": 4, "mmlu_": 4, "ceval-valid_": 4, "cmmlu_": 4},
+    **{"gpqa_": 4, "leaderboard_gpqa_": 4},
+}
 # The Open LLM Leaderboard's tasks with options that differ from part to part: options by part, as lm-eval lists them.
 _PARTS = {
     "leaderboard_bbh": {
@@ -87,7 +90,7 @@ def chance_level(task: str, name: str, measured: Mapping[str, float] = MappingPr
     Among C options it is 1/C for accuracies and the probability of the right option, and 1 − 1/C for the Brier score,
     summed over options (Du et al. 2024, Sec. 4). For open answers it is 0.
 
-    ``task`` is lm-eval's name or lmsat's; ``measured`` are chance accuracies of further tasks (`measured_chances`).
+    ``task`` is a name that `options_of` knows; ``measured`` are the chance accuracies of others (`measured_chances`).
     """
     known, kind = _chance_accuracy(task), metric(name).chance
     accuracy = measured.get(task) if known is None else known

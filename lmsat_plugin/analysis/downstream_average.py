@@ -16,8 +16,10 @@ import pandas as pd
 from lmsat_plugin.analysis.chance import chance_level, lm_eval_name, measured_chances
 from lmsat_plugin.metrics import ACCURACIES
 
-_FAMILY = re.compile(r"(hendrycksTest|mmlu|cmmlu|ceval-valid|leaderboard_(?:bbh|gpqa|musr|math))(?:$|[-_])")
+_FAMILY = re.compile(r"(hendrycksTest|mmlu_pro|mmlu|cmmlu|ceval-valid|leaderboard_(?:bbh|gpqa|musr|math))(?:$|[-_])")
 _SUBGROUPS = re.compile("leaderboard_math_hard|mmlu_(?:stem|humanities|social_sciences|other)")
+_OF_ALL = "leaderboard"
+"""The group of all that the Open LLM Leaderboard measures, as tables name it that do not say what is a group."""
 _LEAST_FOR_LINE = 5
 Key = tuple[str, int, str, str]
 """Task, number of shots (−1 if unknown), metric, filter."""
@@ -55,7 +57,7 @@ def downstream_average(finals: pd.DataFrame, groups: Collection[str] = ()) -> Do
     keys = zip(finals.task, shots, finals.metric, finals["filter"], strict=True)
     for key, model, value, stderr in zip(keys, finals.model, finals.value, finals.stderr, strict=True):
         is_exam = _FAMILY.fullmatch(lm_eval_name(key[0]))
-        if (key[0] not in groups or is_exam) and chance_level(key[0], key[2], measured) is not None:
+        if (key[0] not in (*groups, _OF_ALL) or is_exam) and chance_level(key[0], key[2], measured) is not None:
             scores[key][model] = value, stderr
     models = {model for by_model in scores.values() for model in by_model}
     chosen = _one_per_task(key for key, by_model in scores.items() if set(by_model) == models)

@@ -43,6 +43,7 @@ from lmsat_plugin.analysis.chance import chance_level, measured_chances
         # The Open LLM Leaderboard's.
         ("leaderboard_gpqa_diamond", "acc_norm", 0.25),
         ("leaderboard_mmlu_pro", "acc", 0.1),
+        ("mmlu_pro_biology", "acc", 0.1),
         ("leaderboard_musr_murder_mysteries", "acc_norm", 0.5),
         ("leaderboard_musr_object_placements", "acc_norm", 0.2),
         ("leaderboard_musr_team_allocation", "acc_norm", 1 / 3),
