@@ -195,19 +195,22 @@ def read_result_file(file: TreeFile, naming: Naming, *, keep_rest: bool = True) 
     Unless ``keep_rest``, what is not of the table is read again when it is asked for. Raises `BrokenResultError` for a
     file that is cut, or does not hold its digest.
     """
-    path = Path(file.path)
-    return [
-        _result_file(document, index, path, file, naming=naming, keep_rest=keep_rest)
-        for index, document in enumerate(documents_in(path))
-    ]
+    found: list[ResultFile] = []
+    names: set[str] = set()
+    for index, document in enumerate(documents_in(Path(file.path))):
+        name = clean(f"{file.name}#{document.part}" if document.part else file.name)
+        # A table may have several rows for one checkpoint.
+        name = name if name not in names else f"{name}#{index}"
+        names.add(name)
+        found.append(_result_file(document, index, file, name, naming=naming, keep_rest=keep_rest))
+    return found
 
 
 def _result_file(
-    document: Document, index: int, path: Path, file: TreeFile, *, naming: Naming, keep_rest: bool
+    document: Document, index: int, file: TreeFile, name: str, *, naming: Naming, keep_rest: bool
 ) -> ResultFile:
-    data = document.data
+    data, path = document.data, Path(file.path)
     provenance = _provenance_parts(data)
-    name = clean(f"{file.name}#{document.part}" if document.part else file.name)
     origin = read_origin(data, provenance, path, name=name, naming=naming, checkpoint=document.checkpoint)
     results = {**as_dict(data.get("groups")), **data["results"]}
     return ResultFile(

@@ -64,9 +64,9 @@ def _note(table: pd.DataFrame, repeated: np.ndarray) -> str | None:
     several = table[table.duplicated(_IDENTITY, keep=False)]
     values = several.groupby(_IDENTITY, dropna=False, sort=False).value
     other = int((values.transform("nunique") > 1).to_numpy()[several.index.isin(table.index[repeated])].sum())
-    count, files = int(repeated.sum()), table.path[repeated].nunique()
+    count = int(repeated.sum())
     return (
-        f"{count:,} of {len(table):,} values, in {files:,} files, were measured again with the same settings"
+        f"{count:,} of {len(table):,} values {'were' if count > 1 else 'was'} measured again with the same settings"
         f"{f', {other:,} of them with another outcome' if other else ''}: "
         "the newest of each is taken; --all of lmsat results shows the others"
     )

@@ -62,7 +62,7 @@ def test_two_dates_are_one_result_the_newest(tmp_path):
     read = Results.read(tmp_path)
     assert dict(zip(read.table.task, read.table.value, strict=True)) == {"piqa": 0.75, "wsc": 0.5}
     assert read.note == (
-        "4 of 6 values, in 2 files, were measured again with the same settings, 2 of them with another outcome: "
+        "4 of 6 values were measured again with the same settings, 2 of them with another outcome: "
         "the newest of each is taken; --all of lmsat results shows the others"
     )
     assert len(load_results(tmp_path, all_results=True)) == 6

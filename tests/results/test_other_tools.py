@@ -169,6 +169,16 @@ def test_logs_of_the_ladder(tmp_path):
     assert sorted(load_results(path).value) == sorted(found.value)
 
 
+def test_rows_of_one_step_that_fill_other_columns_are_one_checkpoint(tmp_path):
+    """So Weights & Biases exports what was logged at several times."""
+    header = "_step,eval/downstream/a_5shot_acc,eval/downstream/b_5shot_acc\n"
+    write(tmp_path / "190M.csv", f"{header}1,0.25,\n1,,0.5\n2,0.75,\n2,0.5,\n")
+    read = Results.read(tmp_path)
+    found = sorted(zip(read.table.step, read.table.task, read.table.value, strict=True))
+    assert found == [(1, "a", 0.25), (1, "b", 0.5), (2, "a", 0.5)]
+    assert read.note.startswith("1 of 4 values was measured again")
+
+
 def test_an_analysis_takes_the_log_of_a_run_for_results(tmp_path, capsys):
     path = tmp_path / "190M-10xC.csv"
     pd.DataFrame(ladder_log()).to_csv(path, index=False)

@@ -27,7 +27,7 @@ def test_two_models_of_lm_eval_with_and_without_commit_and_type(tmp_path):
     read = Results.read(tmp_path)
     assert [(row.value, row.path) for row in read.table.itertuples()] == [(0.25, "2/results_1.json")]
     assert read.note == (
-        "3 of 4 values, in 3 files, were measured again with the same settings, 3 of them with another outcome: "
+        "3 of 4 values were measured again with the same settings, 3 of them with another outcome: "
         "the newest of each is taken; --all of lmsat results shows the others"
     )
 
@@ -63,6 +63,6 @@ def test_the_line_is_said_again_when_the_tree_is_read_from_what_was_kept(tmp_pat
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert len(load_results(tmp_path)) == 1
-        assert [text for text in caplog.messages if text.startswith("2 of 3 values, in 2 files, were measured again")]
+        assert [text for text in caplog.messages if text.startswith("2 of 3 values were measured again")]
     assert (tmp_path / cache.TABLE).exists()
     assert len(load_results(tmp_path, all_results=True)) == 3
