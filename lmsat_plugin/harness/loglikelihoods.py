@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import has_bos_prefix
@@ -14,7 +15,7 @@ from lm_eval.models.utils import has_bos_prefix
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.execution import cached
 from lmsat_plugin.model.anatomy import dissect
-from lmsat_plugin.scoring.continuations import ContinuationScorer, Plan, limits_on
+from lmsat_plugin.scoring.continuations import ContinuationScorer, ScoringPlan, limits_on
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ Encoded = tuple[list[int], list[int]]
 """The tokens of a context and of its continuation."""
 
 
-def plan_requests(lm: Any, requests: Sequence[Instance]) -> Plan:
+def plan_requests(lm: Any, requests: Sequence[Instance]) -> ScoringPlan:
     """Return the plan of requests; the checkpoints of a series make it once.
 
     Raises `LmsatError` for a continuation without tokens, or longer than the window.
@@ -30,23 +31,23 @@ def plan_requests(lm: Any, requests: Sequence[Instance]) -> Plan:
     pairs = tuple(request.args for request in requests)
     limits = limits_on(lm.device)
 
-    def make() -> Plan:
+    def make() -> ScoringPlan:
         encoded = _encode(lm, pairs)
         for request, (_, continuation) in zip(requests, encoded, strict=True):
             _check(lm, request, continuation)
-        return Plan.of(encoded, lm.max_length, limits)
+        return ScoringPlan.of(encoded, lm.max_length, limits)
 
     return cached(lm.lmsat_cache, ("plan", lm.max_length, limits, pairs), make)
 
 
-def answer_plan(lm: Any, plan: Plan, *, show_progress: bool) -> list[tuple[float, bool]]:
+def answer_plan(lm: Any, plan: ScoringPlan, *, show_progress: bool) -> list[tuple[float, bool]]:
     """Return the log-likelihood in nats of each request's continuation, and whether it is the greedy one.
 
     Notes in ``lm.lmsat_downstream`` how many tokens were asked for and computed.
     """
     if not plan.requests:
         return []
-    window = torch.tensor(max(plan.sequences, key=len), device=lm.device)
+    window = torch.from_numpy(max(plan.tree.tokens, key=len).astype(np.int64)).to(lm.device)
     batch = lm.batch_size
     scorer = ContinuationScorer(
         anatomy=dissect(lm.model, window),
@@ -55,14 +56,14 @@ def answer_plan(lm: Any, plan: Plan, *, show_progress: bool) -> list[tuple[float
         autocast=lm.mixed_precision_dtype,
         trust=cached(lm.lmsat_cache, "trust", lambda: lm.trust),
     )
-    scores, record = scorer.answer(plan, share=lm.shared_prefixes, show_progress=show_progress)
+    answers, record = scorer.answer(plan, share=lm.shared_prefixes, show_progress=show_progress)
     if record.truncated and show_progress:
         logger.warning(
             "%d of %d requests are longer than the window of %d tokens: their prompts are cut from the left",
             *(record.truncated, plan.requests, lm.max_length),
         )
     lm.lmsat_downstream = asdict(record)
-    return list(zip(scores.sums.tolist(), scores.greedy.tolist(), strict=True))
+    return list(zip(answers.sums.tolist(), answers.greedy.tolist(), strict=True))
 
 
 def _encode(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:

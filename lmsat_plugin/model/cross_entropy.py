@@ -79,22 +79,18 @@ def score_targets(
 
     Args:
         hidden_SD: Final states.
-        rows_N: The row of each target, ascending.
+        rows_N: The row of each target, ascending, on the CPU.
         targets_N: The targets.
 
     Returns nats in float64 and booleans, both of shape [N].
     """
     device = head.weight_VD.device
-    rows_N, targets_N = rows_N.to(device), targets_N.to(device)
     step, columns = tile_shape(device)
     scores, greedy = [], []
     for first in range(0, len(hidden_SD), step):
         low, high = (int(torch.searchsorted(rows_N, bound)) for bound in (first, first + step))
-        hidden, own_N, wanted_N = (
-            head.prepare(hidden_SD[first : first + step]),
-            rows_N[low:high] - first,
-            targets_N[low:high],
-        )
+        hidden = head.prepare(hidden_SD[first : first + step])
+        own_N, wanted_N = (rows_N[low:high] - first).to(device), targets_N[low:high].to(device)
         found_N = torch.zeros(len(own_N), device=device, dtype=head.dtype)
         largest_S = torch.full((len(hidden),), -torch.inf, device=device, dtype=head.dtype)
         place_S = torch.zeros(len(hidden), device=device, dtype=torch.int64)

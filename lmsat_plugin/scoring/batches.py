@@ -80,7 +80,7 @@ def make_trunk(tree: Tree, continuations: Sequence[Sequence[Continuation]], trun
                 requests.append(np.full(int(inside.sum()), continuation.request))
     positions_T = torch.arange(trunk.start, trunk.stop)
     return Batch(
-        inputs_BT=torch.from_numpy(tree.tokens[trunk.path][trunk.start : trunk.stop])[None],
+        inputs_BT=torch.from_numpy(tree.tokens[trunk.path][trunk.start : trunk.stop].astype(np.int64))[None],
         positions_BT=positions_T[None],
         attends_BTT=None,
         scored=_by_place(_joined(places), _joined(targets), _joined(requests)),

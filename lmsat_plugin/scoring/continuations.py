@@ -15,9 +15,10 @@ from tqdm import tqdm
 from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.measurement.forward import is_out_of_memory, token_bar
 from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.scoring.attention import Attention
 from lmsat_plugin.scoring.batches import Continuation
-from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Row, Tree, Trunk
-from lmsat_plugin.scoring.scorer import Scorer, Scores
+from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Row, Tree, Trunk, packed
+from lmsat_plugin.scoring.scorer import Likelihoods, Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,11 @@ class ScoringRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ScoringPlan:
     """Requests as sequences, each once, with what is scored of them."""
 
-    sequences: list[tuple[int, ...]]
+    sequences: list[bytes]
+    """`packed` tokens."""
     continuations: list[list[Continuation]]
     """Of each sequence."""
     requests: int
@@ -65,19 +67,19 @@ class Plan:
     truncated: int = 0
 
     @classmethod
-    def of(cls, requests: Sequence[tuple[list[int], list[int]]], max_length: int, limits: Limits) -> Plan:
-        """Plan requests: the tokens of a context, and of its continuation, which has at least one.
+    def of(cls, requests: Sequence[tuple[list[int], list[int]]], max_length: int, limits: Limits) -> ScoringPlan:
+        """ScoringPlan requests: the tokens of a context, and of its continuation, which has at least one.
 
         A prompt that is longer than the window ``max_length`` is cut from the left, as lm-eval's ``hf`` does.
         """
         truncated = asked = 0
-        by_sequence: dict[tuple[int, ...], list[Continuation]] = {}
+        by_sequence: dict[bytes, list[Continuation]] = {}
         for number, (context, continuation) in enumerate(requests):
             tokens = context + continuation
-            inputs = tuple(tokens[-(max_length + 1) :][:-1])
+            inputs = tokens[-(max_length + 1) :][:-1]
             truncated += len(tokens) > max_length + 1
             asked += len(inputs)
-            by_sequence.setdefault(inputs, []).append(Continuation(number, tuple(continuation)))
+            by_sequence.setdefault(packed(inputs), []).append(Continuation(number, tuple(continuation)))
         return cls(
             sequences=list(by_sequence),
             continuations=list(by_sequence.values()),
@@ -96,7 +98,7 @@ class Plan:
         """The plan without sharing."""
         return Tree(self.sequences, WHOLE)
 
-    def to_check(self) -> Plan | None:
+    def to_check(self) -> ScoringPlan | None:
         """Return a plan of few sequences that share the longest prefix, and are of many lengths; None without any."""
         tokens = self.tree.tokens
         ranges = [(first, stop) for first, stop in map(_range, _parts(self.tree)) if stop > first + 1]
@@ -107,7 +109,7 @@ class Plan:
         few = {by_length[round(at)] for at in np.linspace(0, len(by_length) - 1, _CHECKED_SEQUENCES)}
         chosen = [self.tree.order[place] for place in sorted(few)]
         sequences = [self.sequences[index] for index in chosen]
-        return Plan(
+        return ScoringPlan(
             sequences=sequences,
             continuations=[self.continuations[index] for index in chosen],
             requests=self.requests,
@@ -154,13 +156,15 @@ class ContinuationScorer:
     autocast: torch.dtype | None = None
     trust: Trust = field(default_factory=dict)
 
-    def answer(self, plan: Plan, *, share: bool = True, show_progress: bool = False) -> tuple[Scores, ScoringRecord]:
+    def answer(
+        self, plan: ScoringPlan, *, share: bool = True, show_progress: bool = False
+    ) -> tuple[Likelihoods, ScoringRecord]:
         """Return the answers to a plan's requests, and how they were found."""
         reason = self._distrust(plan) if share and plan.tree.shares else None
         tree = plan.tree if share and reason is None else plan.whole
         with token_bar("loglikelihood", tree.computed, shown=show_progress) as progress:
-            scores = self._run(plan, tree, progress)
-        return scores, ScoringRecord(
+            answers = self._run(plan, tree, progress)
+        return answers, ScoringRecord(
             shared_prefixes=tree.shares,
             tokens_asked=plan.asked,
             tokens_computed=tree.computed,
@@ -168,18 +172,22 @@ class ContinuationScorer:
             reason=reason,
         )
 
-    def _run(self, plan: Plan, tree: Tree, progress: tqdm | None = None) -> Scores:
-        scores = Scores.empty(plan.requests)
-        self._scorer(tree).run(tree, plan.in_order(tree), scores, progress)
-        return scores
-
-    def _scorer(self, tree: Tree) -> Scorer:
+    def _run(self, plan: ScoringPlan, tree: Tree, progress: tqdm | None = None) -> Likelihoods:
         longest = max((len(tokens) for tokens in tree.tokens), default=1)
         auto = _GPU_BATCH_TOKENS if self.device.type == "cuda" else _CPU_BATCH_TOKENS
-        tokens = auto if self.batch_size is None else self.batch_size * longest
-        return Scorer(anatomy=self.anatomy, device=self.device, batch_tokens=tokens, autocast=self.autocast)
+        scorer = Scorer(
+            anatomy=self.anatomy,
+            device=self.device,
+            batch_tokens=auto if self.batch_size is None else self.batch_size * longest,
+            autocast=self.autocast,
+            tree=tree,
+            continuations=plan.in_order(tree),
+            answers=Likelihoods.empty(plan.requests),
+        )
+        scorer.run(progress)
+        return scorer.answers
 
-    def _distrust(self, plan: Plan) -> str | None:
+    def _distrust(self, plan: ScoringPlan) -> str | None:
         """Return why the model cannot share prefixes; None if a part of the plan is the same computed both ways.
 
         What was the same for longer sequences, shared in the same ways, is not computed again.
@@ -188,15 +196,15 @@ class ContinuationScorer:
         config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _ORIGIN}
         ways = plan.ways()
         key = type(model).__name__, str(model.dtype), repr(config), ways
-        longest, (known, reason) = max(map(len, plan.sequences)), self.trust.get(key, (0, None))
+        longest, (known, reason) = max(map(len, plan.tree.tokens)), self.trust.get(key, (0, None))
         if reason is None and known < longest:
-            reason = self._scorer(plan.tree).attention.trouble or self._compare(plan, ways)
+            reason = Attention(model).trouble or self._compare(plan, ways)
             if reason is not None:
                 logger.warning("Prefixes are not shared (%s): each request is computed whole", reason)
             self.trust[key] = longest, reason
         return reason
 
-    def _compare(self, plan: Plan, ways: frozenset[Limits]) -> str | None:
+    def _compare(self, plan: ScoringPlan, ways: frozenset[Limits]) -> str | None:
         few = plan.to_check()
         if few is None:
             return None

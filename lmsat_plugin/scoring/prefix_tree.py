@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Big-endian: the bytes are in the same order as the numbers.
+_ID = np.dtype(">u4")
+
 
 class Limits(NamedTuple):
     """When tokens are shared."""
@@ -57,15 +60,16 @@ class Tree:
     """Sequences in sorted order, cut into rows and trunks.
 
     Args:
-        sequences: Token ids; those that are equal, or the beginning of another, are one path.
+        sequences: Tokens `packed`; those that are equal, or the beginning of another, are one path.
         limits: When tokens are shared.
     """
 
-    def __init__(self, sequences: Sequence[tuple[int, ...]], limits: Limits) -> None:
+    def __init__(self, sequences: Sequence[bytes], limits: Limits) -> None:
         order = sorted(range(len(sequences)), key=lambda index: sequences[index])
         self.order = order
         """The index of each sequence, in sorted order."""
-        self.tokens = [np.asarray(sequences[index], dtype=np.int64) for index in order]
+        self.tokens = [np.frombuffer(sequences[index], dtype=_ID) for index in order]
+        """The tokens of each sequence, in sorted order."""
         self._lengths = np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
         self.shared = np.zeros(len(order), dtype=np.int64)
         """How many first tokens each sequence has in common with the one before it."""
@@ -142,6 +146,11 @@ class Tree:
         """Return how many first tokens all have in common that are not the beginning of another."""
         least = int(self._lengths[path])
         return min(least, int(self.shared[path + 1 : stop].min())) if stop > path + 1 else least
+
+
+def packed(tokens: Sequence[int]) -> bytes:
+    """Return token ids as bytes, which take little memory and are in the order of the ids."""
+    return np.asarray(tokens, dtype=_ID).tobytes()
 
 
 def common_length(one: np.ndarray, other: np.ndarray) -> int:

@@ -9,7 +9,7 @@ import gc
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Scores:
+class Likelihoods:
     """What the requests were answered, by their numbers."""
 
     sums: np.ndarray
@@ -38,14 +38,14 @@ class Scores:
     """Whether each token of the continuation is the most probable one at its place."""
 
     @classmethod
-    def empty(cls, requests: int) -> Scores:
-        """Return the scores of empty continuations."""
+    def empty(cls, requests: int) -> Likelihoods:
+        """Return those of empty continuations."""
         return cls(np.zeros(requests), np.ones(requests, dtype=bool))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Scorer:
-    """Runs plans through one model.
+    """Runs one plan through one model.
 
     Args:
         anatomy: The model taken apart.
@@ -53,64 +53,61 @@ class Scorer:
         batch_tokens: How many tokens a batch may hold, those of the trunk in each row counted. It is halved where
             memory runs out.
         autocast: The type of mixed precision.
+        tree: The plan.
+        continuations: What is scored of each sequence, in the tree's order.
+        answers: What the continuations' log-likelihoods are added to.
     """
 
     anatomy: Anatomy
     device: torch.device
     batch_tokens: int
     autocast: torch.dtype | None = None
-    attention: Attention = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.attention = Attention(self.anatomy.model)
+    tree: Tree
+    continuations: Sequence[Sequence[Continuation]]
+    answers: Likelihoods
 
     @torch.no_grad()
-    def run(
-        self, tree: Tree, continuations: Sequence[Sequence[Continuation]], scores: Scores, progress: tqdm | None = None
-    ) -> None:
-        """Add to ``scores`` those of all continuations; ``continuations`` are those of each sequence, in tree's order.
-
-        Raises `LmsatError` if memory does not suffice for a single sequence.
-        """
-        waiting: list[tuple[Trunk, DynamicCache | None]] = [(tree.root, None)]
+    def run(self, progress: tqdm | None = None) -> None:
+        """Score all continuations. Raises `LmsatError` if memory does not suffice for a single sequence."""
+        waiting: list[tuple[Trunk, DynamicCache | None]] = [(self.tree.root, None)]
         while waiting:
             trunk, cache = waiting.pop()
             if trunk.stop > trunk.start:
-                batch = make_trunk(tree, continuations, trunk)
-                grown = branch(cache, 1)
-                self._safely(batch, grown, trunk.start, scores)
-                cache = grown
-                _advance(progress, batch.inputs_BT.numel())
+                cache = self._run_trunk(trunk, cache)
+                _advance(progress, trunk.stop - trunk.start)
             for rows in self._batches(trunk):
-                self._run_rows(tree, continuations, rows, cache, scores)
+                self._run_rows(rows, cache)
                 _advance(progress, sum(row.size for row in rows))
             waiting += [(behind, cache) for behind in trunk.trunks]
 
     def _batches(self, trunk: Trunk) -> Iterator[list[Row]]:
         rows = sorted(trunk.rows, key=lambda row: -row.size)
         while rows:
-            each = rows[0].size + trunk.stop
-            count = max(1, self.batch_tokens // max(each, 1))
+            count = max(1, self.batch_tokens // (rows[0].size + trunk.stop))
             yield rows[:count]
             rows = rows[count:]
 
-    def _run_rows(
-        self,
-        tree: Tree,
-        continuations: Sequence[Sequence[Continuation]],
-        rows: Sequence[Row],
-        cache: DynamicCache | None,
-        scores: Scores,
-    ) -> None:
+    def _run_trunk(self, trunk: Trunk, cache: DynamicCache | None) -> DynamicCache:
+        """Return the keys and values up to the end of a trunk."""
+        grown = branch(cache, 1)
+        try:
+            self._forward(make_trunk(self.tree, self.continuations, trunk), grown, trunk.start)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _no_memory(trunk.stop) from error
+        return grown
+
+    def _run_rows(self, rows: Sequence[Row], cache: DynamicCache | None) -> None:
         waiting = [list(rows)]
         while waiting:
             part = waiting.pop()
             try:
-                batch = make_batch(tree, continuations, part)
-                self._forward(batch, None if cache is None else branch(cache, len(part)), part[0].start, scores)
+                batch = make_batch(self.tree, self.continuations, part)
+                self._forward(batch, None if cache is None else branch(cache, len(part)), part[0].start)
                 continue
             except (RuntimeError, MemoryError) as error:
-                smaller = _split(tree, part)
+                smaller = _split(self.tree, part)
                 if not is_out_of_memory(error):
                     raise
                 if len(smaller) == 1:
@@ -122,20 +119,12 @@ class Scorer:
             _free_memory(self.device)
             waiting += smaller
 
-    def _safely(self, batch: Batch, cache: DynamicCache, start: int, scores: Scores) -> None:
-        try:
-            self._forward(batch, cache, start, scores)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise _no_memory(start + batch.inputs_BT.shape[1]) from error
-
-    def _forward(self, batch: Batch, cache: DynamicCache | None, prefix: int, scores: Scores) -> None:
+    def _forward(self, batch: Batch, cache: DynamicCache | None, prefix: int) -> None:
         """Run one batch, and add its scores once it is through."""
         arguments: dict[str, Any] = {"use_cache": cache is not None, "input_ids": batch.inputs_BT.to(self.device)}
         if cache is not None:
             arguments["past_key_values"] = cache
-        arguments |= self.attention.arguments(batch, prefix, self.device)
+        arguments |= Attention(self.anatomy.model).arguments(batch, prefix, self.device)
         anatomy, scored = self.anatomy, batch.scored
         with nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast):
             if anatomy.head is None:
@@ -152,8 +141,8 @@ class Scorer:
             logs_N, greedy_N = targets_in_logits(final_SX, rows_N, targets_N)
         else:
             logs_N, greedy_N = score_targets(final_SX, rows_N, targets_N, anatomy.head)
-        np.add.at(scores.sums, scored.requests_N, logs_N.cpu().numpy())
-        np.logical_and.at(scores.greedy, scored.requests_N, greedy_N.cpu().numpy())
+        np.add.at(self.answers.sums, scored.requests_N, logs_N.cpu().numpy())
+        np.logical_and.at(self.answers.greedy, scored.requests_N, greedy_N.cpu().numpy())
 
 
 def _split(tree: Tree, rows: list[Row]) -> list[list[Row]]:

@@ -13,7 +13,7 @@ from tiny_models import ARCHITECTURES, WINDOW, make_model
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.scoring import scorer as scorer_module
-from lmsat_plugin.scoring.continuations import CPU_LIMITS, ContinuationScorer, Plan
+from lmsat_plugin.scoring.continuations import CPU_LIMITS, ContinuationScorer, ScoringPlan
 from lmsat_plugin.scoring.prefix_tree import Limits
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def test_shared_prefixes_change_no_number(name):
     assert 10 < sum(hits) < len(hits) - 10
     anatomy = dissect(model, torch.arange(2, 20))
     for limits in LIMITS.values():
-        plan = Plan.of(requests, WINDOW, limits)
+        plan = ScoringPlan.of(requests, WINDOW, limits)
         scores, record = ContinuationScorer(anatomy=anatomy, device=CPU, batch_size=4).answer(plan)
         assert scores.sums == pytest.approx(sums, rel=1e-5, abs=3e-5)
         assert scores.greedy.tolist() == hits
@@ -93,7 +93,7 @@ def test_eager_attention_and_float64(name):
     model = make_model(name).eval().double()
     model.set_attn_implementation("eager")
     requests = requests_of(model)
-    plan = Plan.of(requests, WINDOW, LIMITS["trunks behind trunks"])
+    plan = ScoringPlan.of(requests, WINDOW, LIMITS["trunks behind trunks"])
     scorer = ContinuationScorer(anatomy=dissect(model, torch.arange(2, 20)), device=CPU)
     scores, record = scorer.answer(plan)
     assert record.shared_prefixes
@@ -104,7 +104,7 @@ def test_a_head_that_is_not_found_is_the_models_own():
     model = make_model("llama").eval()
     requests = requests_of(model)
     anatomy = replace(dissect(model, torch.arange(2, 20)), head=None)
-    scores, _ = ContinuationScorer(anatomy=anatomy, device=CPU).answer(Plan.of(requests, WINDOW, CPU_LIMITS))
+    scores, _ = ContinuationScorer(anatomy=anatomy, device=CPU).answer(ScoringPlan.of(requests, WINDOW, CPU_LIMITS))
     sums, hits = one_by_one(model, requests)
     assert scores.sums == pytest.approx(sums, rel=1e-5, abs=3e-5)
     assert scores.greedy.tolist() == hits
@@ -129,7 +129,7 @@ def test_a_model_that_cannot_share_computes_requests_whole(refuses, reason, capl
     requests = requests_of(model)
     anatomy = dissect(model, torch.arange(2, 20))
     anatomy = replace(anatomy, base=Deaf(anatomy.base, refuses=refuses))
-    plan = Plan.of(requests, WINDOW, CPU_LIMITS)
+    plan = ScoringPlan.of(requests, WINDOW, CPU_LIMITS)
     scorer = ContinuationScorer(anatomy=anatomy, device=CPU)
     for _ in range(2):
         scores, record = scorer.answer(plan)
@@ -142,7 +142,7 @@ def test_a_model_that_cannot_share_computes_requests_whole(refuses, reason, capl
 def test_positions_that_depend_on_the_length_are_not_shared():
     model = make_model("llama").eval()
     model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    plan = Plan.of(requests_of(model), WINDOW, CPU_LIMITS)
+    plan = ScoringPlan.of(requests_of(model), WINDOW, CPU_LIMITS)
     _, record = ContinuationScorer(anatomy=dissect(model, torch.arange(2, 20)), device=CPU).answer(plan)
     assert "depend on the length" in record.reason
 
@@ -163,11 +163,11 @@ def test_batches_shrink_where_memory_runs_out(fits, monkeypatch):
     monkeypatch.setattr(scorer_module.Scorer, "_forward", limited)
     scorer = ContinuationScorer(anatomy=anatomy, device=CPU)
     for limits in (Limits(row=1000, trunk=0), Limits(row=1000, trunk=4, saved=1)):
-        scores, _ = scorer.answer(Plan.of(requests, WINDOW, limits))
+        scores, _ = scorer.answer(ScoringPlan.of(requests, WINDOW, limits))
         assert scores.sums == pytest.approx(one_by_one(model, requests)[0], rel=1e-5)
     assert max(tokens) <= fits
     monkeypatch.setattr(scorer_module, "is_out_of_memory", lambda error: True)
-    long = Plan.of([([3] * (fits + 1), [4]), ([3] * fits, [5])], 1000, CPU_LIMITS)
+    long = ScoringPlan.of([([3] * (fits + 1), [4]), ([3] * fits, [5])], 1000, CPU_LIMITS)
     with pytest.raises(LmsatError, match=f"memory does not suffice for one sequence of {fits + 1} tokens: set max_len"):
         scorer.answer(long)
 
@@ -178,5 +178,5 @@ def test_nan_stays_nan():
         model.get_input_embeddings().weight[7] = torch.nan
     requests = [([5] * 20 + [8], [9, 4]), ([5] * 20 + [7], [9, 4]), ([5] * 20 + [7], [9, 5])]
     scorer = ContinuationScorer(anatomy=dissect(model, torch.arange(10, 20)), device=CPU)
-    scores, _ = scorer.answer(Plan.of(requests, WINDOW, LIMITS["rows"]))
+    scores, _ = scorer.answer(ScoringPlan.of(requests, WINDOW, LIMITS["rows"]))
     assert np.isnan(scores.sums).tolist() == [False, True, True]
