@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lmsat_plugin.scoring.batches import Batch
+from lmsat_plugin.scoring.batches import RowBatch
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 # Positions enter the keys as the length of the sequence has them, which is another with a trunk.
@@ -40,7 +40,7 @@ class Attention:
             return f"its positions depend on the length ({min(self._scaling & _BY_LENGTH)})"
         return None
 
-    def arguments(self, batch: Batch, prefix: int, device: torch.device) -> dict[str, Any]:
+    def arguments(self, batch: RowBatch, prefix: int, device: torch.device) -> dict[str, Any]:
         """Return the arguments of the model's forward for a batch behind ``prefix`` tokens."""
         if batch.attends_BTT is None:
             return {"position_ids": batch.positions_BT.to(device)} if prefix else {}

@@ -35,7 +35,7 @@ class ScoredTokens:
 
 
 @dataclass(frozen=True)
-class Batch:
+class RowBatch:
     """Rows behind one trunk, padded at the right."""
 
     inputs_BT: torch.Tensor
@@ -45,7 +45,7 @@ class Batch:
     scored: ScoredTokens
 
 
-def make_batch(tree: Tree, continuations: Sequence[Sequence[Continuation]], rows: Sequence[Row]) -> Batch:
+def make_batch(tree: Tree, continuations: Sequence[Sequence[Continuation]], rows: Sequence[Row]) -> RowBatch:
     """Pack rows into a batch. ``continuations`` are those of each sequence, in the tree's order."""
     packed = [_Packed.of(tree, continuations, row) for row in rows]
     longest = max(row.size for row in rows)
@@ -58,7 +58,7 @@ def make_batch(tree: Tree, continuations: Sequence[Sequence[Continuation]], rows
         attends_BTT[index, : row.size, : row.size] = each.attends_TT
     linear = all(each.is_path for each in packed)
     scored = [(index * longest + each.places_N, each.targets_N, each.requests_N) for index, each in enumerate(packed)]
-    return Batch(
+    return RowBatch(
         inputs_BT=torch.from_numpy(inputs_BT),
         positions_BT=torch.from_numpy(positions_BT),
         attends_BTT=None if linear else torch.from_numpy(attends_BTT),
@@ -66,7 +66,7 @@ def make_batch(tree: Tree, continuations: Sequence[Sequence[Continuation]], rows
     )
 
 
-def make_trunk(tree: Tree, continuations: Sequence[Sequence[Continuation]], trunk: Trunk) -> Batch:
+def make_trunk(tree: Tree, continuations: Sequence[Sequence[Continuation]], trunk: Trunk) -> RowBatch:
     """Return the tokens of a trunk as a batch of one row."""
     places, targets, requests = [], [], []
     for sequence in range(trunk.first, trunk.last):
@@ -79,7 +79,7 @@ def make_trunk(tree: Tree, continuations: Sequence[Sequence[Continuation]], trun
                 targets.append(np.asarray(continuation.targets)[inside])
                 requests.append(np.full(int(inside.sum()), continuation.request))
     positions_T = torch.arange(trunk.start, trunk.stop)
-    return Batch(
+    return RowBatch(
         inputs_BT=torch.from_numpy(tree.tokens[trunk.path][trunk.start : trunk.stop].astype(np.int64))[None],
         positions_BT=positions_T[None],
         attends_BTT=None,

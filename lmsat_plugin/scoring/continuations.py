@@ -30,7 +30,7 @@ _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 4096, 65536
 _CHECKED_SEQUENCES = 3
 # Keys of a configuration that say where it comes from.
 _ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
-_TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
 _HALF_TOLERANCE = 3e-2
 
 
@@ -68,7 +68,7 @@ class ScoringPlan:
 
     @classmethod
     def of(cls, requests: Sequence[tuple[list[int], list[int]]], max_length: int, limits: Limits) -> ScoringPlan:
-        """ScoringPlan requests: the tokens of a context, and of its continuation, which has at least one.
+        """Plan requests: the tokens of a context, and of its continuation, which has at least one.
 
         A prompt that is longer than the window ``max_length`` is cut from the left, as lm-eval's ``hf`` does.
         """

@@ -22,7 +22,7 @@ from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.model.cross_entropy import score_targets, targets_in_logits
 from lmsat_plugin.scoring.attention import Attention, branch
-from lmsat_plugin.scoring.batches import Batch, Continuation, make_batch, make_trunk
+from lmsat_plugin.scoring.batches import Continuation, RowBatch, make_batch, make_trunk
 from lmsat_plugin.scoring.prefix_tree import Row, Tree, Trunk
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Scorer:
             _free_memory(self.device)
             waiting += smaller
 
-    def _forward(self, batch: Batch, cache: DynamicCache | None, prefix: int) -> None:
+    def _forward(self, batch: RowBatch, cache: DynamicCache | None, prefix: int) -> None:
         """Run one batch, and add its scores once it is through."""
         arguments: dict[str, Any] = {"use_cache": cache is not None, "input_ids": batch.inputs_BT.to(self.device)}
         if cache is not None:
