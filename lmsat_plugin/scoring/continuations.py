@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,17 +17,16 @@ from lmsat_plugin.measurement.forward import is_out_of_memory, token_bar
 from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.scoring.attention import Attention
 from lmsat_plugin.scoring.batches import Continuation
-from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Row, Tree, Trunk, packed
+from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Tree, packed
 from lmsat_plugin.scoring.scorer import Likelihoods, Scorer
+from lmsat_plugin.scoring.ways import Way, few_of, share_by, ways_of
 
 logger = logging.getLogger(__name__)
 
 CPU_LIMITS = Limits(row=512, trunk=192)
 """On a CPU a batch of one row is as fast as any, and attention to what is masked costs as much as any other."""
 GPU_LIMITS = Limits(row=4096, trunk=0)
-_ROWS, _TRUNKS = Limits(row=1 << 30, trunk=0), Limits(row=1 << 30, trunk=1)
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 4096, 65536
-_CHECKED_SEQUENCES = 3
 # Keys of a configuration that say where it comes from.
 _ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -98,45 +97,6 @@ class ScoringPlan:
         """The plan without sharing."""
         return Tree(self.sequences, WHOLE)
 
-    def to_check(self) -> ScoringPlan | None:
-        """Return a plan of few sequences that share the longest prefix, and are of many lengths; None without any."""
-        tokens = self.tree.tokens
-        ranges = [(first, stop) for first, stop in map(_range, _parts(self.tree)) if stop > first + 1]
-        if not ranges:
-            return None
-        first, stop = max(ranges, key=lambda each: (len(tokens[each[0]]), each[1] - each[0]))
-        by_length = sorted(range(first, stop), key=lambda place: (len(tokens[place]), place))
-        few = {by_length[round(at)] for at in np.linspace(0, len(by_length) - 1, _CHECKED_SEQUENCES)}
-        chosen = [self.tree.order[place] for place in sorted(few)]
-        sequences = [self.sequences[index] for index in chosen]
-        return ScoringPlan(
-            sequences=sequences,
-            continuations=[self.continuations[index] for index in chosen],
-            requests=self.requests,
-            tree=Tree(sequences, _ROWS),
-        )
-
-    def ways(self) -> frozenset[Limits]:
-        """Return in which ways tokens are shared: as trunks, and within rows."""
-        parts = _parts(self.tree)
-        rows = any(isinstance(part, Row) and not part.start and part.stop > part.first + 1 for part in parts)
-        trunks = any(isinstance(part, Trunk) for part in parts)
-        return frozenset([_ROWS] * rows + [_TRUNKS] * trunks)
-
-
-def _parts(tree: Tree) -> list[Row | Trunk]:
-    parts: list[Row | Trunk] = []
-    waiting = [tree.root]
-    while waiting:
-        trunk = waiting.pop()
-        waiting += trunk.trunks
-        parts += [*trunk.rows, *trunk.trunks]
-    return parts
-
-
-def _range(part: Row | Trunk) -> tuple[int, int]:
-    return part.first, part.stop if isinstance(part, Row) else part.last
-
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuationScorer:
@@ -194,7 +154,9 @@ class ContinuationScorer:
         """
         model = self.anatomy.model
         config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _ORIGIN}
-        ways = plan.ways()
+        ways = ways_of(plan.tree)
+        if not ways:
+            return None  # beginnings of one another are one path
         key = type(model).__name__, str(model.dtype), repr(config), ways
         longest, (known, reason) = max(map(len, plan.tree.tokens)), self.trust.get(key, (0, None))
         if reason is None and known < longest:
@@ -204,23 +166,27 @@ class ContinuationScorer:
             self.trust[key] = longest, reason
         return reason
 
-    def _compare(self, plan: ScoringPlan, ways: frozenset[Limits]) -> str | None:
-        few = plan.to_check()
-        if few is None:
-            return None
+    def _compare(self, plan: ScoringPlan, ways: Iterable[Way]) -> str | None:
+        chosen = few_of(plan.tree)
+        few = replace(
+            plan,
+            sequences=[plan.sequences[index] for index in chosen],
+            continuations=[plan.continuations[index] for index in chosen],
+        )
         name = type(self.anatomy.model).__name__
         expected = self._run(few, few.whole).sums
         tolerance = _TOLERANCES.get(self.anatomy.model.dtype, _HALF_TOLERANCE)
         for way in sorted(ways):
+            tree = share_by(few.sequences, way)
             try:
-                found = self._run(few, Tree(few.sequences, way)).sums
+                found = self._run(few, tree).sums
             except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
                 if is_out_of_memory(error):
                     raise
-                return f"{name} does not take them: {first_sentence(error)}"
+                return f"{name} does not take {way}: {first_sentence(error)}"
             # What has diverged has both ways.
             if not np.isclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True).all():
-                return f"{name} gives other numbers with them"
+                return f"{name} gives other numbers with {way}"
         return None
 
 

@@ -111,8 +111,8 @@ class Tree:
         waiting = [(self.root, 0, len(self.tokens))] if self.tokens else []
         while waiting:
             trunk, first, stop = waiting.pop()
-            path = self._path(first, stop)
-            size, common = self._size(first, stop, trunk.stop), self._common(path, stop)
+            path = self.path(first, stop)
+            size, common = self.size(first, stop, trunk.stop), self.common(first, stop)
             segment = common - trunk.stop
             apart = self._limits.trunk and segment >= self._limits.trunk and size > segment
             if (size == segment or size <= self._limits.row) and not apart:
@@ -130,20 +130,22 @@ class Tree:
             edges = [first, *cuts.tolist(), stop]
             waiting += [(trunk, *part) for part in zip(edges[-2::-1], edges[:0:-1], strict=True)]
 
-    def _path(self, first: int, stop: int) -> int:
+    def path(self, first: int, stop: int) -> int:
         """Return the first sequence of a range that is not the beginning of the next."""
         while first + 1 < stop and self.shared[first + 1] == self._lengths[first]:
             first += 1
         return first
 
-    def _size(self, first: int, stop: int, start: int) -> int:
+    def size(self, first: int, stop: int, start: int) -> int:
+        """Return how many tokens a range has behind its first ``start``, each path counted once."""
         own = np.maximum(self.shared[first:stop], start)
         own[0] = start
         # Those that end in the trunk have nothing behind it.
         return int(np.maximum(self._lengths[first:stop] - own, 0).sum())
 
-    def _common(self, path: int, stop: int) -> int:
-        """Return how many first tokens all have in common that are not the beginning of another."""
+    def common(self, first: int, stop: int) -> int:
+        """Return how many first tokens all of a range have in common that are not the beginning of another."""
+        path = self.path(first, stop)
         least = int(self._lengths[path])
         return min(least, int(self.shared[path + 1 : stop].min())) if stop > path + 1 else least
 

@@ -96,6 +96,8 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
             raise _no_memory(trunk.stop) from error
+        if grown.get_seq_length() != trunk.stop:
+            raise ValueError("it keeps no keys and values")
         return grown
 
     def _run_rows(self, rows: Sequence[Row], cache: DynamicCache | None) -> None:
