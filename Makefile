@@ -36,7 +36,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 bench: $(VENV)/.developing
-	for script in startup rolling_parity exactness loss_memory_speed one_pass sweep_loop sweep_memory load_results rank_heads ngrams fits report; do \
+	for script in startup rolling_parity exactness loss_memory_speed one_pass downstream sweep_loop sweep_memory load_results rank_heads ngrams fits report; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

@@ -26,7 +26,7 @@ GROUND = (
 )
 ROOMS = (
     *GROUND,
-    *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "probes"),
+    *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "scoring", "probes"),
     *("hookspecs", "trackers", "plugins", "measuring", "harness"),
     *("ranking", "figures", "page", "series", "sweeps", "synthetic", "callback", "demo", "cli"),
 )

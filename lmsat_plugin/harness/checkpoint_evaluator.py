@@ -149,7 +149,7 @@ class CheckpointEvaluator:
         self, tasks: SharedTasks, names: Sequence[str], num_fewshot: int | None, model_args: dict[str, Any]
     ) -> dict[str, Any] | None:
         assert self.lm is not None
-        self.lm.lmsat_outcomes = []
+        self.lm.lmsat_outcomes, self.lm.lmsat_downstream = [], None
         while True:
             tracker = EvaluationTracker()
             try:

@@ -21,6 +21,7 @@ from lm_eval.models.utils_hf import get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable, user_path
+from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
@@ -33,6 +34,7 @@ from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.probe import TokenBatch
+from lmsat_plugin.scoring.continuations import Trust
 from lmsat_plugin.text.tokenization import check_tokenizer
 from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 
@@ -82,6 +84,7 @@ class SaturationLM(HFLM):
         arrays: A folder for the array results, as safetensors.
         rolling_prefix: Where ``loglikelihood_rolling`` puts the prefix token: before each ``document``, as ``hf`` does,
             or before every ``window``. It is not for the tasks of lmsat, which have the setting ``prefix``.
+        shared_prefixes: Whether the common prefixes of requests for log-likelihoods are encoded once.
         kwargs: The arguments of ``hf``.
 
     Raises `LmsatError` for a checkpoint that cannot be read, is incomplete, or has another tokenizer's vocabulary.
@@ -96,18 +99,23 @@ class SaturationLM(HFLM):
         head: str | None = None,
         arrays: str | None = None,
         rolling_prefix: str = "document",
+        shared_prefixes: bool = True,
         **kwargs: Any,
     ) -> None:
         self._given = kwargs
-        self._arguments = {"pretrained", "head_rank", "head", "arrays", "rolling_prefix", *kwargs}
+        self._arguments = {"pretrained", "head_rank", "head", "arrays", "rolling_prefix", "shared_prefixes", *kwargs}
         self.arrays = arrays
         if rolling_prefix not in PREFIX_POLICIES:
             raise LmsatError(f"rolling_prefix={rolling_prefix!r} is none of its values: give document or window")
-        self.rolling_prefix = rolling_prefix
+        self.rolling_prefix, self.shared_prefixes = rolling_prefix, bool(shared_prefixes)
         self.head_rank, self.head = head_rank, head
         self.restricted_head: RestrictedHead | None = None
         self.lmsat_outcomes: list[Outcome] = []
+        self.lmsat_downstream: dict[str, Any] | None = None
+        """How the log-likelihoods were computed."""
         self.lmsat_cache: dict[Any, Any] | None = None
+        self.trust: Trust = {}
+        self.encoded_texts: dict[str, list[int]] = {}
         self._fitting: dict[Any, int] = {}
         if kwargs.get("device") is None:
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -178,7 +186,7 @@ class SaturationLM(HFLM):
         self.model.load_state_dict(fresh.state_dict())
         self.model.generation_config = fresh.generation_config
         self._restrict_head()
-        self.lmsat_outcomes = []
+        self.lmsat_outcomes, self.lmsat_downstream = [], None
         return True
 
     def get_model_info(self) -> dict:
@@ -196,12 +204,46 @@ class SaturationLM(HFLM):
             **provenance_of(self),
         }
 
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Return the log-likelihood in nats of each continuation, and whether it is the model's greedy one.
+
+        The tokens are those that ``hf`` scores. Common prefixes are encoded once where the model computes the same
+        numbers with them; the logits of a batch never exist as a whole, and are float32 or better. Raises
+        `DivergedError` for NaN, of which lm-eval would choose the first answer, and `LmsatError` for a continuation
+        without tokens or beyond the window.
+        """
+        if not self._scores_by_plan:
+            return super().loglikelihood(list(requests), disable_tqdm=disable_tqdm)
+        answers = answer_plan(self, plan_requests(self, requests), show_progress=not disable_tqdm and self.rank == 0)
+        self._check_likelihoods([request.args for request in requests], answers)
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return answers
+
+    @property
+    def _scores_by_plan(self) -> bool:
+        """Whether the model takes plain tokens: no encoder, and no virtual tokens before its own."""
+        configs = (getattr(self.model, "peft_config", None) or {}).values()
+        return self.backend == "causal" and not any(config.is_prompt_learning for config in configs)
+
     def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Return what ``hf`` returns. Raises `DivergedError` for NaN, of which it would choose the first answer."""
         answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
-        texts = [request[0][1] for request, answer in zip(requests, answers, strict=True) if isnan(answer[0])]
-        self._check_finite(f"the log-likelihood of {texts[0][:40]!r} is nan" if texts else None)
+        self._check_likelihoods([request[0] for request in requests], answers)
         return answers
+
+    def _check_likelihoods(
+        self, asked: Sequence[tuple[str, str] | None], answers: Sequence[tuple[float, bool]]
+    ) -> None:
+        texts = [pair for pair, answer in zip(asked, answers, strict=True) if isnan(answer[0])]
+        what = f"the log-likelihood of {texts[0][1][:40]!r} is nan" if texts and texts[0] else None
+        self._check_finite(what)
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        """Return what ``hf`` returns; texts that are encoded already are looked up."""
+        if not args and not kwargs and string in self.encoded_texts:
+            return self.encoded_texts[string]
+        return super().tok_encode(string, *args, **kwargs)
 
     def generate_until(self, *args: Any, **kwargs: Any) -> list[str]:
         """Return what ``hf`` returns. Raises `DivergedError` for weights with NaN, of which it would make a text."""
@@ -219,10 +261,6 @@ class SaturationLM(HFLM):
         if reason := next(filter(None, reasons), None):
             with naming_weights(self.model):
                 raise DivergedError(reason)
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        encode = super()._encode_pair
-        return cached(self.lmsat_cache, ("pair", context, continuation), lambda: encode(context, continuation))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""

@@ -151,12 +151,14 @@ def _save_arrays(outcome: Outcome, folder: Path, name: str, revision: str) -> di
 def provenance_of(lm: Any) -> dict[str, Any]:
     """Return what lmsat adds to the result file's config.
 
-    ``lmsat`` is the provenance of the measurements, a list for several corpora, absent without probes; ``lmsat_head``
-    the rank and the kind of a head that ``head=FILE`` put in.
+    ``lmsat`` is the provenance of the measurements, a list for several corpora, with ``downstream``, how
+    log-likelihoods were computed; ``lmsat_head`` the rank and the kind of a head that ``head=FILE`` put in.
     """
     head: RestrictedHead | None = getattr(lm, "restricted_head", None)
     added: dict[str, Any] = {} if head is None else {"lmsat_head": asdict(head)}
     provenance = [outcome.provenance for outcome in getattr(lm, "lmsat_outcomes", [])]
+    if (downstream := getattr(lm, "lmsat_downstream", None)) is not None:
+        provenance = [{**each, "downstream": downstream} for each in provenance or [{}]]
     if provenance:
         added["lmsat"] = provenance[0] if len(provenance) == 1 else provenance
     return added

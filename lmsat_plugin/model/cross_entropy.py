@@ -70,6 +70,46 @@ def score_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -
         yield scores
 
 
+def score_targets(
+    hidden_SD: torch.Tensor, rows_N: torch.Tensor, targets_N: torch.Tensor, head: Head
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log softmax(head(hidden[row]))[target], and whether the target is the first of the most probable tokens.
+
+    A row may have several targets, which share its logits. As `score_tokens` otherwise.
+
+    Args:
+        hidden_SD: Final states.
+        rows_N: The row of each target, ascending, on the CPU.
+        targets_N: The targets.
+
+    Returns nats in float64 and booleans, both of shape [N].
+    """
+    device = head.weight_VD.device
+    step, columns = tile_shape(device)
+    scores, greedy = [], []
+    for first in range(0, len(hidden_SD), step):
+        low, high = (int(torch.searchsorted(rows_N, bound)) for bound in (first, first + step))
+        hidden = head.prepare(hidden_SD[first : first + step])
+        own_N, wanted_N = (rows_N[low:high] - first).to(device), targets_N[low:high].to(device)
+        found_N = torch.zeros(len(own_N), device=device, dtype=head.dtype)
+        largest_S = torch.full((len(hidden),), -torch.inf, device=device, dtype=head.dtype)
+        place_S = torch.zeros(len(hidden), device=device, dtype=torch.int64)
+        log_sums = []
+        for start in range(0, head.weight_VD.shape[0], columns):
+            logits_SV = head.logits(hidden, start, min(start + columns, head.weight_VD.shape[0]))
+            columns_N = wanted_N - start
+            inside_N = (columns_N >= 0) & (columns_N < logits_SV.shape[1])
+            found_N = torch.where(inside_N, logits_SV[own_N, columns_N.clamp(0, logits_SV.shape[1] - 1)], found_N)
+            first_S = logits_SV.argmax(1)
+            log_sum_S, here_S = _log_sum_exp(logits_SV)
+            place_S = torch.where(here_S > largest_S, first_S + start, place_S)
+            largest_S = torch.maximum(here_S, largest_S)
+            log_sums.append(log_sum_S)
+        scores.append(found_N.double() - torch.logsumexp(torch.stack(log_sums), 0)[own_N])
+        greedy.append(place_S[own_N] == wanted_N)
+    return torch.cat(scores), torch.cat(greedy)
+
+
 def token_losses(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> torch.Tensor:
     """Return −log softmax(head(hidden))[target] in nats, float64, shape [N]; see `score_tokens`."""
     losses = [scores.losses_N for scores in score_tokens(hidden_ND, targets_N, head)]
@@ -81,6 +121,16 @@ def losses_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     target = logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0].double()
     return _log_sum_exp(logits_NV.clone())[0] - target
+
+
+def targets_in_logits(
+    logits_SV: torch.Tensor, rows_N: torch.Tensor, targets_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `score_targets` returns, from a model's own logits."""
+    logits_SV = logits_SV.to(torch.promote_types(logits_SV.dtype, torch.float32))
+    rows_N, targets_N = rows_N.to(logits_SV.device), targets_N.to(logits_SV.device)
+    found_N, greedy_N = logits_SV[rows_N, targets_N].double(), logits_SV.argmax(1)[rows_N] == targets_N
+    return found_N - _log_sum_exp(logits_SV.clone())[0][rows_N], greedy_N
 
 
 def _log_sum_exp(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from evaluation import evaluate, numbers
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import DivergedError
@@ -38,23 +37,6 @@ def test_measure_of_a_loaded_model(model_args, lm, documents, corpus_file):
     for (task, key), value in numbers(evaluate(lm, corpus=str(corpus_file))).items():
         name = f"{task}/{key.removesuffix(',none')}"
         assert outcome.metrics[name] == pytest.approx(value, rel=1e-12)
-
-
-CHOICES = [
-    ("The sky is", " blue"),
-    ("The sky is", " a kind of fish"),
-    ("", "no context"),
-    ("long " * 100, "context, cut on the left"),
-]
-
-
-def test_loglikelihood_of_choices_is_that_of_hf(model_args, documents):
-    requests = [
-        Instance(request_type="loglikelihood", doc={}, arguments=arguments, idx=index)
-        for index, arguments in enumerate(CHOICES)
-    ]
-    ours, theirs = (kind(**model_args, batch_size=2).loglikelihood(requests) for kind in (SaturationLM, HFLM))
-    assert ours == theirs
 
 
 def test_no_answer_is_made_of_nan(model_args):

@@ -1,0 +1,195 @@
+"""Answer requests for the log-likelihood of continuations: plan, check that prefixes may be shared, score."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lmsat_plugin.errors import first_sentence
+from lmsat_plugin.measurement.forward import is_out_of_memory, token_bar
+from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.scoring.attention import Attention
+from lmsat_plugin.scoring.batches import Continuation
+from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Tree, packed
+from lmsat_plugin.scoring.scorer import Likelihoods, Scorer
+from lmsat_plugin.scoring.ways import Way, few_of, share_by, ways_of
+
+logger = logging.getLogger(__name__)
+
+CPU_LIMITS = Limits(row=512, trunk=192)
+"""On a CPU a batch of one row is as fast as any, and attention to what is masked costs as much as any other."""
+GPU_LIMITS = Limits(row=4096, trunk=0)
+_CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 4096, 65536
+# Keys of a configuration that say where it comes from.
+_ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
+_HALF_TOLERANCE = 3e-2
+
+
+Trust = dict[Any, tuple[int, str | None]]
+"""By what identifies an architecture and the ways of sharing: up to which length it was checked, and what is wrong."""
+
+
+@dataclass(frozen=True)
+class ScoringRecord:
+    """What is recorded of how requests were answered."""
+
+    shared_prefixes: bool
+    tokens_asked: int
+    """The tokens of all requests, each with its own prompt."""
+    tokens_computed: int
+    truncated: int
+    """Requests whose prompt was longer than the window, and was cut from the left."""
+    reason: str | None = None
+    """Why prefixes were not shared, where they could have been."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringPlan:
+    """Requests as sequences, each once, with what is scored of them."""
+
+    sequences: list[bytes]
+    """`packed` tokens."""
+    continuations: list[list[Continuation]]
+    """Of each sequence."""
+    requests: int
+    tree: Tree
+    asked: int = 0
+    """The tokens of all requests."""
+    truncated: int = 0
+
+    @classmethod
+    def of(cls, requests: Sequence[tuple[list[int], list[int]]], max_length: int, limits: Limits) -> ScoringPlan:
+        """Plan requests: the tokens of a context, and of its continuation, which has at least one.
+
+        A prompt that is longer than the window ``max_length`` is cut from the left, as lm-eval's ``hf`` does.
+        """
+        truncated = asked = 0
+        by_sequence: dict[bytes, list[Continuation]] = {}
+        for number, (context, continuation) in enumerate(requests):
+            tokens = context + continuation
+            inputs = tokens[-(max_length + 1) :][:-1]
+            truncated += len(tokens) > max_length + 1
+            asked += len(inputs)
+            by_sequence.setdefault(packed(inputs), []).append(Continuation(number, tuple(continuation)))
+        return cls(
+            sequences=list(by_sequence),
+            continuations=list(by_sequence.values()),
+            requests=len(requests),
+            tree=Tree(list(by_sequence), limits),
+            asked=asked,
+            truncated=truncated,
+        )
+
+    def in_order(self, tree: Tree) -> list[list[Continuation]]:
+        """Return what is scored of each sequence, in a tree's order."""
+        return [self.continuations[index] for index in tree.order]
+
+    @cached_property
+    def whole(self) -> Tree:
+        """The plan without sharing."""
+        return Tree(self.sequences, WHOLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuationScorer:
+    """Scores continuations with one model.
+
+    Args:
+        anatomy: The model taken apart.
+        device: Where its inputs go.
+        batch_size: How many sequences a batch may hold, of the length of the longest; None where that is not known.
+        autocast: The type of mixed precision.
+        trust: What is known of architectures; it is added to.
+    """
+
+    anatomy: Anatomy
+    device: torch.device
+    batch_size: int | None = None
+    autocast: torch.dtype | None = None
+    trust: Trust = field(default_factory=dict)
+
+    def answer(
+        self, plan: ScoringPlan, *, share: bool = True, show_progress: bool = False
+    ) -> tuple[Likelihoods, ScoringRecord]:
+        """Return the answers to a plan's requests, and how they were found."""
+        reason = self._distrust(plan) if share and plan.tree.shares else None
+        tree = plan.tree if share and reason is None else plan.whole
+        with token_bar("loglikelihood", tree.computed, shown=show_progress) as progress:
+            answers = self._run(plan, tree, progress)
+        return answers, ScoringRecord(
+            shared_prefixes=tree.shares,
+            tokens_asked=plan.asked,
+            tokens_computed=tree.computed,
+            truncated=plan.truncated,
+            reason=reason,
+        )
+
+    def _run(self, plan: ScoringPlan, tree: Tree, progress: tqdm | None = None) -> Likelihoods:
+        longest = max((len(tokens) for tokens in tree.tokens), default=1)
+        auto = _GPU_BATCH_TOKENS if self.device.type == "cuda" else _CPU_BATCH_TOKENS
+        scorer = Scorer(
+            anatomy=self.anatomy,
+            device=self.device,
+            batch_tokens=auto if self.batch_size is None else self.batch_size * longest,
+            autocast=self.autocast,
+            tree=tree,
+            continuations=plan.in_order(tree),
+            answers=Likelihoods.empty(plan.requests),
+        )
+        scorer.run(progress)
+        return scorer.answers
+
+    def _distrust(self, plan: ScoringPlan) -> str | None:
+        """Return why the model cannot share prefixes; None if a part of the plan is the same computed both ways.
+
+        What was the same for longer sequences, shared in the same ways, is not computed again.
+        """
+        model = self.anatomy.model
+        config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _ORIGIN}
+        ways = ways_of(plan.tree)
+        if not ways:
+            return None  # beginnings of one another are one path
+        key = type(model).__name__, str(model.dtype), repr(config), ways
+        longest, (known, reason) = max(map(len, plan.tree.tokens)), self.trust.get(key, (0, None))
+        if reason is None and known < longest:
+            reason = Attention(model).trouble or self._compare(plan, ways)
+            if reason is not None:
+                logger.warning("Prefixes are not shared (%s): each request is computed whole", reason)
+            self.trust[key] = longest, reason
+        return reason
+
+    def _compare(self, plan: ScoringPlan, ways: Iterable[Way]) -> str | None:
+        chosen = few_of(plan.tree)
+        few = replace(
+            plan,
+            sequences=[plan.sequences[index] for index in chosen],
+            continuations=[plan.continuations[index] for index in chosen],
+        )
+        name = type(self.anatomy.model).__name__
+        expected = self._run(few, few.whole).sums
+        tolerance = _TOLERANCES.get(self.anatomy.model.dtype, _HALF_TOLERANCE)
+        for way in sorted(ways):
+            tree = share_by(few.sequences, way)
+            try:
+                found = self._run(few, tree).sums
+            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+                if is_out_of_memory(error):
+                    raise
+                return f"{name} does not take {way}: {first_sentence(error)}"
+            # What has diverged has both ways.
+            if not np.isclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True).all():
+                return f"{name} gives other numbers with {way}"
+        return None
+
+
+def limits_on(device: torch.device) -> Limits:
+    """Return when tokens are shared on a device."""
+    return GPU_LIMITS if device.type == "cuda" else CPU_LIMITS
