@@ -6,11 +6,13 @@ Shapes: N tokens, D width of the last hidden state, V rows of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.spectrum import triangle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +36,11 @@ class Head:
     def dtype(self) -> torch.dtype:
         """The type of the logits: float32 or float64."""
         return torch.promote_types(self.weight_VD.dtype, torch.float32)
+
+    @cached_property
+    def triangle_KD(self) -> torch.Tensor:
+        """The weight's `triangle`, which several probes decompose."""
+        return triangle(self.weight_VD)
 
     def prepare(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Move hidden states to the head's device, in the type in which `logits` multiplies them."""

@@ -9,13 +9,13 @@ import torch
 
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import tile_shape
-from lmsat_plugin.model.spectrum import multiply_rows, triangle
+from lmsat_plugin.model.spectrum import multiply_rows
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+from lmsat_plugin.probes.head_tokens import HeadTokensSettings, part_of, spread
 from lmsat_plugin.probes.loss import stderr_by_document
-from lmsat_plugin.settings import Settings
 
 
-class GradientBottleneckProbe(Probe[Settings]):
+class GradientBottleneckProbe(Probe[HeadTokensSettings]):
     """The share of the logits' gradient outside the column space of the head (Godey and Artzi 2026, 2603.10145).
 
     For each token g = ∂(−log p)/∂(W h) = softmax(z) − e has V entries, of which Wᵀ g goes back into the model: the
@@ -24,10 +24,13 @@ class GradientBottleneckProbe(Probe[Settings]):
     g includes the slope of the cap.
 
     Metrics: ``suppressed_norm_share``, the mean of that over tokens, with its standard error by document;
-    ``suppressed_energy_share`` = Σ ‖(I − P) g‖² / Σ ‖g‖² over all tokens.
+    ``suppressed_energy_share`` = Σ ‖(I − P) g‖² / Σ ‖g‖² over tokens. Both are of ``head_tokens`` tokens, spread over
+    the text.
     """
 
     name = "gradient_bottleneck"
+    version = 2
+    settings_type = HeadTokensSettings
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES
 
     def prepare(self, context: ProbeContext) -> None:
@@ -35,7 +38,7 @@ class GradientBottleneckProbe(Probe[Settings]):
         assert context.head is not None
         self.head = context.head
         weight_VD = self.head.weight_VD
-        triangle_KD = triangle(weight_VD)
+        triangle_KD = self.head.triangle_KD
         if not torch.isfinite(triangle_KD).all():
             raise DivergedError("the LM head's weight is not finite")
         _, singular, vectors_KD = torch.linalg.svd(triangle_KD, full_matrices=False)
@@ -47,14 +50,19 @@ class GradientBottleneckProbe(Probe[Settings]):
         """Make the sums empty."""
         assert context.corpus is not None
         documents = (len(context.corpus.documents),)
+        self.stride = self.settings.stride(context.corpus.n_tokens)
         self.sums = Sums(context, share=documents, tokens=documents, lost=(), total=())
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Keep the states until the losses come."""
-        self._states_ND = states_ND
+        self._taken = spread(batch, self.stride)
+        self._states_ND = states_ND[self._taken.to(states_ND.device)]
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """Project the gradients, a tile of tokens × vocabulary at a time."""
+        if not len(self._taken):
+            return
+        losses_N, batch = losses_N[self._taken.to(losses_N.device)], part_of(batch, self._taken)
         rows, _ = tile_shape(self.basis_VK.device)
         parts = [
             self._energies(self._states_ND[here], batch.targets_N[here], losses_N[here])

@@ -36,7 +36,7 @@ _MOST_GROUPS = 32
 class GradientNoiseSettings(Settings):
     """The settings of lmsat_gradient_noise."""
 
-    noise_tokens: PositiveInt = 8192
+    noise_tokens: PositiveInt = 4096
     """Sequences are drawn, each once, until they score so many tokens; a token costs three times a forward pass."""
     noise_sequence: PositiveInt | None = None
     """Tokens of a sequence, at most the run's window; by default 512, or a sixteenth of ``noise_tokens`` if less."""
@@ -66,6 +66,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     """
 
     name = "gradient_noise"
+    version = 2
     needs = Need.GRADIENTS
     settings_type = GradientNoiseSettings
 

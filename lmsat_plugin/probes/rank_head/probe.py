@@ -18,8 +18,9 @@ from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.files import check_writable
 from lmsat_plugin.model.cross_entropy import score_tokens
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
-from lmsat_plugin.model.spectrum import in_float64, triangle
+from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch, TrainingStream
+from lmsat_plugin.probes.head_tokens import part_of, spread
 from lmsat_plugin.probes.loss import stderr_by_document
 from lmsat_plugin.probes.rank_head.settings import RankHeadSettings
 from lmsat_plugin.probes.rank_head.trained_heads import HeadTraining, TrainedHeads, save_heads, save_trained_heads
@@ -33,9 +34,10 @@ class RankHeadProbe(Probe[RankHeadSettings]):
 
     Metrics: ``full_loss``, the model's own, nats per token; per rank r ``truncated_loss_rank_r`` of the best
     approximation of the head in the Frobenius norm (as ``head_rank=r``), ``weighted_truncated_loss_rank_r`` of the
-    best in the metric of the states' second moment, and with ``train_tokens`` ``loss_rank_r``,
+    best in the metric of the states' second moment on other text, and with ``train_tokens`` ``loss_rank_r``,
     ``perplexity_rank_r`` and ``accuracy_rank_r`` of a head W = A B trained on other text, the model frozen;
-    ``diverged_rank_r`` = 1 in their place where the training diverged. Standard errors by document.
+    ``diverged_rank_r`` = 1 in their place where the training diverged. All are of ``head_tokens`` tokens, spread over
+    the text. Standard errors by document.
     Arrays: ``ranks``; ``by_document_tokens`` [M]; sums over documents in nats, ``full_by_document`` [M],
     ``truncated_by_document``, ``weighted_truncated_by_document``, ``trained_by_document``, and
     ``trained_hits_by_document`` [K, M]; ``truncated_bound``, ``weighted_truncated_bound`` [K], upper bounds of the
@@ -44,6 +46,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     """
 
     name = "rank_head"
+    version = 2
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES | Need.TRAINING_STREAM
     settings_type = RankHeadSettings
 
@@ -70,7 +73,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.details: dict[str, Any] = {}
         self.trained: TrainedHeads | None = None
         self.is_first_process = True
-        self.triangle_KD = triangle(self.head.weight_VD)
+        self.triangle_KD = self.head.triangle_KD
         plain = Truncation.of(self.triangle_KD)
         self.nested = {"truncated": NestedHeads(head=self.head, truncation=plain, ranks=self.ranks)}
         stream = self._open_training(context)
@@ -122,6 +125,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         assert context.corpus is not None
         documents, ranks = len(context.corpus.documents), len(self.ranks)
         width = self.head.weight_VD.shape[1]
+        self.stride = self.settings.stride(context.corpus.n_tokens, trains=self.trained is not None)
         curves = [*self.nested, *(("trained", "trained_hits") if self.trained else ())]
         self.sums = Sums(
             context,
@@ -133,6 +137,10 @@ class RankHeadProbe(Probe[RankHeadSettings]):
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
         """Add the batch's losses by head and document."""
+        self._taken = spread(batch, self.stride)
+        if not len(self._taken):
+            return
+        states_ND, batch = states_ND[self._taken.to(states_ND.device)], part_of(batch, self._taken)
         self.sums.update(moment=_products(states_ND))
         for name, heads in self.nested.items():
             self._add(batch, **{name: heads.losses(states_ND, batch.targets_N)})
@@ -148,7 +156,8 @@ class RankHeadProbe(Probe[RankHeadSettings]):
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """Add the model's own losses."""
-        self._add(batch, full=losses_N, tokens=torch.ones_like(losses_N))
+        losses_N = losses_N[self._taken.to(losses_N.device)]
+        self._add(part_of(batch, self._taken), full=losses_N, tokens=torch.ones_like(losses_N))
 
     def _add(self, batch: TokenBatch, **values_XN: torch.Tensor) -> None:
         documents = self.sums.full.shape[0]
@@ -218,7 +227,7 @@ def second_moment(stream: TrainingStream, width: int, synchronise: bool) -> torc
 
 
 def _moment_tokens(width: int) -> int:
-    return max(16_384, 8 * width)
+    return max(4096, 8 * width)
 
 
 def _products(states_ND: torch.Tensor) -> torch.Tensor:

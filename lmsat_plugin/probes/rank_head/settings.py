@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 
-from lmsat_plugin.settings import Settings
+from lmsat_plugin.probes.head_tokens import HeadTokensSettings
 
 PAPERS_BATCH = 256 * 2048
 """Tokens per batch in Godey et al. 2024 (App. B.1), understood as 256 sequences of Pythia's length."""
@@ -29,7 +29,7 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-class RankHeadSettings(Settings):
+class RankHeadSettings(HeadTokensSettings):
     """Which heads are measured and how they are trained; without ``train_tokens`` none is trained."""
 
     ranks: Annotated[
