@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Python compiles what is imported when it is imported: far less than what is installed.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo dist docs test test-slurm lint bench clean
+.PHONY: demo dist docs test test-gpu test-slurm lint bench bench-gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+# On one GPU; without an environment in $(VENV) with PYTHON's packages. Both skip without CUDA.
+ANY_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+test-gpu:
+	PYTHONPATH=. $(ANY_PYTHON) -m pytest tests/gpu
+
+bench-gpu:
+	PYTHONPATH=. $(ANY_PYTHON) benchmarks/gpu.py
+
 # A real Slurm on this machine: as root, on Debian.
 test-slurm: $(VENV)/.developing
 	tests/slurm/start_slurm.sh
@@ -36,7 +45,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 bench: $(VENV)/.developing
-	for script in startup rolling_parity exactness loss_memory_speed one_pass downstream sweep_loop sweep_memory load_results rank_heads ngrams fits report; do \
+	for script in startup rolling_parity exactness loss_memory_speed one_pass downstream sweep_loop sweep_memory load_results rank_heads ngrams fits report half_types; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

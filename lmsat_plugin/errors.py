@@ -21,6 +21,9 @@ _previous_hook: Callable[..., Any] | None = None
 class LmsatError(Exception):
     """Something the user can mend. The message says what is wrong, which value, and what to do next."""
 
+    exit_code = 2
+    """Of a command that ends with it."""
+
 
 class DivergedError(LmsatError):
     """Weights or a loss that are not finite: what became of the training run, which measuring again does not change.
@@ -53,6 +56,13 @@ class PassingError(LmsatError):
     def __init__(self, message: str, *, source: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.source, self.retry_after = source, retry_after
+
+
+class BrokenDeviceError(LmsatError):
+    """A GPU that this process cannot use any more, though another may: it counts as the process' death."""
+
+    exit_code = 134
+    """As of a process that has aborted, which is replaced."""
 
 
 class UnwritableError(LmsatError):

@@ -12,7 +12,9 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.anatomy import input_device, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.computing_type import widen
 from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.loading import load_whole
 from lmsat_plugin.plugins import plugins
@@ -59,7 +61,8 @@ def measure(
         batch_size: Windows a batch, or ``auto``.
         prefix_token_id: The prefix token; BOS, else EOS, by default.
         revision: The Hub revision.
-        dtype: The type to load weights in.
+        dtype: The type to load weights in, and to compute in; ``auto`` is the type of the files, or float32 on a CPU
+            without units for a half type. A loaded model stays as it is.
         device: The device for a model that is not loaded yet; by default a GPU if there is one.
         trust_remote_code: Whether to run the code that a checkpoint brings along.
         settings: Settings of the probes.
@@ -80,7 +83,7 @@ def measure(
     corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **text})
     probes_by_name = make_probes(probes, settings)
     execution = Execution(
-        device=loaded.device,
+        device=input_device(unwrap(loaded)),
         batch_size=batch_size,
         max_length=max_length,
         prefix_token_id=prefix_token_id,
@@ -109,6 +112,8 @@ def _load_model(source: str, device: str, **arguments: Any) -> PreTrainedModel:
     check_checkpoint_folder(source)
     try:
         model = load_whole(AutoModelForCausalLM).from_pretrained(source, **arguments)
+        if arguments["dtype"] == "auto":
+            widen(model, torch.device(device))
         return model.to(device)
     except (OSError, ValueError, RuntimeError) as error:
         has_code = "trust_remote_code" in str(error)

@@ -17,6 +17,7 @@ import torch
 import torchmetrics
 
 from lmsat_plugin.model.lm_head import Head, head_weight
+from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
 from lmsat_plugin.text.tokenization import TokenizedCorpus
@@ -206,14 +207,14 @@ class Sums(torchmetrics.Metric):
         for name, shape in shapes.items():
             self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.names = tuple(shapes)
-        # Apple's GPUs have no float64.
-        self.to("cpu" if context.device.type == "mps" else context.device)
+        self.to(device_of_float64(context.device))
 
     def update(self, **increments: torch.Tensor) -> None:
         """Add each tensor to the sum of its name."""
         for name, increment in increments.items():
             total = getattr(self, name)
-            total += increment.to(total.device, total.dtype)
+            # First the device: it may be the one that has no float64.
+            total += increment.to(total.device).to(total.dtype)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """Return all sums over all processes, on the CPU."""

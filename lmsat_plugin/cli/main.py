@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants_traceback():
             raise
         print_error(error)
-        return 2
+        return error.exit_code
     except OSError as error:
         if error.errno in _FULL and error.filename is None and not wants_traceback():
             _discard_output()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
@@ -18,10 +19,12 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.model import CHANGES_WEIGHTS, SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
 from lmsat_plugin.harness.shared_tasks import SharedTasks
-from lmsat_plugin.measurement.forward import is_out_of_memory
+from lmsat_plugin.harness.smaller_batches import halve_batch
+from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.model.fixed import AlteredError, model_digest
 from lmsat_plugin.model.loading import HeadNotFoundError, load_head
+from lmsat_plugin.model.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +65,16 @@ class CheckpointEvaluator:
             self._forget()
         self._digest = None
         key = self._tokenizer_key(folder)
-        here = None if self._head_only or key != self._tokenizer[0] else self.lm
+        # No name here holds the model: it has to go before another is loaded.
+        if self._head_only or key != self._tokenizer[0]:
+            self.lm = None
         if head_only:
             dtype = self.model_args.get("dtype", "auto")
             dtype = None if dtype == "auto" else get_dtype(dtype)
             trusts = bool(self.model_args.get("trust_remote_code"))
-            self._make(folder, key, load_head(folder, dtype=dtype, trust_remote_code=trusts))
-        elif here is None or not here.load_weights(str(folder)):
+            device = torch.device(self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._make(folder, key, load_head(folder, dtype=dtype, trust_remote_code=trusts, device=device))
+        elif self.lm is None or not self.lm.load_weights(str(folder)):
             self._make(folder, key, str(folder))
         self._head_only = head_only
         assert self.lm is not None
@@ -123,9 +129,10 @@ class CheckpointEvaluator:
     ) -> dict[str, Any] | None:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 
-        ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out, the batch is halved
-        until it holds one sequence. Raises `LmsatError` for a checkpoint that cannot be measured, and for tasks whose
-        code changes the model in memory; the checkpoint is loaded again before the next ones are evaluated then.
+        ``model_args`` is how ``lm_eval`` would have been told to load it. Where memory runs out on a single process,
+        the batch is halved until it holds one sequence. Raises `LmsatError` for a checkpoint that cannot be measured,
+        and for tasks whose code changes the model in memory; the checkpoint is loaded again before the next ones are
+        evaluated then.
         """
         if self._digest is None and self._load_again is not None:
             self._load_again()
@@ -167,23 +174,12 @@ class CheckpointEvaluator:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve_batch(error)
+                if Processes.current().size > 1:
+                    # The others wait for this one, in another place than where it would begin again.
+                    raise LmsatError(
+                        f"memory does not suffice on one of several processes ({first_sentence(error)}): "
+                        "set batch_size lower"
+                    ) from error
+                halve_batch(self.lm, error)
             clear_torch_cache()
         return None if results is None else as_written_by_lm_eval(results, tracker, model_args)
-
-    def _halve_batch(self, error: BaseException) -> None:
-        lm = self.lm
-        assert lm is not None
-        automatic = not isinstance(lm.batch_size_per_gpu, int)
-        size = lm.max_batch_size if automatic else lm.batch_size_per_gpu
-        if size <= 1:
-            raise LmsatError(
-                f"memory does not suffice for a batch of one ({first_sentence(error)}): "
-                "set max_length lower, load with dtype=bfloat16, or use a larger device"
-            ) from error
-        if automatic:
-            lm.max_batch_size = size // 2
-            lm.batch_sizes = {}
-        else:
-            lm.batch_size_per_gpu = size // 2
-        logger.warning("Out of memory: again with a batch of %d", size // 2)

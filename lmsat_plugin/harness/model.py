@@ -17,22 +17,27 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils_hf import get_dtype
+from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable, user_path
 from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
+from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
-from lmsat_plugin.model.anatomy import dissect
+from lmsat_plugin.model.anatomy import check_positions, dissect, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.computing_type import is_widened, note_stored_type, stored_type, widen, widened
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
+from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import keep_untied, load_whole
+from lmsat_plugin.model.memory import free_memory, is_out_of_memory
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
+from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.scoring.continuations import Trust
 from lmsat_plugin.text.tokenization import check_tokenizer
@@ -47,6 +52,8 @@ CHANGES_WEIGHTS = {
     *("variant", "use_safetensors", "key_mapping", "state_dict", "config"),
 }
 """Arguments with which the model's weights are not those that a folder's usual files store."""
+# What a GPU keeps free for whatever comes up while a second model is on it.
+_SPARE_BYTES = 1 << 30
 # Keys of a configuration that say where it comes from.
 _ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 
@@ -152,6 +159,14 @@ class SaturationLM(HFLM):
             super()._create_model(*args, **kwargs)
         finally:
             self.AUTO_MODEL_CLASS = loader
+        if self._takes_stored_type:
+            widen(unwrap(self._model), self.device)
+
+    @property
+    def _takes_stored_type(self) -> bool:
+        """Whether nothing is said of the type to compute in."""
+        given = self._given
+        return given.get("dtype", "auto") == "auto" and given.get("mixed_precision_dtype") is None
 
     def lmsat_probe(self, requests: Sequence[Instance]) -> list[dict[str, float]]:
         """Answer the requests of all ``lmsat_*`` tasks in one forward pass per corpus."""
@@ -174,20 +189,35 @@ class SaturationLM(HFLM):
             # Each folder may have other code.
             if _architecture(config) != _architecture(self.config) or getattr(config, "auto_map", None):
                 return False
-            fresh = load_whole(self.AUTO_MODEL_CLASS).from_pretrained(
-                folder, dtype=get_dtype(self._given.get("dtype", "auto")), trust_remote_code=remote
-            )
+            dtype = get_dtype(self._given.get("dtype", "auto"))
+            fresh = self._load_beside(folder, dtype=dtype, trust_remote_code=remote)
         here, there = (
             {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
             for model in (self.model, fresh)
         )
+        if self._takes_stored_type and is_widened(self.model):
+            there = {name: (shape, widened(dtype)) for name, (shape, dtype) in there.items()}
         if here != there or is_tied(self.model) != is_tied(fresh):
             return False
         self.model.load_state_dict(fresh.state_dict())
+        note_stored_type(self.model, stored_type(fresh))
         self.model.generation_config = fresh.generation_config
         self._restrict_head()
         self.lmsat_outcomes, self.lmsat_downstream = [], None
         return True
+
+    def _load_beside(self, folder: str, **arguments: Any) -> transformers.PreTrainedModel:
+        """Load a checkpoint beside this model: onto its GPU, where there is room for both, otherwise on the CPU."""
+        loader = load_whole(self.AUTO_MODEL_CLASS)
+        own = sum(weight.nbytes for weight in (*self.model.parameters(), *self.model.buffers()))
+        if self.device.type == "cuda" and free_memory(self.device) > 1.1 * own + _SPARE_BYTES:
+            try:
+                return loader.from_pretrained(folder, device_map={"": self.device}, **arguments)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            clear_torch_cache()
+        return loader.from_pretrained(folder, **arguments)
 
     def get_model_info(self) -> dict:
         """Return what ``hf`` returns, and ``lmsat``: the provenance of the measurements.
@@ -199,6 +229,7 @@ class SaturationLM(HFLM):
         return {
             "model_num_parameters": self.model.num_parameters(),
             "model_dtype": self.model.dtype,
+            "model_stored_dtype": stored_type(unwrap(self.model)),
             "model_revision": self.revision,
             "model_sha": getattr(self.config, "_commit_hash", None) or "",
             **provenance_of(self),
@@ -248,7 +279,8 @@ class SaturationLM(HFLM):
     def generate_until(self, *args: Any, **kwargs: Any) -> list[str]:
         """Return what ``hf`` returns. Raises `DivergedError` for weights with NaN, of which it would make a text."""
         self._check_finite("the text that it generates has no meaning" if weight_not_finite(self.model) else None)
-        return super().generate_until(*args, **kwargs)
+        generate = super().generate_until
+        return with_smaller_batches(self, lambda: generate(*args, **kwargs))
 
     def _check_finite(self, what: str | None) -> None:
         """Raise `DivergedError` if ``what`` is not finite; in a sweep, on all processes if it is not on one of them."""
@@ -276,7 +308,20 @@ class SaturationLM(HFLM):
             return super()._detect_batch_size(requests, pos)
         size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
         detect = super()._detect_batch_size
-        return cached(self._fitting, (pos, size, self.max_batch_size), lambda: detect(requests, pos))
+        key = (pos, size, self.max_batch_size)
+        found = [key in self._fitting]
+        if (processes := Processes.current()).size > 1:
+            # All try batches, or none: trying them is something that they do together.
+            found *= processes.size
+            torch.distributed.all_gather_object(found, key in self._fitting)
+        if not all(found):
+            self._fitting[key] = detect(requests, pos)
+        return self._fitting[key]
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return what ``hf`` returns. Raises `LmsatError` for positions that the model does not have."""
+        check_positions(self.model, inps.shape[-1])
+        return super()._model_call(inps, *args, **kwargs)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return each string's log-likelihood in nats: ``hf``'s windows, with the loss in float32 or better.
@@ -296,9 +341,10 @@ class SaturationLM(HFLM):
                 index, tokens, self.prefix_token_id, self.max_length, policy=self.rolling_prefix
             )
         ]
-        sums = torch.zeros(len(texts), dtype=torch.float64)
+        sums = torch.zeros(len(texts), dtype=torch.float64, device=device_of_float64(self.device))
         if windows:
             self._rolling_pass(windows, sums, show_progress=not disable_tqdm and self.rank == 0)
+        sums = sums.cpu()
         bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
         self._check_finite(f"the loss of the text {texts[bad[0]][:40]!r} is {float(sums[bad[0]])}" if bad else None)
         results = (-sums).tolist()
@@ -309,12 +355,13 @@ class SaturationLM(HFLM):
     def _encode(self, text: str) -> np.ndarray:
         return np.asarray(self.tok_encode(text), dtype=np.int32)
 
+    @exact_float32()
     def _rolling_pass(self, windows: list[Window], sums: torch.Tensor, show_progress: bool) -> None:
         def start() -> None:
             sums.zero_()
 
         def add(losses_N: torch.Tensor, batch: TokenBatch) -> None:
-            sums.index_add_(0, batch.documents_N.cpu(), losses_N.cpu())
+            sums.index_add_(0, batch.documents_N.to(sums.device), losses_N)
 
         anatomy = dissect(self.model, torch.from_numpy(windows[0].tokens[:-1]))
         # lm-eval has dealt the documents out already: each process runs all its own windows.

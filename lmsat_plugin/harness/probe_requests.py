@@ -96,7 +96,8 @@ def run_probe_requests(
         # Readers find a task's notes and arrays by it.
         outcomes[text].provenance.setdefault("tasks", {})[request.task_name] = of_task.probe
     lm.lmsat_outcomes = list(outcomes.values())
-    if processes.rank == 0:
+    # Under tensor parallelism every process has measured the whole text.
+    if Processes.current().rank == 0:
         _finish(lm)
     return [outcomes[text].measurements[request.probe].metrics for request, text in zip(asked, own_pass, strict=True)]
 

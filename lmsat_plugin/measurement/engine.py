@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import or_
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.measurement.foreign_probes import Foreign
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
@@ -19,7 +19,9 @@ from lmsat_plugin.measurement.outcome import Outcome, describe_run
 from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
+from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.loading import check_decoder
+from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
@@ -40,6 +42,7 @@ class LoadedModel:
     """What the checkpoint is called, its revision included."""
 
 
+@exact_float32()
 def measure_probes(
     loaded: LoadedModel,
     probes: Mapping[str, Probe],
@@ -97,7 +100,7 @@ def measure_probes(
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
-        with _contained(name), foreign.watched(name):
+        with _contained(name), _memory_named(name), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
@@ -105,7 +108,7 @@ def measure_probes(
             forward.run(_callbacks(context, probes, foreign))
     measurements = {}
     for name, probe in probes.items():
-        with _contained(name), foreign.watched(name):
+        with _contained(name), _memory_named(name), foreign.watched(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
@@ -118,6 +121,20 @@ def measure_probes(
 def _contained(probe: str) -> AbstractContextManager[None]:
     # Whoever interrupts a measurement from within, as a debugger or a test does, means it.
     return contained(f"the probe '{probe}'", passing=(KeyboardInterrupt,))
+
+
+@contextmanager
+def _memory_named(probe: str) -> Iterator[None]:
+    """Raise `LmsatError` where a probe runs out of memory outside of the pass: smaller batches would not help it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise LmsatError(
+            f"memory does not suffice for what the probe '{probe}' computes beside the pass ({first_sentence(error)}): "
+            f"leave out lmsat_{probe}, or use a larger device"
+        ) from error
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
@@ -149,7 +166,9 @@ def _training_opener(
         text = execution.cached(
             ("training", *of_text, tokens, name), lambda: training_text(measured, tokens, name, least)
         )
-        return FinalStateStream(corpus=text, processes=execution.processes, forward=forward)
+        # Without a head known, the final states are the model's own logits.
+        width = anatomy.head.weight_VD.shape[1] if anatomy.head else anatomy.model.get_input_embeddings().num_embeddings
+        return FinalStateStream(corpus=text, forward=forward, width=width, device=execution.device)
 
     return open_training
 

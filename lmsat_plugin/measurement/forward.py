@@ -17,8 +17,11 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.execution import Execution
-from lmsat_plugin.model.anatomy import Anatomy, hidden_states, own_logits, position_limit
+from lmsat_plugin.model.anatomy import Anatomy, check_positions, hidden_states, own_logits
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
+from lmsat_plugin.model.memory import is_out_of_memory
+from lmsat_plugin.model.packing import without_packing
+from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches
 
@@ -33,15 +36,6 @@ def token_bar(name: str, total: int, *, done: int = 0, shown: bool) -> tqdm:
     """Return a progress bar of ``total`` tokens. What takes less than five seconds shows none."""
     unit = {"unit": "token", "unit_scale": True}
     return tqdm(desc=f"lmsat {name}", total=total, initial=done, delay=5, leave=None, disable=not shown, **unit)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on a GPU or a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("out of memory", "not enough memory", "can't allocate memory")
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +74,8 @@ class ForwardPass:
         """
         processes = self.execution.processes
         share = self.batches[processes.rank :: processes.size]
+        # Of all processes' windows, the longest of which come first, so that all raise alike.
+        check_positions(self.anatomy.model, len(self.batches[0][0]) if self.batches else 0)
         longest = max((len(window) for windows in share for window in windows), default=0)
         pieces = 1
         while True:
@@ -95,13 +91,6 @@ class ForwardPass:
                         f"memory does not suffice for one window of {longest} tokens: "
                         "set max_length lower, load with dtype=bfloat16, or use a larger device"
                     ) from error
-            except IndexError as error:
-                limit = position_limit(self.anatomy.model)
-                if limit is None or longest <= limit:
-                    raise
-                raise LmsatError(
-                    f"max_length={longest} is beyond the {limit} positions that the model has: set it lower"
-                ) from error
             # Outside the except clause, whose traceback holds the tensors that have to go.
             pieces *= 2
             logger.warning("Out of memory: the pass begins again with batches split in %d", pieces)
@@ -121,13 +110,10 @@ class ForwardPass:
 
     @torch.no_grad()
     def _run_batch(self, windows: Sequence[Window], callbacks: PassCallbacks) -> None:
-        padded, device = PaddedBatch.of(windows), self.execution.device
-        batch = TokenBatch(
-            targets_N=padded.targets_N.to(device),
-            documents_N=padded.documents_N.to(device),
-            positions_N=padded.positions_N.to(device),
-        )
-        inputs_BT, scored_N = padded.inputs_BT.to(device), padded.scored_N.to(device)
+        device = self.execution.device
+        padded = PaddedBatch.of(windows).to(device)
+        batch = TokenBatch(targets_N=padded.targets_N, documents_N=padded.documents_N, positions_N=padded.positions_N)
+        inputs_BT, scored_N = padded.inputs_BT, padded.scored_N
         complete = len(scored_N) == inputs_BT.numel()
 
         def scored(states_BTX: torch.Tensor) -> torch.Tensor:
@@ -140,7 +126,7 @@ class ForwardPass:
 
         anatomy, on_states = self.anatomy, None if callbacks.on_layer is None else see_layer
         autocast = self.execution.autocast
-        with nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
+        with without_packing(), nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
             if anatomy.head is None:
                 final = own_logits(anatomy.model, inputs_BT, on_states)
             else:
@@ -154,4 +140,4 @@ class ForwardPass:
             losses_N = losses_of_logits(final, batch.targets_N)
         else:
             losses_N = token_losses(final, batch.targets_N, anatomy.head)
-        callbacks.on_losses(losses_N.to(device), batch)
+        callbacks.on_losses(losses_N.to(device_of_float64(device)), batch)

@@ -10,6 +10,7 @@ import torch
 
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.model.computing_type import name_of, stored_type
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.size import size_of
 from lmsat_plugin.probe import CORPUS, WINDOWS, Measurement, Probe, ProbeContext
@@ -54,7 +55,8 @@ def describe_run(
     provenance: dict[str, Any] = {
         "lmsat_version": __version__,
         "commit": getattr(model.config, "_commit_hash", None),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_of(model.dtype),
+        "stored_dtype": stored_type(model),
         "tied_head": is_tied(model),
         "vocab_rows": context.vocab_rows,
         "vocab_rows_padded": model.get_input_embeddings().weight.shape[0],

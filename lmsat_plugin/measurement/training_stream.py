@@ -34,13 +34,15 @@ class FinalStateStream:
     """Text to train on, and the forward pass that computes its final states. No gradient goes into the model."""
 
     corpus: TokenizedCorpus
-    processes: Processes
     forward: Callable[[Sequence[Window]], ForwardPass]
+    width: int
+    """Of the final states."""
+    device: torch.device
 
     @property
     def rank(self) -> int:
-        """Which of the processes that share the stream this one is, from 0."""
-        return self.processes.rank
+        """Which of the processes this one is, from 0, though each may have the whole stream."""
+        return Processes.current().rank
 
     def rounds(self, tokens: int, seed: int) -> list[list[Window]]:
         """Return all windows in a random order, in rounds of about ``tokens`` tokens."""
@@ -65,8 +67,10 @@ class FinalStateStream:
         numbered = [replace(window, document=index) for index, window in enumerate(windows)]
         self.forward(numbered).run(PassCallbacks(start=seen.clear, on_final=keep))
         if not seen:
-            none_N = torch.zeros(0, dtype=torch.long)
-            return FinalStates(states_ND=torch.zeros(0, 0), targets_N=none_N, places_N=none_N)
+            # Of the device and width of those that the others have: all processes add up what is made of them.
+            none_N = torch.zeros(0, dtype=torch.long, device=self.device)
+            states_ND = torch.zeros(0, self.width, device=self.device)
+            return FinalStates(states_ND=states_ND, targets_N=none_N, places_N=none_N)
         states_ND, targets_N, places_N = (torch.cat(column) for column in zip(*seen, strict=True))
         return FinalStates(states_ND=states_ND, targets_N=targets_N, places_N=places_N)
 

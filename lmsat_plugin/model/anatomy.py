@@ -15,6 +15,7 @@ from torch import nn
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.lm_head import Head, find_head
+from lmsat_plugin.model.spectrum import in_float64
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Enough to tell a wrong head or layer from a right one, few enough to cost little.
 _CHECK_TOKENS = 16
+# OPT's and BART's tables begin with rows for padding.
+_MORE_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,42 @@ def unwrap(model: Any) -> PreTrainedModel:
     return model
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Return where a model takes its tokens: where its embedding is or, if that is offloaded, where it is computed."""
+    embedding = model.get_input_embeddings()
+    hook = getattr(embedding, "_hf_hook", None)
+    if embedding.weight.is_meta and hook is not None:
+        return torch.device(hook.execution_device)
+    return embedding.weight.device
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """Return how many positions a model is made for; None if its configuration does not say."""
     config = model.config.get_text_config()
     limits = (getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx"))
     return next((int(limit) for limit in limits if limit), None)
+
+
+def check_positions(model: PreTrainedModel, length: int) -> None:
+    """Raise `LmsatError` for a window longer than the table of positions of a model that has one.
+
+    On a GPU a position beyond it breaks the process' connection to the device, so it is not tried. Rotary embeddings
+    and ALiBi have no table.
+    """
+    limit = position_limit(model)
+    if limit is not None and length > limit and _has_position_table(model, limit):
+        raise LmsatError(f"max_length={length} is beyond the {limit} positions that the model has: set it lower")
+
+
+def _has_position_table(model: PreTrainedModel, limit: int) -> bool:
+    """Return whether a module has a row for each of its positions, and a few more at most."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module is not inputs]
+    # GPT-J and CodeGen keep sines, and XGLM a module, that is no embedding.
+    tables += [tensor for name, tensor in (*model.named_buffers(), *model.named_parameters()) if "position" in name]
+    outside = {id(getattr(module, "weight", None)) for module in (inputs, outputs)}
+    rows = [table.shape[-2] for table in tables if table.ndim >= 2 and id(table) not in outside]
+    return any(limit <= count <= limit + _MORE_POSITIONS for count in rows)
 
 
 def hidden_states(
@@ -100,9 +134,10 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
     """Return whether two tensors differ by no more than ``tolerance`` of the largest entry."""
     if ours.shape != theirs.shape:
         return False
-    difference = (ours.double() - theirs.double().to(ours.device)).abs().max()
+    ours, theirs = in_float64(ours), in_float64(theirs)
+    difference = (ours - theirs.to(ours.device)).abs().max()
     # A model with NaN or infinite states is taken apart as usual: the probes then name the layer or the document.
-    return not torch.isfinite(difference) or bool(difference <= tolerance * theirs.double().abs().max())
+    return not torch.isfinite(difference) or bool(difference <= tolerance * theirs.abs().max())
 
 
 @torch.no_grad()
@@ -115,7 +150,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     if getattr(model.config, "is_encoder_decoder", False):
         raise LmsatError(f"{type(model).__name__} is an encoder-decoder model: lmsat measures decoder-only models")
     embedding = model.get_input_embeddings().weight
-    tokens_T = window[:_CHECK_TOKENS].to(embedding.device)
+    tokens_T = window[:_CHECK_TOKENS].to(input_device(model))
     half = len(tokens_T) // 2
     # A second window, with other tokens in its second half, shows whether predictions see what comes after.
     inputs_BT = tokens_T.repeat(2, 1)

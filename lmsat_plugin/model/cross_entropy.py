@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.spectrum import in_float64
 
 # The tile of logits that exists at one time, in tokens × rows of the vocabulary. On a CPU it should stay in the cache
 # between the product and the exponential; on a GPU it should fill the device.
@@ -39,7 +40,7 @@ class TokenScores:
     @property
     def losses_N(self) -> torch.Tensor:
         """Each token's −log p in nats, float64."""
-        return torch.logsumexp(torch.stack(self._log_sums), 0) - self._target_N.double()
+        return torch.logsumexp(torch.stack(self._log_sums), 0) - in_float64(self._target_N)
 
     @property
     def hits_N(self) -> torch.Tensor:
@@ -119,7 +120,7 @@ def token_losses(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -
 def losses_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Return −log softmax(logits)[target] in nats, float64, shape [N], from a model's own logits."""
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    target = logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0].double()
+    target = in_float64(logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0])
     return _log_sum_exp(logits_NV.clone())[0] - target
 
 
@@ -137,4 +138,4 @@ def _log_sum_exp(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log Σ exp over each row in float64, and each row's maximum, shape [N]; the logits are overwritten."""
     largest = logits_NV.amax(1, keepdim=True)
     sums = logits_NV.sub_(largest).exp_().sum(1)
-    return sums.double().log_() + largest[:, 0].double(), largest[:, 0]
+    return in_float64(sums).log_() + in_float64(largest[:, 0]), largest[:, 0]

@@ -5,17 +5,20 @@ Shapes: N tokens, D width of the last hidden state, V rows of the head.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.spectrum import triangle
+from lmsat_plugin.errors import DivergedError, LmsatError
+from lmsat_plugin.model.spectrum import decompose, triangle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# From PyTorch 2.8 on, and not in its builds for AMD's GPUs.
+_ADDS_HALVES_IN_FLOAT32 = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8) and torch.version.cuda is not None
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,20 @@ class Head:
         """The type of the logits: float32 or float64."""
         return torch.promote_types(self.weight_VD.dtype, torch.float32)
 
-    @cached_property
+    @functools.cached_property
     def triangle_KD(self) -> torch.Tensor:
-        """The weight's `triangle`, which several probes decompose."""
+        """R of a QR decomposition of the weight, all its rows, float64: see `triangle`. It is computed once."""
         return triangle(self.weight_VD)
+
+    @functools.cached_property
+    def decomposition(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weight's singular values [K] and right singular vectors [D, D], float64. They are computed once.
+
+        Raises `DivergedError` for a weight that is not finite.
+        """
+        if not torch.isfinite(self.triangle_KD).all():
+            raise DivergedError("the LM head's weight is not finite")
+        return decompose(self.triangle_KD)
 
     def prepare(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Move hidden states to the head's device, in the type in which `logits` multiplies them."""
@@ -51,7 +64,8 @@ class Head:
 
     def _multiplies_halves(self, hidden_ND: torch.Tensor) -> bool:
         # A CUDA kernel multiplies half types exactly and adds in float32, at tensor-core speed.
-        return hidden_ND.is_cuda and hidden_ND.dtype == self.weight_VD.dtype and hidden_ND.dtype.itemsize == 2
+        is_half = hidden_ND.dtype == self.weight_VD.dtype and hidden_ND.dtype.itemsize == 2
+        return _ADDS_HALVES_IN_FLOAT32 and hidden_ND.is_cuda and is_half
 
     def logits(self, hidden_ND: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Return the logits of rows ``start`` to ``stop`` for `prepare`\\ d states, shape [N, stop − start]."""
@@ -81,6 +95,12 @@ def head_weight(model: PreTrainedModel) -> torch.Tensor:
             f"{type(model).__name__} has no LM head of ordinary weights: "
             "load a causal language model whose head is not quantised"
         )
+    if weight.is_meta and hasattr(model.get_output_embeddings(), "_hf_hook"):
+        # Offloaded to the CPU's memory or to a disk by a device_map.
+        from accelerate.utils import align_module_device
+
+        with align_module_device(model.get_output_embeddings(), execution_device="cpu"):
+            return model.get_output_embeddings().weight.detach().clone()
     # Under tensor parallelism each process holds a part.
     return weight.full_tensor().detach() if hasattr(weight, "full_tensor") else weight.detach()
 

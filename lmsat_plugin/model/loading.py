@@ -25,7 +25,9 @@ from lmsat_plugin.model.checkpoint_files import (
     weight_index,
     weight_paths,
 )
+from lmsat_plugin.model.computing_type import computing_type, note_stored_type
 from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.memory import free_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,17 +45,21 @@ def load_whole(loader: Any) -> Any:
     """Return a stand-in for an Auto class whose ``from_pretrained`` refuses missing or misshapen weights.
 
     transformers fills missing weights with random numbers and a warning; measuring those would be misleading. Where
-    files contradict each other, what transformers takes stays, and a warning says it. Raises `LmsatError` for an
-    encoder-decoder model, for weights that are code, and naming the first weight that is missing.
+    files contradict each other, what transformers takes stays, and a warning says it. The model is noted the type of
+    its files (`stored_type`). Raises `LmsatError` for an encoder-decoder model, for weights that are code, and naming
+    the first weight that is missing.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     def from_pretrained(pretrained: str, **kwargs: Any) -> Any:
+        stated = None
         if loader is AutoModelForCausalLM and not kwargs.get("gguf_file"):
             own = {key: kwargs[key] for key in ("revision", "subfolder") if kwargs.get(key)}
             # Where nothing is said of it, transformers would ask on the terminal.
             trusts = bool(kwargs.get("trust_remote_code"))
-            check_decoder(AutoConfig.from_pretrained(pretrained, trust_remote_code=trusts, **own), pretrained)
+            config = AutoConfig.from_pretrained(pretrained, trust_remote_code=trusts, **own)
+            check_decoder(config, pretrained)
+            stated = getattr(config, "dtype", None)
         try:
             model, info = loader.from_pretrained(
                 pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
@@ -74,6 +80,8 @@ def load_whole(loader: Any) -> Any:
         if missing := sorted(info["missing_keys"]):
             raise LmsatError(_describe_missing(pretrained, model, missing, info["unexpected_keys"]))
         keep_untied(pretrained, model)
+        if not kwargs.get("gguf_file"):
+            note_stored_type(model, model.dtype if kwargs.get("dtype") == "auto" else stated)
         _warn_of_unread(pretrained, str(kwargs.get("subfolder") or ""))
         return model
 
@@ -163,10 +171,16 @@ class HeadNotFoundError(LmsatError):
     """The head is not stored as a tensor that can be read alone: the whole checkpoint has to be loaded."""
 
 
-def load_head(folder: Path, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_head(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - it cannot be changed
+) -> PreTrainedModel:
     """Return a model with the weights of its LM head; all other tensors are on the meta device, without data.
 
-    ``dtype`` is by default the configuration's, as when the whole model is loaded. Of the files of weights only the
+    ``dtype`` is by default the one that the whole model would have on ``device``. Of the files of weights only the
     shard that holds the head has to be there.
 
     Raises:
@@ -197,10 +211,17 @@ def load_head(folder: Path, *, dtype: torch.dtype | None = None, trust_remote_co
         weight = embedding
     if weight is None or weight.shape != head.weight.shape:
         raise HeadNotFoundError(f"{folder} does not store its LM head as a tensor of its own")
-    wanted = dtype or getattr(config, "dtype", None) or weight.dtype
-    if dtype is None and getattr(config, "dtype", None) is None and not files.have_one_dtype():
-        raise HeadNotFoundError(f"{folder} has weights of several types, and no dtype in its config.json")
-    parameter = nn.Parameter(weight.to(wanted), requires_grad=False)
+    stored = stated = getattr(config, "dtype", None)
+    if dtype is None:
+        if stated is None and not files.have_one_dtype():
+            raise HeadNotFoundError(f"{folder} has weights of several types, and no dtype in its config.json")
+        stored = stated or weight.dtype
+        n_bytes = stored.itemsize * sum(each.numel() for each in model.parameters())
+        dtype = computing_type(stored, device, n_bytes, free=free_memory(torch.device("cpu")))
+    note_stored_type(model, stored)
+    # What has no data, too: the model says of itself that it is of this type.
+    model.to(dtype)
+    parameter = nn.Parameter(weight.to(dtype), requires_grad=False)
     head.weight = parameter
     if tied:
         inputs.weight = parameter

@@ -14,7 +14,7 @@ import torch
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
 from lmsat_plugin.model.lm_head import Head
-from lmsat_plugin.model.spectrum import multiply_rows
+from lmsat_plugin.model.spectrum import decompose, multiply_rows
 
 # Directions with a smaller share of the mean variance count as having this share. The metric stays invertible, so that
 # the approximation of full rank is the head itself, also for states unlike those of the metric.
@@ -37,22 +37,20 @@ class Truncation:
     """Singular values of W, or of W M^½ in the metric M: Σ of their squares beyond R is the error of W_R, squared."""
 
     @classmethod
-    def of(cls, triangle_KD: torch.Tensor, moment_DD: torch.Tensor | None = None) -> Truncation:
-        """Decompose a head whose weight has this `triangle`, in the metric of ``moment_DD`` = E[h hᵀ] if given.
+    def of(cls, head: Head, moment_DD: torch.Tensor | None = None) -> Truncation:
+        """Decompose a head, in the metric of ``moment_DD`` = E[h hᵀ] if given.
 
         Raises `DivergedError` where one of them is not finite.
         """
-        if not torch.isfinite(triangle_KD).all():
-            raise DivergedError("the LM head's weight is not finite")
-        if moment_DD is not None and not torch.isfinite(moment_DD).all():
-            raise DivergedError("the hidden states of the last layer are not finite")
         if moment_DD is None:
-            _, singular, vectors_DD = torch.linalg.svd(triangle_KD)
+            singular, vectors_DD = head.decomposition
             expand_DD, reduce_DD = vectors_DD.T, vectors_DD
         else:
-            variance_D, axes_DD = torch.linalg.eigh(moment_DD.to(triangle_KD))
+            if not torch.isfinite(moment_DD).all():
+                raise DivergedError("the hidden states of the last layer are not finite")
+            variance_D, axes_DD = torch.linalg.eigh(moment_DD.to(head.triangle_KD))
             root_D = variance_D.clamp_min(_FLOOR * variance_D.mean()).sqrt()
-            _, singular, vectors_DD = torch.linalg.svd(triangle_KD @ (axes_DD * root_D))
+            singular, vectors_DD = decompose(head.triangle_KD @ (axes_DD * root_D))
             expand_DD, reduce_DD = (axes_DD * root_D) @ vectors_DD.T, vectors_DD @ (axes_DD / root_D).T
         padding = (0, len(vectors_DD) - len(singular))
         singular_D = torch.nn.functional.pad(singular, padding)

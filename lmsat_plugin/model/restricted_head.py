@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head, load_factors
-from lmsat_plugin.model.lm_head import head_weight
+from lmsat_plugin.model.lm_head import Head, head_weight
 from lmsat_plugin.model.low_rank import Truncation
-from lmsat_plugin.model.spectrum import triangle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ def truncate_head(model: PreTrainedModel, rank: int) -> None:
     width = weight_VD.shape[1]
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= width:
         raise LmsatError(f"head_rank={rank} is not a rank of this head: give a whole number from 1 to {width}")
-    _replace_head(model, Truncation.of(triangle(weight_VD)).weight(weight_VD, rank))
+    _replace_head(model, Truncation.of(Head(weight_VD)).weight(weight_VD, rank))
 
 
 @torch.no_grad()
@@ -50,7 +50,8 @@ def load_restricted_head(model: PreTrainedModel, path: Path) -> RestrictedHead:
             f"head={path} is for a vocabulary of {len(left_VR)} rows and the width {right_RD.shape[1]}, but this "
             f"model has {weight_VD.shape[0]} and {weight_VD.shape[1]}: give a head of the same model"
         )
-    product_VD = left_VR.to(weight_VD.device) @ right_RD.to(weight_VD.device)
+    with exact_float32():
+        product_VD = left_VR.to(weight_VD.device) @ right_RD.to(weight_VD.device)
     _replace_head(model, product_VD.to(weight_VD.dtype))
     return describe_head(path)
 
@@ -63,4 +64,12 @@ def _replace_head(model: PreTrainedModel, weight_VD: torch.Tensor) -> None:
     if new.bias is not None:
         new.bias = old.bias
     model.config.tie_word_embeddings = False
+    hook = getattr(old, "_hf_hook", None)
+    if hook is not None:
+        # Of accelerate, for a model that is spread over devices: it brings the states to the head's.
+        from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+        device = getattr(hook, "execution_device", None)
+        place = AlignDevicesHook(execution_device=device, io_same_device=getattr(hook, "io_same_device", False))
+        add_hook_to_module(new, place)
     model.set_output_embeddings(new)

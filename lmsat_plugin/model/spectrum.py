@@ -5,15 +5,24 @@ Shapes: V rows, D columns, K = min(V, D) singular values.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 _ROWS = 8192
 
 
+def device_of_float64(device: torch.device) -> torch.device:
+    """Return a device, or the CPU for Apple's GPUs, which have no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def in_float64(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in float64: on its device, or on the CPU for Apple's GPUs, which have no float64."""
-    return tensor.to("cpu" if tensor.device.type == "mps" else tensor.device, torch.float64)
+    """Return a tensor in float64, on its device where that has it."""
+    return tensor.to(device_of_float64(tensor.device)).to(torch.float64)
 
 
 def multiply_rows(matrix_VD: torch.Tensor, factor_DX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -36,7 +45,35 @@ def triangle(matrix_VD: torch.Tensor, block: int = _ROWS) -> torch.Tensor:
 
 def singular_values(matrix_VD: torch.Tensor) -> np.ndarray:
     """Return the singular values of a tall matrix, float64, falling, shape [K]."""
-    return torch.linalg.svdvals(triangle(matrix_VD)).cpu().numpy()
+    triangle_KD = triangle(matrix_VD)
+    with _own_cores(triangle_KD.device):
+        return torch.linalg.svdvals(triangle_KD.cpu()).numpy()
+
+
+def decompose(triangle_KD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the singular values [K], falling, and the right singular vectors [D, D] of a matrix, on its device.
+
+    A matrix on a GPU is decomposed on the CPU, by LAPACK: an SVD is many small steps one after another, which keep a
+    GPU waiting, and many GPUs do float64 at a 64th of the rate (benchmarks/gpu.py times both places).
+    """
+    with _own_cores(triangle_KD.device):
+        _, singular_K, vectors_DD = torch.linalg.svd(triangle_KD.cpu())
+    return singular_K.to(triangle_KD.device), vectors_DD.to(triangle_KD.device)
+
+
+@contextmanager
+def _own_cores(device: torch.device) -> Iterator[None]:
+    """Let a process on a GPU compute with its share of the cores, where torchrun has left it a single thread."""
+    threads = torch.get_num_threads()
+    if device.type != "cuda" or threads > 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def entropy(weights: np.ndarray) -> float:

@@ -57,7 +57,7 @@ class AnisotropyProbe(Probe[Settings]):
         zeros = torch.zeros_like(norms)
         norms[layer], zeros[layer] = norms_N.sum(), zero_N.sum()
         if layer == self.last:
-            increments["tokens"] = norms.new_tensor(len(norms_N))
+            increments["tokens"] = torch.full_like(norms[0], len(norms_N))
             increments["last_sum"] = states_ND.sum(0)
             increments["last_squares"] = states_ND.T @ states_ND
         self.sums.update(norms=norms, zeros=zeros, **increments)
@@ -83,7 +83,8 @@ class AnisotropyProbe(Probe[Settings]):
             )
         mean = sums["last_sum"] / n
         covariance = sums["last_squares"] / n - torch.outer(mean, mean)
-        eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).numpy()
+        # On a GPU too: a process of torchrun has a single thread.
+        eigenvalues = torch.linalg.eigvalsh(covariance.to(self.sums.device)).cpu().flip(0).numpy()
         # Of a direction without variance, as after a norm without bias, only the sums' rounding is left: drop it.
         rounding = len(mean) * np.finfo(float).eps * float(sums["last_squares"].trace()) / n
         eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)

@@ -9,7 +9,7 @@ import torch
 
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import tile_shape
-from lmsat_plugin.model.spectrum import multiply_rows
+from lmsat_plugin.model.spectrum import in_float64, multiply_rows
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.probes.head_tokens import HeadTokensSettings, part_of, spread
 from lmsat_plugin.probes.loss import stderr_by_document
@@ -38,12 +38,9 @@ class GradientBottleneckProbe(Probe[HeadTokensSettings]):
         assert context.head is not None
         self.head = context.head
         weight_VD = self.head.weight_VD
-        triangle_KD = self.head.triangle_KD
-        if not torch.isfinite(triangle_KD).all():
-            raise DivergedError("the LM head's weight is not finite")
-        _, singular, vectors_KD = torch.linalg.svd(triangle_KD, full_matrices=False)
-        kept = singular > singular[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
-        into_DK = vectors_KD[kept].T / singular[kept]
+        singular_K, vectors_DD = self.head.decomposition
+        kept_K = singular_K > singular_K[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
+        into_DK = vectors_DD[: len(singular_K)][kept_K].T / singular_K[kept_K]
         self.basis_VK = multiply_rows(weight_VD, into_DK, self.head.dtype)
 
     def start(self, context: ProbeContext) -> None:
@@ -89,22 +86,25 @@ class GradientBottleneckProbe(Probe[HeadTokensSettings]):
         head, device = self.head, self.basis_VK.device
         states_ND, targets_N = head.prepare(states_ND), targets_N.to(device)
         own_N1 = (states_ND.to(head.dtype) * head.weight_VD[targets_N].to(head.dtype)).sum(1, keepdim=True)
-        log_sum_N1 = losses_N.to(device)[:, None] + head.finish(own_N1, (targets_N, None))
-        total_N = losses_N.new_zeros(len(targets_N), device=device)
+        own_N1 = in_float64(head.finish(own_N1, (targets_N, None)))
+        log_sum_N1 = (losses_N.to(own_N1.device)[:, None] + own_N1).to(head.dtype).to(device)
+        total_N = torch.zeros_like(own_N1[:, 0])
         kept_NK = states_ND.new_zeros(len(targets_N), self.basis_VK.shape[1], dtype=self.basis_VK.dtype)
         _, columns = tile_shape(device)
         for start in range(0, len(self.basis_VK), columns):
             stop = min(start + columns, len(self.basis_VK))
             logits = head.logits(states_ND, start, stop)
             slope = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
-            gradient = logits.sub_(log_sum_N1.to(logits.dtype)).exp_()
-            inside = ((targets_N >= start) & (targets_N < stop)).nonzero()[:, 0]
-            gradient[inside, targets_N[inside] - start] -= 1
+            gradient = logits.sub_(log_sum_N1).exp_()
+            # Of all tokens, a target elsewhere by nothing: to choose some would wait for the GPU.
+            inside_N = (targets_N >= start) & (targets_N < stop)
+            columns_N1 = (targets_N - start).clamp(0, stop - start - 1)[:, None]
+            gradient.scatter_add_(1, columns_N1, -inside_N[:, None].to(gradient.dtype))
             if slope is not None:
                 gradient *= slope
-            total_N += torch.linalg.vector_norm(gradient, dim=1).double() ** 2
+            total_N += in_float64(torch.linalg.vector_norm(gradient, dim=1)) ** 2
             kept_NK.addmm_(gradient.to(kept_NK.dtype), self.basis_VK[start:stop])
-        return total_N, (kept_NK.double() ** 2).sum(1)
+        return total_N, (in_float64(kept_NK) ** 2).sum(1)
 
     def finish(self) -> Measurement:
         """Divide the sums once."""

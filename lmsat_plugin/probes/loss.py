@@ -60,11 +60,12 @@ class LossProbe(Probe[Settings]):
         """Add the batch's losses by document and by position."""
         documents, positions = len(self.corpus.documents), self.corpus.window
         ones_N = torch.ones_like(losses_N)
+        documents_N, positions_N = (ids_N.to(losses_N.device) for ids_N in (batch.documents_N, batch.positions_N))
         self.sums.update(
-            document_nats=losses_N.new_zeros(documents).index_add_(0, batch.documents_N, losses_N),
-            document_tokens=losses_N.new_zeros(documents).index_add_(0, batch.documents_N, ones_N),
-            position_nats=losses_N.new_zeros(positions).index_add_(0, batch.positions_N, losses_N),
-            position_tokens=losses_N.new_zeros(positions).index_add_(0, batch.positions_N, ones_N),
+            document_nats=losses_N.new_zeros(documents).index_add_(0, documents_N, losses_N),
+            document_tokens=losses_N.new_zeros(documents).index_add_(0, documents_N, ones_N),
+            position_nats=losses_N.new_zeros(positions).index_add_(0, positions_N, losses_N),
+            position_tokens=losses_N.new_zeros(positions).index_add_(0, positions_N, ones_N),
         )
 
     def finish(self) -> Measurement:

@@ -29,7 +29,7 @@ from lmsat_plugin.results.reading import ResultFile, TaskResult
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.table import make_table
 from lmsat_plugin.results.tree_files import tree_files
-from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label
+from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label, mixed_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ class Results:
     all_results: bool = False
     """Whether the table holds older measurements of the same value, too."""
     warnings: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """What was left out, and why, and whose checkpoints were computed with in several types."""
     note: str | None = None
     """How many values were measured again, of which the newest is in the table; None if none was."""
     corpora: tuple[str, ...] | None = None
@@ -105,12 +105,13 @@ class Results:
         measured, warnings = cache.read_files()
         diverged, others = diverged_files(cache.found, cache.naming, measured)
         warnings += others
-        for warning in warnings:
-            logger.warning("%s", warning)
         files = {file.origin.path: file for file in (*measured, *diverged)}
         tasks = [task for file in files.values() for task in file.tasks]
         if not all_results:
             tasks = _without_superseded(tasks)
+        warnings += mixed_types(tasks)
+        for warning in warnings:
+            logger.warning("%s", warning)
         if not any(task.metrics for task in tasks):
             raise LmsatError(
                 f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote, or another tool "

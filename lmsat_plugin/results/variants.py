@@ -45,6 +45,24 @@ def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
     ]
 
 
+def mixed_types(results: Sequence[TaskResult]) -> list[str]:
+    """Return a sentence for each model whose checkpoints were computed with in several types.
+
+    Models that have one checkpoint in several types are left out: their variants say so.
+    """
+    told_apart = {model for model, keys in _differing(results, "model").items() if "dtype" in keys}
+    types: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for result in results:
+        if result.origin.model not in told_apart and (dtype := result.model_settings.get("dtype")):
+            types[result.origin.model, result.task, result.corpus].add(dtype)
+    mixed = {model: found for (model, _, _), found in types.items() if len(found) > 1}
+    return [
+        f"the checkpoints of {model} were computed with in {' and '.join(sorted(found))}, whose numbers differ by "
+        "rounding: measure all with the same dtype"
+        for model, found in mixed.items()
+    ]
+
+
 def _differing(results: Sequence[TaskResult], owner: str) -> defaultdict[str | None, set[str]]:
     """Return the settings of the ``model`` or of the ``corpus`` that tell some results apart, by its name."""
     groups: dict[tuple[Any, ...], list[TaskResult]] = defaultdict(list)

@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from lmsat_plugin.errors import first_sentence
-from lmsat_plugin.measurement.forward import is_out_of_memory, token_bar
+from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.scoring.attention import Attention
 from lmsat_plugin.scoring.batches import Continuation
 from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Tree, packed

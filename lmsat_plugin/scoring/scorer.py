@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.forward import is_out_of_memory
-from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.model.anatomy import Anatomy, check_positions
 from lmsat_plugin.model.cross_entropy import score_targets, targets_in_logits
+from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.scoring.attention import Attention, branch
 from lmsat_plugin.scoring.batches import Continuation, RowBatch, make_batch, make_trunk
 from lmsat_plugin.scoring.prefix_tree import Row, Tree, Trunk
@@ -68,7 +68,11 @@ class Scorer:
 
     @torch.no_grad()
     def run(self, progress: tqdm | None = None) -> None:
-        """Score all continuations. Raises `LmsatError` if memory does not suffice for a single sequence."""
+        """Score all continuations.
+
+        Raises `LmsatError` if memory does not suffice for a single sequence, and for positions beyond the model's.
+        """
+        check_positions(self.anatomy.model, max(map(len, self.tree.tokens), default=0))
         waiting: list[tuple[Trunk, DynamicCache | None]] = [(self.tree.root, None)]
         while waiting:
             trunk, cache = waiting.pop()

@@ -14,7 +14,7 @@ import torch
 from lmsat_plugin.errors import PassingError, first_sentence
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.harness.shared_tasks import SharedTasks
-from lmsat_plugin.measurement.forward import is_out_of_memory
+from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.passing import causes
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan

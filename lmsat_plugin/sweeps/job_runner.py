@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import queue
-import re
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError, PassingError, UnwritableError, first_sentence, wants_traceback
+import numpy as np
+
+from lmsat_plugin.errors import (
+    BrokenDeviceError,
+    LmsatError,
+    PassingError,
+    UnwritableError,
+    first_sentence,
+    wants_traceback,
+)
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
+from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.passing import causes, passing, patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
+from lmsat_plugin.sweeps.background import Background
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
@@ -36,28 +45,6 @@ from lmsat_plugin.sweeps.summary import Summary
 from lmsat_plugin.sweeps.twins import Twins, results_of_twin
 
 _POLL_SECONDS = 0.5
-
-
-class _Background:
-    """A thread that makes one call after another and, unlike an executor's, does not keep the process from ending."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True, name="lmsat-fetch").start()
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Queue a call; return what it will return or raise."""
-        future: Future[Any] = Future()
-        self._calls.put((future, function, arguments))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            future, function, arguments = self._calls.get()
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
 
 
 _Fetched = tuple[Path, Fingerprint | None]
@@ -98,7 +85,7 @@ class JobRunner:
     interrupts: Interrupts
     options: Options
     summary: Summary = field(default_factory=Summary)
-    _background: _Background = field(default_factory=_Background)
+    _background: Background = field(default_factory=Background)
     _unfinished: dict[Job, Any] = field(default_factory=dict)
     """From the jobs that others have claimed to the stamp of their results when these were read last."""
     _twins: Twins = field(init=False)
@@ -123,7 +110,7 @@ class JobRunner:
                         break
                     time.sleep(_POLL_SECONDS)
                     continue
-                done = False
+                done = broken = False
                 try:
                     # The next one is fetched and read while this one is measured.
                     following = None if queue.in_trouble else self._start_next(queue)
@@ -132,8 +119,11 @@ class JobRunner:
                     done = True
                 except PassingError as error:
                     self._postpone(queue, current.job, error)
+                except BrokenDeviceError:
+                    broken = True
+                    raise
                 finally:
-                    current.claim.release(lost=self.launch.lost, forget=done)
+                    current.claim.release(lost=broken or self.launch.lost, forget=done)
         finally:
             if following is not None:
                 following.claim.release(forget=False)
@@ -296,10 +286,10 @@ class JobRunner:
 
     def _load(self, started: _StartedJob, folder: Path) -> None:
         job = started.job
-        try:
+        with suppress(HeadNotFoundError):
             self.launch.call("load", job, folder, started.head_only)
-        except HeadNotFoundError:
-            self.launch.call("load", job, self.downloads.fetch(job.checkpoint), False)
+            return
+        self.launch.call("load", job, self.downloads.fetch(job.checkpoint), False)
 
     def _evaluate(self, started: _StartedJob, asked: Sequence[PlannedResult]) -> list[tuple[Identity, str]]:
         """Evaluate results of one batch together; where that fails, one by one, so that one does not cost the others.
@@ -311,9 +301,23 @@ class JobRunner:
             results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
         except Exception as error:
             _raise_outside(error)
-            if len(asked) == 1:
-                return [(asked[0].identity, _reason(error))]
-            return [failure for result in asked for failure in self._evaluate(started, [result])]
+            reason = _reason(error)
+        else:
+            self._record_evaluation(started, asked, results, arrays)
+            return []
+        # Outside the except clause, whose traceback holds the tensors that have to go.
+        if len(asked) == 1:
+            return [(asked[0].identity, reason)]
+        return [failure for result in asked for failure in self._evaluate(started, [result])]
+
+    def _record_evaluation(
+        self,
+        started: _StartedJob,
+        asked: Sequence[PlannedResult],
+        results: dict[str, Any],
+        arrays: Mapping[str, np.ndarray],
+    ) -> None:
+        """Write what was evaluated, unless the files it was made of have changed meanwhile."""
         started.check_files()
         self.plan.check_inputs(started.job, asked)
         identities = [result.identity for result in asked]
@@ -326,7 +330,6 @@ class JobRunner:
             run=self.options.run,
         )
         self._record(started, new)
-        return []
 
     def _record(self, started: _StartedJob, new: NewResult) -> None:
         """Write a result, and tell plugins of it."""
@@ -382,8 +385,10 @@ def _raise_outside(error: Exception) -> None:
         raise trouble from error
     if isinstance(error, TaskError) or any(isinstance(each, UnwritableError) for each in causes(error)):
         raise error
-    if re.search("CUDA error|device-side assert", str(error)):
-        raise LmsatError(f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again") from error
+    if any(map(is_broken_device, causes(error))):
+        raise BrokenDeviceError(
+            f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
+from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.passing import causes, passing
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.lifeline import Lifeline
@@ -20,6 +21,8 @@ from lmsat_plugin.sweeps.lifeline import Lifeline
 _JOIN = datetime.timedelta(seconds=60)
 # How long a process waits for the others to be through with the same checkpoint.
 _PATIENCE = datetime.timedelta(hours=1)
+# How long one waits for the next checkpoint, which may have to be trained first.
+_EVER = datetime.timedelta(weeks=520)
 _COLLECTIVE = re.compile(r"\bgloo\b|\bNCCL\b")
 # The libraries of a launch may wait for processes that are gone, when they end.
 _END_SECONDS = 40.0
@@ -39,17 +42,20 @@ class Launch:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self._group: Any = None
+        self._orders: Any = None
         self._lifeline: Lifeline | None = None
         self._failed = False
         if self.size > 1:
             from accelerate import PartialState
 
-            PartialState()
+            # The default of NCCL is ten minutes.
+            PartialState(timeout=_PATIENCE)
             try:
                 # Until the lifeline is there, only this tells that a process is gone.
                 first = torch.distributed.new_group(backend="gloo", timeout=_JOIN)
                 self._lifeline = Lifeline(self.rank, self.size, first)
                 self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+                self._orders = torch.distributed.new_group(backend="gloo", timeout=_EVER)
             except Exception as error:
                 raise self._lost(error) from error
 
@@ -71,7 +77,7 @@ class Launch:
 
     def _broadcast(self, order: list[Any]) -> list[Any]:
         try:
-            torch.distributed.broadcast_object_list(order, src=0, group=self._group)
+            torch.distributed.broadcast_object_list(order, src=0, group=self._orders)
         except Exception as error:
             raise self._lost(error) from error
         return order
@@ -98,12 +104,27 @@ class Launch:
         call = self._lifeline.begin()
         result = error = None
         try:
-            result = getattr(self._evaluator, method)(*arguments)
-        except Exception as raised:
-            error = raised
+            try:
+                result = getattr(self._evaluator, method)(*arguments)
+            except Exception as raised:
+                error = raised
+            self._agree(call, error)
+            if error is not None:
+                raise error
+            return result
+        finally:
+            # An error and a frame that hold each other would keep the tensors of the run that failed.
+            error = None
+
+    def _agree(self, call: int, error: Exception | None) -> None:
+        """Tell the other processes what a call raised here, and raise `LmsatError` for what it raised elsewhere alone.
+
+        Raises `LaunchLostError` where the processes cannot go on.
+        """
+        assert self._lifeline is not None
         mine = None
         if error is not None:
-            if any(_is_of_a_collective(each) for each in causes(error)):
+            if any(_is_of_a_collective(each) or is_broken_device(each) for each in causes(error)):
                 raise self._lost(error) from error
             self._lifeline.raised(call, first_sentence(error))
             trouble = passing(error)
@@ -114,12 +135,10 @@ class Launch:
         except Exception as failed:
             raise self._lost(failed) from failed
         self._lifeline.returned()
-        if error is not None:
-            raise error
-        if other := next((each for each in said if each), None):
+        other = next((each for each in said if each), None)
+        if error is None and other is not None:
             sentence, source = other
             raise LmsatError(sentence) if source is None else PassingError(sentence, source=source)
-        return result
 
     def serve(self) -> None:
         """On the other processes: do what the first calls, until it says that it is finished.

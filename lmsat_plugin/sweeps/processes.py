@@ -24,7 +24,7 @@ from lmsat_plugin.sweeps.summary import Summary, read_summary
 
 
 def run_processes(config: SweepConfig, options: Options, worker_options: Sequence[str]) -> Summary:
-    """Run a sweep in ``config.workers`` processes, each with its share of the GPUs or of the cores.
+    """Run a sweep in ``config.workers`` processes, each with its share of the GPUs and of the cores.
 
     ``worker_options`` are those of ``lmsat sweep`` with which a worker runs it. A worker that is killed is replaced; a
     checkpoint at which two of them were killed is left, and named in the summary.
@@ -122,9 +122,10 @@ def _visible_gpus() -> list[str]:
 
 
 def _share_of_machine(index: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Return the environment that gives a worker its GPUs, or its cores."""
+    """Return the environment that gives a worker its share of the GPUs and of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
     if gpus:
         mine = list(gpus[index::count]) or [gpus[index % len(gpus)]]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
+        share["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    return share

@@ -6,7 +6,7 @@ Shapes: B windows of a batch, T tokens of its longest window, N scored tokens of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ def make_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Wind
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """A batch as tensors on the CPU. Padding is on the right, where no earlier position can see it."""
+    """A batch as tensors. Padding is on the right, where no earlier position can see it."""
 
     inputs_BT: torch.Tensor
     scored_N: torch.Tensor
@@ -102,7 +102,7 @@ class PaddedBatch:
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> PaddedBatch:
-        """Pad a batch of windows with token 0, as lm-eval does."""
+        """Pad a batch of windows with token 0, as lm-eval does; the tensors are on the CPU."""
         length = max(map(len, windows))
         inputs_BT = np.zeros((len(windows), length), dtype=np.int64)
         parts: list[tuple[np.ndarray, ...]] = []
@@ -121,3 +121,10 @@ class PaddedBatch:
             documents_N=documents_N,
             positions_N=positions_N,
         )
+
+    def to(self, device: torch.device) -> PaddedBatch:
+        """Return the batch on a device. A GPU takes it while the CPU goes on, from memory that is not paged."""
+        if device.type != "cuda":
+            return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+        moved = {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in vars(self).items()}
+        return replace(self, **moved)

@@ -9,13 +9,18 @@ from collections import Counter
 import numpy as np
 import pytest
 from evaluation import evaluate, numbers, write_probe_task
+from lm_eval.api.instance import Instance
 from lm_eval.utils import handle_non_serializable
 from safetensors.numpy import load_file
 from tiny_models import VOCAB, WINDOW
 
 from lmsat_plugin import Measurement, Need, Probe, Results, Settings, hookimpl
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.harness import probe_requests
+from lmsat_plugin.harness.probe_requests import ProbeRequest
+from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.text.corpora import CorpusSettings
 
 
 def count_calls(lm) -> list[tuple[int, ...]]:
@@ -178,3 +183,25 @@ def test_one_probe_with_two_settings(lm, tmp_path):
         assert found[f"times_{factor}", "product,none"] == factor * VOCAB
     with pytest.raises(LmsatError, match="two tasks ask for the probe 'factor' on one corpus"):
         evaluate(lm, ["times_2", "times_3"], [tmp_path / "tasks"])
+
+
+def test_one_process_writes_where_each_has_the_whole_text(lm, corpus_file, tmp_path, monkeypatch):
+    """As under tensor parallelism, where no process is the first of several that share the text."""
+    lm.arrays = str(tmp_path / "arrays")
+    monkeypatch.setattr(probe_requests, "_is_tensor_parallel", lambda lm: True)
+    for rank, written in ((1, 0), (0, 1)):
+        monkeypatch.setattr(Processes, "current", lambda rank=rank: Processes(rank, 2))
+        lm.lmsat_probe(requests_of(lm, corpus_file))
+        assert len(list((tmp_path / "arrays").glob("*.safetensors"))) == written
+        assert lm.lmsat_outcomes[0].provenance["processes"] == 1
+
+
+def requests_of(lm, corpus_file) -> list[Instance]:
+    request = ProbeRequest(
+        probe="loss",
+        probe_settings=Settings(),
+        corpus_settings=CorpusSettings(corpus=str(corpus_file), max_tokens=300),
+        limit=None,
+        metadata={},
+    )
+    return [Instance(request_type="lmsat_probe", doc={}, arguments=("", request), idx=0, metadata=("t", 0, 1))]

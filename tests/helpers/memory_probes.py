@@ -29,7 +29,7 @@ class Memory:
         model.base_model.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, module, args, kwargs) -> None:
-        size = kwargs["input_ids"].numel()
+        size = (args[0] if args else kwargs["input_ids"]).numel()
         if len(self.seen) + self.refused >= self.after and size > self.most:
             self.refused += 1
             raise self.error("out of memory")

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from memory_probes import LargestTensor, Memory
+from synchronisation import Waits
 from tiny_models import ROWS, WINDOW, make_model
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model import cross_entropy
+from lmsat_plugin.measurement.forward import ForwardPass
+from lmsat_plugin.model import cross_entropy, lm_head, low_rank
+from lmsat_plugin.probes.rank_head.trainer import HeadTrainer
 
 
 def test_logits_of_a_pass_never_exist_as_a_whole(monkeypatch, documents, tokenizer):
@@ -63,3 +66,58 @@ def test_other_errors_of_the_model_are_not_taken_for_want_of_memory(documents, t
     Memory(model, 0, after=2, error=ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         measure(model, ["loss"], corpus=documents, tokenizer=tokenizer)
+
+
+def test_positions_that_the_model_does_not_have_never_reach_it(documents, tokenizer):
+    model = make_model("gpt2")
+    memory = Memory(model, 10**9)
+    with pytest.raises(LmsatError, match=f"max_length={WINDOW + 9} is beyond the {WINDOW} positions"):
+        measure(model, ["loss"], corpus=documents, tokenizer=tokenizer, max_length=WINDOW + 9)
+    assert max(memory.seen) <= 2 * WINDOW, "the check of the parts alone should have run"
+
+
+def test_want_of_memory_beside_the_pass_names_the_probe(documents, tokenizer, monkeypatch):
+    """Smaller batches of the pass would not help it."""
+
+    def greedy(*_):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(HeadTrainer, "step", greedy)
+    with pytest.raises(LmsatError, match="memory does not suffice for what the probe 'rank_head' computes"):
+        measure(
+            make_model("llama"), ["rank_head"], corpus=documents, tokenizer=tokenizer, ranks=[4], max_tokens=200,
+            train_tokens=1024,
+        )  # fmt: skip
+
+
+def test_probes_share_the_decomposition_of_the_head(documents, tokenizer, monkeypatch):
+    """One QR and one SVD of the head, and one SVD in the metric of the states."""
+    calls = []
+
+    def counted(name: str, function):
+        return lambda *arguments: calls.append(name) or function(*arguments)
+
+    for name in ("triangle", "decompose"):
+        monkeypatch.setattr(lm_head, name, counted(name, getattr(lm_head, name)))
+    monkeypatch.setattr(low_rank, "decompose", counted("decompose", low_rank.decompose))
+    measure(
+        make_model("llama"), ["rank_head", "gradient_bottleneck"], corpus=documents, tokenizer=tokenizer, max_tokens=500
+    )
+    assert sorted(calls) == ["decompose", "decompose", "triangle"]
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "mistral", "gemma2", "opt"])
+def test_nothing_in_a_pass_needs_a_number_from_the_gpu(name, documents, tokenizer, monkeypatch):
+    """What would wait for a GPU is an operation of its own on a CPU, too."""
+    run_batch, seen = ForwardPass._run_batch, Waits()
+
+    def run(self, *arguments) -> None:
+        with seen:
+            run_batch(self, *arguments)
+
+    monkeypatch.setattr(ForwardPass, "_run_batch", run)
+    probes = ["loss", "anisotropy", "rank_head", "gradient_bottleneck"]
+    settings = {"corpus": documents, "tokenizer": tokenizer, "max_tokens": 500, "batch_size": 4, "ranks": [4]}
+    measure(make_model(name), probes, **settings)
+    assert seen.batches >= 2
+    assert not seen.operations

@@ -7,7 +7,8 @@ import torch
 import transformers
 from tiny_models import ROWS, WINDOW, make_model
 
-from lmsat_plugin.model.anatomy import dissect, hidden_states
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.anatomy import check_positions, dissect, hidden_states
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.size import size_of
 
@@ -89,3 +90,19 @@ def test_tied_heads_and_learned_positions_are_embeddings():
     # 12 blocks of 12·768² + 13·768, and the final norm.
     assert size_of(model)["n_params_non_embedding"] == 12 * (12 * 768**2 + 13 * 768) + 2 * 768
     assert size_of(model)["n_params"] == 124_439_808
+
+
+WITH_TABLE = {"gpt2", "gptj", "opt", "opt_narrow"}
+
+
+def test_positions_beyond_a_table_are_not_tried(architecture):
+    """On a GPU a position that a table does not have ends the process' connection to the device."""
+    model = make_model(architecture)
+    check_positions(model, WINDOW)
+    if architecture not in WITH_TABLE:
+        check_positions(model, 3 * WINDOW)
+        with torch.no_grad():
+            assert torch.isfinite(model(torch.ones(1, 3 * WINDOW, dtype=torch.long)).logits).all()
+        return
+    with pytest.raises(LmsatError, match=f"max_length={WINDOW + 1} is beyond the {WINDOW} positions"):
+        check_positions(model, WINDOW + 1)

@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import sqrtm
 from tiny_heads import random_head
 
+from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
 
 
@@ -22,7 +23,7 @@ def test_truncation_is_the_best_approximation(weighted):
     moment = states.T @ states / len(states)
     root = sqrtm(moment.numpy()) if weighted else np.eye(12)
     u, s, v = np.linalg.svd(weight.numpy() @ root, full_matrices=False)
-    truncation = Truncation.of(torch.linalg.qr(weight, mode="r").R, moment if weighted else None)
+    truncation = Truncation.of(Head(weight), moment if weighted else None)
     np.testing.assert_allclose(truncation.singular_D, s, rtol=1e-9)
     errors = truncation.error(torch.linalg.qr(weight, mode="r").R, moment, [1, 5, 12])
     for rank, error in zip([1, 5, 12], errors, strict=True):
@@ -40,7 +41,7 @@ def test_truncation_in_a_singular_metric_is_still_the_head_at_full_rank():
     head, states, _ = random_head()
     states = states[:5].double()
     weight = head.weight_VD.double()
-    truncation = Truncation.of(torch.linalg.qr(weight, mode="r").R, states.T @ states / 5)
+    truncation = Truncation.of(Head(weight), states.T @ states / 5)
     torch.testing.assert_close(truncation.weight(weight, 12), weight, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(states @ truncation.weight(weight, 5).T, states @ weight.T, rtol=1e-3, atol=1e-3)
 
@@ -49,8 +50,7 @@ def test_truncation_in_a_singular_metric_is_still_the_head_at_full_rank():
 def test_nested_losses_are_those_of_each_head_alone(parts, monkeypatch):
     monkeypatch.setattr("lmsat_plugin.model.cross_entropy._CPU_TILE", (16, 70))
     head, states, targets = random_head(**parts)
-    triangle = torch.linalg.qr(head.weight_VD.double(), mode="r").R
-    truncation = Truncation.of(triangle, states.double().T @ states.double())
+    truncation = Truncation.of(head, states.double().T @ states.double())
     found = NestedHeads(head=head, truncation=truncation, ranks=[1, 3, 12]).losses(states, targets)
     for losses, rank in zip(found, [1, 3, 12], strict=True):
         low = dataclasses.replace(head, weight_VD=truncation.weight(head.weight_VD.double(), rank))

@@ -15,54 +15,59 @@ import json, sys
 sys.path.insert(0, TESTS)
 from evaluation import evaluate
 
-for task, arguments in json.loads(sys.argv[1]).items():
+for name, (task, arguments) in json.loads(sys.argv[1]).items():
     results = evaluate("lmsat", [task], **arguments)
     if results is not None:
-        with open(f"{sys.argv[2]}/{task}.json", "x") as file:
+        with open(f"{sys.argv[2]}/{name}.json", "x") as file:
             json.dump({key: results[key] for key in ("results", "config")}, file, default=str)
 """.replace("TESTS", repr(str(HELPERS)))
 
 
 @pytest.fixture(scope="module")
 def runs(checkpoint, documents, texts, tmp_path_factory):
-    """Return the arguments of two evaluations."""
+    """Return tasks with their arguments; of "one batch" only one process has anything to do in each pass."""
     folder = tmp_path_factory.mktemp("corpora")
     for name, parts in {"documents": documents, "texts": texts}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in parts))
     options = {"dtype": "float32", "device": "cpu"}
-    return {
-        "lmsat_rank_head": {
-            "model_args": {"pretrained": str(checkpoint("gpt_neox")), **options},
-            "corpus": str(folder / "texts.jsonl"), "max_tokens": 1500, "batch_size": 3, "ranks": [4, 48],
-            "train_tokens": 12_000, "batch_tokens": 500,
-        },
-        "lmsat_gradient_noise": {
-            "model_args": {"pretrained": str(checkpoint("gpt2")), **options},
-            "corpus": str(folder / "documents.jsonl"), **SETTINGS,
-        },
+    heads = {
+        "model_args": {"pretrained": str(checkpoint("gpt_neox")), **options},
+        "corpus": str(folder / "texts.jsonl"), "max_tokens": 1500, "ranks": [4, 48],
+        "train_tokens": 12_000, "batch_tokens": 500,
     }  # fmt: skip
+    noise = {
+        "model_args": {"pretrained": str(checkpoint("gpt2")), **options},
+        "corpus": str(folder / "documents.jsonl"), **SETTINGS,
+    }  # fmt: skip
+    return {
+        "heads": ("lmsat_rank_head", {**heads, "batch_size": 3}),
+        "one batch": ("lmsat_rank_head", {**heads, "batch_size": 1000, "train_tokens": 3000}),
+        "noise": ("lmsat_gradient_noise", noise),
+    }
 
 
 @pytest.fixture(scope="module")
 def on_two(runs, tmp_path_factory):
-    """Return the results of two processes by task; only one of them writes."""
+    """Return the results of two processes by name; only one of them writes."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "script.py").write_text(SCRIPT)
     launch(2, str(folder / "script.py"), json.dumps(runs), str(folder))
-    return {task: json.loads((folder / f"{task}.json").read_text()) for task in runs}
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in runs}
 
 
 @pytest.mark.parametrize(
-    ("task", "tolerance", "metric"),
+    ("name", "tolerance", "metric"),
     [
-        ("lmsat_rank_head", 2e-4, "accuracy_rank_48_stderr,none"),
-        ("lmsat_gradient_noise", 1e-5, "critical_batch_tokens_stderr,none"),
+        ("heads", 2e-4, "accuracy_rank_48_stderr,none"),
+        ("one batch", 2e-4, "accuracy_rank_48_stderr,none"),
+        ("noise", 1e-5, "critical_batch_tokens_stderr,none"),
     ],
 )
-def test_two_processes_give_the_numbers_of_one(task, tolerance, metric, runs, on_two):
+def test_two_processes_give_the_numbers_of_one(name, tolerance, metric, runs, on_two):
     """The whole task in lm-eval, standard errors too."""
-    assert on_two[task]["config"]["lmsat"]["processes"] == 2
-    expected, found = (numbers(results) for results in (evaluate("lmsat", [task], **runs[task]), on_two[task]))
+    task, arguments = runs[name]
+    assert on_two[name]["config"]["lmsat"]["processes"] == 2
+    expected, found = (numbers(results) for results in (evaluate("lmsat", [task], **arguments), on_two[name]))
     assert (task, metric) in expected
     assert found.keys() == expected.keys()
     assert {key[1]: found[key] for key in found} == pytest.approx(

@@ -215,3 +215,28 @@ def test_settings_of_the_text_do_not_part_a_model_from_its_scores(tmp_path):
     (found,) = [one for one in find_emergence(results) if one.metric == "acc"]
     assert (found.n_points, found.n_models) == (15, 3)
     assert {one.label for one in find_saturation(results)} == {"a", "b", "c"}
+
+
+def test_checkpoints_of_several_types_are_said(tmp_path, caplog):
+    """A series stays one, and nobody takes its steps for training alone."""
+    types = {"step1": "bfloat16", "step2": "float32", "step3": "float32"}
+    for number, (step, dtype) in enumerate(types.items()):
+        written = ours(float(number), args={**ARGS, "revision": step})
+        written["config"]["lmsat"]["dtype"] = dtype
+        write(tmp_path / f"results_{number}.json", written)
+    results = Results.read(tmp_path)
+    assert results.table.variant.isna().all()
+    sentence = "the checkpoints of a/b were computed with in bfloat16 and float32"
+    assert [sentence in warning for warning in results.warnings] == [True]
+    caplog.clear()
+    for _ in range(2):
+        load_results(tmp_path)
+    assert caplog.text.count(sentence) == 2, "it is said each time, though files are read once"
+
+    # Where one checkpoint is there in both types, the variant tells them apart.
+    written = ours(9.0, args={**ARGS, "revision": "step1"})
+    written["config"]["lmsat"]["dtype"] = "float32"
+    write(tmp_path / "results_9.json", written)
+    results = Results.read(tmp_path)
+    assert set(results.table.variant) == {"dtype=bfloat16", "dtype=float32"}
+    assert not results.warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,23 @@ def test_memory_that_does_not_suffice_halves_the_batch(configure, tmp_path, monk
     summary = run_sweep(load_config(configure(output=str(tmp_path / "other"))))
     assert all("memory does not suffice" in reason for reason in summary.failed.values())
     assert len(summary.failed) == 3
+
+
+def test_what_failed_is_gone_before_tasks_are_tried_one_by_one(configure, run_folder, monkeypatch):
+    """An error that is being handled keeps the tensors of its run."""
+
+    class Large:
+        """Stands for a tensor of the failed run."""
+
+    held: list[weakref.ref] = []
+
+    def evaluate(self, *arguments, **keywords):
+        assert all(ref() is None for ref in held)
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError("no such thing here")
+
+    monkeypatch.setattr(CheckpointEvaluator, "evaluate", evaluate)
+    summary = run_sweep(load_config(configure(models=[str(run_folder / "step0")])))
+    assert len(held) == 3
+    assert all("no such thing here" in reason for reason in summary.failed.values())

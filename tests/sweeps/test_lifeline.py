@@ -18,15 +18,31 @@ from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS, WAITING_SECONDS
 
 # What process 1 does when the tasks are evaluated on step10.
 SCRIPT = """
-import os, signal, socket, sys, time
+import datetime, os, signal, socket, sys, time
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
-from lmsat_plugin.sweeps import lifeline
+from lmsat_plugin.sweeps import launch, lifeline
 
 lifeline.GRACE_SECONDS = 0.5
 if sys.argv[1] in ("hangs", "stops"):
     lifeline.WAITING_SECONDS, lifeline._BEAT_SECONDS = 1.0, 0.2
+if sys.argv[1] == "orders late":
+    launch._PATIENCE = datetime.timedelta(seconds=2)
 evaluate = CheckpointEvaluator.evaluate
+load = CheckpointEvaluator.load
+
+def load_late(self, folder, **keywords):
+    if sys.argv[1] == "orders late" and os.environ["RANK"] == "0" and keywords["revision"] == "step0":
+        # Between two orders: what follows is not asked for before.
+        real = launch.Launch.call
+        def call(self, *arguments):
+            launch.Launch.call = real
+            time.sleep(4)
+            return real(self, *arguments)
+        launch.Launch.call = call
+    return load(self, folder, **keywords)
+
+CheckpointEvaluator.load = load_late
 
 def patched(self, *arguments, **keywords):
     if os.environ["RANK"] == sys.argv[2] and self.lm.revision == "step10":
@@ -39,6 +55,8 @@ def patched(self, *arguments, **keywords):
             time.sleep(3)
         if sys.argv[1] == "raises":
             raise ValueError("no such thing here")
+        if sys.argv[1] == "lacks memory":
+            self.lm.loglikelihood = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA out of memory"))
         if sys.argv[1] == "waits":
             print("at step10", flush=True)
             time.sleep(60)
@@ -135,6 +153,22 @@ def test_a_process_that_raises_alone_ends_the_launch_with_its_sentence(launch, t
     assert "process 1 of the launch failed, and the others wait for it (no such thing here)" in processes[0].output
     assert not list((tmp_path / "out").rglob("failures.json"))
     assert [claim["at"] for claim in claims(tmp_path / "out")] == ["run step10"]
+
+
+def test_a_process_that_lacks_memory_alone_does_not_begin_again_alone(launch, quiz, configure, tmp_path):
+    """The others would wait for it in the collectives that it has behind it."""
+    configure(device=None, tasks=["quiz"], include_path=str(quiz()))
+    processes = launch("lacks memory")
+    codes = ends(processes, 12)
+    assert all(code > 0 for code in codes), [process.output for process in processes]
+    assert "process 1 of the launch failed, and the others wait for it (memory does not suffice" in processes[0].output
+    assert not list((tmp_path / "out").rglob("failures.json"))
+
+
+def test_an_order_may_come_later_than_anything_else_is_waited_for(launch, tmp_path):
+    processes = launch("orders late")
+    assert [process.wait(timeout=60) for process in processes] == [0, 0], [process.output for process in processes]
+    assert len(files_of(tmp_path / "out")) == 3
 
 
 def test_an_interrupt_ends_the_launch_and_counts_for_nothing(launch, tmp_path):

@@ -57,3 +57,14 @@ def test_a_worker_leaves_what_has_killed_two_others(configure, tmp_path):
     assert run_sweep(config).measured == 1
     assert len(files_of(tmp_path / "out")) == 3
     assert not note.exists()
+
+
+@pytest.mark.parametrize("gpus", [[], ["0", "1"], ["3"]])
+def test_workers_share_cores_and_gpus(monkeypatch, gpus):
+    """On GPUs too: what is decomposed on the CPU would take all cores in each worker."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)), raising=False)
+    shares = [processes._share_of_machine(index, 2, gpus) for index in range(2)]
+    assert [share["OMP_NUM_THREADS"] for share in shares] == ["4", "4"]
+    expected = {0: [None, None], 1: ["3", "3"], 2: ["0", "1"]}[len(gpus)]
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in shares] == expected

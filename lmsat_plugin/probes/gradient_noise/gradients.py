@@ -5,6 +5,7 @@ Shapes: K sequences, G groups of them, X entries of a sketch, E entries of a gra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import torch.distributed
 from torch.nn import functional
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.packing import without_packing
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.text.windows import Window
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _HALVES = (torch.float16, torch.bfloat16)
+# Kinds of attention that take no float32.
+_HALVES_ALONE = ("flash_attention_2", "flash_attention_3")
 _TRAINABLE = (*_HALVES, torch.float32, torch.float64)
 # A prime, so that no column of a matrix falls into few entries.
 SKETCH = 262_147
@@ -33,7 +37,7 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
     """Prepare a model for gradients in float32 or better, without dropout, and yield its parameters, each once.
 
     Frozen parameters are among them, quantised ones are not. Afterwards, also after an error, the model is as before:
-    the tensors of half types themselves, flags, modes, gradients.
+    the numbers of half types (on a CPU their tensors themselves), flags, modes, gradients, the kind of attention.
 
     Raises `LmsatError` if no parameter can have a gradient, or if processes hold parts of them.
     """
@@ -46,15 +50,21 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
         raise LmsatError(
             "each process holds a part of the model, whose gradients have no norm there: run without tp_plan"
         )
-    halves = [(t, t.data) for t in (*parameters, *model.buffers()) if t.dtype in _HALVES]
+    halves = [t for t in (*parameters, *model.buffers()) if t.dtype in _HALVES]
+    attention = getattr(model.config, "_attn_implementation", None)
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
     modes = [(module, module.training) for module in model.modules()]
+    stored: list[tuple[torch.Tensor, torch.Tensor, torch.device]] = []
     try:
         model.eval()
         for parameter in parameters:
             parameter.grad = None
-        for tensor, data in halves:
-            tensor.data = data.float()
+        for tensor in halves:
+            # In memory that is not a GPU's, which holds them in float32 meanwhile.
+            stored.append((tensor, tensor.data.cpu(), tensor.device))
+            tensor.data = tensor.data.float()
+        if halves and attention in _HALVES_ALONE:
+            model.set_attn_implementation("sdpa")
         for parameter in parameters:
             parameter.requires_grad_(True)
         with torch.enable_grad():
@@ -62,8 +72,10 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
     finally:
         for parameter in parameters:
             parameter.grad = None
-        for tensor, data in halves:
-            tensor.data = data
+        for tensor, data, device in stored:
+            tensor.data = data.to(device)
+        if halves and attention in _HALVES_ALONE:
+            model.set_attn_implementation(attention)
         for parameter, required, gradient in states:
             parameter.requires_grad_(required)
             parameter.grad = gradient
@@ -81,7 +93,10 @@ class GradientSum:
         """Start with a sum of zero; norms and sketches are float64, on ``device``."""
         self._sums = [torch.zeros_like(parameter) for parameter in parameters]
         generator = torch.Generator().manual_seed(0)
-        self._signs = torch.randint(2, (_PIECE,), generator=generator, dtype=torch.int8) * 2 - 1
+        signs = torch.randint(2, (_PIECE,), generator=generator, dtype=torch.int8) * 2 - 1
+        self._signs = {parameter.device: signs.to(parameter.device) for parameter in parameters}
+        # The backward pass has a thread for each GPU.
+        self._lock = threading.Lock()
         self._shifts = [
             torch.randint(SKETCH, (-(-parameter.numel() // _PIECE),), generator=generator).tolist()
             for parameter in parameters
@@ -102,21 +117,22 @@ class GradientSum:
             gradient, parameter.grad = parameter.grad, None
             assert gradient is not None
             self._sums[index] += gradient
-            self._squared += _squared_norm(gradient).to(self._device)
-            self._sketch(gradient, self._shifts[index])
+            with self._lock:
+                self._squared += _squared_norm(gradient).to(self._device)
+                self._sketch(gradient, self._shifts[index])
 
         return take
 
     def _sketch(self, gradient: torch.Tensor, shifts: Sequence[int]) -> None:
-        self._signs = self._signs.to(gradient.device)
+        signs = self._signs[gradient.device]
         for piece_E, shift in zip(gradient.flatten().split(_PIECE), shifts, strict=True):
             whole, rest = divmod(len(piece_E), SKETCH)
-            signed_E = piece_E * self._signs[: len(piece_E)]
+            signed_E = piece_E * signs[: len(piece_E)]
             if whole:
                 rows = signed_E[: whole * SKETCH].view(whole, SKETCH)
-                self._sketch_X += rows.sum(0).roll(shift).to(self._sketch_X)
+                self._sketch_X += in_float64(rows.sum(0).roll(shift)).to(self._device)
             start = shift % (SKETCH - rest)
-            self._sketch_X[start : start + rest] += signed_E[whole * SKETCH :].to(self._sketch_X)
+            self._sketch_X[start : start + rest] += in_float64(signed_E[whole * SKETCH :]).to(self._device)
 
     def add(self, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add a loss' gradient; return its squared norm, [], and its sketch, [X], both float64.
@@ -153,6 +169,7 @@ def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:
 def sequence_loss(model: PreTrainedModel, window: Window, device: torch.device) -> torch.Tensor:
     """Return −Σ ln p over the scored tokens of a window, nats, from logits of float32 or better."""
     tokens = torch.from_numpy(window.tokens).long().to(device)
-    logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -window.scored :]
+    with without_packing():
+        logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -window.scored :]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return functional.cross_entropy(logits, tokens[-window.scored :].to(logits.device), reduction="sum")

@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.measurement.execution import Processes
-from lmsat_plugin.measurement.forward import is_out_of_memory
 from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknife
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss

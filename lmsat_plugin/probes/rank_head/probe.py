@@ -73,8 +73,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.details: dict[str, Any] = {}
         self.trained: TrainedHeads | None = None
         self.is_first_process = True
-        self.triangle_KD = self.head.triangle_KD
-        plain = Truncation.of(self.triangle_KD)
+        plain = Truncation.of(self.head)
         self.nested = {"truncated": NestedHeads(head=self.head, truncation=plain, ranks=self.ranks)}
         stream = self._open_training(context)
         if stream is not None:
@@ -106,7 +105,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         self.details["training_text"] = stream.corpus.provenance
         self.is_first_process = stream.rank == 0
         moment_DD = second_moment(stream, self.head.weight_VD.shape[1], context.synchronise)
-        truncation = Truncation.of(self.triangle_KD, moment_DD)
+        truncation = Truncation.of(self.head, moment_DD)
         weighted = NestedHeads(head=self.head, truncation=truncation, ranks=self.ranks)
         self.nested["weighted_truncated"] = weighted
         if self.settings.train_tokens is not None:
@@ -163,10 +162,10 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         documents = self.sums.full.shape[0]
         self.sums.update(
             **{
-                name: values.new_zeros(*values.shape[:-1], documents, dtype=torch.float64).index_add_(
-                    -1, batch.documents_N.to(values.device), values.double()
+                name: values.new_zeros(*values.shape[:-1], documents).index_add_(
+                    -1, batch.documents_N.to(values.device), values
                 )
-                for name, values in values_XN.items()
+                for name, values in ((name, in_float64(values)) for name, values in values_XN.items())
             }
         )
 
@@ -207,7 +206,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         }
         moment_DD = sums["moment"] / sums["tokens"].sum()
         for name, heads in self.nested.items():
-            error_K = heads.truncation.error(self.triangle_KD, moment_DD, self.ranks)
+            error_K = heads.truncation.error(self.head.triangle_KD, moment_DD, self.ranks)
             arrays[f"{name}_bound"] = (math.sqrt(2) * abs(self.head.scale) * error_K).cpu().numpy()
             arrays[name.replace("truncated", "singular_values")] = heads.truncation.singular_D.cpu().numpy()
         if self.trained:
@@ -219,8 +218,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
 def second_moment(stream: TrainingStream, width: int, synchronise: bool) -> torch.Tensor:
     """Return E[h hᵀ] of final states of the stream's first tokens, float64, shape [D, D]."""
     windows = stream.rounds(_moment_tokens(width), seed=0)[0]
-    states_ND = stream.states(windows).states_ND
-    moment_DD = _products(states_ND) if len(states_ND) else torch.zeros(width, width, dtype=torch.float64)
+    moment_DD = _products(stream.states(windows).states_ND)
     if synchronise:
         torch.distributed.all_reduce(moment_DD)
     return moment_DD / sum(window.scored for window in windows)

@@ -20,6 +20,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name
 from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.model.low_rank import NestedHeads
+from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import ProbeContext, TrainingStream
 from lmsat_plugin.probes.rank_head.settings import SEARCHED, SEARCHED_SHARE, RankHeadSettings, default_rate
 from lmsat_plugin.probes.rank_head.trainer import HeadTrainer, LowRankHead
@@ -142,7 +143,7 @@ class HeadTraining:
         for name, parameter in self.context.model.named_parameters():
             # Training changes nearly all of a model's weights: a sample of each tensor tells models apart.
             some = parameter.detach().flatten()[:: max(1, parameter.numel() // 256)]
-            digest.update(name.encode() + some.double().cpu().numpy().tobytes())
+            digest.update(name.encode() + some.cpu().double().numpy().tobytes())
         folder = Path(settings.heads) if settings.heads else cache_folder() / "heads"
         return folder / f"training_{digest.hexdigest()[:16]}.safetensors"
 
@@ -158,7 +159,7 @@ def save_trained_heads(folder: Path, model: str, trained: TrainedHeads, details:
     """Write the heads that were trained without diverging, one file each; ``details`` say how they were trained."""
     for low in trained.heads:
         if not low.diverged:
-            right_RD = low.right_RD.double() @ trained.into_DD.T.double()
+            right_RD = in_float64(low.right_RD) @ in_float64(trained.into_DD).T
             path = folder / f"{safe_name(model)}__rank_{low.rank}.safetensors"
             metadata = {"kind": "trained", "model": model, **details}
             save_restricted_head(path, low.left_VR, right_RD, metadata)

@@ -16,6 +16,7 @@ import torch.distributed
 
 from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.lm_head import Head
+from lmsat_plugin.model.spectrum import device_of_float64, in_float64
 from lmsat_plugin.probe import TrainingStream
 from lmsat_plugin.probes.rank_head.training_state import TrainingState
 from lmsat_plugin.text.windows import Window
@@ -75,6 +76,15 @@ def _state_of(make: Callable[..., torch.optim.Optimizer], parameter: torch.Tenso
     optimizer = make([single], lr=0.0)
     optimizer.step()
     return optimizer.state[single]
+
+
+def _subtract_rows(matrix_VR: torch.Tensor, rows_N: torch.Tensor, values_NR: torch.Tensor) -> None:
+    """Subtract values from rows of a matrix, some of them several times, in the same order each time."""
+    if matrix_VR.is_cuda:
+        # Sorted by rows, where `index_add_` would add in whatever order the device comes to.
+        matrix_VR.index_put_((rows_N,), -values_NR, accumulate=True)
+    else:
+        matrix_VR.index_add_(0, rows_N, values_NR, alpha=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +198,10 @@ class HeadTrainer:
             for group in optimizer.param_groups:
                 group["lr"] = head.learning_rate * factor
             norm = torch.nn.utils.clip_grad_norm_([head.left_VR, head.right_RD], 1.0)
-            losses.append(float(nats) / count)
-            if math.isfinite(losses[-1]) and torch.isfinite(norm):
+            # Both numbers at once: a GPU is waited for once a head and step.
+            loss, length = torch.stack([nats / count, norm.to(nats.device).to(nats.dtype)]).tolist()
+            losses.append(loss)
+            if math.isfinite(loss) and math.isfinite(length):
                 optimizer.step()
             else:
                 head.diverged = True
@@ -208,7 +220,7 @@ class HeadTrainer:
         assert grad_VR is not None
         reduced_NR = states_ND @ low.right_RD.T
         grad_NR = torch.empty_like(reduced_NR)
-        nats = torch.zeros((), dtype=torch.float64, device=left_VR.device)
+        nats = torch.zeros((), dtype=torch.float64, device=device_of_float64(left_VR.device))
         for start in range(0, len(targets_N), len(self._logits)):
             here = slice(start, start + len(self._logits))
             reduced, targets = reduced_NR[here], targets_N[here]
@@ -219,14 +231,14 @@ class HeadTrainer:
             largest = logits.amax(1, keepdim=True)
             weights = logits.sub_(largest).exp_()
             total = weights.sum(1, keepdim=True)
-            nats += (total.double().log() + largest - target).sum()
+            nats += (in_float64(total).log() + in_float64(largest) - in_float64(target)).sum()
             inverse = scale / total
             pulled = reduced * scale
             if slope is not None:
                 pulled = pulled * slope.gather(1, targets[:, None])
                 weights *= slope
             grad_VR.addmm_(weights.T, reduced * inverse)
-            grad_VR.index_add_(0, targets, pulled, alpha=-1)
+            _subtract_rows(grad_VR, targets, pulled)
             rows = left_VR[targets] * scale
             if slope is not None:
                 rows *= slope.gather(1, targets[:, None])

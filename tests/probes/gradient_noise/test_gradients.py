@@ -117,3 +117,20 @@ def test_broken_and_quantised_models_are_refused(documents, tokenizer):
         differentiable(model),
     ):
         pass
+
+
+def test_attention_that_takes_halves_alone_is_put_aside(documents, tokenizer, monkeypatch):
+    """FlashAttention refuses the float32 of which gradients are made; it comes back afterwards."""
+    model = make_model("llama").bfloat16()
+    chosen = []
+    model.config._attn_implementation = "flash_attention_2"
+    monkeypatch.setattr(
+        model,
+        "set_attn_implementation",
+        lambda kind: chosen.append(kind) or setattr(model.config, "_attn_implementation", kind),
+    )
+    with differentiable(model):
+        assert model.config._attn_implementation == "sdpa"
+    assert chosen == ["sdpa", "flash_attention_2"]
+    with differentiable(model.float()):
+        assert chosen == ["sdpa", "flash_attention_2"], "a model in float32 has never had it"
