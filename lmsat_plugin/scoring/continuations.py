@@ -15,7 +15,9 @@ from tqdm import tqdm
 from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.memory import is_out_of_memory
+from lmsat_plugin.model.packing import without_packing
 from lmsat_plugin.scoring.attention import Attention
 from lmsat_plugin.scoring.batches import Continuation
 from lmsat_plugin.scoring.prefix_tree import WHOLE, Limits, Tree, packed
@@ -117,6 +119,8 @@ class ContinuationScorer:
     autocast: torch.dtype | None = None
     trust: Trust = field(default_factory=dict)
 
+    @exact_float32()
+    @without_packing()
     def answer(
         self, plan: ScoringPlan, *, share: bool = True, show_progress: bool = False
     ) -> tuple[Likelihoods, ScoringRecord]:
