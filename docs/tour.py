@@ -14,6 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 PAGE = Path(__file__).with_name("tour.md")
 _INTRODUCTION = """\
 # Every command at work
@@ -36,6 +39,7 @@ g,1.6e8,1024,12,3.802
 h,1.6e8,2048,3,3.839
 i,1.7e8,512,50,3.811
 """
+CONVERSION = "lmsat convert ckpt_512.pt converted --config demo/checkpoints/neox-w128/step512"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ STOPS = (
         "What a folder or a repository of the Hub holds.",
         "lmsat checkpoints demo/checkpoints/neox-w128 --tokens-per-step 2048",
     ),
+    Stop("A state dict that `torch.save` wrote of a compiled model, as a folder for transformers.", CONVERSION),
     Stop("What a model's parts cost.", "lmsat size demo/checkpoints/neox-w128/step512"),
     Stop("What a sweep would do; here all is done.", "lmsat sweep configs/demo.yaml --dry-run", 12, 4),
     Stop(
@@ -132,6 +137,9 @@ def run(command: str, folder: Path) -> str:
         return printed.read_text("utf-8")
     environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
     print(command, flush=True)
+    if command == CONVERSION:
+        tensors = load_file(folder / "demo/checkpoints/neox-w128/step512/model.safetensors")
+        torch.save({"model": {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}}, folder / "ckpt_512.pt")
     done = subprocess.run(
         shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -77,9 +77,11 @@ class CheckpointsCommand(AnsweringCommand):
 
 
 def _size_in(folder: Path) -> int | None:
-    """Return the bytes of the weights in a folder; None if it has none."""
+    """Return the bytes of the weights in a folder; None if it has none, or is a file of training code."""
     from lmsat_plugin.model.checkpoint_files import weight_files
 
+    if not folder.is_dir():
+        return None
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     return sum(weight_files(sizes).values()) or None
 

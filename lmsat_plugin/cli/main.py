@@ -15,6 +15,7 @@ from lmsat_plugin.cli.bottleneck import BottleneckCommand
 from lmsat_plugin.cli.checkpoints import CheckpointsCommand
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.context import ContextCommand
+from lmsat_plugin.cli.convert import ConvertCommand
 from lmsat_plugin.cli.demo import DemoCommand
 from lmsat_plugin.cli.doctor import DoctorCommand
 from lmsat_plugin.cli.efficiency import EfficiencyCommand
@@ -39,6 +40,7 @@ from lmsat_plugin.version import __version__
 COMMANDS: tuple[type[Command], ...] = (
     DemoCommand,
     CheckpointsCommand,
+    ConvertCommand,
     SizeCommand,
     SweepCommand,
     EvalCommand,

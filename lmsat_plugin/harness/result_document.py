@@ -38,6 +38,17 @@ def as_written_by_lm_eval(
     return json.loads(json.dumps(results, default=handle_non_serializable, ensure_ascii=False))
 
 
+def metrics_of(results: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of lm-eval's results, named ``task/metric``, with the filter where it is not ``none``."""
+    metrics = {}
+    for task, values in results["results"].items():
+        for key, value in values.items():
+            metric, comma, chosen = key.partition(",")
+            if comma and isinstance(value, int | float):
+                metrics[f"{task}/{metric}" if chosen == "none" else f"{task}/{key}"] = float(value)
+    return metrics
+
+
 @contextmanager
 def cached_environment() -> Iterator[None]:
     """Let lm-eval ask for its environment once a process: it starts several programs for it each time."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -28,6 +29,13 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 # In the order in which transformers looks for them; an adapter where there is nothing else.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
 
+STATE_DICTS = ("*.pt", "*.pth", "*.ckpt")
+"""Patterns of the files that ``torch.save`` and Lightning write."""
+NO_MODEL = re.compile(
+    r"optim|rng_state|random_state|schedul|training_args|scaler|train_state|dataloader", re.IGNORECASE
+)
+"""What is in the names of a training's files and folders that hold no model."""
+
 
 def tokenizer_digest(folder: Path) -> str:
     """Return a hash of the names and contents of a folder's tokenizer files."""
@@ -46,30 +54,28 @@ class TrainingFormat:
     name: str
     files: tuple[str, ...]
     """Patterns of the files or folders by which it is known."""
-    convert: str
+    converter: str
     """What makes a checkpoint for transformers of one."""
 
 
+_OWN = "`lmsat convert`"
 _FORMATS = (
-    TrainingFormat(
-        "torch.distributed.checkpoint",
-        ("*.distcp", "*/*.distcp"),
-        "torch.distributed.checkpoint.format_utils.dcp_to_torch_save and the model's own converter",
-    ),
+    TrainingFormat("torch.distributed.checkpoint", ("*.distcp", "*/*.distcp"), _OWN),
     TrainingFormat("litgpt", ("lit_model.pth",), "`litgpt convert_from_litgpt`"),
     TrainingFormat("nanotron", ("model_config.json", "model/*.safetensors"), "nanotron's convert_nanotron_to_hf.py"),
     TrainingFormat(
         "DeepSpeed",
         ("mp_rank_*_model_states.pt", "*/mp_rank_*_model_states.pt", "layer_*-model_*-model_states.pt"),
-        "DeepSpeed's zero_to_fp32.py and the model's own converter",
+        "DeepSpeed's zero_to_fp32.py",
     ),
     TrainingFormat(
         "Megatron", ("mp_rank_*", "model_optim_rng.pt", "tp_rank_*"), "megatron-bridge or Megatron's own converter"
     ),
-    TrainingFormat("Lightning", ("*.ckpt",), "Lightning's own `load_from_checkpoint` and `save_pretrained`"),
+    TrainingFormat("Lightning", ("*.ckpt",), _OWN),
+    TrainingFormat("torch.save", ("*.pt", "*.pth"), _OWN),
     TrainingFormat(
         "some training code",
-        ("*.pt", "*.pth", "*.npz", "*.msgpack", "model/*.safetensors"),
+        ("*.npz", "*.msgpack", "model/*.safetensors"),
         "the converter of that code, or load it there and call `save_pretrained`",
     ),
 )
@@ -82,28 +88,38 @@ def holds_config(folder: Path) -> bool:
     return False
 
 
-def training_format(folder: Path) -> TrainingFormat | None:
-    """Return the format of training code that a folder without a transformers' configuration is in."""
-    if holds_config(folder):
+def holds_weights(folder: Path) -> bool:
+    """Return whether a folder has files that transformers would look into for weights."""
+    with suppress(OSError):
+        return bool(_chosen(folder))
+    return False
+
+
+def training_format(path: Path) -> TrainingFormat | None:
+    """Return the format of training code that a file, or a folder without a transformers' configuration, is in."""
+    if holds_config(path):
         return None
     with suppress(OSError):
-        return next((f for f in _FORMATS if any(any(folder.glob(pattern)) for pattern in f.files)), None)
+        if path.is_file():
+            return next((f for f in _FORMATS if any(fnmatchcase(path.name, pattern) for pattern in f.files)), None)
+        return next((f for f in _FORMATS if any(any(path.glob(pattern)) for pattern in f.files)), None)
     return None
 
 
-def check_format(folder: Path) -> None:
-    """Raise `LmsatError` for a folder in a format of training code, which says what to do."""
-    if (found := training_format(folder)) is not None:
+def check_format(path: Path) -> None:
+    """Raise `LmsatError` for a file or a folder in a format of training code, which says what to do."""
+    if (found := training_format(path)) is not None:
+        key = "`config`" if found.converter == _OWN else "`convert`"
         raise LmsatError(
-            f"{folder} is not in transformers' format but in that of {found.name}: convert it with {found.convert}, "
-            "into the same folder or another"
+            f"{path} is not in transformers' format but in that of {found.name}: convert it with {found.converter}, "
+            f"or set {key} in a sweep's configuration"
         )
 
 
-def local_folder(pretrained: str) -> Path | None:
+def local_folder(pretrained: str, argument: str = "pretrained") -> Path | None:
     """Return the folder that ``pretrained`` names, or None if it may be a name on the Hub.
 
-    Raises `LmsatError` for a path without a folder.
+    ``argument`` is what a sentence calls it. Raises `LmsatError` for a path without a folder.
     """
     path = Path(pretrained)
     try:
@@ -111,15 +127,15 @@ def local_folder(pretrained: str) -> Path | None:
         exists = path.exists()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or first_sentence(error)
-        raise LmsatError(f"pretrained={pretrained} cannot be read ({reason}); correct the path") from None
+        raise LmsatError(f"{argument}={pretrained} cannot be read ({reason}); correct the path") from None
     if not exists:
         looks_local = path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1
         if looks_local or (os.sep != "/" and os.sep in pretrained):
             advice = f"did you mean {meant}?" if (meant := similar_path(path)) is not None else "correct the path"
-            raise LmsatError(f"pretrained={pretrained}: there is no such folder; {advice}")
+            raise LmsatError(f"{argument}={pretrained}: there is no such folder; {advice}")
         return None
     if not path.is_dir():
-        raise LmsatError(f"pretrained={pretrained} is a file: give the folder that holds it")
+        raise LmsatError(f"{argument}={pretrained} is a file: give the folder that holds it")
     return path
 
 
@@ -170,6 +186,7 @@ def weight_paths(folder: Path, *, whole: bool = True) -> list[Path]:
     try:
         names = {path.name for path in folder.iterdir() if path.is_file()}
     except OSError as error:
+        check_format(folder)
         raise LmsatError(f"{folder} cannot be read ({error.strerror}): correct the path") from error
     found, index = _chosen(folder), weight_index(folder)
     if index is not None:

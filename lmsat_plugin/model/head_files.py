@@ -6,7 +6,7 @@ Shapes: V rows, D width, R rank.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 LEFT, RIGHT = "lm_head.left", "lm_head.right"
 """The factors' names in a file: W = left · right, of shapes [V, R] and [R, D]."""
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8"}
+_DTYPES = {
+    **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"},
+    **{"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"},
+    **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,17 @@ def save_restricted_head(path: Path, left_VR: torch.Tensor, right_RD: torch.Tens
     write_safetensors(path, tensors, {"lmsat": json.dumps({"rank": left_VR.shape[1], **details})})
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    read: Callable[[str], torch.Tensor] | None = None,
+) -> None:
     """Write tensors of the CPU into a file of safetensors, so that it is there whole or not at all.
 
     safetensors' own function puts another file in the place of the one it is given: that one's lock is lost, and what
-    a kill leaves of the other is known to nobody. Raises `LmsatError` for a file that cannot be written.
+    a kill leaves of the other is known to nobody. It also takes all tensors at once, where ``read`` returns one after
+    another with its data, and ``tensors`` may be without. Raises `LmsatError` for a file that cannot be written.
     """
     import torch
 
@@ -59,13 +69,15 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
     end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
-        dtype = _DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        if (dtype := _DTYPES.get(str(tensor.dtype).removeprefix("torch."))) is None:
+            raise LmsatError(f"{name} is of the type {tensor.dtype}, which safetensors does not have: leave it out")
         header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in ordered:
+        for name, tensor in ordered:
+            tensor = tensor if read is None else read(name)
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a folder on disk holds: in it, in folders of runs and stages, in ``step1000/hf``, links once."""
+"""Which checkpoints a folder on disk holds: folders and files in it, in folders of runs, in ``step1000/hf``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.checkpoint_files import holds_config, training_format
+from lmsat_plugin.model.checkpoint_files import NO_MODEL, STATE_DICTS, holds_config, training_format
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form, is_bare
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
@@ -25,6 +25,7 @@ _DEEPEST = 3
 _OPTIMISER = re.compile(r"optim(izer|iser)?s?([-_.].*)?", re.IGNORECASE)
 _OPTIMISER_FILE = re.compile(r"optim", re.IGNORECASE)
 _NO_CHECKPOINTS = re.compile(r"logs?|wandb|tensorboard|__pycache__", re.IGNORECASE)
+_OF_A_PROCESS = re.compile(r"rank|shard|model_states|(^|[-_.])0\d$", re.IGNORECASE)
 # Folders that hold checkpoints and say nothing of them.
 _CONTAINER = re.compile(r"(checkpoint|ckpt|chkpt|model|weight|output|hf|huggingface|transformers)s?", re.IGNORECASE)
 _IN_FRONT = ("hf", "huggingface", "transformers")
@@ -37,7 +38,7 @@ class _Found:
     """A checkpoint in a folder."""
 
     folder: Path
-    """What is loaded: the folder that names the step, or one in it."""
+    """What is loaded: the folder that names the step, or one in it; or a file of training code that names it."""
     above: tuple[str, ...] = ()
     """The folders between the series' and the one that names the step."""
     name: str
@@ -70,6 +71,19 @@ class _Walk:
                 yield from self._in_one(path, above)
             elif _OPTIMISER.fullmatch(path.name) is None and deeper and len(inside) <= _DEEPEST:
                 yield from self.below(path, inside, deeper)
+        if not (holds_config(folder) or self.naming.states_one(folder.name)):
+            yield from self._files(folder, above)
+
+    def _files(self, folder: Path, above: tuple[str, ...]) -> Iterator[_Found]:
+        """Yield the files in a run's folder that are checkpoints, such as ``epoch=1-step=2000.ckpt``."""
+        named = {path.name for path in _folders(folder)}
+        for path in sorted(
+            (path for pattern in STATE_DICTS for path in folder.glob(pattern)), key=lambda path: path.name
+        ):
+            is_part = NO_MODEL.search(path.stem) or _OF_A_PROCESS.search(path.stem)
+            if self.naming.states_one(path.stem) and not is_part and path.stem not in named and path.is_file():
+                named.add(path.stem)
+                yield _Found(folder=path, above=above, name=path.stem)
 
     def _steps_below(self, folder: Path, above: tuple[str, ...], levels: int) -> list[_Found]:
         """Return the checkpoints in the folder of a last model, if their names say that they are such."""
@@ -124,11 +138,12 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
         walk = _Walk(naming)
         found = list(walk._in_one(folder, ()))
     found = _without_links(_of_one_series(found, walk), folder, walk.left_out)
+    if not found and training_format(folder) is not None:
+        found = [_Found(folder=folder, name="main")]
     if not found:
-        other = training_format(folder)
-        reason = f"it is in the format of {other.name}" if other else "neither it nor a folder in it has a config.json"
         raise LmsatError(
-            f"pretrained={folder}: {reason}; give a folder of checkpoints that transformers has saved, or one of these"
+            f"pretrained={folder}: neither it nor a folder in it has a config.json; "
+            "give a folder of checkpoints that transformers has saved, or one of these"
         )
     alone = len(found) == 1 and not found[0].above and folder in (found[0].folder, found[0].folder.parent)
     model = folder.parent.name if alone and states_one else folder.name

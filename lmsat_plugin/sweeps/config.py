@@ -70,6 +70,14 @@ class ModelEntry(Settings):
     """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
     model_args: dict[str, Any] = {}
     """Arguments of ``--model lmsat`` for this model; they take precedence over the sweep's."""
+    config: str | None = None
+    """For checkpoints in a training format: a folder or a repository with the model's config.json and its tokenizer."""
+    rename: list[tuple[str, str]] = []
+    """Pairs of a regular expression and a replacement that make the names of tensors those of the architecture."""
+    convert: str | None = None
+    """A command that converts a checkpoint, such as ``python convert.py {input} {output}``."""
+    convert_timeout: PositiveFloat = 3600.0
+    """The seconds that it may take for one checkpoint."""
 
     @property
     def selections(self) -> list[str | int]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 import logging
-import os
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,21 +14,12 @@ from filelock import FileLock
 from huggingface_hub import constants
 
 from lmsat_plugin.errors import LmsatError, PassingError
-from lmsat_plugin.files import (
-    PART,
-    check_writable,
-    folder_name,
-    hold,
-    is_free,
-    remove_strays,
-    safe_name,
-    user_path,
-    write_atomically,
-)
+from lmsat_plugin.files import folder_name, safe_name, user_path, write_atomically
 from lmsat_plugin.hub import cached_snapshot, hub_errors
 from lmsat_plugin.model.checkpoint_files import weight_files, weight_paths
 from lmsat_plugin.passing import SERVER
 from lmsat_plugin.series.checkpoint import Checkpoint
+from lmsat_plugin.sweeps.kept_folders import KeptFolders, user_of
 from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
 from lmsat_plugin.sweeps.weights import head_shards
@@ -39,9 +27,6 @@ from lmsat_plugin.sweeps.weights import head_shards
 logger = logging.getLogger(__name__)
 
 _HEAD = ".head"
-_RELEASED = ".released"
-_USED = ".used-"
-_TRASH = ".trash-"
 _INDEX = "model.safetensors.index.json"
 _MARGIN = 1.05
 _NO_INDEX = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -66,16 +51,12 @@ class Downloads:
         self, folder: Path, keep: int | None = 1, *, trust_remote_code: bool = False, listings: Listings | None = None
     ) -> None:
         self.folder = user_path(folder)
-        self._keep, self._trusts = keep, trust_remote_code
+        self._trusts = trust_remote_code
         self._complete = ".complete-with-code" if trust_remote_code else ".complete"
         self.listings = listings or Listings()
-        self._held: dict[Path, int] = {}
-        """The marks of the checkpoints in use here, each locked until its handle is closed."""
+        self._kept = KeptFolders(self.folder, keep)
         self._read: set[Path] = set()
         """The folders whose files have been read and compared."""
-        for stray in self.folder.glob(f"*/{_TRASH}*"):
-            shutil.rmtree(stray, ignore_errors=True)
-        remove_strays(self.folder, f"*/*/.*{PART}")
 
     def size(self, checkpoint: Checkpoint) -> int:
         """Return the bytes that would have to be downloaded to have the whole checkpoint.
@@ -99,7 +80,7 @@ class Downloads:
         place = self._place(checkpoint)
         markers = [self._complete, _HEAD] if head_only else [self._complete]
         lock = FileLock(place.with_name(f".{place.name}.lock"))
-        with self._alone():
+        with self._kept.alone():
             if there := any(_is_whole(place, marker) for marker in markers):
                 self._use(checkpoint)
         if there and self._is_as_stated(place, markers, lock):
@@ -107,7 +88,7 @@ class Downloads:
         if cached := self._cached(checkpoint):
             return cached
         files = self._needed(checkpoint)
-        with self._alone():
+        with self._kept.alone():
             self._use(checkpoint)
         with hub_errors(checkpoint.pretrained, checkpoint.revision), lock:
             wanted = self._with_head(checkpoint, files) if head_only else files
@@ -155,78 +136,20 @@ class Downloads:
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Mark a checkpoint as no longer used, and delete all unused ones but the latest ``keep``."""
-        place = self._place(checkpoint)
-        if checkpoint.folder is not None or not place.is_dir():
-            return
-        with self._alone():
-            self._free(self._mark(checkpoint))
-            self._release_dead()
-            if not any(place.glob(f"{_USED}*")):
-                numbers = (_read_number(path) for path in self.folder.glob(f"*/*/{_RELEASED}"))
-                write_atomically(place / _RELEASED, str(max(numbers, default=0) + 1).encode())
-            trash = self._take_out_surplus()
-        for path in trash:
-            shutil.rmtree(path, ignore_errors=True)
+        if checkpoint.folder is None:
+            self._kept.release(self._place(checkpoint), user_of(checkpoint))
 
     def clean(self) -> None:
         """Release what dead processes had in use, and delete all unused ones but the latest ``keep``."""
-        if not self.folder.is_dir():
-            return
-        with self._alone():
-            self._release_dead(unmarked=True)
-            trash = self._take_out_surplus()
-        for path in trash:
-            shutil.rmtree(path, ignore_errors=True)
-
-    def _release_dead(self, *, unmarked: bool = False) -> None:
-        """Mark as released what only dead processes used: living ones hold a lock on their marks.
-
-        With ``unmarked`` also what has no mark at all, as where a process was killed between two.
-        """
-        for place in self.folder.glob("[!.]*/[!.]*"):
-            marks = list(place.glob(f"{_USED}*"))
-            dead = [mark for mark in marks if mark not in self._held and is_free(mark)]
-            for mark in dead:
-                mark.unlink(missing_ok=True)
-            if dead == marks and (dead or unmarked) and not (place / _RELEASED).exists():
-                write_atomically(place / _RELEASED, b"0")
-
-    def _take_out_surplus(self) -> list[Path]:
-        """Rename the unused ones but the latest ``keep``: a kill must not leave a folder that looks complete."""
-        if self._keep is None:
-            return []
-        markers = [path for path in self.folder.glob(f"*/*/{_RELEASED}") if path.parent.name[0] != "."]
-        trash = []
-        for marker in sorted(markers, key=lambda path: -_read_number(path))[self._keep :]:
-            with suppress(OSError):
-                trash.append(marker.parent.rename(marker.parent.with_name(f"{_TRASH}{uuid.uuid4().hex}")))
-        return trash
+        self._kept.clean()
 
     def _use(self, checkpoint: Checkpoint) -> None:
         """Mark a checkpoint as used, so that no other process deletes it."""
         with hub_errors(checkpoint.pretrained, checkpoint.revision):
-            mark = self._mark(checkpoint)
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            if mark not in self._held:
-                self._held[mark] = hold(mark)
-            (self._place(checkpoint) / _RELEASED).unlink(missing_ok=True)
-
-    def _free(self, mark: Path) -> None:
-        mark.unlink(missing_ok=True)
-        if (handle := self._held.pop(mark, None)) is not None:
-            os.close(handle)
-
-    def _mark(self, checkpoint: Checkpoint) -> Path:
-        name = f"{checkpoint.model}\0{checkpoint.name}".encode("utf-8", "surrogatepass")
-        return self._place(checkpoint) / f"{_USED}{hashlib.sha256(name).hexdigest()[:16]}"
+            self._kept.use(self._place(checkpoint), user_of(checkpoint))
 
     def _place(self, checkpoint: Checkpoint) -> Path:
         return self.folder / safe_name(checkpoint.pretrained) / folder_name(str(checkpoint.content))
-
-    def _alone(self) -> FileLock:
-        """Return the lock under which checkpoints are taken into use and released."""
-        check_writable(self.folder)
-        return FileLock(self.folder / ".lock")
 
     def _needed(self, checkpoint: Checkpoint) -> dict[str, int]:
         """Return the files of a checkpoint, by their path in the repository, and their sizes; the Hub is asked once."""
@@ -238,13 +161,13 @@ class Downloads:
             if checkpoint.subfolder is not None:
                 raise LmsatError(
                     f"{what}: its folder {checkpoint.subfolder} has no weights of transformers (*.safetensors or "
-                    "pytorch_model*.bin): convert it, or leave this revision out"
+                    "pytorch_model*.bin): download and convert it, or leave this revision out"
                 )
             raise LmsatError(f"{what} has no weights (*.safetensors or pytorch_model*.bin): leave this revision out")
         if "config.json" not in names and "adapter_config.json" not in names and checkpoint.subfolder is not None:
             raise LmsatError(
                 f"{checkpoint.pretrained} at {checkpoint.revision}: neither its folder {checkpoint.subfolder} nor one "
-                "above has a config.json: convert it, or leave this revision out"
+                "above has a config.json: download and convert it, or leave this revision out"
             )
         return needed
 
@@ -390,9 +313,3 @@ def _missing(place: Path, files: Mapping[str, int]) -> dict[str, int]:
             return -1
 
     return {name: size for name, size in files.items() if size_of(name) != size}
-
-
-def _read_number(path: Path) -> int:
-    with suppress(OSError, ValueError):
-        return int(path.read_bytes())
-    return 0

@@ -24,6 +24,8 @@ _TICK_NS, _LONG_TICK_NS = 20_000_000, 2_000_000_000
 
 Stamp = dict[str, list[int]]
 """Each file's size in bytes, and its times of modification and of change in ns. Older results lack the last."""
+RECIPE = "converted by "
+"""How the entry of a stamp begins that says how the files are converted; it ends with the recipe's digest."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,27 @@ class SeenFiles:
     """A checkpoint's files as they were before they were hashed."""
 
     folder: Path
+    """Or the checkpoint's one file."""
     files: dict[str, FileStamp]
+    whole: bool = False
+    """Whether all files count, those in its folders too, and not those alone that transformers reads."""
 
     @classmethod
-    def of(cls, folder: Path) -> SeenFiles:
+    def of(cls, folder: Path, *, whole: bool = False) -> SeenFiles:
         """Look at a folder's files without reading them. Raises `PassingError` if the folder is gone."""
-        if not folder.is_dir():
+        if not folder.exists():
             with suppress(OSError):
                 if any(folder.parent.iterdir()):
                     raise ChangedError(f"{folder} is gone: put it back, or leave it out", source=str(folder))
             raise PassingError(f"{folder.parent} is empty or gone: mount it again", source=str(folder.parent))
-        files = _look(folder)
+        files = _look(folder, whole)
         newest = max((max(times) for _, *times in files.values()), default=0)
         tick = _TICK_NS if newest % 1_000_000_000 else _LONG_TICK_NS
         # The clock of another machine may be ahead.
         if time.time_ns() - newest < tick:
             time.sleep(tick / 1e9)
-            files = _look(folder)
-        return cls(folder, files)
+            files = _look(folder, whole)
+        return cls(folder, files, whole)
 
     @property
     def stamp(self) -> Stamp:
@@ -72,7 +77,7 @@ class SeenFiles:
 
     def check(self, *, may_grow: bool = False) -> None:
         """Raise `ChangedError` if a file has changed since, is gone, or is new, which ``may_grow`` allows."""
-        now = _look(self.folder)
+        now = _look(self.folder, self.whole)
         names = self.files.keys() if may_grow else self.files.keys() | now.keys()
         if changed := sorted(name for name in names if now.get(name) != self.files.get(name)):
             raise ChangedError(
@@ -82,19 +87,22 @@ class SeenFiles:
             )
 
 
-def _look(folder: Path) -> dict[str, FileStamp]:
+def _look(folder: Path, whole: bool) -> dict[str, FileStamp]:
     files = {}
     # A disk that fails tells so when the files are read.
     with suppress(OSError):
-        for path in {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}:
+        if folder.is_file():
+            return {folder.name: stamp_file(folder)}
+        found = {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}
+        for path in (path for path in folder.rglob("*") if path.is_file()) if whole else found:
             with suppress(OSError):
-                files[path.name] = stamp_file(path)
+                files[path.relative_to(folder).as_posix()] = stamp_file(path)
     return files
 
 
-def stamp_of(folder: Path) -> Stamp:
-    """Return the sizes and times of the files that make the model, as far as they can be read."""
-    return SeenFiles(folder, _look(folder)).stamp
+def stamp_of(folder: Path, *, whole: bool = False) -> Stamp:
+    """Return the sizes and times of the files that make the model, or of all, as far as they can be read."""
+    return SeenFiles(folder, _look(folder, whole)).stamp
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lmsat_plugin.errors import (
     first_sentence,
     wants_traceback,
 )
+from lmsat_plugin.harness.result_document import metrics_of
 from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
@@ -31,8 +32,9 @@ from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background
 from lmsat_plugin.sweeps.config import Options
+from lmsat_plugin.sweeps.conversions import Conversions
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
+from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
@@ -80,6 +82,7 @@ class JobRunner:
     plan: Plan
     store: Store
     downloads: Downloads
+    conversions: Conversions
     launch: Launch
     display: ProgressDisplay
     interrupts: Interrupts
@@ -133,9 +136,13 @@ class JobRunner:
         """Have a job tried again later, or leave it to the next sweep."""
         pause = queue.postpone(job, error)
         if pause is None:
-            self.downloads.release(job.checkpoint)
+            self._release(job)
             self.summary.left[job.label] = str(error)
         self.display.postpone(job.label, str(error), pause)
+
+    def _release(self, job: Job) -> None:
+        self.downloads.release(job.checkpoint)
+        self.conversions.release(job.checkpoint)
 
     def _start_next(self, queue: JobQueue) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
@@ -196,7 +203,7 @@ class JobRunner:
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
         plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
-        known = folder is None or weights is not None or known_files(stamp_of(folder), stored.checkpoints) is not None
+        known = folder is None or weights is not None or known_files(job.stamp(), stored.checkpoints) is not None
         if not known and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
@@ -211,18 +218,22 @@ class JobRunner:
 
     def _fetch(self, started: _StartedJob) -> _Fetched:
         checkpoint = started.job.checkpoint
-        folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
+        converts = started.job.converts
+        if converts:
+            folder = self.conversions.fetch(started.job, started.noted)
+        else:
+            folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
         # Looked at before they are read, so that no later change passes for what was read.
         started.seen = seen = SeenFiles.of(folder)
-        if checkpoint.folder is not None:
+        if checkpoint.folder is not None and not converts:
             started.noted["files"] = seen.stamp
-        known = remembered(seen.stamp, started.stored.checkpoints)
+        # Another time a conversion may write something else.
+        known = None if converts else remembered(seen.stamp, started.stored.checkpoints)
         if known is None and not (started.head_only and checkpoint.folder is None):
             known = fingerprint(folder)
             if checkpoint.folder is not None:
-                noted = {"files": seen.stamp, "identity": known.identity, "weights_sha256": known.weights_sha256}
                 seen.check()
-                self.store.note_seen(checkpoint, started.stored, noted)
+                self.store.note_seen(checkpoint, started.stored, {"files": started.noted["files"], **asdict(known)})
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
@@ -263,7 +274,7 @@ class JobRunner:
         if failures:
             # What fails while its files change is not what will be there.
             started.check_files()
-        self.downloads.release(job.checkpoint)
+        self._release(job)
         # What failed before, and was not to be tried again, still stands.
         tried = {canonical(result.identity) for result in work}
         failed_before = self.plan.failures(job, started.stored, weights)
@@ -289,7 +300,8 @@ class JobRunner:
         with suppress(HeadNotFoundError):
             self.launch.call("load", job, folder, started.head_only)
             return
-        self.launch.call("load", job, self.downloads.fetch(job.checkpoint), False)
+        whole = folder if job.checkpoint.folder is not None else self.downloads.fetch(job.checkpoint)
+        self.launch.call("load", job, whole, False)
 
     def _evaluate(self, started: _StartedJob, asked: Sequence[PlannedResult]) -> list[tuple[Identity, str]]:
         """Evaluate results of one batch together; where that fails, one by one, so that one does not cost the others.
@@ -364,17 +376,6 @@ class JobRunner:
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
         self.display.end(job.label, values or {}, error, before=before)
-
-
-def metrics_of(results: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of lm-eval's results, named ``task/metric``, with the filter where it is not ``none``."""
-    metrics = {}
-    for task, values in results["results"].items():
-        for key, value in values.items():
-            metric, comma, chosen = key.partition(",")
-            if comma and isinstance(value, int | float):
-                metrics[f"{task}/{metric}" if chosen == "none" else f"{task}/{key}"] = float(value)
-    return metrics
 
 
 def _raise_outside(error: Exception) -> None:

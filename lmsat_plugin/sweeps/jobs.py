@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmsat_plugin.conversion.recipe import Recipe
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.checkpoint_files import holds_config, holds_weights
 from lmsat_plugin.series.checkpoint import Checkpoint, Series
 from lmsat_plugin.series.finding import find_series
 from lmsat_plugin.series.on_hub import asks_for_commits
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
-from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.fingerprint import RECIPE, Stamp, known_files, stamp_of
 from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
@@ -24,6 +26,8 @@ class Job:
 
     checkpoint: Checkpoint
     model_args: dict[str, Any] = field(hash=False)
+    recipe: Recipe | None = field(default=None, hash=False)
+    """How it is converted where it is in a training format."""
 
     @property
     def label(self) -> str:
@@ -50,7 +54,24 @@ class Job:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
             return self.checkpoint.content
-        return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
+        return (known_files(self.stamp(), stored.checkpoints) or {}).get("identity")
+
+    @property
+    def converts(self) -> bool:
+        """Whether the checkpoint is to be converted: it is none that transformers reads, and it is said how."""
+        folder = self.checkpoint.folder
+        return self.recipe is not None and folder is not None and not (holds_config(folder) and holds_weights(folder))
+
+    def stamp(self) -> Stamp:
+        """Return what the files of a checkpoint on disk look like now, and how they are converted."""
+        assert self.checkpoint.folder is not None
+        if not self.converts:
+            return stamp_of(self.checkpoint.folder)
+        return self.with_recipe(stamp_of(self.checkpoint.folder, whole=True))
+
+    def with_recipe(self, stamp: Stamp) -> Stamp:
+        """Return a stamp that is another one for files that are converted in another way."""
+        return {**stamp, f"{RECIPE}{self.recipe.digest}": []} if self.recipe is not None else stamp
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:
@@ -65,9 +86,9 @@ def jobs_of(config: SweepConfig, series: Sequence[Series]) -> list[Job]:
     """Return the selected ones of the checkpoints of each model of a configuration. Raises as `find_jobs`."""
     jobs: dict[tuple[str, str], Job] = {}
     for entry, found in zip(config.models, series, strict=True):
-        args = model_args(config, entry)
+        args, recipe = model_args(config, entry), recipe_of(config, entry)
         for checkpoint in select(found.checkpoints, asks_for_commits(entry.selections)[1]):
-            key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args)
+            key, job = (checkpoint.model, checkpoint.name), Job(checkpoint, args, recipe)
             if jobs.setdefault(key, job) != job:
                 raise LmsatError(
                     f"two models of the sweep are called '{key[0]}' and have a checkpoint '{key[1]}': "
@@ -99,6 +120,23 @@ def model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
     if entry.tokenizer is not None:
         args["tokenizer"] = entry.tokenizer
     return args
+
+
+def recipe_of(config: SweepConfig, entry: ModelEntry) -> Recipe | None:
+    """Return how the checkpoints of one model are converted. Raises `LmsatError` for a way that cannot be gone."""
+    if entry.config is None and entry.convert is None:
+        given = [name for name in ("rename", "convert_timeout") if name in entry.model_fields_set]
+        if given:
+            needed = {"rename": "config", "convert_timeout": "convert"}[given[0]]
+            raise LmsatError(f"{given[0]} of {entry.pretrained}: nothing is converted without '{needed}': add it")
+        return None
+    return Recipe(
+        config=entry.config,
+        rename=tuple(entry.rename),
+        command=entry.convert,
+        timeout=entry.convert_timeout,
+        trust_remote_code=bool(model_args(config, entry).get("trust_remote_code")),
+    )
 
 
 def choose_jobs(jobs: Sequence[Job], options: Options) -> list[Job]:

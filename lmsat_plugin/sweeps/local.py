@@ -12,8 +12,8 @@ from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.outside_text import show
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.sweeps.config import Options, SweepConfig
+from lmsat_plugin.sweeps.conversions import Conversions
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import stamp_of
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
@@ -65,10 +65,15 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
     args = [config.model_args, *(entry.model_args for entry in config.models)]
     return Downloads(
         store.private / "downloads",
-        None if config.keep == "all" else config.keep,
+        kept(config),
         trust_remote_code=any(each.get("trust_remote_code") for each in args),
         listings=Listings(store.private / "listings"),
     )
+
+
+def kept(config: SweepConfig) -> int | None:
+    """Return how many checkpoints stay on disk that a sweep has downloaded, and how many that it has converted."""
+    return None if config.keep == "all" else config.keep
 
 
 def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
@@ -77,6 +82,7 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
         plan=plan,
         store=store,
         downloads=make_downloads(plan.config, store),
+        conversions=Conversions(store.private / "converted", store.private / "conversion_logs", kept(plan.config)),
         launch=launch,
         display=ProgressDisplay(len(jobs), options.prefix),
         interrupts=Interrupts(),
@@ -93,10 +99,12 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
             runner.summary.identical = find_identical(plan, store)
     finally:
         runner.display.close()
+        runner.conversions.stop()
         store.clean_claims()
         # What comes up here must not hide what has ended the sweep.
         with suppress(LmsatError, OSError):
             runner.downloads.clean()
+            runner.conversions.clean()
     return runner.summary
 
 
@@ -114,7 +122,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
             if str(error) != waiting:
                 show(f"Waiting: {error}")
             jobs, waiting = [], str(error)
-        now = {job: stamp_of(job.checkpoint.folder) if job.checkpoint.folder else None for job in jobs}
+        now = {job: job.stamp() if job.checkpoint.folder else None for job in jobs}
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +20,7 @@ from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_te
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.settings import Settings, parse_settings
-from lmsat_plugin.sweeps.fingerprint import fingerprint, stamp_of
+from lmsat_plugin.sweeps.fingerprint import RECIPE, fingerprint, stamp_of
 from lmsat_plugin.sweeps.store import claim_file, quarantine
 from lmsat_plugin.sweeps.stored import canonical, files_of, identities_in, is_held, strays_of
 
@@ -203,10 +203,20 @@ def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> It
         folder = user_path(pretrained)
     except LmsatError:
         return  # nobody here has that home folder
-    if kind_of(folder) == "folder" and stamp_of(folder) != checkpoint.get("files"):
+    if "conversion" in checkpoint:
+        stated = {name: seen for name, seen in as_dict(checkpoint.get("files")).items() if not name.startswith(RECIPE)}
+        if kind_of(folder) is not None and _unseen(stamp_of(folder, whole=True)) != _unseen(stated):
+            what = f"{folder} holds other files now than were converted"
+            yield TreeProblem(path=result.path, kind="checkpoint", what=what)
+    elif kind_of(folder) == "folder" and stamp_of(folder) != checkpoint.get("files"):
         now, what = _identity_of(folder)
         if now != identity:
             yield TreeProblem(path=result.path, kind="checkpoint", what=what)
+
+
+def _unseen(stamp: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return a stamp without the times of change, which a copy does not keep: a conversion cannot be read again."""
+    return {name: list(seen)[:2] for name, seen in stamp.items()}
 
 
 def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:

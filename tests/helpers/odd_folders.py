@@ -10,6 +10,8 @@ import transformers
 from safetensors.torch import save_file
 from tiny_models import GROUPED
 
+from lmsat_plugin.conversion.folder import convert
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -140,11 +142,27 @@ def multimodal(folder: Path) -> None:
     transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
 
 
+def converted(folder: Path) -> None:
+    """By `lmsat convert`, from a state dict with a wrapper's prefix."""
+    tensors = _save(folder)
+    source = folder.with_name(f"{folder.name}.pt")
+    torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, source)
+    config = folder.rename(folder.with_name(f"{folder.name}-config"))
+    convert(source, folder, config=config)
+
+
 FOLDERS: dict[str, Callable[[Path], None]] = {
     make.__name__: make
     for make in (
         *(plain, stale_index, second_file, tied_with_another_head, tied_with_another_head_in_a_pickle),
         *(tied_without_an_embedding, consolidated_beside_shards, pickled, sharded, unused_broken_files),
-        *(zero_row_for_padding, averaged_by_hand, without_a_dtype, of_a_name_in_the_configuration, multimodal),
+        *(
+            zero_row_for_padding,
+            averaged_by_hand,
+            without_a_dtype,
+            of_a_name_in_the_configuration,
+            multimodal,
+            converted,
+        ),
     )
 }

@@ -9,7 +9,7 @@ from checkpoint_folders import make_checkpoint, make_files, places
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, check_format
 from lmsat_plugin.series.finding import find_checkpoints, find_series
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import load_config
@@ -108,6 +108,56 @@ def test_formats_of_training_code_are_listed(tmp_path, capsys):
     assert sizes == {**dict.fromkeys((1, 2, 3, 4, 5, 6, 9)), 10: len("step10")}
     assert main(["checkpoints", str(run)]) == 0
     assert "Left out: global_step7 (optimiser states), step8 (no config.json" in capsys.readouterr().out
+
+
+def test_files_of_training_code_are_checkpoints(tmp_path, capsys):
+    """Where their names state a place; not those of an optimiser or of one process, nor in a checkpoint's folder."""
+    run = tmp_path / "run"
+    make_files(run / "checkpoints", "epoch=1-step=2000.ckpt", "epoch=3-step=3000-v1.ckpt", "last.ckpt")
+    others = (
+        "optimizer_5.pt",
+        "rng_state_5.pth",
+        "step_5-rank0.pt",
+        "consolidated.00.pth",
+        "loss=2.3.ckpt",
+        "step5.txt",
+    )
+    make_files(run, "ckpt_1000.pt", "ckpt_9000.pth", "step4.pt", *others)
+    make_files(run / "step4", ".metadata", "__0_0.distcp")
+    make_files(run / "step7", "step_7.pt", "step_8.pt")
+    make_checkpoint(run / "step10")
+    make_files(run / "step10", "step_10.pt")
+    found = find_series(str(run)).checkpoints
+    names = {4: "step4", 7: "step7", 10: "step10", 1000: "ckpt_1000", 2000: "epoch=1-step=2000"}
+    names |= {3000: "epoch=3-step=3000-v1", 9000: "ckpt_9000"}
+    assert {each.step: each.name for each in found} == names
+    files = {each.name: each.folder for each in found if each.folder.is_file()}
+    assert {name: path.name for name, path in files.items()} == {
+        "ckpt_1000": "ckpt_1000.pt",
+        "epoch=1-step=2000": "epoch=1-step=2000.ckpt",
+        "epoch=3-step=3000-v1": "epoch=3-step=3000-v1.ckpt",
+        "ckpt_9000": "ckpt_9000.pth",
+    }
+    for path in files.values():
+        with pytest.raises(LmsatError, match="convert it with `lmsat convert`, or set `config`"):
+            check_format(path)
+    assert main(["checkpoints", str(run), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(names)
+    # Of runs whose folders lie beside each other, as Lightning's.
+    logs = tmp_path / "lightning_logs"
+    for version in (0, 1):
+        make_files(logs / f"version_{version}" / "checkpoints", "epoch=0-step=10.ckpt", "epoch=1-step=20.ckpt")
+    assert places(find_series(str(logs))) == [
+        f"version_{version}/epoch={epoch}-step={10 * epoch + 10} version_{version} - {10 * epoch + 10}"
+        for version in (0, 1)
+        for epoch in (0, 1)
+    ]
+
+
+def test_a_folder_with_one_checkpoint_of_training_code(tmp_path):
+    make_files(tmp_path / "out", "ckpt.pt")
+    [found] = find_checkpoints(str(tmp_path / "out"))
+    assert (found.model, found.name, found.step, found.folder) == ("out", "main", None, tmp_path / "out")
 
 
 def test_links_are_one_checkpoint(tmp_path):

@@ -21,6 +21,7 @@ from places import HELPERS
 from quiz import write_quiz
 from result_trees import write_result
 from sweep_outputs import files_of, strays
+from training_formats import save_wrapped
 from warm_lmsat import WarmLmsat, shared
 
 from lmsat_plugin.sweeps.interrupts import Interrupts
@@ -30,6 +31,7 @@ KILLS = {
     "sweep": (8, 60),
     "two sweeps": (4, 30),
     "downloads": (6, 40),
+    "conversions": (4, 40),
     "heads": (5, 30),
     "n-grams": (3, 16),
     "report": (1, 8),
@@ -99,6 +101,21 @@ def test_sweeps_that_are_killed_while_they_download(series, tokenizer, empty_hub
     output = tmp_path / "out"
     arguments = sweep_of(series, output, models=["org/killed"], tasks=["lmsat_head"], log_samples=False)
     kill("downloads", warm_with_hub, output, arguments, warm_up=first(series, output))
+
+
+def test_sweeps_that_are_killed_while_they_convert(series, tmp_path):
+    """Nothing half-converted is measured, or stays."""
+    run = tmp_path / "trained"
+    run.mkdir()
+    for seed, name in enumerate(("step1.pt", "step20.pt", "step300.pt")):
+        save_wrapped(run / name, seed, "gpt_neox")
+    output = tmp_path / "out"
+    copying = f"{sys.executable} -c 'import shutil, sys; shutil.copyfile(*sys.argv[1:])' {{input}} {{output}}"
+    built_in = {"pretrained": str(run), "config": str(series / "run/step0")}
+    models = [built_in, {**built_in, "name": "copied", "convert": copying}]
+    arguments = sweep_of(series, output, models=models, tasks=["lmsat_head"], log_samples=False, keep="all")
+    kill("conversions", shared(), output, arguments, warm_up=first(series, output))
+    assert not [path for path in output.rglob("*") if path.name == "scratch"]
 
 
 def test_trainings_of_heads_that_are_killed(series, tmp_path):
