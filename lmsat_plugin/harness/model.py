@@ -20,15 +20,16 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
-from lmsat_plugin.files import check_writable, user_path
+from lmsat_plugin.files import FileStamp, check_writable, user_path
 from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.adapters import ADAPTER_CONFIG, Adapter, find_adapter
 from lmsat_plugin.model.anatomy import check_positions, dissect, unwrap
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, holds_tokenizer
 from lmsat_plugin.model.computing_type import is_widened, note_stored_type, stored_type, widen, widened
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
 from lmsat_plugin.model.float32 import exact_float32
@@ -36,6 +37,7 @@ from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.memory import free_memory, is_out_of_memory
+from lmsat_plugin.model.peft_models import AdaptedModel, put_on
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
@@ -89,6 +91,7 @@ class SaturationLM(HFLM):
         head: A file with a rank-restricted head to put in the place of the model's own, that ``lmsat_rank_head``
             has trained or truncated (``heads=FOLDER``).
         arrays: A folder for the array results, as safetensors.
+        merge: Merge the adapter that ``pretrained`` or ``peft`` names into the weights, instead of computing it beside.
         rolling_prefix: Where ``loglikelihood_rolling`` puts the prefix token: before each ``document``, as ``hf`` does,
             or before every ``window``. It is not for the tasks of lmsat, which have the setting ``prefix``.
         shared_prefixes: Whether the common prefixes of requests for log-likelihoods are encoded once.
@@ -107,16 +110,21 @@ class SaturationLM(HFLM):
         arrays: str | None = None,
         rolling_prefix: str = "document",
         shared_prefixes: bool = True,
+        merge: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._given = kwargs
-        self._arguments = {"pretrained", "head_rank", "head", "arrays", "rolling_prefix", "shared_prefixes", *kwargs}
+        self._given = dict(kwargs)
+        own = ("pretrained", "head_rank", "head", "arrays", "rolling_prefix", "shared_prefixes", "merge")
+        self._arguments = {*own, *kwargs}
         self.arrays = arrays
         if rolling_prefix not in PREFIX_POLICIES:
             raise LmsatError(f"rolling_prefix={rolling_prefix!r} is none of its values: give document or window")
         self.rolling_prefix, self.shared_prefixes = rolling_prefix, bool(shared_prefixes)
         self.head_rank, self.head = head_rank, head
         self.restricted_head: RestrictedHead | None = None
+        self.adapted: AdaptedModel | None = None
+        self.lmsat_adapter: dict[str, Any] | None = None
+        self._base_stamp: dict[str, FileStamp] = {}
         self.lmsat_outcomes: list[Outcome] = []
         self.lmsat_downstream: dict[str, Any] | None = None
         """How the log-likelihoods were computed."""
@@ -128,20 +136,46 @@ class SaturationLM(HFLM):
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
             check_writable(Path(arrays))
-        if isinstance(pretrained, str) and not {"variant", "use_safetensors"} & kwargs.keys():
-            check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
-        if isinstance(pretrained, transformers.PreTrainedModel):
-            keep_untied(type(pretrained).__name__, pretrained)
-        with _named_errors(f"{pretrained}", kwargs.get("revision")):
-            super().__init__(pretrained, **kwargs)
+        pretrained = unwrap(pretrained)
+        adapter = self._find_adapter(pretrained, merge)
+        base = pretrained if adapter is None else self._base_of(adapter, kwargs)
+        if isinstance(base, str) and not {"variant", "use_safetensors"} & kwargs.keys():
+            check_checkpoint_folder(base, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
+        if isinstance(base, transformers.PreTrainedModel):
+            keep_untied(type(base).__name__, base)
+        with _named_errors(f"{base}", kwargs.get("revision")):
+            super().__init__(base, **kwargs)
+        if adapter is not None:
+            self.pretrained, self.revision = pretrained, str(self._given.get("revision") or "main")
+            self.adapted = put_on(self.model, adapter, merge=merge)
+            self.lmsat_adapter = adapter.describe(merged=merge)
         if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         if self.backend == "causal":
             rows = self.model.get_input_embeddings().weight.shape[0]
-            check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or pretrained))
+            check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or base))
         self._restrict_head()
+
+    def _find_adapter(self, pretrained: Any, merge: bool) -> Adapter | None:
+        given = {key: self._given[key] for key in ("peft", "revision", "subfolder") if self._given.get(key)}
+        adapter = find_adapter(pretrained, **given) if isinstance(pretrained, str) else None
+        if merge and adapter is None:
+            raise LmsatError(f"merge=True is for an adapter, and pretrained={pretrained} is none: leave it out")
+        return adapter
+
+    def _base_of(self, adapter: Adapter, kwargs: dict[str, Any]) -> str:
+        """Return what the base is loaded from. Has ``kwargs`` be those of the base, with the adapter's tokenizer."""
+        adapter.check()
+        if not kwargs.get("tokenizer") and holds_tokenizer(adapter.folder):
+            kwargs["tokenizer"] = str(adapter.folder)
+        if kwargs.get("peft"):
+            return str(adapter.base)
+        kwargs.pop("subfolder", None)
+        kwargs["revision"] = "main"
+        self._base_stamp = adapter.base_stamp()
+        return str(adapter.base_folder)
 
     def _restrict_head(self) -> None:
         if self.head is not None:
@@ -152,11 +186,14 @@ class SaturationLM(HFLM):
             self.restricted_head = None
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them."""
+        """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them.
+
+        An adapter is put on later: ``hf`` would cut the rows off that the tokenizer does not need.
+        """
         loader = self.AUTO_MODEL_CLASS
         self.AUTO_MODEL_CLASS = load_whole(loader)
         try:
-            super()._create_model(*args, **kwargs)
+            super()._create_model(*args, **{**kwargs, "peft": None})
         finally:
             self.AUTO_MODEL_CLASS = loader
         if self._takes_stored_type:
@@ -182,6 +219,8 @@ class SaturationLM(HFLM):
         """
         if self._arguments & CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
             return False
+        if self.lmsat_adapter is not None or (Path(folder) / ADAPTER_CONFIG).is_file():
+            return self._exchange_adapter(folder)
         check_checkpoint_folder(folder)
         with _named_errors(folder):
             remote = bool(self._given.get("trust_remote_code"))
@@ -218,6 +257,18 @@ class SaturationLM(HFLM):
                     raise
             clear_torch_cache()
         return loader.from_pretrained(folder, **arguments)
+
+    def _exchange_adapter(self, folder: str) -> bool:
+        adapter = find_adapter(folder)
+        if self.adapted is None or adapter is None or adapter.base_stamp() != self._base_stamp:
+            return False
+        adapter.check()
+        exchanged = self.adapted.exchange(adapter)
+        if exchanged is None:
+            return False
+        self.adapted, self.lmsat_adapter = exchanged, adapter.describe()
+        self.lmsat_outcomes, self.lmsat_downstream = [], None
+        return True
 
     def get_model_info(self) -> dict:
         """Return what ``hf`` returns, and ``lmsat``: the provenance of the measurements.

@@ -32,7 +32,7 @@ from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered, stamp_of
+from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, describe_base, fingerprint, on_base, remembered
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
@@ -195,9 +195,8 @@ class JobRunner:
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
-        plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
-        known = folder is None or weights is not None or known_files(stamp_of(folder), stored.checkpoints) is not None
-        if not known and (stored.done or stored.failed):
+        plan, weights = self.plan, job.known_weights(stored)
+        if weights is None and not job.has_noted_files(stored) and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
         work = plan.pending(job, stored, weights, self.options)
@@ -223,6 +222,7 @@ class JobRunner:
                 noted = {"files": seen.stamp, "identity": known.identity, "weights_sha256": known.weights_sha256}
                 seen.check()
                 self.store.note_seen(checkpoint, started.stored, noted)
+        started.noted |= describe_base(folder)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
@@ -247,6 +247,8 @@ class JobRunner:
                 started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
                     weights = started.noted["identity"] = known.identity
+            if job.checkpoint.folder is None:
+                weights = on_base(weights, started.noted)
             if fetched and not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
                 started.noted[AUTO_PREFIX] = policy
             work = self.plan.pending(job, started.stored, weights, self.options)

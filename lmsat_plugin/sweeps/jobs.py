@@ -12,7 +12,7 @@ from lmsat_plugin.series.finding import find_series
 from lmsat_plugin.series.on_hub import asks_for_commits
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
-from lmsat_plugin.sweeps.fingerprint import known_files, stamp_of
+from lmsat_plugin.sweeps.fingerprint import is_same_base, known_files, on_base, stamp_of
 from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
@@ -49,8 +49,15 @@ class Job:
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
-            return self.checkpoint.content
+            noted = [known for known in stored.checkpoints if known.get("base")]
+            same = (on_base(self.checkpoint.content, known) for known in noted if is_same_base(known["base"]))
+            return next(same, None if noted else self.checkpoint.content)
         return (known_files(stamp_of(self.checkpoint.folder), stored.checkpoints) or {}).get("identity")
+
+    def has_noted_files(self, stored: Stored) -> bool:
+        """Return whether results note the very files that its folder has."""
+        folder = self.checkpoint.folder
+        return folder is not None and known_files(stamp_of(folder), stored.checkpoints) is not None
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:
@@ -98,6 +105,8 @@ def model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
         )
     if entry.tokenizer is not None:
         args["tokenizer"] = entry.tokenizer
+    if entry.merge:
+        args["merge"] = True
     return args
 
 
