@@ -86,6 +86,7 @@ def measure(
         loaded = _load_model(str(adapter.base_folder) if adapter else source, place, dtype=dtype, **beside)
         if adapter is not None:
             put_on(loaded, adapter, merge=merge)
+            loaded.config._commit_hash = adapter.commit
     if merge and adapter is None:
         raise LmsatError("merge=True is for the folder, or the Hub's name, of an adapter: leave it out")
     if tokenizer is None or isinstance(tokenizer, str):

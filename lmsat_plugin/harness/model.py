@@ -149,6 +149,10 @@ class SaturationLM(HFLM):
             self.pretrained, self.revision = pretrained, str(self._given.get("revision") or "main")
             self.adapted = put_on(self.model, adapter, merge=merge)
             self.lmsat_adapter = adapter.describe(merged=merge)
+            if not self.peft:
+                # What is loaded is the adapter, not the base that has another.
+                for config in (self.config, self.model.config):
+                    config._commit_hash = adapter.commit
         if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
 from lmsat_plugin.files import FileStamp, check_file, stamp_file, user_path
 from lmsat_plugin.hub import cached_snapshot, hub_errors, list_files, list_refs
 from lmsat_plugin.model.checkpoint_files import (
+    TOKENIZER_FILES,
     check_checkpoint_folder,
     holds_model,
     holds_tokenizer,
@@ -42,6 +43,8 @@ _OUTSIDE = {
 _OF_NO_EFFECT = {"base_model_name_or_path", "revision", "peft_version", "inference_mode"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
@@ -56,6 +59,8 @@ class Adapter:
     """Its base model: a folder, or a name on the Hub; None if its configuration names none."""
     revision: str | None = None
     """The base model's, on the Hub."""
+    commit: str | None = None
+    """The adapter's own, on the Hub."""
 
     @property
     def kind(self) -> str:
@@ -111,7 +116,9 @@ class Adapter:
 
         Raises `LmsatError` if it is missing, cannot be had, is incomplete, or is an adapter itself.
         """
-        folder = self._base_place[0]
+        base, folder = self._named_base
+        if folder is None:
+            folder = self._asked(lambda: _fetched(base, self.revision))
         if not self.is_on_itself and (folder / ADAPTER_CONFIG).is_file():
             raise LmsatError(
                 f"{self._called} is on {self.base}, which has an {ADAPTER_CONFIG} of its own: merge that one first"
@@ -169,12 +176,7 @@ class Adapter:
         except LmsatError:
             raise LmsatError(self._missing("is not there")) from None
 
-    @property
-    def _base_place(self) -> tuple[Path, str | None]:
-        base, folder = self._named_base
-        return (folder, None) if folder is not None else self._asked(lambda: _fetched(base, self.revision))
-
-    def _asked(self, ask: Any) -> Any:
+    def _asked(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except PassingError:
@@ -236,16 +238,18 @@ def find_adapter(
     """
     if peft is not None:
         peft = str(peft)
-        folder = user_path(peft) if user_path(peft).is_dir() else _hub_adapter(peft, revision, None)
-        if folder is None or (found := read_adapter(folder, peft)) is None:
+        on_hub = None if user_path(peft).is_dir() else _hub_adapter(peft, revision, None)
+        found = read_adapter(on_hub[0] if on_hub else user_path(peft), peft)
+        if found is None:
             raise LmsatError(f"peft={peft} has no {ADAPTER_CONFIG}: give the folder, or the Hub's name, of an adapter")
         if (user_path(pretrained) / ADAPTER_CONFIG).is_file():
             raise LmsatError(f"pretrained={pretrained}, the base of peft={peft}, is an adapter itself: merge it first")
         return replace(found, base=pretrained, revision=revision)
     folder = local_folder(pretrained)
     if folder is None:
-        folder = _hub_adapter(pretrained, revision, subfolder)
-        return None if folder is None else read_adapter(folder, pretrained, of_hub=True)
+        on_hub = _hub_adapter(pretrained, revision, subfolder)
+        found = None if on_hub is None else read_adapter(on_hub[0], pretrained, of_hub=True)
+        return found and replace(found, commit=on_hub and on_hub[1])
     return read_adapter(folder / (subfolder or ""))
 
 
@@ -255,27 +259,26 @@ def tokenizer_folder(folder: Path) -> Path:
     return folder if adapter is None else adapter.tokenizer_folder
 
 
-def _hub_adapter(name: str, revision: str | None, subfolder: str | None) -> Path | None:
-    """Fetch the adapter of a repository on the Hub; None where it has none, or cannot be asked."""
+def _hub_adapter(name: str, revision: str | None, subfolder: str | None) -> tuple[Path, str] | None:
+    """Fetch the adapter of a repository on the Hub; return its folder and commit, or None if there is none.
+
+    Nor is there one where the Hub cannot be asked: loading the model will say what is wrong.
+    """
     from transformers.utils import find_adapter_config_file
 
     try:
         path = find_adapter_config_file(name, revision=revision, subfolder=subfolder or "")
     except (OSError, ValueError, RuntimeError):
-        # Loading the model will say what is wrong.
         return None
     if path is None:
         return None
-    found, above = Path(path).parent, f"{subfolder}/" if subfolder else ""
+    folder, above = Path(path).parent, f"{subfolder}/" if subfolder else ""
+    commit = folder.parents[len(Path(above).parts) - 1].name if above else folder.name
     if not constants.HF_HUB_OFFLINE:
         with hub_errors(name, revision):
-            wanted = [f"{above}{pattern}" for pattern in ("adapter_*", "*token*", "vocab*", "merges.txt", "*.model")]
-            snapshot_download(name, revision=_commit_of(found, subfolder), allow_patterns=wanted)
-    return found
-
-
-def _commit_of(snapshot: Path, subfolder: str | None) -> str:
-    return (snapshot.parents[len(Path(subfolder).parts) - 1] if subfolder else snapshot).name
+            wanted = [f"{above}{pattern}" for pattern in ("adapter_*", *TOKENIZER_FILES)]
+            snapshot_download(name, revision=commit, allow_patterns=wanted)
+    return folder, commit
 
 
 @lru_cache(maxsize=64)
@@ -290,15 +293,17 @@ def _commit(name: str, revision: str | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _fetched(name: str, revision: str | None) -> tuple[Path, str]:
-    """Return the folder in the user's cache with a model of the Hub, and its commit."""
+def _fetched(name: str, revision: str | None) -> Path:
+    """Return the folder in the user's cache with a model of the Hub, which is fetched if need be."""
     commit = _commit(name, revision)
     if constants.HF_HUB_OFFLINE:
         names = ["config.json"]
     else:
-        names = list(needed_files({file: each.size for file, each in list_files(name, commit, revision).items()}))
+        sizes = {file: each.size for file, each in list_files(name, commit, revision).items()}
+        # Whether its code is run, loading decides.
+        names = list(needed_files(sizes, trust_remote_code=True))
     folder = cached_snapshot(name, commit, names)
     if folder is None:
         with hub_errors(name, revision):
             folder = Path(snapshot_download(name, revision=commit, allow_patterns=names))
-    return folder, commit
+    return folder

@@ -128,8 +128,13 @@ def _describe_missing(pretrained: str, model: Any, missing: list[str], unexpecte
 def keep_untied(pretrained: str, model: Any) -> None:
     """Have a head stay that the files hold beside an embedding to which the configuration ties it.
 
-    transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does.
+    transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does. Nor is one of
+    them tied that has an adapter of its own.
     """
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if any(hasattr(end, "get_base_layer") or hasattr(end, "original_module") for end in ends):
+        _untie(model)
+        return
     expected = getattr(model, "get_expanded_tied_weights_keys", None)
     pairs = expected(all_submodels=True) if expected is not None else {}
     untied = [
@@ -139,15 +144,19 @@ def keep_untied(pretrained: str, model: Any) -> None:
     ]
     if not untied:
         return
-    for module in model.modules():
-        if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
-            module.config.tie_word_embeddings = False
+    _untie(model)
     logger.warning(
         "%s holds %s besides the embedding, and its config.json ties the two: the file's is taken, "
         "as transformers does; set tie_word_embeddings to false there",
         pretrained,
         untied[0],
     )
+
+
+def _untie(model: Any) -> None:
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+            module.config.tie_word_embeddings = False
 
 
 def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.model.adapters import Adapter
-from lmsat_plugin.model.lm_head import is_tied
+from lmsat_plugin.model.lm_head import is_adapted, is_tied
 from lmsat_plugin.model.loading import describe_pickle
 
 if TYPE_CHECKING:
@@ -79,19 +79,20 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, merge: bool = False) -> 
             "of the two if that is not meant",
             adapter.folder,
         )
-    if merge and adapter.changes_ends and is_tied(model):
-        raise LmsatError(
-            f"the adapter {adapter.name} changes the LM head or the embeddings, which are one tensor in "
-            f"{adapter.base}: merged into it, it would change both; leave merge out"
-        )
     # What PEFT draws at random is overwritten, and nobody else's numbers may depend on it.
     with torch.random.fork_rng(), _loading(adapter):
         _resize(model, adapter)
+        tied = is_tied(model)
         wrapped = PeftModel.from_pretrained(model, str(adapter.folder), torch_device=str(model.device))
         wrapped.eval()
     _load(wrapped, adapter)
     if not merge:
         return AdaptedModel(adapter, wrapped)
+    if tied and any(map(is_adapted, (model.get_input_embeddings(), model.get_output_embeddings()))):
+        raise LmsatError(
+            f"the adapter {adapter.name} changes the LM head or the embeddings, which are one tensor in "
+            f"{adapter.base}: merged into it, it would change both; leave merge out"
+        )
     if not hasattr(wrapped.base_model, "merge_and_unload"):
         raise LmsatError(f"the adapter {adapter.name} is of the kind {adapter.kind}, which cannot be merged: no merge")
     with _loading(adapter):

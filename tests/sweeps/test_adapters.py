@@ -118,6 +118,25 @@ def test_all_ways_to_an_adapter_agree(architecture, tmp_path, save, sweep, loade
     assert len(losses | {measure(base, ["loss"], **text).metrics["lmsat_loss/loss"]}) == 4
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"target_modules": ["c_attn", "lm_head"]}, {"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [3, 4]}],
+)
+def test_all_ways_to_an_adapter_on_tied_embeddings_agree(settings, tmp_path, save, corpus_file):
+    """lm-eval would tie the head again of a model that is loaded already."""
+    base = save(tmp_path / "base", 0, "gpt2")
+    adapter = save_adapter(tmp_path / "adapter", base, **settings)
+    text = {"corpus": str(corpus_file), "max_tokens": 400, "batch_size": "auto"}
+    loaded = load_with_peft(base, adapter)
+    expected = metrics_of(measure(loaded, PROBES, tokenizer=str(base), **text))
+    outcome = measure(adapter, PROBES, **text)
+    assert metrics_of(outcome) == expected
+    assert not outcome.provenance["tied_head"]
+    assert outcome.provenance["head_form"].startswith("verified")
+    for model_args in ({"pretrained": loaded, "tokenizer": str(base)}, {"pretrained": str(base), "peft": str(adapter)}):
+        assert values_of(evaluate("lmsat", model_args={**model_args, "device": "cpu"}, **text)) == expected
+
+
 def test_results_name_adapter_and_base(run, base, sweep, tmp_path):
     assert sweep(models=[str(run)], tasks=["lmsat_head"])[0] == 0
     notes = files_of(tmp_path / "out").popitem()[1]["config"]["lmsat"]
@@ -267,7 +286,9 @@ def test_merged_adapters_are_results_of_their_own(tmp_path, run, base, sweep, lo
     assert "0 measured, 3 done before" in sweep(models=[str(run)])[1]
     # The head alone, and what is no adapter.
     assert sweep(models=[entry], tasks=["lmsat_head"], output=str(tmp_path / "heads"))[0] == 0
-    code, out = sweep(models=[{"pretrained": str(base), "merge": True}], tasks=["lmsat_head"], output=str(tmp_path / "none"))
+    code, out = sweep(
+        models=[{"pretrained": str(base), "merge": True}], tasks=["lmsat_head"], output=str(tmp_path / "none")
+    )
     assert code == 1
     assert f"merge=True is for an adapter, and pretrained={base} is none: leave it out" in out
 

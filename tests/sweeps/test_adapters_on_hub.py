@@ -83,7 +83,7 @@ for name, value in outcome.metrics.items():
     task, metric = name.split("/")
     if "stderr" not in metric:
         values.setdefault(task, {})[metric + ",none"] = value
-print(json.dumps({"results": values, "config": {"lmsat": {"adapter": outcome.provenance["adapter"]}}}))
+print(json.dumps({"results": values, "config": {"lmsat": outcome.provenance}}, default=str))
 """
 
 
@@ -121,6 +121,10 @@ def test_adapters_of_the_hub_are_swept(hub, sweep, tmp_path, warm_with_hub, corp
     for results in plain:
         assert numbers(results) == {k: v for k, v in numbers(found["step1"]).items() if "stderr" not in k[1]}
         assert results["config"]["lmsat"]["adapter"]["base_commit"] == commit
+    own = hub.commit(LORA, "step1")
+    # That of what is loaded, not of a base that another adapter may be on, too.
+    commits = [results["config"]["lmsat"]["commit"] for results in plain]
+    assert [commits[0], commits[2], commits[3]] == [own, None, own]
     # The whole model that lies beside an adapter on the Hub is not its base, for transformers neither.
     assert not sent(hub, "step3")
 
