@@ -20,16 +20,17 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
-from lmsat_plugin.files import FileStamp, check_writable, user_path
+from lmsat_plugin.files import check_writable, user_path
+from lmsat_plugin.harness.adapters_put_on import TakesAdapters
 from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
-from lmsat_plugin.model.adapters import ADAPTER_CONFIG, Adapter, find_adapter
+from lmsat_plugin.model.adapters import ADAPTER_CONFIG
 from lmsat_plugin.model.anatomy import check_positions, dissect, unwrap
-from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder, holds_tokenizer
+from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.computing_type import is_widened, note_stored_type, stored_type, widen, widened
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
 from lmsat_plugin.model.float32 import exact_float32
@@ -37,7 +38,6 @@ from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.memory import free_memory, is_out_of_memory
-from lmsat_plugin.model.peft_models import AdaptedModel, put_on
 from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
@@ -81,7 +81,7 @@ def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None
 
 
 @register_model("lmsat")
-class SaturationLM(HFLM):
+class SaturationLM(TakesAdapters, HFLM):
     """lm-eval's ``hf`` model, with all its arguments, that also answers the requests of probes.
 
     Args:
@@ -122,9 +122,6 @@ class SaturationLM(HFLM):
         self.rolling_prefix, self.shared_prefixes = rolling_prefix, bool(shared_prefixes)
         self.head_rank, self.head = head_rank, head
         self.restricted_head: RestrictedHead | None = None
-        self.adapted: AdaptedModel | None = None
-        self.lmsat_adapter: dict[str, Any] | None = None
-        self._base_stamp: dict[str, FileStamp] = {}
         self.lmsat_outcomes: list[Outcome] = []
         self.lmsat_downstream: dict[str, Any] | None = None
         """How the log-likelihoods were computed."""
@@ -147,12 +144,7 @@ class SaturationLM(HFLM):
             super().__init__(base, **kwargs)
         if adapter is not None:
             self.pretrained, self.revision = pretrained, str(self._given.get("revision") or "main")
-            self.adapted = put_on(self.model, adapter, merge=merge)
-            self.lmsat_adapter = adapter.describe(merged=merge)
-            if not self.peft:
-                # What is loaded is the adapter, not the base that has another.
-                for config in (self.config, self.model.config):
-                    config._commit_hash = adapter.commit
+            self._put_on(adapter, merge)
         if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index
@@ -161,25 +153,6 @@ class SaturationLM(HFLM):
             rows = self.model.get_input_embeddings().weight.shape[0]
             check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or base))
         self._restrict_head()
-
-    def _find_adapter(self, pretrained: Any, merge: bool) -> Adapter | None:
-        given = {key: self._given[key] for key in ("peft", "revision", "subfolder") if self._given.get(key)}
-        adapter = find_adapter(pretrained, **given) if isinstance(pretrained, str) else None
-        if merge and adapter is None:
-            raise LmsatError(f"merge=True is for an adapter, and pretrained={pretrained} is none: leave it out")
-        return adapter
-
-    def _base_of(self, adapter: Adapter, kwargs: dict[str, Any]) -> str:
-        """Return what the base is loaded from. Has ``kwargs`` be those of the base, with the adapter's tokenizer."""
-        adapter.check()
-        if not kwargs.get("tokenizer") and holds_tokenizer(adapter.folder):
-            kwargs["tokenizer"] = str(adapter.folder)
-        if kwargs.get("peft"):
-            return str(adapter.base)
-        kwargs.pop("subfolder", None)
-        kwargs["revision"] = "main"
-        self._base_stamp = adapter.base_stamp()
-        return str(adapter.base_folder)
 
     def _restrict_head(self) -> None:
         if self.head is not None:
@@ -261,18 +234,6 @@ class SaturationLM(HFLM):
                     raise
             clear_torch_cache()
         return loader.from_pretrained(folder, **arguments)
-
-    def _exchange_adapter(self, folder: str) -> bool:
-        adapter = find_adapter(folder)
-        if self.adapted is None or adapter is None or adapter.base_stamp() != self._base_stamp:
-            return False
-        adapter.check()
-        exchanged = self.adapted.exchange(adapter)
-        if exchanged is None:
-            return False
-        self.adapted, self.lmsat_adapter = exchanged, adapter.describe()
-        self.lmsat_outcomes, self.lmsat_downstream = [], None
-        return True
 
     def get_model_info(self) -> dict:
         """Return what ``hf`` returns, and ``lmsat``: the provenance of the measurements.

@@ -59,8 +59,7 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[_Fetched | None] = field(default_factory=Future)
-    """None where a checkpoint of the same files is measured."""
+    fetched: Future[_Fetched | None] = field(default_factory=Future)  # None where one of the same files is measured
     seen: SeenFiles | None = None
     """The checkpoint's files as they were before they were read."""
     noted: dict[str, Any]
