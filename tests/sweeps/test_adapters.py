@@ -17,7 +17,7 @@ from tiny_tokenizers import prepending_bos
 
 from lmsat_plugin import measure
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.harness import model as harness_model
+from lmsat_plugin.harness import adapters_put_on
 from lmsat_plugin.sweeps.fingerprint import ChangedError, SeenFiles, fingerprint
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def sweep(tmp_path, corpus_file, capsys):
 def loaded(monkeypatch) -> list[str]:
     """Return a list that fills with the adapters that are put on a base that is loaded anew."""
     names: list[str] = []
-    plain = harness_model.put_on
+    plain = adapters_put_on.put_on
 
     def put_on(model, adapter, **arguments):
         names.append(adapter.folder.name)
         return plain(model, adapter, **arguments)
 
-    monkeypatch.setattr(harness_model, "put_on", put_on)
+    monkeypatch.setattr(adapters_put_on, "put_on", put_on)
     return names
 
 
