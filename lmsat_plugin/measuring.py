@@ -12,11 +12,13 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.adapters import find_adapter
 from lmsat_plugin.model.anatomy import input_device, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.computing_type import widen
 from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.loading import load_whole
+from lmsat_plugin.model.peft_models import put_on
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Probe
 from lmsat_plugin.settings import parse_settings
@@ -43,12 +45,14 @@ def measure(
     dtype: str | torch.dtype = "auto",
     device: str | None = None,
     trust_remote_code: bool = False,
+    merge: bool = False,
     **settings: Any,
 ) -> Outcome:
     """Measure a causal language model; return the measurements and their provenance.
 
     Args:
-        model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``).
+        model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``). An adapter is put
+            on the base model that it names.
         probes: Names of probes, or instances.
         corpus: ``sample``, a path, a named corpus, or the documents themselves.
         tokenizer: A tokenizer, its folder or its name; by default the one beside the model.
@@ -65,17 +69,28 @@ def measure(
             without units for a half type. A loaded model stays as it is.
         device: The device for a model that is not loaded yet; by default a GPU if there is one.
         trust_remote_code: Whether to run the code that a checkpoint brings along.
+        merge: Merge an adapter into the weights, instead of computing it beside them.
         settings: Settings of the probes.
 
     Raises `LmsatError` for bad input; the message is one sentence that says what to do.
     """
     loaded: Any = model
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
+    beside, adapter = {"revision": revision, "trust_remote_code": trust_remote_code}, None
     if isinstance(model, str | Path):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = _load_model(source, place, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
+        if (adapter := find_adapter(source, revision=revision)) is not None:
+            adapter.check()
+            tokenizer = tokenizer or str(adapter.tokenizer_folder)
+            beside["revision"] = "main"
+        loaded = _load_model(str(adapter.base_folder) if adapter else source, place, dtype=dtype, **beside)
+        if adapter is not None:
+            put_on(loaded, adapter, merge=merge)
+            loaded.config._commit_hash = adapter.commit
+    if merge and adapter is None:
+        raise LmsatError("merge=True is for the folder, or the Hub's name, of an adapter: leave it out")
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = _load_tokenizer(tokenizer or source, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = _load_tokenizer(tokenizer or source, **beside)
     text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field, "prefix": prefix}
     documents = None
     if not isinstance(corpus, str):
@@ -96,7 +111,12 @@ def measure(
     try:
         with naming_weights(loaded):
             return measure_probes(
-                LoadedModel(model=loaded, tokenizer=tokenizer, name=f"{source or 'model'} {revision}"),
+                LoadedModel(
+                    model=loaded,
+                    tokenizer=tokenizer,
+                    name=f"{source or 'model'} {revision}",
+                    adapter=adapter.describe(merged=merge) if adapter else None,
+                ),
                 probes_by_name,
                 corpus_settings,
                 execution,

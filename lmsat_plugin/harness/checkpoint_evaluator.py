@@ -21,6 +21,7 @@ from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_e
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.harness.smaller_batches import halve_batch
 from lmsat_plugin.measurement.execution import Processes
+from lmsat_plugin.model.adapters import read_adapter, tokenizer_folder
 from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.model.fixed import AlteredError, model_digest
 from lmsat_plugin.model.loading import HeadNotFoundError, load_head
@@ -69,11 +70,8 @@ class CheckpointEvaluator:
         if self._head_only or key != self._tokenizer[0]:
             self.lm = None
         if head_only:
-            dtype = self.model_args.get("dtype", "auto")
-            dtype = None if dtype == "auto" else get_dtype(dtype)
-            trusts = bool(self.model_args.get("trust_remote_code"))
-            device = torch.device(self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self._make(folder, key, load_head(folder, dtype=dtype, trust_remote_code=trusts, device=device))
+            self._make(folder, key, self._load_head(folder))
+            self._describe_adapter(folder)
         elif self.lm is None or not self.lm.load_weights(str(folder)):
             self._make(folder, key, str(folder))
         self._head_only = head_only
@@ -82,6 +80,27 @@ class CheckpointEvaluator:
         for config in (self.lm.config, self.lm.model.config):
             config._commit_hash = commit
         self._load_again, self._digest = again, model_digest(self.lm.model)
+
+    def _load_head(self, folder: Path) -> Any:
+        """Load the LM head, which of an adapter that leaves it as it is, is the base model's."""
+        dtype = self.model_args.get("dtype", "auto")
+        dtype = None if dtype == "auto" else get_dtype(dtype)
+        trusts = bool(self.model_args.get("trust_remote_code"))
+        adapter = read_adapter(folder)
+        if adapter is not None:
+            adapter.check()
+            if adapter.changes_ends:
+                raise HeadNotFoundError(f"{folder} is an adapter that may change the LM head")
+            folder = adapter.base_folder
+        elif self.model_args.get("merge"):
+            raise HeadNotFoundError(f"{folder} is no adapter")
+        device = torch.device(self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return load_head(folder, dtype=dtype, trust_remote_code=trusts, device=device)
+
+    def _describe_adapter(self, folder: Path) -> None:
+        assert self.lm is not None
+        if (adapter := read_adapter(folder)) is not None:
+            self.lm.lmsat_adapter = adapter.describe(merged=bool(self.model_args.get("merge")))
 
     def _forget(self) -> None:
         """Have the next checkpoint loaded into a model of its own, with its own tokenizer and tokens."""
@@ -95,9 +114,12 @@ class CheckpointEvaluator:
             self._cache = {}
             self._tokenizer = (key, None)
         arguments = dict(self.model_args)
+        if not isinstance(pretrained, str):
+            # A head alone is one that merging does not change.
+            arguments.pop("merge", None)
         arguments["tokenizer"] = self._tokenizer[1] or arguments.get("tokenizer")
         if arguments["tokenizer"] is None and not isinstance(pretrained, str):
-            arguments["tokenizer"] = str(folder)
+            arguments["tokenizer"] = str(tokenizer_folder(folder))
         sizes = {key: self.options[key] for key in ("batch_size", "max_batch_size") if key in self.options}
         self.lm = SaturationLM(pretrained, device=self.options.get("device"), **sizes, **arguments)
         if not isinstance(pretrained, str):
@@ -111,7 +133,7 @@ class CheckpointEvaluator:
         named = self.model_args.get("tokenizer")
         if named is not None:
             return f"named {named}"
-        return tokenizer_digest(folder)
+        return tokenizer_digest(tokenizer_folder(folder))
 
     @property
     def tokenizer_key(self) -> str:

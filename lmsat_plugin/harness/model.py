@@ -21,12 +21,14 @@ from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable, user_path
+from lmsat_plugin.harness.adapters_put_on import TakesAdapters
 from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.adapters import ADAPTER_CONFIG
 from lmsat_plugin.model.anatomy import check_positions, dissect, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.computing_type import is_widened, note_stored_type, stored_type, widen, widened
@@ -79,7 +81,7 @@ def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None
 
 
 @register_model("lmsat")
-class SaturationLM(HFLM):
+class SaturationLM(TakesAdapters, HFLM):
     """lm-eval's ``hf`` model, with all its arguments, that also answers the requests of probes.
 
     Args:
@@ -89,6 +91,7 @@ class SaturationLM(HFLM):
         head: A file with a rank-restricted head to put in the place of the model's own, that ``lmsat_rank_head``
             has trained or truncated (``heads=FOLDER``).
         arrays: A folder for the array results, as safetensors.
+        merge: Merge the adapter that ``pretrained`` or ``peft`` names into the weights, instead of computing it beside.
         rolling_prefix: Where ``loglikelihood_rolling`` puts the prefix token: before each ``document``, as ``hf`` does,
             or before every ``window``. It is not for the tasks of lmsat, which have the setting ``prefix``.
         shared_prefixes: Whether the common prefixes of requests for log-likelihoods are encoded once.
@@ -107,10 +110,12 @@ class SaturationLM(HFLM):
         arrays: str | None = None,
         rolling_prefix: str = "document",
         shared_prefixes: bool = True,
+        merge: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._given = kwargs
-        self._arguments = {"pretrained", "head_rank", "head", "arrays", "rolling_prefix", "shared_prefixes", *kwargs}
+        self._given = dict(kwargs)
+        own = ("pretrained", "head_rank", "head", "arrays", "rolling_prefix", "shared_prefixes", "merge")
+        self._arguments = {*own, *kwargs}
         self.arrays = arrays
         if rolling_prefix not in PREFIX_POLICIES:
             raise LmsatError(f"rolling_prefix={rolling_prefix!r} is none of its values: give document or window")
@@ -128,19 +133,25 @@ class SaturationLM(HFLM):
             kwargs["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if arrays is not None:
             check_writable(Path(arrays))
-        if isinstance(pretrained, str) and not {"variant", "use_safetensors"} & kwargs.keys():
-            check_checkpoint_folder(pretrained, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
-        if isinstance(pretrained, transformers.PreTrainedModel):
-            keep_untied(type(pretrained).__name__, pretrained)
-        with _named_errors(f"{pretrained}", kwargs.get("revision")):
-            super().__init__(pretrained, **kwargs)
+        pretrained = unwrap(pretrained)
+        adapter = self._find_adapter(pretrained, merge)
+        base = pretrained if adapter is None else self._base_of(adapter, kwargs)
+        if isinstance(base, str) and not {"variant", "use_safetensors"} & kwargs.keys():
+            check_checkpoint_folder(base, kwargs.get("subfolder") or "", kwargs.get("gguf_file"))
+        if isinstance(base, transformers.PreTrainedModel):
+            keep_untied(type(base).__name__, base)
+        with _named_errors(f"{base}", kwargs.get("revision")):
+            super().__init__(base, **kwargs)
+        if adapter is not None:
+            self.pretrained, self.revision = pretrained, str(self._given.get("revision") or "main")
+            self._put_on(adapter, merge)
         if hasattr(self, "accelerator"):
             # HFLM leaves rank 0 of 1 on CPUs, and takes the rank within the machine on several machines.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         if self.backend == "causal":
             rows = self.model.get_input_embeddings().weight.shape[0]
-            check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or pretrained))
+            check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or base))
         self._restrict_head()
 
     def _restrict_head(self) -> None:
@@ -152,11 +163,14 @@ class SaturationLM(HFLM):
             self.restricted_head = None
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them."""
+        """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them.
+
+        An adapter is put on later: ``hf`` would cut the rows off that the tokenizer does not need.
+        """
         loader = self.AUTO_MODEL_CLASS
         self.AUTO_MODEL_CLASS = load_whole(loader)
         try:
-            super()._create_model(*args, **kwargs)
+            super()._create_model(*args, **{**kwargs, "peft": None})
         finally:
             self.AUTO_MODEL_CLASS = loader
         if self._takes_stored_type:
@@ -182,6 +196,8 @@ class SaturationLM(HFLM):
         """
         if self._arguments & CHANGES_WEIGHTS or getattr(self.config, "quantization_config", None):
             return False
+        if self.lmsat_adapter is not None or (Path(folder) / ADAPTER_CONFIG).is_file():
+            return self._exchange_adapter(folder)
         check_checkpoint_folder(folder)
         with _named_errors(folder):
             remote = bool(self._given.get("trust_remote_code"))

@@ -21,6 +21,7 @@ from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.model.anatomy import unwrap
 from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.loading import check_decoder
@@ -65,7 +66,7 @@ def run_probe_requests(
     if lm.backend == "seq2seq":
         pretrained = getattr(lm, "pretrained", None)
         check_decoder(lm.config, pretrained if isinstance(pretrained, str) else type(lm.model).__name__)
-    if lm.backend != "causal" or not isinstance(getattr(lm, "model", None), PreTrainedModel):
+    if lm.backend != "causal" or not isinstance(unwrap(getattr(lm, "model", None)), PreTrainedModel):
         raise LmsatError(
             f"{type(lm).__name__} holds no decoder-only transformers model, which lmsat needs: run with --model lmsat"
         )
@@ -87,7 +88,8 @@ def run_probe_requests(
         cache=getattr(lm, "lmsat_cache", None),
     )
     name = f"{_name_of(lm)} {_revision_of(lm)}"
-    loaded = LoadedModel(model=lm.model, tokenizer=lm.tokenizer, name=name)
+    adapter = getattr(lm, "lmsat_adapter", None)
+    loaded = LoadedModel(model=lm.model, tokenizer=lm.tokenizer, name=name, adapter=adapter)
     with naming_weights(lm.model):
         outcomes = {
             text: measure_probes(loaded, probes, text[0], execution, limit=text[1]) for text, probes in passes.items()

@@ -40,6 +40,8 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    adapter: Mapping[str, Any] | None = None
+    """What is noted of the adapter that was put on it."""
 
 
 @exact_float32()
@@ -113,9 +115,20 @@ def measure_probes(
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
     provenance = describe_run(context, probes, anatomy, execution)
+    if adapter := loaded.adapter or _adapter_of(loaded.model):
+        provenance["adapter"] = dict(adapter)
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
+
+
+def _adapter_of(model: Any) -> dict[str, Any]:
+    """Return what is known of the adapter in a model that somebody else has loaded; empty where there is none."""
+    config = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if config is None:
+        return {}
+    noted = {"kind": str(config.peft_type.value), "base": config.base_model_name_or_path}
+    return {key: value for key, value in noted.items() if value is not None}
 
 
 def _contained(probe: str) -> AbstractContextManager[None]:

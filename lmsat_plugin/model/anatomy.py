@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.model.adapters import check_kind
 from lmsat_plugin.model.lm_head import Head, find_head
 from lmsat_plugin.model.spectrum import in_float64
 
@@ -45,8 +46,13 @@ class Anatomy:
 
 
 def unwrap(model: Any) -> PreTrainedModel:
-    """Return the transformers model inside a PEFT wrapper; adapters stay active in it."""
+    """Return the transformers model inside a PEFT wrapper; adapters stay active in it.
+
+    Raises `LmsatError` for a kind of adapter that is more than layers in that model, such as prompts.
+    """
     while hasattr(model, "get_base_model"):
+        for config in getattr(model, "peft_config", {}).values():
+            check_kind(f"the adapter on {type(model).__name__}", config.to_dict())
         model = model.get_base_model()
     return model
 

@@ -27,7 +27,8 @@ MODEL_CONFIGS = ("config.json", "adapter_config.json")
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Patterns of the files of weights; those above are the configurations' and the tokenizers'."""
 # In the order in which transformers looks for them; an adapter where there is nothing else.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", *_ADAPTERS)
 
 STATE_DICTS = ("*.pt", "*.pth", "*.ckpt")
 """Patterns of the files that ``torch.save`` and Lightning write."""
@@ -95,6 +96,18 @@ def holds_weights(folder: Path) -> bool:
     return False
 
 
+def holds_model(folder: Path) -> bool:
+    """Return whether a folder has a configuration and weights of a whole model, whether or not an adapter, too."""
+    with suppress(OSError):
+        return (folder / "config.json").is_file() and not all(name in _ADAPTERS for name in _chosen(folder))
+    return False
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has files of which a tokenizer can be made."""
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab*", "*.model", "*.tiktoken"))
+
+
 def training_format(path: Path) -> TrainingFormat | None:
     """Return the format of training code that a file, or a folder without a transformers' configuration, is in."""
     if holds_config(path):
@@ -159,6 +172,24 @@ def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
         ]
         return {index: sizes[index], **{shard: sizes[shard] for shard in shards}}
     return {}
+
+
+def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -> dict[str, int]:
+    """Return, of a repository's files and their sizes, those that loading a model and its tokenizer takes.
+
+    Where there is an adapter, it is what transformers takes from the Hub, whatever model lies beside it.
+    """
+    if "adapter_config.json" in sizes:
+        beside = ("config.json", "model", "pytorch_model")
+        sizes = {name: size for name, size in sizes.items() if not name.startswith(beside)}
+
+    def is_needed(name: str) -> bool:
+        if name.endswith(".py"):
+            return trust_remote_code
+        return any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
+
+    small = {name: size for name, size in sizes.items() if "/" not in name and is_needed(name)}
+    return {**small, **weight_files(sizes)}
 
 
 def weight_index(folder: Path) -> Path | None:
@@ -247,8 +278,6 @@ def check_checkpoint_folder(
     if gguf_file is not None:
         if not (path / gguf_file).is_file():
             raise LmsatError(f"pretrained={path} has no file {gguf_file}: correct gguf_file")
-        return
-    if (path / "adapter_config.json").is_file():
         return
     if not (path / "config.json").is_file():
         check_format(path)

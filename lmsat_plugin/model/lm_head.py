@@ -5,6 +5,7 @@ Shapes: N tokens, D width of the last hidden state, V rows of the head.
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ class Head:
 
 def head_weight(model: PreTrainedModel) -> torch.Tensor:
     """Return the weight of a model's LM head, shape [V, D]. Raises `LmsatError` for a model without one."""
-    weight = getattr(model.get_output_embeddings(), "weight", None)
+    weight = _working_weight(model.get_output_embeddings())
     if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or not weight.is_floating_point():
         raise LmsatError(
             f"{type(model).__name__} has no LM head of ordinary weights: "
@@ -103,6 +104,22 @@ def head_weight(model: PreTrainedModel) -> torch.Tensor:
             return model.get_output_embeddings().weight.detach().clone()
     # Under tensor parallelism each process holds a part.
     return weight.full_tensor().detach() if hasattr(weight, "full_tensor") else weight.detach()
+
+
+def _working_weight(module: Any) -> Any:
+    """Return the weight with which a module works: with what an adapter of PEFT adds to the stored one."""
+    layer = getattr(module, "token_adapter", module)
+    if not is_adapted(layer) or layer.merged:
+        return getattr(module, "weight", None)
+    layer = copy.deepcopy(layer)
+    layer.merge()
+    return getattr(layer.get_base_layer(), "weight", None)
+
+
+def is_adapted(module: Any) -> bool:
+    """Return whether an adapter of PEFT is active in a module, and adds to what it stores."""
+    layer = getattr(module, "token_adapter", module)
+    return hasattr(layer, "get_base_layer") and bool(layer.active_adapters) and not layer.disable_adapters
 
 
 def find_head(model: PreTrainedModel) -> Head | None:
@@ -126,8 +143,13 @@ def find_head(model: PreTrainedModel) -> Head | None:
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Return whether the LM head and the input embeddings are one tensor, also on the meta device."""
+    """Return whether the LM head and the input embeddings are one tensor, also on the meta device.
+
+    They are not where an adapter is on one of them.
+    """
     parts = model.get_input_embeddings(), model.get_output_embeddings()
+    if any(map(is_adapted, parts)):
+        return False
     inputs, outputs = (getattr(part, "weight", None) for part in parts)
     if inputs is None or outputs is None:
         return False

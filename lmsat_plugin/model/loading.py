@@ -60,17 +60,15 @@ def load_whole(loader: Any) -> Any:
             config = AutoConfig.from_pretrained(pretrained, trust_remote_code=trusts, **own)
             check_decoder(config, pretrained)
             stated = getattr(config, "dtype", None)
+        if (Path(pretrained) / "adapter_config.json").is_file():
+            # An adapter beside the model is put on it by `put_on`: transformers would do so in another type.
+            kwargs = {**kwargs, "adapter_kwargs": {"subfolder": "no-adapter"}}
         try:
             model, info = loader.from_pretrained(
                 pretrained, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
             )
         except pickle.UnpicklingError as error:
-            # torch's message recommends to run the code.
-            raise LmsatError(
-                f"the weights of {pretrained} are a pickle that holds more than tensors, or is broken, and is not "
-                "loaded, since it may run any code: ask for safetensors, or save its tensors alone with torch.save "
-                "where you trust it"
-            ) from error
+            raise LmsatError(describe_pickle(pretrained)) from error
         if info["mismatched_keys"] and not kwargs.get("ignore_mismatched_sizes"):
             name, theirs, ours = sorted(info["mismatched_keys"])[0]
             raise LmsatError(
@@ -86,6 +84,14 @@ def load_whole(loader: Any) -> Any:
         return model
 
     return SimpleNamespace(from_pretrained=from_pretrained)
+
+
+def describe_pickle(name: str) -> str:
+    """Return the sentence about a pickle of more than tensors; torch's own recommends to run the code in it."""
+    return (
+        f"the weights of {name} are a pickle that holds more than tensors, or is broken, and is not loaded, since it "
+        "may run any code: ask for safetensors, or save its tensors alone with torch.save where you trust it"
+    )
 
 
 def check_decoder(config: Any, name: str) -> None:
@@ -122,8 +128,13 @@ def _describe_missing(pretrained: str, model: Any, missing: list[str], unexpecte
 def keep_untied(pretrained: str, model: Any) -> None:
     """Have a head stay that the files hold beside an embedding to which the configuration ties it.
 
-    transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does.
+    transformers loads both where they differ, and would tie them when it is asked again, as lm-eval does. Nor is one of
+    them tied that has an adapter of its own.
     """
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if any(hasattr(end, "get_base_layer") or hasattr(end, "original_module") for end in ends):
+        _untie(model)
+        return
     expected = getattr(model, "get_expanded_tied_weights_keys", None)
     pairs = expected(all_submodels=True) if expected is not None else {}
     untied = [
@@ -133,15 +144,19 @@ def keep_untied(pretrained: str, model: Any) -> None:
     ]
     if not untied:
         return
-    for module in model.modules():
-        if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
-            module.config.tie_word_embeddings = False
+    _untie(model)
     logger.warning(
         "%s holds %s besides the embedding, and its config.json ties the two: the file's is taken, "
         "as transformers does; set tie_word_embeddings to false there",
         pretrained,
         untied[0],
     )
+
+
+def _untie(model: Any) -> None:
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+            module.config.tie_word_embeddings = False
 
 
 def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -152,7 +167,7 @@ def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 def _warn_of_unread(pretrained: str, subfolder: str) -> None:
     folder = local_folder(pretrained)
-    if folder is None or (folder / subfolder / "adapter_config.json").exists():
+    if folder is None:
         return
     try:
         unread = unread_weights(folder / subfolder)

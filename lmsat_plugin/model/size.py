@@ -137,12 +137,13 @@ def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter, str
     """Yield each parameter once with its name and its part, a field of `ParameterCount`."""
     embedding = getattr(model.get_input_embeddings(), "weight", None)
     head = getattr(model.get_output_embeddings(), "weight", None)
-    seen = _outside_language_model(model)
+    seen = _outside_language_model(model) | _of_adapters(model)
     for path, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            path = path.removesuffix(".base_layer")
             name = f"{path}.{own}"
             if parameter is embedding:
                 part = "token_embedding"
@@ -165,6 +166,21 @@ def _outside_language_model(model: PreTrainedModel) -> set[int]:
     parts = [part for part in (model.get_decoder(), model.get_output_embeddings()) if part is not None]
     inside = {id(parameter) for part in parts for parameter in part.parameters()}
     return {id(parameter) for parameter in model.parameters()} - inside
+
+
+def _of_adapters(model: PreTrainedModel) -> set[int]:
+    """Return the ids of what PEFT puts beside a model's own layers, and of layers that it has put others for.
+
+    A model with an adapter counts as the one in whose weights it is merged.
+    """
+    ids: set[int] = set()
+    for module in model.modules():
+        if hasattr(module, "get_base_layer") and hasattr(module, "adapter_layer_names"):
+            own = {id(parameter) for parameter in module.get_base_layer().parameters()}
+            ids |= {id(parameter) for parameter in module.parameters()} - own
+        elif hasattr(module, "original_module") and hasattr(module, "modules_to_save"):
+            ids |= {id(parameter) for parameter in module.original_module.parameters()}
+    return ids
 
 
 def part_of_block(path: str) -> str:

@@ -68,6 +68,8 @@ class ModelEntry(Settings):
     """Training tokens per optimiser step, where the checkpoints' names or ``trainer_state.json`` do not state it."""
     step_pattern: str | None = None
     """A regular expression with the groups ``step`` and ``tokens``, for checkpoints of other names."""
+    merge: bool = False
+    """Merge adapters of PEFT into the weights before they are measured."""
     model_args: dict[str, Any] = {}
     """Arguments of ``--model lmsat`` for this model; they take precedence over the sweep's."""
     config: str | None = None

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import folder_name, safe_name, user_path, write_atomically
 from lmsat_plugin.hub import cached_snapshot, hub_errors
-from lmsat_plugin.model.checkpoint_files import weight_files, weight_paths
+from lmsat_plugin.model.checkpoint_files import holds_config, holds_model, weight_files, weight_paths
 from lmsat_plugin.passing import SERVER
 from lmsat_plugin.series.checkpoint import Checkpoint
 from lmsat_plugin.sweeps.kept_folders import KeptFolders, user_of
@@ -186,13 +186,14 @@ class Downloads:
     def _cached(self, checkpoint: Checkpoint) -> Path | None:
         offline, subfolder = constants.HF_HUB_OFFLINE, checkpoint.subfolder
         above = f"{subfolder}/" if subfolder else ""
-        names = {f"{above}config.json": 0} if offline else self._needed(checkpoint)
-        if not all(name.startswith(above) for name in names):
-            return None
+        names = {} if offline else self._needed(checkpoint)
         snapshot = cached_snapshot(checkpoint.pretrained, str(checkpoint.commit), names)
-        if snapshot is None:
+        if snapshot is None or not all(name.startswith(above) for name in names):
             return None
         folder = snapshot / above
+        # In a folder, transformers puts an adapter on the model beside it.
+        if not holds_config(folder) or ((folder / "adapter_config.json").is_file() and holds_model(folder)):
+            return None
         if offline:
             # The Hub cannot be asked which files are needed: complete weights have to do.
             try:

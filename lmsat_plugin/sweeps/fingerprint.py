@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import FileStamp, read_file, stamp_file
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
-from lmsat_plugin.sweeps.weights import read_ahead
+from lmsat_plugin.model.adapters import Adapter, read_adapter
+from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, MODEL_CONFIGS, TOKENIZER_FILES, WEIGHT_FILES
+from lmsat_plugin.sweeps.weights import hash_weights, read_ahead
 
 _SMALL = (*CONFIG_FILES, *TOKENIZER_FILES)
 # What else transformers may read.
@@ -33,7 +36,7 @@ class Fingerprint:
     """The hashes that identify a checkpoint, whatever its name."""
 
     identity: str
-    """Hash of all that makes the model: weights, configuration, tokenizer, code of its own."""
+    """Hash of all that makes the model: weights, configuration, tokenizer, code of its own, an adapter's base."""
     weights_sha256: str
 
 
@@ -49,7 +52,8 @@ class SeenFiles:
 
     folder: Path
     """Or the checkpoint's one file."""
-    files: dict[str, FileStamp]
+    files: dict[str, FileStamp | tuple[()]]
+    """By name; those of an adapter's base model by their path, and one on the Hub by its commit, without a stamp."""
     whole: bool = False
     """Whether all files count, those in its folders too, and not those alone that transformers reads."""
 
@@ -62,7 +66,7 @@ class SeenFiles:
                     raise ChangedError(f"{folder} is gone: put it back, or leave it out", source=str(folder))
             raise PassingError(f"{folder.parent} is empty or gone: mount it again", source=str(folder.parent))
         files = _look(folder, whole)
-        newest = max((max(times) for _, *times in files.values()), default=0)
+        newest = max((max(times) for _, *times in filter(None, files.values())), default=0)
         tick = _TICK_NS if newest % 1_000_000_000 else _LONG_TICK_NS
         # The clock of another machine may be ahead.
         if time.time_ns() - newest < tick:
@@ -87,17 +91,34 @@ class SeenFiles:
             )
 
 
-def _look(folder: Path, whole: bool) -> dict[str, FileStamp]:
-    files = {}
+def _look(folder: Path, whole: bool) -> dict[str, FileStamp | tuple[()]]:
+    files: dict[str, FileStamp | tuple[()]] = {}
+    for path, stamp in _stamps(folder, whole):
+        files[path.name if path == folder else path.relative_to(folder).as_posix()] = stamp
+    # Loading an adapter will say what is wrong with it.
+    with suppress(LmsatError):
+        if not whole and (adapter := read_adapter(folder)) is not None:
+            files |= _look_at_base(adapter)
+    return files
+
+
+def _look_at_base(adapter: Adapter) -> dict[str, FileStamp | tuple[()]]:
+    """Return the files of a base model in another folder, by path, or the commit of one on the Hub."""
+    if (commit := adapter.base_commit) is not None:
+        return {f"{adapter.base}@{commit}": ()}
+    return {} if adapter.is_on_itself else {str(path): stamp for path, stamp in _stamps(adapter.base_folder)}
+
+
+def _stamps(folder: Path, whole: bool = False) -> Iterator[tuple[Path, FileStamp]]:
     # A disk that fails tells so when the files are read.
     with suppress(OSError):
         if folder.is_file():
-            return {folder.name: stamp_file(folder)}
+            yield folder, stamp_file(folder)
+            return
         found = {path for pattern in (*_SMALL, *WEIGHT_FILES, *_OTHERS) for path in folder.glob(pattern)}
         for path in (path for path in folder.rglob("*") if path.is_file()) if whole else found:
             with suppress(OSError):
-                files[path.relative_to(folder).as_posix()] = stamp_file(path)
-    return files
+                yield path, stamp_file(path)
 
 
 def stamp_of(folder: Path, *, whole: bool = False) -> Stamp:
@@ -106,7 +127,24 @@ def stamp_of(folder: Path, *, whole: bool = False) -> Stamp:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Read a checkpoint's files. Raises `LmsatError` for one whose weights are cut or missing."""
+    """Read a checkpoint's files, and those of an adapter's base model.
+
+    Raises `LmsatError` for one whose weights are cut or missing.
+    """
+    adapter = read_adapter(folder)
+    if adapter is None:
+        return _of_model(folder)
+    base = _of_base(adapter)
+    # Where the base lies, which the adapter's configuration says, changes nothing.
+    parts = [hash_weights([adapter.weights]), adapter.settings, base.weights_sha256]
+    weights = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(f"{weights}\0{base.identity}".encode())
+    small = {path for pattern in _SMALL for path in folder.glob(pattern) if path.name not in MODEL_CONFIGS}
+    _content(digest, filter(Path.is_file, small))
+    return Fingerprint(digest.hexdigest(), weights)
+
+
+def _of_model(folder: Path) -> Fingerprint:
     weights = read_ahead(folder)
     digest = hashlib.sha256(weights.encode())
     hashed = _content(digest, {path for pattern in _SMALL for path in folder.glob(pattern) if path.is_file()})
@@ -114,6 +152,48 @@ def fingerprint(folder: Path) -> Fingerprint:
     if any(path.name == "config.json" and b'"auto_map"' in content for path, content in hashed.items()):
         _content(digest, folder.glob("*.py"))
     return Fingerprint(digest.hexdigest(), weights)
+
+
+def _of_base(adapter: Adapter) -> Fingerprint:
+    """Return what identifies an adapter's base model: the content of a folder, or the Hub's commit."""
+    if (commit := adapter.base_commit) is not None:
+        named = f"{adapter.base}@{commit}"
+        # It is fetched here, while another checkpoint is measured.
+        _ = adapter.base_folder
+        return Fingerprint(named, named)
+    folder = adapter.base_folder
+    return _of_folder(folder, tuple(sorted(_stamps(folder))))
+
+
+@lru_cache(maxsize=8)
+def _of_folder(folder: Path, stamps: tuple[tuple[Path, FileStamp], ...]) -> Fingerprint:
+    return _of_model(folder)
+
+
+def describe_base(folder: Path) -> dict[str, Any]:
+    """Return what results note of the ``base`` of an adapter: its name, revision, identity, and the stamp of its files.
+
+    Nothing for another checkpoint. Raises as `fingerprint`.
+    """
+    adapter = read_adapter(folder)
+    if adapter is None:
+        return {}
+    files = {name: list(seen) for name, seen in sorted(_look_at_base(adapter).items())}
+    identity = _of_base(adapter).identity
+    return {"base": {"name": adapter.base, "revision": adapter.revision, "identity": identity, "files": files}}
+
+
+def on_base(content: str | None, noted: Mapping[str, Any]) -> str | None:
+    """Return what identifies a checkpoint of the Hub: its content, and that of the base model which results note."""
+    return f"{content} on {noted['base']['identity']}" if "base" in noted else content
+
+
+def is_same_base(noted: Mapping[str, Any]) -> bool:
+    """Return whether the base model that results note is still the same, as far as can be told without reading it."""
+    adapter = Adapter(name="", folder=Path(), config={}, base=noted.get("name"), revision=noted.get("revision"))
+    with suppress(LmsatError):
+        return {name: list(seen) for name, seen in _look_at_base(adapter).items()} == noted.get("files")
+    return False
 
 
 def _content(digest: Any, paths: Iterable[Path]) -> dict[Path, bytes]:

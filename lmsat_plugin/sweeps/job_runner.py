@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,31 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from lmsat_plugin.errors import (
-    BrokenDeviceError,
-    LmsatError,
-    PassingError,
-    UnwritableError,
-    first_sentence,
-    wants_traceback,
-)
+from lmsat_plugin.errors import BrokenDeviceError, PassingError
 from lmsat_plugin.harness.result_document import metrics_of
-from lmsat_plugin.harness.shared_tasks import TaskError
 from lmsat_plugin.hookspecs import CheckpointEvaluated
 from lmsat_plugin.model.loading import HeadNotFoundError
-from lmsat_plugin.model.memory import is_broken_device
-from lmsat_plugin.passing import causes, passing, patiently
+from lmsat_plugin.passing import patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background
 from lmsat_plugin.sweeps.config import Options
 from lmsat_plugin.sweeps.conversions import Conversions
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, fingerprint, known_files, remembered
+from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, describe_base, fingerprint, on_base, remembered
 from lmsat_plugin.sweeps.interrupts import Interrupts
+from lmsat_plugin.sweeps.job_errors import raise_outside, reason_of
 from lmsat_plugin.sweeps.job_queue import JobQueue
 from lmsat_plugin.sweeps.jobs import Job
-from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
+from lmsat_plugin.sweeps.launch import Launch
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
@@ -61,8 +52,7 @@ class _StartedJob:
     claim: Claim
     stored: Stored
     head_only: bool
-    fetched: Future[_Fetched | None] = field(default_factory=Future)
-    """None where a checkpoint of the same files is measured."""
+    fetched: Future[_Fetched | None] = field(default_factory=Future)  # None where one of the same files is measured
     seen: SeenFiles | None = None
     """The checkpoint's files as they were before they were read."""
     noted: dict[str, Any]
@@ -202,9 +192,8 @@ class JobRunner:
 
     def _left(self, job: Job, stored: Stored) -> list[PlannedResult]:
         """Return what seems to be left to do of a job; count it if there is nothing."""
-        plan, folder, weights = self.plan, job.checkpoint.folder, job.known_weights(stored)
-        known = folder is None or weights is not None or known_files(job.stamp(), stored.checkpoints) is not None
-        if not known and (stored.done or stored.failed):
+        plan, weights = self.plan, job.known_weights(stored)
+        if weights is None and not job.has_noted_files(stored) and (stored.done or stored.failed):
             # Other files than the results were made of: reading them will tell.
             return plan.work(job, None)
         work = plan.pending(job, stored, weights, self.options)
@@ -234,6 +223,7 @@ class JobRunner:
             if checkpoint.folder is not None:
                 seen.check()
                 self.store.note_seen(checkpoint, started.stored, {"files": started.noted["files"], **asdict(known)})
+        started.noted |= describe_base(folder)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
@@ -258,6 +248,8 @@ class JobRunner:
                 started.noted["weights_sha256"] = known.weights_sha256
                 if job.checkpoint.folder is not None:
                     weights = started.noted["identity"] = known.identity
+            if job.checkpoint.folder is None:
+                weights = on_base(weights, started.noted)
             if fetched and not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
                 started.noted[AUTO_PREFIX] = policy
             work = self.plan.pending(job, started.stored, weights, self.options)
@@ -265,9 +257,9 @@ class JobRunner:
                 check_source(job.checkpoint, started.stored, weights)
                 self._load(started, folder)
         except Exception as error:
-            _raise_outside(error)
+            raise_outside(error)
             work = self.plan.pending(job, started.stored, weights, self.options)
-            failures = [(result.identity, _reason(error)) for result in work]
+            failures = [(result.identity, reason_of(error)) for result in work]
         else:
             for batch in dict.fromkeys(result.batch for result in work):
                 failures += self._evaluate(started, [result for result in work if result.batch == batch])
@@ -312,8 +304,8 @@ class JobRunner:
         try:
             results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
         except Exception as error:
-            _raise_outside(error)
-            reason = _reason(error)
+            raise_outside(error)
+            reason = reason_of(error)
         else:
             self._record_evaluation(started, asked, results, arrays)
             return []
@@ -376,25 +368,3 @@ class JobRunner:
     def _count(self, job: Job, error: str | None, *, before: bool, values: dict[str, float] | None = None) -> None:
         self.summary.count(job, error, before=before)
         self.display.end(job.label, values or {}, error, before=before)
-
-
-def _raise_outside(error: Exception) -> None:
-    """Raise what is no failure of the checkpoint's own: what may pass, and what would meet every checkpoint."""
-    if isinstance(error, LaunchLostError):
-        raise error
-    if trouble := passing(error):
-        raise trouble from error
-    if isinstance(error, TaskError) or any(isinstance(each, UnwritableError) for each in causes(error)):
-        raise error
-    if any(map(is_broken_device, causes(error))):
-        raise BrokenDeviceError(
-            f"the GPU is in a broken state ({first_sentence(error)}): start the sweep again"
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    if wants_traceback():
-        traceback.print_exception(error)
-    if isinstance(error, LmsatError):
-        return str(error)
-    return f"{type(error).__name__} ({first_sentence(error)}): LMSAT_DEBUG=1 shows where"

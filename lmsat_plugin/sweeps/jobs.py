@@ -14,7 +14,7 @@ from lmsat_plugin.series.finding import find_series
 from lmsat_plugin.series.on_hub import asks_for_commits
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
-from lmsat_plugin.sweeps.fingerprint import RECIPE, Stamp, known_files, stamp_of
+from lmsat_plugin.sweeps.fingerprint import RECIPE, Stamp, is_same_base, known_files, on_base, stamp_of
 from lmsat_plugin.sweeps.stored import Stored
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
@@ -53,7 +53,9 @@ class Job:
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
         if self.checkpoint.folder is None:
-            return self.checkpoint.content
+            noted = [known for known in stored.checkpoints if known.get("base")]
+            same = (on_base(self.checkpoint.content, known) for known in noted if is_same_base(known["base"]))
+            return next(same, None if noted else self.checkpoint.content)
         return (known_files(self.stamp(), stored.checkpoints) or {}).get("identity")
 
     @property
@@ -72,6 +74,10 @@ class Job:
     def with_recipe(self, stamp: Stamp) -> Stamp:
         """Return a stamp that is another one for files that are converted in another way."""
         return {**stamp, f"{RECIPE}{self.recipe.digest}": []} if self.recipe is not None else stamp
+
+    def has_noted_files(self, stored: Stored) -> bool:
+        """Return whether results note the very files that its folder has."""
+        return self.checkpoint.folder is not None and known_files(self.stamp(), stored.checkpoints) is not None
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:
@@ -119,6 +125,8 @@ def model_args(config: SweepConfig, entry: ModelEntry) -> dict[str, Any]:
         )
     if entry.tokenizer is not None:
         args["tokenizer"] = entry.tokenizer
+    if entry.merge:
+        args["merge"] = True
     return args
 
 

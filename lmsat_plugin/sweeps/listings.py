@@ -13,10 +13,9 @@ from pathlib import Path
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import folder_name, write_atomically
 from lmsat_plugin.hub import HubFile, list_files
-from lmsat_plugin.model.checkpoint_files import MODEL_CONFIGS, TOKENIZER_FILES, weight_files
+from lmsat_plugin.model.checkpoint_files import MODEL_CONFIGS, TOKENIZER_FILES, needed_files, weight_files
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.series.checkpoint import Checkpoint
-from lmsat_plugin.sweeps.weights import needed_files
 
 _AT_ONCE = 8
 

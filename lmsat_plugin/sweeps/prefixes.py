@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.model.adapters import tokenizer_folder
 from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.text.tokenization import resolve_prefix, tokenizer_hash
@@ -43,6 +44,7 @@ def auto_prefix(job: Job, folder: Path | None, hashes: Collection[str] = ()) -> 
     try:
         if folder is not None:
             # Of equal tokenizers in many folders only the first is loaded.
+            folder = tokenizer_folder(folder)
             source, revision = str(folder), None
             key: tuple[str, ...] = ("files", tokenizer_digest(folder), text)
         else:

@@ -69,7 +69,9 @@ def find_identical(plan: Plan, store: Store) -> list[list[str]]:
     for job in plan.jobs:
         hashes = [noted.get("weights_sha256") for noted in store.read(job.checkpoint).checkpoints]
         if hashes and hashes[-1]:
-            groups.setdefault(hashes[-1], []).append(job.label)
+            # What arguments put on the weights makes another model.
+            put_on = {key: job.model_args.get(key) for key in ("peft", "delta")}
+            groups.setdefault(f"{hashes[-1]} {canonical(put_on)}", []).append(job.label)
     return [labels for labels in groups.values() if len(labels) > 1]
 
 

@@ -20,7 +20,7 @@ from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_te
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.settings import Settings, parse_settings
-from lmsat_plugin.sweeps.fingerprint import RECIPE, fingerprint, stamp_of
+from lmsat_plugin.sweeps.fingerprint import RECIPE, fingerprint, on_base, stamp_of
 from lmsat_plugin.sweeps.store import claim_file, quarantine
 from lmsat_plugin.sweeps.stored import canonical, files_of, identities_in, is_held, strays_of
 
@@ -173,6 +173,8 @@ def _identity(result: _CheckedResult) -> Iterator[TreeProblem]:
     known = [checkpoint.get("commit"), checkpoint.get("identity")]
     if subfolder := as_text(checkpoint.get("subfolder")):
         known = [f"{checkpoint.get('commit')}/{subfolder}"]
+    if as_dict(checkpoint.get("base")).get("identity"):
+        known += [on_base(content, checkpoint) for content in known]
     held = {*document["results"], *as_dict(document.get("group_subtasks"))}
     versions = as_dict(document.get("versions"))
     for identity in result.identities:

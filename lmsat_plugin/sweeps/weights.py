@@ -1,4 +1,4 @@
-"""The files of a checkpoint's weights: which are needed, where the LM head is, and a hash that identifies them."""
+"""The files of a checkpoint's weights: where the LM head is, and a hash that identifies them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.model.checkpoint_files import CONFIG_FILES, TOKENIZER_FILES, weight_files, weight_paths
+from lmsat_plugin.model.checkpoint_files import weight_paths
 
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head|decoder|unembed)\.(weight|bias)$")
 _EMBEDDING = re.compile(
@@ -20,18 +19,6 @@ _EMBEDDING = re.compile(
 )
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 100_000_000  # by the format
-
-
-def needed_files(sizes: Mapping[str, int], *, trust_remote_code: bool = False) -> dict[str, int]:
-    """Return, of a repository's files and their sizes, those that loading a model and its tokenizer takes."""
-
-    def is_needed(name: str) -> bool:
-        if name.endswith(".py"):
-            return trust_remote_code
-        return any(fnmatchcase(name, pattern) for pattern in (*CONFIG_FILES, *TOKENIZER_FILES))
-
-    small = {name: size for name, size in sizes.items() if "/" not in name and is_needed(name)}
-    return {**small, **weight_files(sizes)}
 
 
 def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
@@ -46,14 +33,21 @@ def head_shards(weight_map: Mapping[str, str]) -> set[str] | None:
 def read_ahead(folder: Path) -> str:
     """Read all weights of a folder, and so into the system's cache; return a hash that identifies them.
 
+    They are those that transformers loads. Raises `LmsatError` if there are no weights, or as `hash_weights`.
+    """
+    return hash_weights(weight_paths(folder))
+
+
+def hash_weights(paths: Iterable[Path]) -> str:
+    """Return a hash that identifies the weights in files.
+
     It is the SHA-256 over the tensors' names, types, shapes and bytes, whatever the shards and the metadata of
     the safetensors files; for pickled weights, the SHA-256 over the files.
 
-    Raises `LmsatError` if there are no weights, or if a file is missing, cut or no safetensors file.
+    Raises `LmsatError` if a file is missing, cut or no safetensors file.
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_BLOCK))
-    paths = weight_paths(folder)
     tensors: list[tuple[str, str, list[int], str]] = []
     for path in paths:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import transformers
+from peft_adapters import save_adapter
 from safetensors.torch import save_file
 from tiny_models import GROUPED
 
@@ -151,18 +152,34 @@ def converted(folder: Path) -> None:
     convert(source, folder, config=config)
 
 
+def adapter(folder: Path) -> None:
+    save_adapter(folder, _base(folder))
+
+
+def adapter_with_its_own_head(folder: Path) -> None:
+    save_adapter(folder, _base(folder), modules_to_save=["lm_head"])
+
+
+def adapter_beside_its_base(folder: Path) -> None:
+    """As the Trainer leaves it that saves both; the configuration names another model, which is not there."""
+    _save(folder)
+    save_adapter(folder, folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "/nowhere"}))
+
+
+def _base(folder: Path) -> Path:
+    base = folder.with_name(f"{folder.name}-base")
+    _save(base)
+    return base
+
+
 FOLDERS: dict[str, Callable[[Path], None]] = {
     make.__name__: make
     for make in (
         *(plain, stale_index, second_file, tied_with_another_head, tied_with_another_head_in_a_pickle),
         *(tied_without_an_embedding, consolidated_beside_shards, pickled, sharded, unused_broken_files),
-        *(
-            zero_row_for_padding,
-            averaged_by_hand,
-            without_a_dtype,
-            of_a_name_in_the_configuration,
-            multimodal,
-            converted,
-        ),
+        *(zero_row_for_padding, averaged_by_hand, without_a_dtype, of_a_name_in_the_configuration, multimodal),
+        *(converted, adapter, adapter_with_its_own_head, adapter_beside_its_base),
     )
 }

@@ -24,10 +24,11 @@ from tiny_models import make_model
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART
 from lmsat_plugin.hub import HubFile
+from lmsat_plugin.model.checkpoint_files import needed_files
 from lmsat_plugin.series.finding import Checkpoint
 from lmsat_plugin.sweeps import downloads as downloads_module
 from lmsat_plugin.sweeps.downloads import Downloads
-from lmsat_plugin.sweeps.weights import needed_files, read_ahead
+from lmsat_plugin.sweeps.weights import read_ahead
 
 
 def hub_checkpoint(commit: str, revision: str = "main", repository: str = "org/m") -> Checkpoint:
@@ -272,9 +273,8 @@ print(refused(lambda: print(downloads.size(found["main"]))))
     cache = tmp_path / "home" / "hub" / "models--org--m" / "snapshots" / hub.commit("org/m", "step0")
     first, *rest = run(hub, tmp_path, code)
     assert first.startswith(str(cache))
-    assert int(rest[0]) == sum(
-        needed_files({p.name: p.stat().st_size for p in hub.branches["org/m"]["main"].iterdir()}).values()
-    )
+    main = hub.branches["org/m"]["main"]
+    assert int(rest[0]) == sum(needed_files({path.name: path.stat().st_size for path in main.iterdir()}).values())
     assert not hub.sent
     hub.forget()
     again, refusal = run(hub, tmp_path, code, HF_HUB_OFFLINE="1")

@@ -13,8 +13,8 @@ from fake_hub import JUNK
 from safetensors.numpy import save_file
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.checkpoint_files import weight_files
-from lmsat_plugin.sweeps.weights import head_shards, needed_files, read_ahead
+from lmsat_plugin.model.checkpoint_files import needed_files, weight_files
+from lmsat_plugin.sweeps.weights import head_shards, read_ahead
 
 if TYPE_CHECKING:
     from pathlib import Path
