@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import traceback
 
-from lmsat_plugin.errors import LmsatError, UnwritableError, first_sentence, wants_traceback
+from lmsat_plugin.errors import BrokenDeviceError, LmsatError, UnwritableError, first_sentence, wants_traceback
 from lmsat_plugin.harness.shared_tasks import TaskError
+from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.passing import causes, passing
 from lmsat_plugin.sweeps.launch import LaunchLostError
 
@@ -25,6 +26,7 @@ def raise_outside(error: Exception) -> None:
 
 
 def reason_of(error: BaseException) -> str:
+    """Return the sentence that is recorded of a failure."""
     if wants_traceback():
         traceback.print_exception(error)
     if isinstance(error, LmsatError):
