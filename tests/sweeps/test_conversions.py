@@ -230,7 +230,7 @@ def test_a_configuration_of_the_hub(run, config, configure, empty_hub, warm_with
     make_model("llama", 5).save_pretrained(folder)
     empty_hub.branches["org/whole"] = {"main": folder}
     path = configure(models=entry(run, config="org/whole"), tasks=["lmsat_head"])
-    empty_hub.sent.clear()
+    empty_hub.forget()
     running = warm_with_hub.start("sweep", str(path))
     assert running.wait() == 0, running.output
     assert "3 measured" in running.output
