@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.model.checkpoint_files import NO_MODEL, STATE_DICTS, holds_config, training_format
+from lmsat_plugin.model.checkpoint_files import NO_MODEL, STATE_DICTS, holds_config, holds_weights, training_format
 from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form, is_bare
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.results.training_order import natural
@@ -134,6 +134,9 @@ def find_in_folder(folder: Path, name: str | None, naming: Naming) -> Series:
         # What lies in a checkpoint's folder are its parts, such as onnx/ and global_step500/.
         found = [] if states_one or not all(map(_is_whole, found)) else found
         found = found or [_Found(folder=folder, name=folder.name if states_one else "main")]
+    elif holds_config(folder) and holds_weights(folder) and not states_one:
+        # The Trainer leaves its last model beside its checkpoints.
+        found.append(_Found(folder=folder, name="main"))
     elif states_one and not any(naming.states_one(each.name) for each in found):
         walk = _Walk(naming)
         found = list(walk._in_one(folder, ()))

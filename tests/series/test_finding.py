@@ -44,7 +44,7 @@ def test_a_folder_of_checkpoints(tmp_path):
     make(run / ".hidden-step5")
     make(run, 10)  # Trainer saves the last one beside the others
     found = find_checkpoints(str(run), tokens_per_step=8)
-    assert named(found) == ["checkpoint-500", "checkpoint-1000", "final"]
+    assert named(found) == ["checkpoint-500", "checkpoint-1000", "final", "main"]
     assert found[0] == Checkpoint(
         model="my run",
         pretrained=str(run / "checkpoint-500"),

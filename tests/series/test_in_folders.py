@@ -253,3 +253,22 @@ def test_a_sweep_of_a_folder_of_runs(tmp_path, save, configure, capsys):
     assert "Left out: seed1/step3-merged (a copy in another form)" in capsys.readouterr().out
     assert main(["sweep", str(config), "--only", "runs@seed2/step3", "--force"]) == 0
     assert "1 measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("step", "left_out", "selected"),
+    [
+        (None, [("main", "no checkpoint of the run")], ["checkpoint-500", "checkpoint-1000"]),
+        (1500, [], ["checkpoint-500", "checkpoint-1000", "main"]),
+        (1000, [("main", "of the step of checkpoint-1000")], ["checkpoint-500", "checkpoint-1000"]),
+    ],
+)
+def test_the_last_model_beside_the_trainers_checkpoints(tmp_path, step, left_out, selected):
+    """`all` takes it where the Trainer's state says a step of its own; its name selects it always."""
+    run = make_checkpoint(tmp_path / "run", **({} if step is None else {"global_step": step}))
+    for each in (500, 1000):
+        make_checkpoint(run / f"checkpoint-{each}", global_step=each)
+    found = find_series(str(run))
+    assert [tuple(each) for each in found.left_out] == left_out
+    assert [each.revision for each in select(found.checkpoints, "all")] == selected
+    assert [each.folder for each in select(found.checkpoints, "main")] == [run]
