@@ -26,7 +26,10 @@ class FitCommand(AnsweringCommand):
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
     Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
-    The intervals (90 %) come from a bootstrap, which draws all rows of a run together.
+    The intervals (90 %) come from a bootstrap, which draws all rows of a run together. A constant of which the points
+    say nothing has none, and the reason is given. Rows beyond ten robust standard deviations are named, with the
+    constants without them. --robust leaves out runs above the frontier, such as those that were under-tuned, in every
+    sample of the bootstrap. A prediction has two intervals: that of a new run, and that of the law.
     """
 
     name = "fit"
@@ -44,11 +47,15 @@ class FitCommand(AnsweringCommand):
             "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
 
+        parser.add_argument(
+            "--robust", action="store_true", help="leave out runs above the frontier, as those that were under-tuned"
+        )
+
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fit, and what it predicts."""
         from lmsat_plugin.analysis.scaling_laws import fit
 
-        law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
+        law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
         predictions = None if args.predict is None else law.predict(read_data(args, args.predict))
         data = law.to_dict() | ({} if predictions is None else predictions.to_dict())
         parts = [part for fitted in (data, *data["others"]) for part in _parts(fitted)]
@@ -94,6 +101,11 @@ def _parts(law: dict[str, Any]) -> Iterator[TextTable | str]:
             f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
+    if far := law["outliers"]:
+        constants = ", ".join(f"{name} = {value:.4g}" for name, value in far["params"].items())
+        yield f"beyond ten robust standard deviations: {_named(far['rows'])}; without {_them(far['rows'])}: {constants}"
+    if law["trimmed"] is not None:
+        yield f"left out above the frontier (points: {len(law['trimmed'])}): {_named(law['trimmed']) or 'none'}"
     for kind in ("notes", "warnings"):
         for sentence in law[kind]:
             yield f"{kind[:-1]}: {sentence}"
@@ -109,9 +121,27 @@ def _predictions(data: dict[str, Any]) -> TextTable:
             [[row["model"], 100 * row["best"], 100 * row["final"]] for row in (*gaps["models"], means)],
         )
     rows = data["predictions"]
-    columns: dict[str, list[Any]] = {name: [_cell(row[name]) for row in rows] for name in rows[0] if name != "gap"}
+    shown = [name for name in rows[0] if name not in ("low", "high", "mean_low", "mean_high", "gap")]
+    columns: dict[str, list[Any]] = {name: [_cell(row[name]) for row in rows] for name in shown}
+    columns["90 % of new runs"] = [_range((row["low"], row["high"])) for row in rows]
+    columns["90 % of the law"] = [_range((row["mean_low"], row["mean_high"])) for row in rows]
     columns["gap %"] = [None if row["gap"] is None else 100 * row["gap"] for row in rows]
     return TextTable.of_columns("Predictions", columns)
+
+
+_MOST_NAMED = 8
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    """Return points in words, the farthest first."""
+    shown = rows[:_MOST_NAMED]
+    models = ["" if row["model"] is None else f" ({row['model']})" for row in shown]
+    names = [f"row {row['row']}{model}, {row['deviations']:+.0f}" for row, model in zip(shown, models, strict=True)]
+    return "; ".join(names + [f"{len(rows) - _MOST_NAMED} more"] * (len(rows) > _MOST_NAMED))
+
+
+def _them(rows: list[dict[str, Any]]) -> str:
+    return "it" if len(rows) == 1 else "them"
 
 
 def _cell(value: Any) -> Any:
