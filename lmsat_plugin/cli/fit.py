@@ -23,6 +23,8 @@ class FitCommand(AnsweringCommand):
     kaplan-ns   L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S (eq. 1.6); n_params_non_embedding, s_min, or steps with
                 batch_tokens
     context     L = a + b T^-c (Sec. D.5), of each model; position, from 1 on
+    isoflop     the size of least loss at each compute, and N_opt ~ C^a (Hoffmann et al. 2022, Approach 2); n_params,
+                and flops or tokens
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
     Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
@@ -53,6 +55,8 @@ class FitCommand(AnsweringCommand):
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fit, and what it predicts."""
+        if args.law == "isoflop":
+            return _isoflop(args)
         from lmsat_plugin.analysis.scaling_laws import fit
 
         law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
@@ -62,6 +66,34 @@ class FitCommand(AnsweringCommand):
         if predictions is not None:
             parts.append(_predictions(data))
         return Answer(data=data, parts=parts, result=law, options={"predictions": predictions})
+
+
+def _isoflop(args: argparse.Namespace) -> Answer:
+    """Return the optima of each compute, and their exponents."""
+    from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
+
+    for name in ("given", "predict", "robust", "figure"):
+        if getattr(args, name):
+            raise LmsatError(f"isoflop takes no --{name}: leave it out")
+    result = fit_isoflops(read_data(args), repetitions=args.repetitions)
+    data = result.to_dict()
+    rows = [
+        [
+            _cell(one["flops"]),
+            one["n_points"],
+            *(_cell(one[name]) for name in ("n_opt", "tokens", "loss")),
+            _range((one["low"], one["high"])),
+        ]
+        for one in data["computes"]
+    ]
+    optima = TextTable(
+        "Size of least loss", ["FLOP", "runs", "N_opt", "tokens", "loss", "90 % interval of N_opt"], rows
+    )
+    exponents = [[name, _cell(data[name]["value"]), _interval(data[name])] for name in ("a", "b")]
+    title = "N_opt ~ C^a, D_opt ~ C^b"
+    parts = [optima, TextTable(title, ["constant", "value", "90 % interval"], exponents)]
+    noise = f"noise of the losses about the parabolas: {data['noise']:.4g}"
+    return Answer(data=data, parts=[*parts, noise, *(f"warning: {text}" for text in data["warnings"])], result=result)
 
 
 def _given(text: str) -> dict[str, float]:
