@@ -100,8 +100,9 @@ def fit_isoflops(data: Results | pd.DataFrame, *, repetitions: int = 1000, seed:
     """Return the exponents of the compute-optimal size and data (Hoffmann et al. 2022, Approach 2).
 
     For each compute a parabola of the loss in ln N is fitted by least squares to the points within a tenth of the least
-    loss, and a line through the logarithms of the sizes at their minima. The bootstrap is of noise: samples are the parabolas with normal noise, whose variance is
-    that of all residuals. Minima outside the sizes that were trained are left out.
+    loss, and a line through the logarithms of the sizes at their minima. The bootstrap is of noise: samples are the
+    parabolas with normal noise, whose variance is that of all residuals. Minima outside the sizes that were trained are
+    left out.
 
     Args:
         data: A table with ``loss``, ``n_params`` (or ``n_params_non_embedding``), and ``flops``, else ``tokens`` of
