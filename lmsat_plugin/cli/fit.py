@@ -25,6 +25,8 @@ class FitCommand(AnsweringCommand):
     context     L = a + b T^-c (Sec. D.5), of each model; position, from 1 on
     isoflop     the size of least loss at each compute, and N_opt ~ C^a (Hoffmann et al. 2022, Approach 2); n_params,
                 and flops or tokens
+    curve       the learning curve of each run, L = E + B t^-c, or a power law with a break, and the step at which it
+                slows down; step or tokens
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
     Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
@@ -49,6 +51,7 @@ class FitCommand(AnsweringCommand):
             "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
 
+        parser.add_argument("--at", type=float, metavar="STEP", help="curve: predict the loss at this step, or tokens")
         parser.add_argument(
             "--robust", action="store_true", help="leave out runs above the frontier, as those that were under-tuned"
         )
@@ -57,6 +60,10 @@ class FitCommand(AnsweringCommand):
         """Return the fit, and what it predicts."""
         if args.law == "isoflop":
             return _isoflop(args)
+        if args.law == "curve":
+            return _curves(args)
+        if args.at is not None:
+            raise LmsatError("--at goes with lmsat fit curve: leave it out")
         from lmsat_plugin.analysis.scaling_laws import fit
 
         law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
@@ -72,9 +79,7 @@ def _isoflop(args: argparse.Namespace) -> Answer:
     """Return the optima of each compute, and their exponents."""
     from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
 
-    for name in ("given", "predict", "robust", "figure"):
-        if getattr(args, name):
-            raise LmsatError(f"isoflop takes no --{name}: leave it out")
+    _check_options(args, ("given", "predict", "robust", "figure", "at"))
     result = fit_isoflops(read_data(args), repetitions=args.repetitions)
     data = result.to_dict()
     rows = [
@@ -94,6 +99,37 @@ def _isoflop(args: argparse.Namespace) -> Answer:
     parts = [optima, TextTable(title, ["constant", "value", "90 % interval"], exponents)]
     noise = f"noise of the losses about the parabolas: {data['noise']:.4g}"
     return Answer(data=data, parts=[*parts, noise, *(f"warning: {text}" for text in data["warnings"])], result=result)
+
+
+def _curves(args: argparse.Namespace) -> Answer:
+    """Return the learning curves of runs."""
+    from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
+
+    _check_options(args, ("given", "predict", "robust", "figure"))
+    results = fit_curves(read_data(args), at=args.at, repetitions=args.repetitions)
+    data = [result.to_dict() for result in results]
+    rows = [
+        [
+            *(row["model"], row["form"], ", ".join(f"{name} = {value:.4g}" for name, value in row["params"].items())),
+            *(_cell(row["deceleration"]["value"]), _interval(row["deceleration"])),
+            *(_cell(row["at"]), _cell(row["final"]["value"]), _interval(row["final"])),
+            None if row["held_out"] is None else f"{100 * row['held_out']['gap']:+.2f}",
+        ]
+        for row in data
+    ]
+    columns = ["model", "form", "constants", "slows down at", "90 % interval", data[0]["axis"], "loss", "90 % interval"]
+    title = "Learning curves: saturating, L = E + B t^-c, or broken, L = B t^-c (1 + (t/d)^(1/f))^(c_drop f)"
+    table = TextTable(title, [*columns, "gap from the first half %"], rows)
+    note = (
+        "In the midst of a learning-rate schedule the loss is higher than at the end of one: a curve knows no schedule."
+    )
+    return Answer(data=data, parts=[table, note], result=results)
+
+
+def _check_options(args: argparse.Namespace, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(args, name):
+            raise LmsatError(f"{args.law} takes no --{name}: leave it out")
 
 
 def _given(text: str) -> dict[str, float]:
