@@ -64,8 +64,10 @@ class FitCommand(AnsweringCommand):
             return _curves(args)
         if args.at is not None:
             raise LmsatError("--at goes with lmsat fit curve: leave it out")
-        from lmsat_plugin.analysis.scaling_laws import fit
+        from lmsat_plugin.analysis.scaling_laws import LAWS, fit
 
+        if args.law not in LAWS:
+            raise LmsatError(f"'{args.law}' is not a law: give one of {', '.join((*LAWS, 'isoflop', 'curve'))}")
         law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
         predictions = None if args.predict is None else law.predict(read_data(args, args.predict))
         data = law.to_dict() | ({} if predictions is None else predictions.to_dict())
@@ -127,6 +129,8 @@ def _curves(args: argparse.Namespace) -> Answer:
 
 
 def _check_options(args: argparse.Namespace, names: tuple[str, ...]) -> None:
+    if args.repetitions < 0:
+        raise LmsatError(f"--repetitions {args.repetitions} is out of range: give 0 for no intervals, or about 1000")
     for name in names:
         if getattr(args, name):
             raise LmsatError(f"{args.law} takes no --{name}: leave it out")

@@ -6,6 +6,7 @@ Shapes: K checkpoints, G points of the grid of the constants in which a form is 
 from __future__ import annotations
 
 import itertools
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 _LEAST = 10
 """How many checkpoints a curve needs: twice the constants of a broken law."""
@@ -77,7 +80,7 @@ def fit_curves(
         seed: Of the random numbers.
 
     Raises:
-        LmsatError: For missing columns or numbers, and models of fewer than 10 checkpoints.
+        LmsatError: For missing columns or numbers, and where no model has 10 checkpoints; others are left out.
     """
     table = table_of(data)
     table = labelled(loss_of_results(data)) if is_tidy(table) else table
@@ -92,14 +95,19 @@ def fit_curves(
     check_nats(table)
     if at is not None and not 0 < at < 1e60:
         raise LmsatError(f"{at:g} is no {axis} to predict the loss at: give one above 0")
-    curves = []
+    curves, short = [], []
     for model, rows in table.groupby("model", sort=False):
         rows = rows.sort_values(axis, kind="stable").drop_duplicates(axis, keep="last")
         if len(rows) < _LEAST:
-            raise LmsatError(f"{model} has {len(rows)} checkpoints after the first step: a curve needs {_LEAST}")
+            short.append(f"{model} has {len(rows)} checkpoints after the first step: a curve needs {_LEAST}")
+            continue
         rows = rows.iloc[:: -(-len(rows) // _MOST_POINTS)] if len(rows) > _MOST_POINTS else rows
         t_K, losses_K = rows[axis].to_numpy(), rows["loss"].to_numpy()
         curves.append(_curve(str(model), axis, t_K, losses_K, at=at, repetitions=repetitions, seed=seed))
+    if not curves:
+        raise LmsatError(short[0] if short else "no checkpoint lies after the first step: give some")
+    for sentence in short:
+        logger.warning("Left out: %s", sentence)
     return curves
 
 
