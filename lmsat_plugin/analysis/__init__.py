@@ -1,6 +1,7 @@
 """Analyses: functions from results and tables to small dataclasses. Nothing here imports torch or lm_eval."""
 
 from lmsat_plugin.analysis.emergence.by_task import find_emergence
+from lmsat_plugin.analysis.emergence.target_scores import predict_scores
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
 from lmsat_plugin.analysis.saturation.by_model import find_saturation
 from lmsat_plugin.analysis.scaling_laws.allocation import allocate
@@ -16,6 +17,7 @@ __all__ = [
     "find_rank_needed",
     "find_saturation",
     "fit",
+    "predict_scores",
     "sample_efficiency",
     "shape_dependence",
 ]

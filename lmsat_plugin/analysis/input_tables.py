@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LEAST, _MOST = 1e-30, 1e60
+
 TIDY = ("model", "task", "metric", "value")
 """The columns that make a table one of results."""
 _COUNTS = ("step", "tokens", "words", "total_step", "total_tokens")
@@ -208,3 +210,27 @@ def numbers(
                 "which must be above 0: correct it or leave the row out"
             )
     return table
+
+
+def check_steps(table: pd.DataFrame) -> None:
+    """Raise `LmsatError` where the column ``step`` holds a number that is negative or not whole."""
+    if "step" not in table.columns:
+        return
+    steps = as_floats(table["step"])
+    if (bad := steps.notna() & ((steps < 0) | (steps % 1 != 0))).any():
+        row = int(np.argmax(bad.to_numpy()))
+        raise LmsatError(
+            f"row {row + 1} has step={steps.iloc[row]:g}, which is no step of a training: give whole numbers from 0 "
+            "on, or leave the row out"
+        )
+
+
+def check_magnitudes(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise `LmsatError` for a number above 0 that is too small or too large to be a loss, a size or a compute."""
+    for name in names:
+        values = table[name].to_numpy("float64")
+        if (bad := ~((values >= _LEAST) & (values <= _MOST))).any():
+            row = int(np.argmax(bad))
+            raise LmsatError(
+                f"row {row + 1} has {name}={values[row]:g}, which no training has: correct it or leave the row out"
+            )

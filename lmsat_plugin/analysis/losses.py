@@ -24,9 +24,11 @@ _BITS_WITHIN = 0.02
 """How close to log2 of the perplexity a loss has to be to count as bits, as a share."""
 _ROW, _BAD, _RUN = "number of the row", "whether its loss is not finite", "run of the row"
 _MOST_NAMED = 5
+OTHER_VOCABULARY = 1.02
+"""Ratio of vocabulary sizes above which tokenizers differ; models of one tokenizer pad it to various multiples."""
 _COLUMNS = (
     *("model", "variant", "group", *PARTS, "stage", "revision", "step", "tokens", "total_step", "n_params"),
-    *("n_params_non_embedding", "corpus", "path"),
+    *("n_params_non_embedding", "vocab_size", "corpus", "path"),
 )
 
 
@@ -63,6 +65,23 @@ def check_nats(table: pd.DataFrame) -> None:
             f"half of the losses are above {_MOST_NATS:g}, more than those of a uniform prediction over a million "
             "tokens: give nats per token, not perplexities"
         )
+
+
+def check_one_tokenizer(table: pd.DataFrame) -> None:
+    """Raise `LmsatError` where the columns ``tokenizer`` or ``vocab_size`` show losses that do not compare."""
+    if "tokenizer" in table.columns and len(names := sorted(map(str, table["tokenizer"].dropna().unique()))) > 1:
+        several = f"the tokenizers {', '.join(names[:_MOST_NAMED])}"
+    elif (
+        "vocab_size" in table.columns
+        and len(sizes := as_floats(table["vocab_size"]).dropna())
+        and (sizes.max() > OTHER_VOCABULARY * sizes.min())
+    ):
+        several = f"vocabularies of {sizes.min():g} to {sizes.max():g} tokens"
+    else:
+        return
+    raise LmsatError(
+        f"the losses per token are of {several}, and do not compare: take the rows of one tokenizer, or bits per byte"
+    )
 
 
 def without_diverged(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

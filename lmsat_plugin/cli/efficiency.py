@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency, Reached
 
 
+_COMPARED = {
+    "same ratio": "those with the same ratio of tokens to parameters",
+    "frontier": "where no ratio of tokens to parameters is the same, those that need the fewest tokens",
+}
+
+
 class EfficiencyCommand(AnsweringCommand):
     """Find the tokens and the compute that models of each size need to reach a loss.
 
@@ -57,6 +63,9 @@ def _parts(result: Efficiency) -> Iterator[TextTable | str]:
     for best in result.best:
         rows = [_row(reached) for reached in result.reached if reached.loss == best.loss]
         yield TextTable(f"To reach a loss of {best.loss:g}", columns, rows)
+        hows = {reached.compared for reached in result.reached if reached.loss == best.loss} - {None, "only runs"}
+        for how in sorted(map(str, hows)):
+            yield f"Of several runs of one size, {_COMPARED[how]} are compared."
         if best.compute_optimal is not None:
             edge = ", but a larger or a smaller one may need less" if best.at_edge else ""
             yield f"Least compute: {best.compute_optimal}{edge}."

@@ -8,6 +8,7 @@ from typing import Any
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import label
 
 _ANSWERS = {True: "yes", False: "no", None: "unknown"}
@@ -21,6 +22,12 @@ class EmergenceCommand(AnsweringCommand):
     the scores clearly better; otherwise the reason is given. The table also shows the correlations of score and loss,
     whether models of different sizes share one curve, and how well a sigmoid of the loss predicts the scores at the
     lowest losses.
+
+    With --two-step it predicts the scores of larger models from smaller ones instead (Bhagia et al. 2024). A sigmoid of
+    the loss, with free floor and ceiling and a perfect score at a loss of 0, is fitted to the models or sizes of
+    --fit-models. It is read at the last checkpoint of those of --predict-model. The loss is best the task's own, in
+    bits per byte of the correct answer. Where the table has n_params and tokens, the prediction
+    from these is given too.
     """
 
     name = "emergence"
@@ -47,9 +54,18 @@ class EmergenceCommand(AnsweringCommand):
         )
         parser.add_argument("--task", default="*", metavar="GLOB", help="take only tasks with such names")
         parser.add_argument("--metric", default="*", metavar="GLOB", help="take only metrics with such names")
+        parser.add_argument("--two-step", action="store_true", help="predict the scores of larger models from smaller")
+        models = "models, or sizes as a column size names them"
+        parser.add_argument("--fit-models", metavar="NAME,...", help=f"{models}, to fit")
+        parser.add_argument("--predict-model", metavar="NAME,...", help=f"{models}, to predict")
 
     def answer(self, args: argparse.Namespace) -> Answer:
-        """Return the verdicts."""
+        """Return the verdicts, or the predictions."""
+        if args.two_step:
+            return _predicted(args)
+        for name in ("fit_models", "predict_model"):
+            if getattr(args, name) is not None:
+                raise LmsatError(f"--{name.replace('_', '-')} goes with --two-step: add that")
         from lmsat_plugin.analysis.emergence import find_emergence
 
         results = find_emergence(
@@ -62,7 +78,7 @@ class EmergenceCommand(AnsweringCommand):
         columns |= {
             "emergent": [_ANSWERS[row["emergent"]] for row in data],
             "threshold": [_number(row["threshold"]) for row in data],
-            "90 % interval": [None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}" for row in data],
+            "90 % interval": [_ends(row) for row in data],
             "p": [_number(row["p_value"]) for row in data],
             "Spearman": [_number(row["spearman"]) for row in data],
             "Pearson": [_number(row["pearson"]) for row in data],
@@ -75,6 +91,49 @@ class EmergenceCommand(AnsweringCommand):
         reasons = [f"{row['reason']}; {row['shared']['reason']}" for row in data]
         sentences = [f"{name}: {reason}." for name, reason in zip(names, reasons, strict=True)]
         return Answer(data=data, parts=[table, *sentences], result=results)
+
+
+def _predicted(args: argparse.Namespace) -> Answer:
+    """Return the scores of the models to predict."""
+    from lmsat_plugin.analysis.emergence import predict_scores
+
+    fitted, targets = (
+        [name.strip() for name in (text or "").split(",")] for text in (args.fit_models, args.predict_model)
+    )
+    if not all((*fitted, *targets)):
+        raise LmsatError("--two-step needs models: add --fit-models NAME,... and --predict-model NAME,...")
+    results = predict_scores(read_data(args), fitted, targets, loss=args.loss, task=args.task, metric=args.metric)
+    data = [result.to_dict() for result in results]
+    columns: dict[str, list[Any]] = {
+        "task": [label(row["task"], row["variant"]) for row in data],
+        "metric": [row["metric"] for row in data],
+        "model": [row["model"] for row in data],
+        args.loss: [_number(row["loss"]) for row in data],
+        "predicted": [_number(row["predicted"]) for row in data],
+        "90 % of new runs": [_ends(row) for row in data],
+        "observed": [_number(row["observed"]) for row in data],
+        "error %": [_percent(row["relative_error"]) for row in data],
+    }
+    if any(chained := [row["chained"] for row in data]):
+        columns |= {
+            "from size and tokens": [one and _number(one["predicted"]) for one in chained],
+            "its 90 %": [one and _ends(one) for one in chained],
+            "its error %": [one and _percent(one["relative_error"]) for one in chained],
+        }
+    names = [label(f"{row['task']}, {row['metric']}, {row['model']}", row["variant"]) for row in data]
+    sentences = [f"{name}: {row['reason']}." for name, row in zip(names, data, strict=True) if row["reason"]]
+    if errors := [abs(row["relative_error"]) for row in data if row["relative_error"] is not None]:
+        sentences.insert(0, f"Mean size of the relative error: {100 * sum(errors) / len(errors):.1f} %.")
+    table = TextTable.of_columns(f"Scores predicted from {args.fit_models}", columns)
+    return Answer(data=data, parts=[table, *sentences], result=results)
+
+
+def _ends(row: dict[str, Any]) -> str | None:
+    return None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:+.1f}"
 
 
 def _number(value: float | None) -> str | None:

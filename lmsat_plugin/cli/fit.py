@@ -23,10 +23,17 @@ class FitCommand(AnsweringCommand):
     kaplan-ns   L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S (eq. 1.6); n_params_non_embedding, s_min, or steps with
                 batch_tokens
     context     L = a + b T^-c (Sec. D.5), of each model; position, from 1 on
+    isoflop     the size of least loss at each compute, and N_opt ~ C^a (Hoffmann et al. 2022, Approach 2); n_params,
+                and flops or tokens
+    curve       the learning curve of each run, L = E + B t^-c, or a power law with a break, and the step at which it
+                slows down; step or tokens
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
     Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
-    The intervals (90 %) come from a bootstrap, which draws all rows of a run together.
+    The intervals (90 %) come from a bootstrap, which draws all rows of a run together. A constant of which the points
+    say nothing has none, and the reason is given. Rows beyond ten robust standard deviations are named, with the
+    constants without them. --robust leaves out runs above the frontier, such as those that were under-tuned, in every
+    sample of the bootstrap. A prediction has two intervals: that of a new run, and that of the law.
     """
 
     name = "fit"
@@ -44,17 +51,89 @@ class FitCommand(AnsweringCommand):
             "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
 
+        parser.add_argument("--at", type=float, metavar="STEP", help="curve: predict the loss at this step, or tokens")
+        parser.add_argument(
+            "--robust", action="store_true", help="leave out runs above the frontier, as those that were under-tuned"
+        )
+
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fit, and what it predicts."""
-        from lmsat_plugin.analysis.scaling_laws import fit
+        if args.law == "isoflop":
+            return _isoflop(args)
+        if args.law == "curve":
+            return _curves(args)
+        if args.at is not None:
+            raise LmsatError("--at goes with lmsat fit curve: leave it out")
+        from lmsat_plugin.analysis.scaling_laws import LAWS, fit
 
-        law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions)
+        if args.law not in LAWS:
+            raise LmsatError(f"'{args.law}' is not a law: give one of {', '.join((*LAWS, 'isoflop', 'curve'))}")
+        law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
         predictions = None if args.predict is None else law.predict(read_data(args, args.predict))
         data = law.to_dict() | ({} if predictions is None else predictions.to_dict())
         parts = [part for fitted in (data, *data["others"]) for part in _parts(fitted)]
         if predictions is not None:
             parts.append(_predictions(data))
         return Answer(data=data, parts=parts, result=law, options={"predictions": predictions})
+
+
+def _isoflop(args: argparse.Namespace) -> Answer:
+    """Return the optima of each compute, and their exponents."""
+    from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
+
+    _check_options(args, ("given", "predict", "robust", "figure", "at"))
+    result = fit_isoflops(read_data(args), repetitions=args.repetitions)
+    data = result.to_dict()
+    rows = [
+        [
+            _cell(one["flops"]),
+            one["n_points"],
+            *(_cell(one[name]) for name in ("n_opt", "tokens", "loss")),
+            _range((one["low"], one["high"])),
+        ]
+        for one in data["computes"]
+    ]
+    optima = TextTable(
+        "Size of least loss", ["FLOP", "runs", "N_opt", "tokens", "loss", "90 % interval of N_opt"], rows
+    )
+    exponents = [[name, _cell(data[name]["value"]), _interval(data[name])] for name in ("a", "b")]
+    title = "N_opt ~ C^a, D_opt ~ C^b"
+    parts = [optima, TextTable(title, ["constant", "value", "90 % interval"], exponents)]
+    noise = f"noise of the losses about the parabolas: {data['noise']:.4g}"
+    return Answer(data=data, parts=[*parts, noise, *(f"warning: {text}" for text in data["warnings"])], result=result)
+
+
+def _curves(args: argparse.Namespace) -> Answer:
+    """Return the learning curves of runs."""
+    from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
+
+    _check_options(args, ("given", "predict", "robust", "figure"))
+    results = fit_curves(read_data(args), at=args.at, repetitions=args.repetitions)
+    data = [result.to_dict() for result in results]
+    rows = [
+        [
+            *(row["model"], row["form"], ", ".join(f"{name} = {value:.4g}" for name, value in row["params"].items())),
+            *(_cell(row["deceleration"]["value"]), _interval(row["deceleration"])),
+            *(_cell(row["at"]), _cell(row["final"]["value"]), _interval(row["final"])),
+            None if row["held_out"] is None else f"{100 * row['held_out']['gap']:+.2f}",
+        ]
+        for row in data
+    ]
+    columns = ["model", "form", "constants", "slows down at", "90 % interval", data[0]["axis"], "loss", "90 % interval"]
+    title = "Learning curves: saturating, L = E + B t^-c, or broken, L = B t^-c (1 + (t/d)^(1/f))^(c_drop f)"
+    table = TextTable(title, [*columns, "gap from the first half %"], rows)
+    note = (
+        "In the midst of a learning-rate schedule the loss is higher than at the end of one: a curve knows no schedule."
+    )
+    return Answer(data=data, parts=[table, note], result=results)
+
+
+def _check_options(args: argparse.Namespace, names: tuple[str, ...]) -> None:
+    if args.repetitions < 0:
+        raise LmsatError(f"--repetitions {args.repetitions} is out of range: give 0 for no intervals, or about 1000")
+    for name in names:
+        if getattr(args, name):
+            raise LmsatError(f"{args.law} takes no --{name}: leave it out")
 
 
 def _given(text: str) -> dict[str, float]:
@@ -94,6 +173,11 @@ def _parts(law: dict[str, Any]) -> Iterator[TextTable | str]:
             f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
+    if far := law["outliers"]:
+        constants = ", ".join(f"{name} = {value:.4g}" for name, value in far["params"].items())
+        yield f"beyond ten robust standard deviations: {_named(far['rows'])}; without {_them(far['rows'])}: {constants}"
+    if law["trimmed"] is not None:
+        yield f"left out above the frontier (points: {len(law['trimmed'])}): {_named(law['trimmed']) or 'none'}"
     for kind in ("notes", "warnings"):
         for sentence in law[kind]:
             yield f"{kind[:-1]}: {sentence}"
@@ -109,9 +193,27 @@ def _predictions(data: dict[str, Any]) -> TextTable:
             [[row["model"], 100 * row["best"], 100 * row["final"]] for row in (*gaps["models"], means)],
         )
     rows = data["predictions"]
-    columns: dict[str, list[Any]] = {name: [_cell(row[name]) for row in rows] for name in rows[0] if name != "gap"}
+    shown = [name for name in rows[0] if name not in ("low", "high", "mean_low", "mean_high", "gap")]
+    columns: dict[str, list[Any]] = {name: [_cell(row[name]) for row in rows] for name in shown}
+    columns["90 % of new runs"] = [_range((row["low"], row["high"])) for row in rows]
+    columns["90 % of the law"] = [_range((row["mean_low"], row["mean_high"])) for row in rows]
     columns["gap %"] = [None if row["gap"] is None else 100 * row["gap"] for row in rows]
     return TextTable.of_columns("Predictions", columns)
+
+
+_MOST_NAMED = 8
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    """Return points in words, the farthest first."""
+    shown = rows[:_MOST_NAMED]
+    models = ["" if row["model"] is None else f" ({row['model']})" for row in shown]
+    names = [f"row {row['row']}{model}, {row['deviations']:+.0f}" for row, model in zip(shown, models, strict=True)]
+    return "; ".join(names + [f"{len(rows) - _MOST_NAMED} more"] * (len(rows) > _MOST_NAMED))
+
+
+def _them(rows: list[dict[str, Any]]) -> str:
+    return "it" if len(rows) == 1 else "them"
 
 
 def _cell(value: Any) -> Any:

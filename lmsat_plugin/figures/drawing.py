@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lmsat_plugin.analysis.emergence import Emergence
+from lmsat_plugin.analysis.emergence import Emergence, TargetScore
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
@@ -24,11 +24,13 @@ from lmsat_plugin.figures.leaderboard import leaderboard_figure
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.saturation import saturation_figure
 from lmsat_plugin.figures.shape import shape_figure
+from lmsat_plugin.figures.target_scores import target_scores_figure
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 _FIGURES_OF_LISTS = {
     Saturation: saturation_figure,
     Emergence: emergence_figure,
+    TargetScore: target_scores_figure,
     CheckpointContext: context_figure,
     CheckpointRanks: rank_needed_figure,
 }
@@ -38,9 +40,9 @@ _FIGURES_OF_LISTS = {
 def plot(result: Any, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
-    Results are those of `find_saturation`, `find_emergence`, `find_context` and `find_rank_needed`, one or a list; of
-    `context_gain`, `sample_efficiency` and `shape_dependence`; of `fit`, with ``predictions=`` for another table; and
-    a `Leaderboard`.
+    Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `find_context` and `find_rank_needed`,
+    one or a list; of `context_gain`, `sample_efficiency` and `shape_dependence`; of `fit`, with ``predictions=`` for
+    another table; and a `Leaderboard`.
 
     Raises:
         LmsatError: For anything else.

@@ -45,7 +45,7 @@ def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure
 
     A law of one variable is a curve with its 90 % interval. A law of several is a curve for each model, or a dash for
     a model with one point. Where a law is fitted to each model alone, colours tell the models apart. ``predictions``
-    are those for a table that was not fitted: triangles.
+    are those for a table that was not fitted: triangles, with bars for the 90 % intervals of new runs.
     """
     fits = (fit, *fit.others) if fit.law.by_model else (fit,)
     figure, panels = subplots(2)
@@ -63,6 +63,7 @@ def fit_figure(fit: FittedLaw, predictions: Predictions | None = None) -> Figure
         for index, (label, rows) in enumerate(_by_model(predictions.rows)):
             look = {**_PREDICTED, "color": PALETTE[1 + index]}
             _draw(panels, fit, rows, look)
+            losses.vlines(_x(fit, rows), rows.low, rows.high, color=look["color"], linewidth=0.8, alpha=0.6)
             handles.append(Line2D([], [], label=label, **look))
     handles += _explained(fit)
     for axes in (losses, gaps):
@@ -115,17 +116,17 @@ def _draw_law(axes: Axes, fit: FittedLaw, tables: list[pd.DataFrame]) -> None:
         curve = pd.DataFrame({column: space(rows[column].min(), rows[column].max(), _CURVE_POINTS)})
         rows = replace(fit, others=()).predict(curve.assign(model=fit.model)).rows
         axes.plot(rows[column], rows.predicted, color=GREY)
-        axes.fill_between(rows[column], rows.low, rows.high, color=GREY, **BAND)
+        axes.fill_between(rows[column], rows.mean_low, rows.mean_high, color=GREY, **BAND)
         return
     for _, own in rows.groupby("model") if "model" in rows else [("", rows)]:
         x_P = _x(fit, own)
         order = np.argsort(x_P)
         if len(own) > 1 and "model" in own:
             axes.plot(x_P[order], own.predicted.iloc[order], color=GREY, linewidth=0.8, zorder=1)
-            ends = own.low.iloc[order], own.high.iloc[order]
+            ends = own.mean_low.iloc[order], own.mean_high.iloc[order]
             axes.fill_between(x_P[order], *ends, color=GREY, **BAND)
         else:
-            axes.vlines(x_P, own.low, own.high, color=GREY, alpha=BAND["alpha"], linewidth=2)
+            axes.vlines(x_P, own.mean_low, own.mean_high, color=GREY, alpha=BAND["alpha"], linewidth=2)
             axes.plot(x_P, own.predicted, **_LAW, zorder=1)
 
 

@@ -87,7 +87,7 @@ def _draw_law(axes: Axes, fit: FittedLaw, unit: float) -> None:
     column = fit.count if fit.count and "N" in fit.law.columns else fit.law.columns[fit.law.size]
     rows = rows.sort_values(column)
     axes.plot(unit * rows[column], rows.predicted, color=GREY, zorder=1)
-    axes.fill_between(unit * rows[column], rows.low, rows.high, color=GREY, **BAND)
+    axes.fill_between(unit * rows[column], rows.mean_low, rows.mean_high, color=GREY, **BAND)
 
 
 @styled

@@ -47,7 +47,7 @@ def printed(capsys, *arguments: object) -> dict:
 def test_json(runs, capsys):
     found = printed(capsys, "chinchilla", runs, "--repetitions", 100)
     assert found["law"] == "chinchilla"
-    assert found["params"]["alpha"].keys() == {"value", "low", "high", "given"}
+    assert found["params"]["alpha"].keys() == {"value", "low", "high", "given", "reason"}
     assert found["params"]["alpha"]["low"] < 0.246 < found["params"]["alpha"]["high"]
     assert found["objective"]["delta"] == 1e-3
     assert (found["n_points"], found["n_runs"], found["repetitions"]) == (40, 40, 100)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, series_in, table_of
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results
+from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, series_in, table_of
+from lmsat_plugin.analysis.losses import OTHER_VOCABULARY, check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.series import labelled
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 NEEDED = ("model", "task", "metric")
 _RUN = "run of the row"
 """The column that tells runs apart: a model, or one of its replicates."""
-_OTHER_VOCABULARY = 1.02
-"""Ratio of vocabulary sizes above which tokenizers differ; models of one tokenizer pad it to various multiples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +131,9 @@ def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
         raise LmsatError(f"row {row} lacks a model, task or metric: fill it in or leave the row out")
     if loss != "loss":
         table = table.drop(columns="loss", errors="ignore").rename(columns={loss: "loss"})
+    check_steps(table)
     rows = numbers(table, ["loss", "score"], optional=("chance", "stderr", "n_samples", "step"), positive=["loss"])
+    check_magnitudes(rows, ["loss"])
     if loss == "loss":
         check_nats(rows)
     rows = rows.assign(**{name: rows[name].astype(str) for name in NEEDED})
@@ -175,7 +175,7 @@ def _variants(scores: pd.DataFrame) -> list[Any]:
 def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
     if "vocab_size" not in rows.columns or not len(sizes := rows["vocab_size"].dropna().astype(float)):
         return
-    if sizes.max() > _OTHER_VOCABULARY * sizes.min():
+    if sizes.max() > OTHER_VOCABULARY * sizes.min():
         logger.warning(
             "vocabularies of %d to %d tokens: losses per token of different tokenizers do not compare; "
             "take bits_per_byte for the loss",

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import is_tidy, numbers, table_of
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results, without_diverged
+from lmsat_plugin.analysis.input_tables import check_steps, is_tidy, numbers, table_of
+from lmsat_plugin.analysis.losses import check_nats, check_one_tokenizer, loss_of_results, without_diverged
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
@@ -29,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 FEWEST_SAVED = 0.1
 """The default share of tokens below which the saving of a doubled size counts as diminishing."""
+_SAME_RATIO = 0.15
+"""How far apart the logarithms of two ratios of tokens to parameters may be that count as the same."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,13 @@ class Reached:
     """Tokens of the last checkpoint above the loss, and of the first one that reaches it; None without one."""
     flops: float | None
     """From the column ``flops``, else 6 · n_params · tokens."""
+    tokens_per_parameter: float
+    """Of the whole run: its last checkpoint's tokens over its parameters."""
     next_model: str | None = None
-    """The next larger size."""
+    """The run of the next larger size that it is compared with."""
+    compared: str | None = None
+    """How that was chosen: ``only runs`` of their sizes, ``same ratio`` of tokens to parameters over the whole run, or
+    the ``frontier``, the runs of both sizes that need the fewest tokens."""
     ratio: float | None = None
     """Tokens that the next size needs over these."""
     saved: float | None = None
@@ -135,6 +141,8 @@ def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
     table = numbers(table, needed, optional=("flops",))
     table = numbers(table[table.tokens != 0], needed, positive=("n_params", "tokens", "flops"))
     check_nats(table)
+    check_one_tokenizer(table)
+    check_steps(table)
     by_model = table.groupby("model")
     if (several := by_model.n_params.nunique()).max() > 1:
         raise LmsatError(
@@ -156,7 +164,8 @@ def _crossing(model: str, run: pd.DataFrame, loss: float) -> Reached:
     least_P = np.minimum.accumulate(run.loss.to_numpy())
     n_params = float(run.n_params.iloc[0])
     after = int(np.searchsorted(-least_P, -loss))
-    reached = partial(Reached, model=model, n_params=n_params, loss=loss)
+    ratio = float(tokens_P[-1]) / n_params
+    reached = partial(Reached, model=model, n_params=n_params, loss=loss, tokens_per_parameter=ratio)
     if after == len(least_P):
         return reached(tokens=None, low=float(tokens_P[-1]), high=None, flops=None)
     high = float(tokens_P[after])
@@ -168,19 +177,41 @@ def _crossing(model: str, run: pd.DataFrame, loss: float) -> Reached:
 
 
 def _compared(models: list[Reached]) -> list[Reached]:
-    """Return the models, which are in the order of their sizes, each with what the next size saves."""
+    """Return the models, which are in the order of their sizes, each with what the next size saves.
+
+    Of several runs of one size, those with the same ratio of tokens to parameters are compared; where there are none
+    in the next size, only the best run is, with the best of the next size.
+    """
     compared = []
     for model in models:
+        peers = [other for other in models if other.n_params == model.n_params and _known(other)]
         larger = [other for other in models if other.n_params > model.n_params]
         least = min((other.n_params for other in larger), default=None)
-        rivals = [(tokens, other) for other in larger if other.n_params == least and (tokens := _known(other))]
-        if (own := _known(model)) and rivals:
-            tokens, rival = min(rivals, key=itemgetter(0))
-            ratio = tokens / own
-            saved = 1 - ratio ** (math.log(2) / math.log(rival.n_params / model.n_params))
-            model = replace(model, next_model=rival.model, ratio=ratio, saved=saved)
+        rivals = [other for other in larger if other.n_params == least and _known(other)]
+        own, chosen, how = _known(model), None, "frontier"
+        if own and rivals:
+            alike = [other for other in rivals if _same_ratio(model, other)]
+            several = len([other for other in models if other.n_params in (model.n_params, least)]) > 2
+            if not several:
+                chosen, how = rivals[0], "only runs"
+            elif alike:
+                chosen, how = min(alike, key=_needed), "same ratio"
+            elif model is min(peers, key=_needed):
+                chosen = min(rivals, key=_needed)
+        if own and chosen is not None:
+            ratio = _needed(chosen) / own
+            saved = 1 - ratio ** (math.log(2) / math.log(chosen.n_params / model.n_params))
+            model = replace(model, next_model=chosen.model, compared=how, ratio=ratio, saved=saved)
         compared.append(model)
     return compared
+
+
+def _needed(model: Reached) -> float:
+    return _known(model) or math.inf
+
+
+def _same_ratio(one: Reached, other: Reached) -> bool:
+    return abs(math.log(one.tokens_per_parameter / other.tokens_per_parameter)) < _SAME_RATIO
 
 
 def _known(model: Reached) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.scaling_laws.huber_regression import DELTA
 from lmsat_plugin.analysis.scaling_laws.laws import Law, Points, rows_of
+from lmsat_plugin.analysis.scaling_laws.outliers import Outlier, WithoutOutliers
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
@@ -24,7 +25,15 @@ _SHOWN = (*("model", "variant", "run", "revision", "step", "tokens", "n_params",
 
 
 @dataclass(frozen=True)
-class Constant(Estimate):
+class Derived(Estimate):
+    """A value that follows from a law's constants."""
+
+    reason: str | None = None
+    """Why there is no interval; None where there is one."""
+
+
+@dataclass(frozen=True)
+class Constant(Derived):
     """A constant of a law."""
 
     given: bool = False
@@ -63,15 +72,15 @@ class Predictions:
     """A law's predictions for the rows of a table."""
 
     rows: pd.DataFrame
-    """The rows with ``observed`` (NaN where unknown), ``predicted``, the interval ``low`` to ``high`` (of the law,
-    not of a new run), and ``gap`` = (observed − predicted) / predicted."""
+    """The rows with ``observed`` (NaN where unknown), ``predicted``, the interval ``low`` to ``high`` of a new run,
+    ``mean_low`` to ``mean_high`` of the law, and ``gap`` = (observed − predicted) / predicted."""
     gaps: pd.DataFrame | None
     """``model, best, final``: gaps at a model's least loss and last checkpoint; None if no model has several rows."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: the rows and the gaps."""
         shown = [name for name in _SHOWN if name in self.rows]
-        columns = [*shown, "observed", "predicted", "low", "high", "gap"]
+        columns = [*shown, "observed", "predicted", "low", "high", "mean_low", "mean_high", "gap"]
         predictions: dict[str, Any] = {"predictions": records(self.rows[columns])}
         if self.gaps is not None:
             means = {f"mean_{name}": float(self.gaps[name].mean()) for name in ("best", "final")}
@@ -89,7 +98,7 @@ class FittedLaw:
     model: str | None
     """The model whose rows these are, for a law of single models."""
     params: dict[str, Constant]
-    derived: dict[str, Estimate]
+    derived: dict[str, Derived]
     objective: float
     """Σ Huber(ln predicted − ln observed), a sum over the points."""
     residual_rms: float
@@ -103,6 +112,12 @@ class FittedLaw:
     points: Points
     theta_RQ: np.ndarray
     """The constants as the law's form keeps them."""
+    residuals_P: np.ndarray
+    """ln observed − ln predicted of the points that were fitted, widened for the constants that were."""
+    outliers: WithoutOutliers | None = None
+    """The points beyond ten robust standard deviations, and the constants without them; None without any."""
+    trimmed: tuple[Outlier, ...] | None = None
+    """The points above the frontier that a robust fit leaves out; None of an ordinary fit."""
     others: tuple[FittedLaw, ...] = ()
     """The same law with N counted another way, or of the table's other models."""
 
@@ -138,19 +153,22 @@ class FittedLaw:
 
     def _predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         points = self.law.read(rows, self.count, observed=False)
-        predicted_RP = np.exp(self.law.form.log_losses(self.theta_RQ, points.variables)[0])
-        ends = [
-            self.interval(float(value), samples_R) or (np.nan, np.nan)
-            for value, samples_R in zip(predicted_RP[0], predicted_RP[1:].T, strict=True)
-        ]
-        low_P, high_P = np.array(ends).T
-        return points.table.assign(
-            observed=points.losses_P,
-            predicted=predicted_RP[0],
-            low=low_P,
-            high=high_P,
-            gap=points.losses_P / predicted_RP[0] - 1,
-        )
+        logs_RP = self.law.form.log_losses(self.theta_RQ, points.variables)[0]
+        noise_RP = np.zeros_like(logs_RP)
+        if len(logs_RP) > 1:
+            noise_RP[1:] = np.random.default_rng(0).choice(self.residuals_P, logs_RP[1:].shape)
+        ends: dict[str, Any] = {}
+        for names, samples_RP in ((("mean_low", "mean_high"), logs_RP), (("low", "high"), logs_RP + noise_RP)):
+            each = [
+                self.interval(float(value), samples_R) or (np.nan, np.nan)
+                for value, samples_R in zip(np.exp(logs_RP[0]), np.exp(samples_RP[1:]).T, strict=True)
+            ]
+            ends |= dict(zip(names, np.array(each).T, strict=True))
+        # Samples shift the two bias corrections apart.
+        ends["low"], ends["high"] = np.fmin(ends["low"], ends["mean_low"]), np.fmax(ends["high"], ends["mean_high"])
+        predicted_P = np.exp(logs_RP[0])
+        gap_P = points.losses_P / predicted_P - 1
+        return points.table.assign(observed=points.losses_P, predicted=predicted_P, **ends, gap=gap_P)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat fit --json`` prints it."""
@@ -170,6 +188,8 @@ class FittedLaw:
             "condition_number": self.condition_number,
             "spread": asdict(self.spread),
             "held_out": None if self.held_out is None else asdict(self.held_out),
+            "outliers": None if self.outliers is None else asdict(self.outliers),
+            "trimmed": None if self.trimmed is None else [asdict(point) for point in self.trimmed],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "others": [other.to_dict() for other in self.others],

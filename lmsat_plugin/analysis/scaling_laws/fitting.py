@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
-from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, FittedLaw, HeldOut, Spread, interval_of_fit
+from lmsat_plugin.analysis.scaling_laws import outliers
+from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, Derived, FittedLaw, HeldOut, Spread, interval_of_fit
 from lmsat_plugin.analysis.scaling_laws.forms import PowerSum, Variables
 from lmsat_plugin.analysis.scaling_laws.known_laws import LAWS
 from lmsat_plugin.analysis.scaling_laws.laws import RUNS_BEYOND, TOTAL, Law, Points, counts_of, draw_runs, rows_of
-from lmsat_plugin.analysis.stats.bootstrap import Estimate
+from lmsat_plugin.analysis.scaling_laws.misfit import misfits
+from lmsat_plugin.analysis.scaling_laws.unidentified import of_derived, unidentified
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 0.01
 _SAME = 1e-6
-_NEGLIGIBLE = 1e-6
-_PARALLEL = 0.95
 _HELD_OUT = 0.2
 """The share of the sizes, the largest ones, whose points are held out; it is one size at least."""
 
@@ -38,6 +38,7 @@ def fit(
     given: Mapping[str, float] | None = None,
     *,
     repetitions: int = 1000,
+    robust: bool = False,
     seed: int = 0,
 ) -> FittedLaw:
     """Fit a law by the least sum of Huber losses (delta 0.001) of log residuals (Hoffmann et al. 2022, Sec. 3.3).
@@ -51,6 +52,8 @@ def fit(
         data: A table with a row for each point and the law's columns, or results with ``lmsat_loss``.
         given: Values of constants that are not fitted, by name.
         repetitions: Samples of the bootstrap; 0 for no intervals.
+        robust: Whether runs above the frontier, as those that were under-tuned, are left out, in every sample of the
+            bootstrap anew.
         seed: Of the bootstrap.
 
     Raises:
@@ -64,7 +67,7 @@ def fit(
     _check_given(kind, given)
     if repetitions < 0:
         raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
-    request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, seed=seed)
+    request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, robust=robust, seed=seed)
     if kind.by_model and "model" in rows:
         if rows["model"].isna().any():
             raise LmsatError("a row has no model, and this law is fitted to each: name it, or leave out the column")
@@ -83,6 +86,7 @@ class _Request:
     given: Mapping[str, float]
     notes: tuple[str, ...]
     repetitions: int
+    robust: bool
     seed: int
 
 
@@ -93,47 +97,96 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     free = [name for name in form.names if name not in given]
     if lacking := _lacking(law, points.variables, points.runs, free):
         raise LmsatError(f"{model + ': ' if model else ''}{lacking}, or fix constants with --given")
+    if len(free) > 1 and np.ptp(points.losses_P) == 0:
+        raise LmsatError(f"all losses are {points.losses_P[0]:g}, which shows no law: give losses that change")
     problem = huber.Problem(form=form, targets_P=np.log(points.losses_P), variables=points.variables)
     result = huber.search(problem, given_Q)
-    warnings = [*points.warnings, *_warnings(law, points, count, result.theta_Q, free=free)]
-    theta_RQ, counts_RG = result.theta_Q[None], np.ones((1, points.runs))
+    kept_P = np.ones(len(points.losses_P), dtype=bool)
+    if request.robust and free:
+        result, kept_P = _search_robust(problem, result, given_Q)
+    theta_Q = result.theta_Q
+    theta_RQ, counts_RG, few = theta_Q[None], np.ones((1, points.runs)), None
     least = len(free) + RUNS_BEYOND
     if free and request.repetitions and points.runs < least:
-        warnings.append(
-            f"no intervals: with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
-        )
+        few = f"with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
     elif free and request.repetitions:
         draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
-        starts_RQ = np.repeat(theta_RQ, request.repetitions, axis=0)
-        samples_RQ, _ = huber.minimise(problem, starts_RQ, free_Q, draws_RG[:, points.runs_P])
+        starts_RQ, draws_RP = np.repeat(theta_RQ, request.repetitions, axis=0), draws_RG[:, points.runs_P]
+        minimise = outliers.minimise_trimmed if request.robust else huber.minimise
+        samples_RQ, _ = minimise(problem, starts_RQ, free_Q, draws_RP)
         theta_RQ, counts_RG = np.concatenate([theta_RQ, samples_RQ]), np.concatenate([counts_RG, draws_RG])
     constants = form.external(theta_RQ)
-    residuals_P = form.log_losses(theta_RQ[:1], points.variables)[0][0] - problem.targets_P
-    condition = huber.condition_numbers(problem, result.theta_Q, free_Q)
+    residuals_P = problem.targets_P - form.log_losses(theta_RQ[:1], points.variables)[0][0]
+    reasons = unidentified(law, points, theta_Q, free)
     held_out = _held_out(law, points, given_Q, free)
-    if held_out is None and free:
-        warnings.append("no held-out error: without the largest too little is left to fit")
+    derived = law.derive(constants, points, counts_RG)
+    about = of_derived(law, reasons, derived)
     params = {
-        name: Constant(given[name], given=True) if name in given else Constant(*_estimate(value_R, points))
+        name: Constant(given[name], given=True)
+        if name in given
+        else Constant(*_estimate(value_R, points, reasons.get(name, few)))
         for name, value_R in constants.items()
     }
-    derived = law.derive(constants, points, counts_RG)
+    far = None if request.robust or not free else _far(problem, points, theta_Q, given_Q)
+    far_P = outliers.far(problem, theta_Q, len(free), kept_P.astype(np.float64))
+    trimmed = outliers.described(points, far_P, np.exp(problem.targets_P - residuals_P), ~kept_P)
     return FittedLaw(
         law=law,
         count=count,
         model=model,
         params=params,
-        derived={name: Estimate(*_estimate(value_R, points)) for name, value_R in derived.items()},
+        derived={name: Derived(*_estimate(value_R, points, about.get(name, few))) for name, value_R in derived.items()},
         objective=result.objective,
-        residual_rms=float(np.sqrt(np.mean(residuals_P**2))),
-        condition_number=dict(zip(("all", "exponents"), condition, strict=True)),
-        spread=_spread(problem, result, free_Q),
+        residual_rms=float(np.sqrt(np.mean(residuals_P[kept_P] ** 2))),
+        condition_number=dict(
+            zip(("all", "exponents"), huber.condition_numbers(problem, theta_Q, free_Q), strict=True)
+        ),
+        spread=_spread(_of(problem, kept_P), result, free_Q),
         held_out=held_out,
         notes=(*request.notes, *points.notes, *law.remark(params)),
-        warnings=tuple(warnings),
+        warnings=(
+            *points.warnings,
+            *_warnings(law, count, theta_Q),
+            *dict.fromkeys(reasons.values()),
+            *([f"no intervals: {few}"] if few else []),
+            *misfits(points, residuals_P[kept_P], held_out, fitted=bool(free)),
+        ),
         points=points,
         theta_RQ=theta_RQ,
+        residuals_P=residuals_P[kept_P] * np.sqrt(kept_P.sum() / max(kept_P.sum() - len(free), 1)),
+        outliers=far,
+        trimmed=trimmed if request.robust else None,
     )
+
+
+def _of(problem: huber.Problem, kept_P: np.ndarray) -> huber.Problem:
+    variables = {name: value_P[kept_P] for name, value_P in problem.variables.items()}
+    return replace(problem, targets_P=problem.targets_P[kept_P], variables=variables)
+
+
+def _search_robust(
+    problem: huber.Problem, result: huber.SearchResult, given_Q: np.ndarray
+) -> tuple[huber.SearchResult, np.ndarray]:
+    """Return the best fit without the points above the frontier, and which points are kept, shape [P]."""
+    all_1P = np.ones((1, len(problem.targets_P)))
+    _, kept_1P = outliers.minimise_trimmed(problem, result.theta_Q[None], np.isnan(given_Q), all_1P)
+    kept_P = kept_1P[0] > 0
+    return huber.search(_of(problem, kept_P), given_Q), kept_P
+
+
+def _far(
+    problem: huber.Problem, points: Points, theta_Q: np.ndarray, given_Q: np.ndarray
+) -> outliers.WithoutOutliers | None:
+    """Return the points beyond ten robust standard deviations, with the constants without them; None without any."""
+    free = int(np.isnan(given_Q).sum())
+    far_P = outliers.far(problem, theta_Q, free, np.ones(len(problem.targets_P)))
+    chosen_P = np.abs(far_P) > outliers.FAR
+    if not chosen_P.any() or (~chosen_P).sum() <= free:
+        return None
+    theta_1Q = huber.search(_of(problem, ~chosen_P), given_Q).theta_Q[None]
+    predicted_P = np.exp(problem.form.log_losses(theta_1Q, points.variables)[0][0])
+    params = {name: float(value_R[0]) for name, value_R in problem.form.external(theta_1Q).items()}
+    return outliers.WithoutOutliers(outliers.described(points, far_P, predicted_P, chosen_P), params)
 
 
 def _check_given(law: Law, given: Mapping[str, float]) -> None:
@@ -173,37 +226,27 @@ def _lacking(law: Law, variables: Variables, runs: int, free: list[str]) -> str 
     return None
 
 
-def _warnings(law: Law, points: Points, count: str | None, theta_Q: np.ndarray, *, free: list[str]) -> list[str]:
+def _warnings(law: Law, count: str | None, theta_Q: np.ndarray) -> list[str]:
     warnings = []
     if law.counts and count == TOTAL and law.counts[0] != TOTAL:
         warnings.append("N counts all parameters, not those without embeddings as Kaplan et al. do")
-    if not isinstance(law.form, PowerSum):
-        return warnings
-    fitted = [term for term in law.form.terms if term.variable and {term.coefficient, term.exponent} & set(free)]
-    if len(fitted) == 2:
-        first, second = (str(term.variable) for term in fitted)
-        correlation = float(np.corrcoef(points.variables[first], points.variables[second])[0, 1])
-        if abs(correlation) > _PARALLEL:
-            warnings.append(
-                f"{first} and {second} go together (correlation of logarithms {correlation:.3f}), so that their terms "
-                "can hardly be told apart"
-            )
-    logs_KRP, p_R1 = law.form.log_terms(theta_Q[None], points.variables)
-    shares_KP = np.exp((p_R1 * logs_KRP)[:, 0] - np.log(points.losses_P))
-    for term, share_P in zip(law.form.terms, shares_KP, strict=True):
-        if term.coefficient in free and share_P.max() < _NEGLIGIBLE:
-            warnings.append(f"{term.coefficient} goes to 0: the points show nothing of its term")
-    for name, value in zip(law.form.names, theta_Q, strict=True):
-        if name in law.form.exponents and value <= 0:
-            warnings.append(f"{name} is not above 0: the loss does not fall as the law says")
+    if isinstance(law.form, PowerSum):
+        for name, value in zip(law.form.names, theta_Q, strict=True):
+            if name in law.form.exponents and value <= 0:
+                warnings.append(f"{name} is not above 0: the loss does not fall as the law says")
     return warnings
 
 
-def _estimate(values_R: np.ndarray, points: Points) -> tuple[float | None, float | None, float | None]:
-    """Return the first value, and the ends of the interval of the others."""
+def _estimate(
+    values_R: np.ndarray, points: Points, reason: str | None
+) -> tuple[float | None, float | None, float | None, str | None]:
+    """Return the first value, the ends of the interval of the others unless there is a reason against it, and that."""
     value = float(values_R[0])
-    low, high = interval_of_fit(value, values_R[1:], repeated=points.repeated) or (None, None)
-    return value if math.isfinite(value) else None, low, high
+    ends = None if reason else interval_of_fit(value, values_R[1:], repeated=points.repeated)
+    if ends is None and reason is None and len(values_R) > 1:
+        reason = "it has no finite interval: in too many samples of the bootstrap it is not defined"
+    low, high = ends or (None, None)
+    return value if math.isfinite(value) else None, low, high, reason
 
 
 def _spread(problem: huber.Problem, result: huber.SearchResult, free_Q: np.ndarray) -> Spread:

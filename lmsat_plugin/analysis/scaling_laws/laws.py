@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import as_floats, is_tidy, numbers, table_of
-from lmsat_plugin.analysis.losses import check_nats, loss_of_results, losses_of_two_corpora, without_diverged
+from lmsat_plugin.analysis.input_tables import as_floats, check_magnitudes, check_steps, is_tidy, numbers, table_of
+from lmsat_plugin.analysis.losses import (
+    check_nats,
+    check_one_tokenizer,
+    loss_of_results,
+    losses_of_two_corpora,
+    without_diverged,
+)
 from lmsat_plugin.analysis.scaling_laws.forms import Line, PowerSum, Variables
 from lmsat_plugin.analysis.stats.bootstrap import Estimate, resample
 from lmsat_plugin.results.series import labelled, stage_notes
@@ -89,10 +95,13 @@ class Law:
         Raises `LmsatError` for a missing column, variables that are not above 0, and losses that are not in nats.
         """
         table, diverged = without_diverged(table) if observed and not self.by_model else (table, [])
+        check_steps(table)
+        check_one_tokenizer(table)
         rows, notes = self.prepare(table, count)
         columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
         needed = list(dict.fromkeys([*columns.values(), *([self.target] if observed else [])]))
         rows = numbers(rows, needed, optional=[self.target], positive=needed)
+        check_magnitudes(rows, needed)
         for column in {self.target, *columns.values()} & {"loss", "other_loss"} & set(rows.columns):
             known = rows[rows[column].notna()]
             check_nats(known if column == "loss" else known[[column]].rename(columns={column: "loss"}))

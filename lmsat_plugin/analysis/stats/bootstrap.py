@@ -39,7 +39,7 @@ def resample(
     Samples whose counts ``accept`` refuses, by truth values of shape [R], are drawn again.
     """
     rng = np.random.default_rng(seed)
-    kept: list[np.ndarray] = []
+    kept = [np.empty((0, units), dtype=np.int64)]
     while sum(map(len, kept)) < repetitions:
         counts_RG = rng.multinomial(units, np.full(units, 1 / units), size=repetitions)
         kept.append(counts_RG if accept is None else counts_RG[accept(counts_RG)])

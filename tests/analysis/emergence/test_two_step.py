@@ -11,7 +11,7 @@ from lmsat_plugin.analysis.emergence.two_step import two_step
 
 def test_a_sigmoid_is_predicted():
     losses = np.linspace(1.8, 3.2, 60)
-    for sign, floor, height, perfect in ((1, 0.25, 0.6, 1.0), (-1, 0.75, -0.6, 0.0)):
+    for sign, floor, height, perfect in ((1, 0.25, 0.75, 1.0), (-1, 0.75, -0.75, 0.0)):
         scores = floor + height / (1 + np.exp(4 * (losses - 2.2)))
         found = two_step(made_scores(losses, scores, chance=floor, perfect=perfect, sign=sign))
         assert (found.floor, found.height) == pytest.approx((floor, height), abs=0.01)

@@ -124,3 +124,24 @@ def test_bad_tables(change, losses, what):
         table = table.drop(columns="model")
     with pytest.raises(LmsatError, match=what):
         sample_efficiency(table, losses)
+
+
+def test_several_runs_of_one_size_are_compared_with_their_like():
+    """Runs whose schedule is longer fall later, as a learning rate does: they are no match for short ones."""
+
+    def run(n, ratio):
+        tokens = ratio * n * np.linspace(0.1, 1, 200)
+        late = 0.2 * (1 - tokens / tokens[-1])
+        return [(f"{n:.0e}-{ratio}", n, t, HOFFMANN.loss(n, t) + extra) for t, extra in zip(tokens, late, strict=True)]
+
+    table = table_of([row for n in (1e8, 2e8) for ratio in (20, 100) for row in run(n, ratio)])
+    found = {one.model: one for one in sample_efficiency(table, [3.4]).reached}
+    assert (found["1e+08-100"].next_model, found["1e+08-100"].compared) == ("2e+08-100", "same ratio")
+    assert found["1e+08-100"].ratio == pytest.approx(found["2e+08-100"].tokens / found["1e+08-100"].tokens)
+    apart = table[table.model.isin(["1e+08-100", "1e+08-20", "2e+08-20"])].replace("2e+08-20", "other")
+    apart = pd.concat([apart[apart.model != "other"], table_of(run(2e8, 50))], ignore_index=True)
+    found = {one.model: one for one in sample_efficiency(apart, [3.4]).reached}
+    best, other = sorted((found["1e+08-20"], found["1e+08-100"]), key=lambda one: one.tokens)
+    assert (best.compared, other.compared, other.ratio) == ("frontier", None, None)
+    single = {one.model: one for one in sample_efficiency(table[table.model.str.endswith("-100")], [3.4]).reached}
+    assert single["1e+08-100"].compared == "only runs"
