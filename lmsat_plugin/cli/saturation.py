@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class SaturationCommand(AnsweringCommand):
     """Decide for each model whether it saturates, plateaus or is still improving, or that this is unclear, and why.
 
-    The last checkpoints are compared with the best stretch before them. The difference has to exceed
-    checkpoint-to-checkpoint noise and what another sample of documents or questions might give, corrected for choosing
-    the best of many. The onset is a change point with its 90 % interval. Anisotropy and singular entropy are shown
-    beside the verdict where results hold them: they have no part in it.
+    A model saturates if a rise near its end is more likely than checkpoint-to-checkpoint noise about a falling curve,
+    and another sample of documents or questions would show it, too. It plateaus if its last fifth and the one before
+    surely differ by less than a tolerance. The onset is a change point with its 90 % interval. Anisotropy and singular
+    entropy are shown beside the verdict where results hold them: they have no part in it.
     """
 
     name = "saturation"
@@ -42,13 +42,22 @@ class SaturationCommand(AnsweringCommand):
             help="leave out checkpoints before this step, or these tokens or words where names state no steps "
             "(default: a hundredth of the last)",
         )
+        parser.add_argument(
+            "--tolerance",
+            type=float,
+            metavar="X",
+            help="two stretches that differ by less count as equal: a difference of the metric, of logarithms for "
+            "perplexities (default: twice the standard deviation of one checkpoint, noise and sample together)",
+        )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
 
-        results = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
+        results = find_saturation(
+            read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
+        )
         sentences = [f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results]
         data = [result.to_dict() for result in results]
         return Answer(data=data, parts=[_table(results), *sentences, *sentences_on_runs(results)], result=results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from lmsat_plugin.results.series import AXES
 
 _LETTERS = 30
 _CHECKPOINTS: dict[str, Any] = {"color": PALETTE[0], "marker": MARKERS[0], "markersize": 3}
+_SET_ASIDE: dict[str, Any] = {"color": GREY, "marker": MARKERS[0], "markersize": 4, "linestyle": "none"}
 _BEST: dict[str, Any] = {"color": PALETTE[2], "marker": "*", "markersize": 10, "linestyle": "none"}
 _ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 
@@ -25,6 +27,8 @@ _ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 @styled
 def saturation_figure(results: Sequence[Saturation]) -> Figure:
     """Draw a panel for each result: values by step, standard errors, the best checkpoint, the onset with its interval.
+
+    Checkpoints that are set aside are grey.
 
     Results of a single checkpoint are left out where others have several.
     """
@@ -45,6 +49,8 @@ def _draw(axes: Axes, result: Saturation) -> None:
     if series.stderr_K is not None:
         axes.fill_between(places, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)
     mark_onset(axes, result)
+    aside = np.isin(places, result.set_aside_at)
+    axes.plot(places[aside], values[aside], zorder=3, **_SET_ASIDE)
     axes.plot([result.best_at], [result.best], **_BEST)
     log_axis(axes, "x")
     if series.is_ratio:
@@ -58,6 +64,8 @@ def _legend(results: Sequence[Saturation]) -> list[Artist]:
     ]
     if any(result.series.stderr_K is not None for result in results):
         handles.append(Patch(color=PALETTE[0], label="± standard error", **BAND))
+    if any(result.set_aside_at for result in results):
+        handles.append(Line2D([], [], label="set aside", **_SET_ASIDE))
     if any(result.onset_at is not None for result in results):
         handles += onset_handles()
     return handles

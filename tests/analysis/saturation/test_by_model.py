@@ -107,8 +107,8 @@ def test_bumps_and_single_checkpoints_do_not_saturate():
     found = {one.model: one for one in find_saturation(table)}
     assert all(one.verdict in ("improving", "plateaus") for one in found.values())
     assert "came back" in found["bump"].reason
-    assert found["spike"].outlying_steps == [int(STEPS[20])]
-    assert found["last"].outlying_steps == [int(STEPS[-1])]
+    assert found["spike"].set_aside == [int(STEPS[20])]
+    assert found["last"].set_aside == [int(STEPS[-1])]
     assert found["last"].final == last[-1]
 
 
