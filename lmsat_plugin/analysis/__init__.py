@@ -2,7 +2,7 @@
 
 from lmsat_plugin.analysis.emergence.by_task import find_emergence
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
-from lmsat_plugin.analysis.saturation.by_model import find_saturation
+from lmsat_plugin.analysis.saturation.several_metrics import find_saturation
 from lmsat_plugin.analysis.scaling_laws.allocation import allocate
 from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
 from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency

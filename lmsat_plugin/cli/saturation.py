@@ -33,8 +33,8 @@ class SaturationCommand(AnsweringCommand):
             "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
             "stderr",
         )
-        parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or the only task there is")
-        parser.add_argument("--metric", metavar="M", help="by default loss, or the only metric there is")
+        parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or without it each task")
+        parser.add_argument("--metric", metavar="M", help="by default loss, or each metric of the tasks")
         parser.add_argument(
             "--min-step",
             type=int,
@@ -54,18 +54,30 @@ class SaturationCommand(AnsweringCommand):
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
+        from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of, summaries
 
         results = find_saturation(
             read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
         )
-        sentences = [f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results]
+        several = has_several_metrics(results)
+        named = [f"{result.label}, {score_of(result)}" if several else result.label for result in results]
+        sentences = [
+            f"{name}: {result.verdict}: {result.reason}.{_geometry(result)}"
+            for name, result in zip(named, results, strict=True)
+            if not several or result.verdict in ("saturates", "diverged")
+        ]
+        if several:
+            sentences += [f"{label}: {said}." for label, said in summaries(results).items()]
         data = [result.to_dict() for result in results]
         return Answer(data=data, parts=[_table(results), *sentences, *sentences_on_runs(results)], result=results)
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:
     first = results[0]
+    several = len({(result.task, result.metric) for result in results}) > 1
     columns: dict[str, list[Any]] = {
+        "task": [result.task for result in results],
+        "metric": [result.metric for result in results],
         "model": [result.model for result in results],
         "variant": [result.variant for result in results],
         "stage": [result.stage for result in results],
@@ -83,13 +95,15 @@ def _table(results: Sequence[Saturation]) -> TextTable:
             None if result.onset_low is None or result.onset_high is None else _interval(result) for result in results
         ],
         "p": [result.p_value for result in results],
+        "corrected p": [result.corrected_p_value for result in results],
     }
     by_step = all(result.axis == "step" for result in results)
     del columns["at" if by_step else "at step"]
-    for name in ("variant", "stage", "run", "corpus", "n-shot", "filter"):
+    for name in ("task", "metric", "variant", "stage", "run", "corpus", "n-shot", "filter", "corrected p"):
         if len(set(columns[name])) == 1:
             del columns[name]
-    return TextTable.of_columns(" ".join(filter(None, (first.task, first.metric))), columns)
+    title = "scores" if several else " ".join(filter(None, (first.task, first.metric)))
+    return TextTable.of_columns(title, columns)
 
 
 def _onset(result: Saturation, at: int) -> int | str:

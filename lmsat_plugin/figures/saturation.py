@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.metrics import axis_label
 from lmsat_plugin.results.series import AXES
@@ -34,17 +35,18 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
     """
     drawn = [result for result in results if len(result.series.at_K) > 1] or list(results)
     figure, panels = subplots(len(drawn))
+    several = has_several_metrics(drawn)
     for axes, result in zip(panels, drawn, strict=True):
-        _draw(axes, result)
+        _draw(axes, result, f"{result.label}, {score_of(result)}" if several else result.label)
     finish(figure, _legend(drawn))
     return figure
 
 
-def _draw(axes: Axes, result: Saturation) -> None:
+def _draw(axes: Axes, result: Saturation, name: str) -> None:
     series = result.series
     places, values = series.at_K, series.values_K
     axes.set(xlabel=AXES[series.axis], ylabel=axis_label(result.metric))
-    axes.set_title(wrapped(f"{result.label}: {result.verdict}", _LETTERS))
+    axes.set_title(wrapped(f"{name}: {result.verdict}", _LETTERS))
     axes.plot(places, values, **_CHECKPOINTS)
     if series.stderr_K is not None:
         axes.fill_between(places, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)

@@ -23,14 +23,16 @@ CELLS = 45_000
 """The most cells of the table of values by checkpoint: more would make the page large."""
 _HASH_LETTERS = 12
 _CHECKPOINT = ["model", "revision", "step", "tokens"]
-_WHERE_KNOWN = ("words", "total_step", "total_tokens", "stage", "run")
+_WHERE_KNOWN = ("words", "total_step", "total_tokens", "stage", "run", "num_fewshot", "corrected_p_value")
 """Columns that tables have only where some value is known: totals are those of stages that begin again."""
 _MEASURED = ["task", "num_fewshot", "metric", "filter"]
 _SATURATION = {
-    **{"model": "model", "variant": "variant", "stage": "stage", "run": "run", "verdict": "verdict"},
-    **{"p_value": "p", "best": "best"},
+    **{"model": "model", "variant": "variant", "stage": "stage", "run": "run", "task": "task", "metric": "metric"},
+    **{"num_fewshot": "n-shot", "verdict": "verdict", "p_value": "p", "corrected_p_value": "corrected p"},
+    **{"best": "best"},
     **{"best_step": "at step", "final": "final", "final_step": "final step", "onset_step": "onset"},
-    **{"onset_low": "earliest onset", "onset_high": "latest onset", "n_checkpoints": "checkpoints"},
+    **{"onset_low": "earliest onset", "onset_high": "latest onset", "tolerance": "tolerance", "power": "power"},
+    "n_checkpoints": "checkpoints",
 }
 _EMERGENCE = {
     **{"task": "task", "metric": "metric", "variant": "variant", "emergent": "emergent"},

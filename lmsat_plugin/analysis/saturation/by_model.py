@@ -1,4 +1,4 @@
-"""Saturation of each model of a table: verdict, onset, p-values and geometry (`find_saturation`).
+"""Saturation of each model of a table: verdict, onset, p-values and geometry (`verdicts_by`).
 
 Shapes: K checkpoints, C cells.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import is_tidy, series_in
+from lmsat_plugin.analysis.input_tables import is_tidy
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, SeriesKey, series_of
 from lmsat_plugin.analysis.saturation.preparation import Cells
@@ -76,6 +76,8 @@ class Saturation(SeriesKey):
     p_value: float | None
     """Of a rise at the end of the run: the larger of the p-values against checkpoint-to-checkpoint noise and against
     the sample of documents or questions. None for too few checkpoints."""
+    corrected_p_value: float | None = None
+    """``p_value`` corrected for the number of scores of the series (Holm 1979); None for a verdict by one metric."""
     sampling: Literal["documents", "standard errors"] | None
     """What the p-value against the sample comes from; None if only that against the noise is known."""
     late_minus_middle: Contrast | None
@@ -143,57 +145,57 @@ class Saturation(SeriesKey):
         return values
 
 
-def find_saturation(
-    data: Results | pd.DataFrame,
-    task: str | None = None,
-    metric: str | None = None,
-    *,
-    min_step: int | None = None,
-    tolerance: float | None = None,
-    repetitions: int = 500,
-    seed: int = 0,
-) -> list[Saturation]:
-    """Return the verdict on each series: a model's run through its pretraining stages, or a stage that begins again.
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How series are judged; see `find_saturation`."""
 
-    A model *saturates* if a rise near its end is more likely than checkpoint-to-checkpoint noise about a falling curve
-    (`rise_of`), if the mean of its last fifth lies surely above that of its best stretch before, and if another sample
-    of documents or questions would show that, too: p < 0.05 against each. Otherwise it is *improving* if its second
-    half falls, or each value is below the one before. It *plateaus* if the last fifth and the one before surely differ
-    by less than the tolerance (two one-sided tests, each at 5 %). It is *unclear* in all other cases. A model whose
-    last values are not finite has *diverged*, and what came before is not judged.
+    min_step: int | None
+    tolerance: float | None
+    repetitions: int
+    seed: int
+
+
+def verdicts_by(
+    data: Results | pd.DataFrame,
+    table: pd.DataFrame,
+    task: str | None,
+    metric: str | None,
+    *,
+    options: Judgement,
+    several: bool = False,
+) -> list[Saturation]:
+    """Return the verdicts by one metric.
 
     Args:
-        data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
-            which may hold the geometry, too.
+        data: Results, or a table.
+        table: Its rows by series (`in_series`).
         task, metric: See `series_of`.
-        min_step: Checkpoints before this step, or these tokens or words where a series counts these, are left out; by
-            default those before a hundredth of the last one.
-        tolerance: Of *plateaus*, in the unit of the metric, or as a difference of logarithms for perplexities. By
-            default twice the standard deviation of one checkpoint, its noise and its standard error together.
-        repetitions, seed: Of each simulation.
+        options: See `find_saturation`.
+        several: Whether this is one of several metrics. Then series without a checkpoint from ``min_step`` on are left
+            out.
 
     Raises:
-        LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.
+        LmsatError: As `find_saturation`.
     """
-    if tolerance is not None and not 0 < tolerance < np.inf:
-        raise LmsatError(f"the tolerance is {tolerance:g}, but has to be above 0: give a difference of the metric")
-    table = series_in(data)
     documents: DocumentLosses = {}
     if isinstance(data, Results) and task in (None, DEFAULT[0]):
         documents = document_losses(data)
     verdicts = []
     for whole in series_of(table, task, metric):
-        series = whole.since(min_step)
+        series = whole.since(options.min_step)
         if not len(series.at_K) and whole.diverged is not None:
             series = whole
         if not len(series.at_K):
+            if several:
+                continue
             raise LmsatError(
-                f"{whole.label} has no checkpoint from {whole.axis} {min_step} on: "
+                f"{whole.label} has no checkpoint from {whole.axis} {options.min_step} on: "
                 f"set --min-step below {whole.at_K[-1]}"
             )
         rows = _rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
-        simulation = Simulation(repetitions, np.random.default_rng(seed))
-        verdicts.append(_saturation(series, rows, _paired(series, documents), tolerance, simulation=simulation))
+        simulation = Simulation(options.repetitions, np.random.default_rng(options.seed))
+        paired = _paired(series, documents)
+        verdicts.append(_saturation(series, rows, paired, options.tolerance, simulation=simulation))
     return verdicts
 
 
@@ -270,9 +272,9 @@ def _saturation(
     else:
         if documents is not None or series.errors_K is not None:
             sampling = "standard errors" if documents is None else "documents"
-        rise = rise_of(cells, at_K, values_C, simulation)
-        by_sample = _sampling_p_value(series, documents, cells, rise.last, simulation)
-        drop_p_value = _sampling_p_value(series, documents, cells, 1, simulation)
+        rise = rise_of(cells, at_K, values_C, simulation.repetitions)
+        by_sample = _sampling_p_value(series, documents, cells, last=rise.last, simulation=simulation)
+        drop_p_value = _sampling_p_value(series, documents, cells, last=1, simulation=simulation)
         p_value = max(rise.p_value, by_sample or 0.0)
         tolerance = tolerance or _tolerance(series, rise)
         verdict, reason = judge(
@@ -336,7 +338,7 @@ def _set_aside(series: MetricSeries, cells: Cells) -> str:
 
 
 def _sampling_p_value(
-    series: MetricSeries, documents: Documents | None, cells: Cells, last: int, simulation: Simulation
+    series: MetricSeries, documents: Documents | None, cells: Cells, *, last: int, simulation: Simulation
 ) -> float | None:
     weights_CK = cells.weights_CK
     stretches = Stretches.of(len(weights_CK), last)

@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 
 from lmsat_plugin.analysis.saturation.preparation import Cells
-from lmsat_plugin.analysis.saturation.trend import LONG, RiseModel, rise_model
+from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, rise_model
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
-from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation, p_value
+from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
 
 SHORTEST = 3
 """The least number of cells in a stretch."""
@@ -28,13 +28,14 @@ _MARGIN = 1.9
 _OF_HEIGHT, _OF_HEIGHT_IN_SHORT = 0.2, 0.5
 """The share of the chance of a false alarm that the second statistic has (Bonferroni with weights)."""
 _RESOLUTION = 1e-3
-_AT_ONCE, _ENOUGH = 100, 20
+_FAR_LARGER = 1.5
+MEDIAN_OF_NORMAL = 0.6745
+"""Median absolute deviation over standard deviation of normal numbers."""
+_AT_ONCE = 200
 RISE = 3.0
 """The rise whose power is stated, in standard deviations of the noise."""
 _POWER_RUNS = 300
 SIGNIFICANT = 0.05
-_LEAST_DOUBT = 0.5
-"""A share above which the correlation of neighbours decides nothing."""
 _LEAST_AFTER = 3
 _PARAMETERS = 4
 
@@ -115,17 +116,18 @@ class Rise:
     """The share of runs like this one in which a rise of `RISE` standard deviations would be found."""
 
 
-def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, simulation: Simulation) -> Rise:
+def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: int) -> Rise:
     """Return the rise at the end of a run, and how often a run without one shows as likely a one.
 
     There are two statistics: twice the gain in log-likelihood by a rise (`RiseModel`), which finds sudden ones, and the
-    largest difference between the last stretch and one before it over the noise, which finds slow ones. Their
-    distribution without a rise is that of simulated runs, which have this run's curve without the rise and
-    autoregressive noise of its size. p is the
-    lesser of 1.25 times the first p and 5 times the second, or twice each for short runs. One run tells
-    only roughly how much neighbours correlate. So runs are simulated with the largest correlation that it allows, at
-    most 0.6, or 0.4 for runs shorter than `LONG`.
+    largest difference between the last stretch and one before it over the noise, which finds slow ones. p is the lesser
+    of 1.25 times the first p and 5 times the second, or twice each for short runs. Without a rise they are largest in
+    flat runs, so that such runs are simulated. One run tells only roughly how much neighbours correlate: p is that of
+    the largest correlation that it allows, at most 0.6, or 0.4 for runs shorter than `LONG`. The last stretch has to
+    lie above the best one, too.
     """
+    from scipy.special import ndtr
+
     at_C = at_K[cells.last_C]
     model, size = rise_model(tuple(at_C.tolist()), tuple(cells.place_C.tolist())), len(values_C)
     # Equal values, as of an accuracy on few questions, would have no noise.
@@ -133,22 +135,23 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, simulation: Si
     best = model.best(values_C[None], floor)
     phi = float(best.phi_R[0])
     stretches = Stretches.of(size)
-    seen = _statistics(model, stretches, values_C[None], floor)[:, 0]
-    usual, sigma = float(best.plausible_R[0]), float(best.sigma_R[0])
-    most = max(usual, min(phi + _MARGIN / size**0.5, _MOST_PHI if size >= LONG else _MOST_PHI_OF_SHORT))
+    seen = statistics(stretches, best, values_C[None])
+    usual = float(best.plausible_R[0])
+    sigma = _noise_without_bumps(values_C, float(best.sigma_R[0]), usual)
+    most = float(largest_phi(best.phi_R, best.plausible_R, size)[0])
 
-    def share(phi: float) -> float:
-        return _p_value(model, seen, best.curves_RC, (sigma, floor, phi), simulation)
-
-    p_most = share(most)
-    p_own = p_most if p_most < SIGNIFICANT or p_most > _LEAST_DOUBT else min(p_most, share(usual))
     chosen = int(stretches.rises(values_C[None], np.ones(size))[1][0])
     first, stop, last = int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]), stretches.last
     against_best_C = _contrast(size, slice(first, stop), last)
     against_before_C = _contrast(size, slice(max(0, size - 2 * last), size - last), last)
+    rise, stderr = float(against_best_C @ values_C), stderr_of_sum(against_best_C, sigma, usual)
+    # A rise that came back is none: both ways, since the best stretch was chosen.
+    p_last = min(1.0, 2 * float(ndtr(-rise / stderr)))
+    p_most = max(float(_p_values(model, seen, most, repetitions)[0]), p_last)
+    p_own = max(float(_p_values(model, seen, usual, repetitions)[0]), p_last)
     return Rise(
-        size=float(against_best_C @ values_C),
-        stderr=stderr_of_sum(against_best_C, sigma, usual),
+        size=rise,
+        stderr=stderr,
         change=float(against_before_C @ values_C),
         change_stderr=stderr_of_sum(against_before_C, sigma, usual),
         first=first,
@@ -159,8 +162,17 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, simulation: Si
         sigma=sigma,
         phi=usual,
         most_phi=most,
-        power=_power(model, round(usual, 1), round(most, 1)),
+        power=_power(model, round(usual, 1), round(most, 1), repetitions),
     )
+
+
+def _noise_without_bumps(values_C: np.ndarray, sigma: float, phi: float) -> float:
+    """Return the noise, or that of the usual difference between neighbours if this is far smaller.
+
+    What no model has, such as a bump, enlarges the noise about it, and few differences between neighbours.
+    """
+    local = float(np.median(np.abs(np.diff(values_C)))) / (MEDIAN_OF_NORMAL * (2 * (1 - phi)) ** 0.5)
+    return local if 0 < _FAR_LARGER * local < sigma else sigma
 
 
 def _contrast(size: int, earlier: slice, last: int) -> np.ndarray:
@@ -176,31 +188,39 @@ def _noise(model: RiseModel, runs: int, phi: float, rng: np.random.Generator) ->
     return simulate(white, np.full(runs, phi))[:, model.place_C]
 
 
-def _statistics(model: RiseModel, stretches: Stretches, values_RC: np.ndarray, floor: float = 0.0) -> np.ndarray:
+def largest_phi(phi_R: np.ndarray, plausible_R: np.ndarray, cells: int) -> np.ndarray:
+    """Return the largest correlation of neighbours that runs allow, given their most likely and most plausible ones."""
+    most = _MOST_PHI if cells >= LONG else _MOST_PHI_OF_SHORT
+    return np.maximum(plausible_R, np.minimum(phi_R + _MARGIN / cells**0.5, most))
+
+
+def statistics(stretches: Stretches, best: Best, values_RC: np.ndarray) -> np.ndarray:
     """Return the gain in likelihood of each run, and its largest rise over its noise, shape [2, R]."""
-    best = model.best(values_RC, floor)
-    rises_R = stretches.rises(values_RC, np.ones(model.size))[0]
+    rises_R = stretches.rises(values_RC, np.ones(values_RC.shape[1]))[0]
     return np.stack([best.gain_R, rises_R / np.maximum(best.sigma_R, np.finfo(np.float64).tiny)])
 
 
-def _p_value(
-    model: RiseModel, seen: np.ndarray, curve_RC: np.ndarray, noise: tuple[float, float, float], simulation: Simulation
-) -> float:
-    """Return p of the two statistics that a run shows, by simulation. ``noise`` has σ, its floor, and φ.
+@lru_cache(maxsize=64)
+def _without_rise(model: RiseModel, tenths: int, repetitions: int) -> np.ndarray:
+    """Return both statistics of flat runs whose neighbours correlate by so many tenths, each sorted, shape [2, R]."""
+    rng, stretches = np.random.default_rng(0), Stretches.of(model.size)
+    parts = []
+    for start in range(0, repetitions, _AT_ONCE):
+        runs_RC = _noise(model, min(_AT_ONCE, repetitions - start), tenths / 10, rng)
+        parts.append(statistics(stretches, model.best(runs_RC), runs_RC))
+    return np.sort(np.concatenate(parts, axis=1), axis=1)
 
-    It stops at 20 runs that show as much: p is large then, and known well enough (Besag and Clifford 1991).
-    """
-    if (seen <= 0).any():
-        return 1.0
-    sigma, floor, phi = noise
-    stretches = Stretches.of(model.size)
-    as_large, done = np.zeros(2, int), 0
-    while done < simulation.repetitions and as_large.min() < _ENOUGH:
-        number = min(_AT_ONCE, simulation.repetitions - done)
-        runs_RC = curve_RC + sigma * _noise(model, number, phi, simulation.rng)
-        as_large += (_statistics(model, stretches, runs_RC, floor) >= seen[:, None]).sum(1)
-        done += number
-    return min(1.0, *(p_value(int(hits), done) / share for hits, share in zip(as_large, _shares(model), strict=True)))
+
+def _p_values(model: RiseModel, seen_2R: np.ndarray, phi: float, repetitions: int) -> np.ndarray:
+    """Return p of the two statistics of runs, shape [R]: the lesser of the two, each over its share."""
+    p_values = []
+    for own_R, flat_R, share in zip(
+        seen_2R, _without_rise(model, round(10 * phi), repetitions), _shares(model), strict=True
+    ):
+        as_large_R = repetitions - np.searchsorted(flat_R, own_R)
+        # A gain of 0 is no rise at all.
+        p_values.append(np.where(own_R > 0, (1 + as_large_R) / (1 + repetitions) / share, 1.0))
+    return np.minimum(np.minimum(*p_values), 1)
 
 
 def _shares(model: RiseModel) -> tuple[float, float]:
@@ -210,14 +230,13 @@ def _shares(model: RiseModel) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)
-def _power(model: RiseModel, phi: float, most_phi: float) -> float:
+def _power(model: RiseModel, phi: float, most_phi: float, repetitions: int) -> float:
     """Return the share of flat runs with a rise of `RISE` standard deviations over the last stretch that are found."""
-    rng, stretches = np.random.default_rng(0), Stretches.of(model.size)
-    flat = _statistics(model, stretches, _noise(model, _POWER_RUNS, most_phi, rng))
-    critical = [np.quantile(own_R, 1 - SIGNIFICANT * share) for own_R, share in zip(flat, _shares(model), strict=True)]
-    risen_RC = _noise(model, _POWER_RUNS, phi, rng)
+    stretches = Stretches.of(model.size)
+    risen_RC = _noise(model, _POWER_RUNS, phi, np.random.default_rng(1))
     risen_RC[:, model.size - stretches.last :] += RISE
-    return float((_statistics(model, stretches, risen_RC) > np.array(critical)[:, None]).any(0).mean())
+    seen = statistics(stretches, model.best(risen_RC), risen_RC)
+    return float((_p_values(model, seen, most_phi, repetitions) < SIGNIFICANT).mean())
 
 
 @dataclass(frozen=True)

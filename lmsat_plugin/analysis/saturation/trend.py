@@ -53,35 +53,15 @@ class Best:
     """The most plausible one: what is usual has its weight. The following is for the nearest of `PHIS_F`."""
     sigma_R: np.ndarray
     """Standard deviation of one cell about the model; residuals count as two robust standard deviations at most."""
-    curves_RC: np.ndarray
-    """The models without their rises, up to a constant."""
-
-
-@dataclass(frozen=True)
-class _Fits:
-    """The best fits of R runs at one correlation."""
-
-    squares_R: np.ndarray
-    """Residual sums of squares."""
-    falling_squares_R: np.ndarray
-    """The same without a rise."""
-    curve_R: np.ndarray
-    """Index of the curve."""
-    rise_R: np.ndarray
-    """Index of the rise."""
-    slope_R: np.ndarray
-    """The whitened curve's coefficient; 0 without a curve."""
-    height_R: np.ndarray
-    """The rise's coefficient; 0 without a rise."""
 
 
 class RiseModel:
     """Tells how much more likely runs are with a rise, for cells at given places.
 
     Without a rise: y = a + b t^−c with b t^−c falling, or the same up to a knot and a level from there. With one: such
-    a curve whose knot lies before the rise, plus d > 0 times a step or a ramp that begins within the last 55 %.
-    Noise is AR(1), φ to the number of cells between. Generalised least squares give a, b, d; c, the knot, the rise and
-    φ are searched on grids.
+    a curve whose knot lies before the rise, plus d > 0 times a step or a ramp that begins within the
+    last 55 %. Noise is AR(1), φ to the number of cells between. Generalised least squares give a, b, d;
+    c, the knot, the rise and φ are searched on grids.
     """
 
     def __init__(self, at_C: np.ndarray, place_C: np.ndarray) -> None:
@@ -100,7 +80,7 @@ class RiseModel:
                 knots_T.append(knot or 0)
         self.curves_TC = np.array(curves)
         self.rises_AC, first_A = _rises(size)
-        self._allowed_AT = np.array(knots_T) <= first_A[:, None]
+        self.allowed_AT = np.array(knots_T) <= first_A[:, None]
         self._parts_F = [_Whitened.of(self, whitening(place_C, phi)) for phi in PHIS_F]
 
     def best(self, values_RC: np.ndarray, floor: float = 0.0) -> Best:
@@ -108,25 +88,21 @@ class RiseModel:
         runs = len(values_RC)
         values_RC = values_RC - values_RC.mean(1, keepdims=True)
         without_R, with_R, phi_R = np.full(runs, -np.inf), np.full(runs, -np.inf), np.zeros(runs)
-        fits_F = [parts.fits(values_RC @ parts.whiten_CC.T, self._allowed_AT) for parts in self._parts_F]
-        least = self.size * floor**2
-        for phi, parts, fits in zip(PHIS_F, self._parts_F, fits_F, strict=True):
-            without_R = np.maximum(without_R, parts.likelihood(fits.falling_squares_R + least))
-            likelihood_R = parts.likelihood(fits.squares_R + least)
+        for phi, parts in zip(PHIS_F, self._parts_F, strict=True):
+            squares_R, falling_R, explained_R = parts.squares(values_RC @ parts.whiten_CC.T, self.allowed_AT)
+            squares_R = squares_R + self.size * floor**2
+            without_R = np.maximum(without_R, parts.likelihood(squares_R - falling_R))
+            likelihood_R = parts.likelihood(squares_R - explained_R)
             phi_R[likelihood_R > with_R] = phi
             with_R = np.maximum(with_R, likelihood_R)
         plausible_R = _most_plausible(phi_R, self.size)
         nearest_R = np.abs(PHIS_F - plausible_R[:, None]).argmin(1)
-        sigma_R, curves_RC = np.empty(runs), np.empty_like(values_RC)
+        sigma_R = np.empty(runs)
         for index in np.unique(nearest_R):
             own = nearest_R == index
-            sigma_R[own], curves_RC[own] = self._parts_F[index].parts(values_RC[own], fits_F[index], own, self)
+            sigma_R[own] = self._parts_F[index].noise(values_RC[own], self)
         return Best(
-            gain_R=2 * (with_R - without_R),
-            phi_R=phi_R,
-            plausible_R=plausible_R,
-            sigma_R=np.maximum(sigma_R, floor),
-            curves_RC=curves_RC,
+            gain_R=2 * (with_R - without_R), phi_R=phi_R, plausible_R=plausible_R, sigma_R=np.maximum(sigma_R, floor)
         )
 
 
@@ -138,7 +114,6 @@ class _Whitened:
     half_log_determinant: float
     curves_TC: np.ndarray
     """Of length one."""
-    lengths_T: np.ndarray
     rises_AC: np.ndarray
     lengths_A: np.ndarray
     common_AT: np.ndarray
@@ -152,15 +127,13 @@ class _Whitened:
         level_C = level_C / np.linalg.norm(level_C)
         whiten_CC = white_CC - np.outer(level_C, level_C @ white_CC)
         rises_AC, curves_TC = model.rises_AC @ whiten_CC.T, model.curves_TC @ whiten_CC.T
-        lengths_T = np.linalg.norm(curves_TC, axis=1)
-        curves_TC = curves_TC / lengths_T[:, None]
+        curves_TC = curves_TC / np.linalg.norm(curves_TC, axis=1, keepdims=True)
         common_AT = rises_AC @ curves_TC.T
         squares_A = (rises_AC**2).sum(1)
         return cls(
             whiten_CC=whiten_CC,
             half_log_determinant=float(np.log(np.diagonal(white_CC)).sum()),
             curves_TC=curves_TC,
-            lengths_T=lengths_T,
             rises_AC=rises_AC,
             lengths_A=np.sqrt(squares_A),
             common_AT=common_AT,
@@ -172,68 +145,68 @@ class _Whitened:
         tiny = np.finfo(np.float64).tiny
         return self.half_log_determinant - len(self.whiten_CC) / 2 * np.log(np.maximum(squares_R, tiny))
 
-    def fits(self, white_RC: np.ndarray, allowed_AT: np.ndarray) -> _Fits:
-        """Return the best fits of whitened runs. Of curves only those count that fall, of rises those that rise."""
-        runs = np.arange(len(white_RC))
+    def squares(self, white_RC: np.ndarray, allowed_AT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return sums of squares, and what the best curve and the best curve with a rise explain of them, shape [R]."""
         curve_RT, rise_RA = white_RC @ self.curves_TC.T, white_RC @ self.rises_AC.T
-        curve_R = curve_RT.argmax(1)
-        slope_R = np.maximum(curve_RT[runs, curve_R], 0)
-        squares_R, falling_R = (white_RC**2).sum(1), slope_R**2
-        explained_R, rise_R, height_R = falling_R.copy(), np.zeros(len(runs), int), np.zeros(len(runs))
+        falling_R = np.maximum(curve_RT.max(1), 0) ** 2
+        explained_R = np.maximum(falling_R, np.maximum((rise_RA / self.lengths_A).max(1), 0) ** 2)
         for index, allowed_T in enumerate(allowed_AT):
-            common_T, left_T = self.common_AT[index, allowed_T], self.left_AT[index, allowed_T]
-            own_RT = curve_RT[:, allowed_T]
-            own_height_RT = (rise_RA[:, [index]] - own_RT * common_T) / left_T
-            own_slope_RT = own_RT - own_height_RT * (common_T / left_T)
-            both_RT = np.where((own_height_RT > 0) & (own_slope_RT > 0), own_RT**2 + own_height_RT**2, 0)
-            chosen_R = both_RT.argmax(1)
-            alone_R = np.maximum(rise_RA[:, index] / self.lengths_A[index], 0)
-            candidates = (
-                (alone_R**2, np.zeros(len(runs), int), np.zeros(len(runs)), alone_R / self.lengths_A[index]),
-                (
-                    both_RT[runs, chosen_R],
-                    np.flatnonzero(allowed_T)[chosen_R],
-                    own_slope_RT[runs, chosen_R],
-                    own_height_RT[runs, chosen_R] / left_T[chosen_R],
-                ),
-            )
-            for own_explained_R, own_curve_R, own_slope_R, own_height_R in candidates:
-                better_R = own_explained_R > explained_R
-                explained_R[better_R], rise_R[better_R] = own_explained_R[better_R], index
-                curve_R[better_R], slope_R[better_R] = own_curve_R[better_R], own_slope_R[better_R]
-                height_R[better_R] = own_height_R[better_R]
-        return _Fits(
-            squares_R=squares_R - explained_R,
-            falling_squares_R=squares_R - falling_R,
-            curve_R=curve_R,
-            rise_R=rise_R,
-            slope_R=slope_R,
-            height_R=height_R,
-        )
+            explained_R = np.maximum(explained_R, self._with_rise(curve_RT, rise_RA, index, allowed_T)[0].max(1))
+        return (white_RC**2).sum(1), falling_R, explained_R
 
-    def parts(
-        self, values_RC: np.ndarray, fits: _Fits, own: np.ndarray, model: RiseModel
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the noise of some runs, shape [R], and their curves without rises, shape [R, C]."""
-        curve_R, slope_R1 = fits.curve_R[own], fits.slope_R[own][:, None]
-        residuals_RC = values_RC @ self.whiten_CC.T - slope_R1 * self.curves_TC[curve_R]
-        residuals_RC -= fits.height_R[own][:, None] * self.rises_AC[fits.rise_R[own]]
-        sizes_RC = np.abs(residuals_RC)
+    def _with_rise(
+        self, curve_RT: np.ndarray, rise_RA: np.ndarray, index: int, allowed_T: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what one rise and a curve explain, and their coefficients, for each curve that is allowed.
+
+        They explain nothing where the curve would rise, or the rise fall.
+        """
+        common_T, left_T = self.common_AT[index, allowed_T], self.left_AT[index, allowed_T]
+        curve_RT = curve_RT[:, allowed_T]
+        beside_RT = (rise_RA[:, [index]] - curve_RT * common_T) / left_T
+        slope_RT = curve_RT - beside_RT * (common_T / left_T)
+        explained_RT = np.where((beside_RT > 0) & (slope_RT > 0), curve_RT**2 + beside_RT**2, 0)
+        return explained_RT, slope_RT, beside_RT / left_T
+
+    def noise(self, values_RC: np.ndarray, model: RiseModel) -> np.ndarray:
+        """Return the standard deviation of the noise about the best models of some runs, shape [R]."""
+        white_RC, runs = values_RC @ self.whiten_CC.T, np.arange(len(values_RC))
+        curve_RT, rise_RA = white_RC @ self.curves_TC.T, white_RC @ self.rises_AC.T
+        curve_R, rise_R = curve_RT.argmax(1), (rise_RA / self.lengths_A).argmax(1)
+        slope_R = np.maximum(curve_RT[runs, curve_R], 0)
+        alone_R = np.maximum(rise_RA[runs, rise_R] / self.lengths_A[rise_R], 0)
+        height_R = np.where(alone_R > slope_R, alone_R / self.lengths_A[rise_R], 0)
+        explained_R = np.maximum(slope_R, alone_R) ** 2
+        slope_R = np.where(alone_R > slope_R, 0, slope_R)
+        for index, allowed_T in enumerate(model.allowed_AT):
+            explained_RT, slope_RT, height_RT = self._with_rise(curve_RT, rise_RA, index, allowed_T)
+            chosen_R = explained_RT.argmax(1)
+            better = np.flatnonzero(explained_RT[runs, chosen_R] > explained_R)
+            chosen = better, chosen_R[better]
+            explained_R[better], slope_R[better], height_R[better] = (
+                explained_RT[chosen],
+                slope_RT[chosen],
+                height_RT[chosen],
+            )
+            curve_R[better], rise_R[better] = np.flatnonzero(allowed_T)[chosen_R[better]], index
+        fitted_RC = slope_R[:, None] * self.curves_TC[curve_R] + height_R[:, None] * self.rises_AC[rise_R]
+        sizes_RC = np.abs(white_RC - fitted_RC)
         robust_R1 = _NORMAL * np.median(sizes_RC, axis=1, keepdims=True)
         squares_R = (np.minimum(sizes_RC, _MOST * robust_R1) ** 2).sum(1) / max(1, model.size - _PARAMETERS)
-        return np.sqrt(squares_R), slope_R1 / self.lengths_T[curve_R][:, None] * model.curves_TC[curve_R]
+        return np.sqrt(squares_R)
 
 
 def _rises(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and ramps from 0 to 1, shape [A, C], and the first risen cell of each."""
     after, cells = max(3, round(LEAST_AFTER * size)), np.arange(size)
+    start = int(np.ceil(_FIRST_RISE * size))
     rises, firsts = [], []
     for share in _RAMPS:
         width = round(share * size)
         if share and width < 2:
             continue
         stride = max(1, size // (14 if share else 28))
-        for first in range(int(np.ceil(_FIRST_RISE * size)), size - after + 1 - width // 2, stride):
+        for first in range(start, size - after + 1 - width // 2, stride):
             rises.append(np.clip((cells - first + 1) / (width + 1), 0, 1))
             firsts.append(first)
     return np.array(rises), np.array(firsts)

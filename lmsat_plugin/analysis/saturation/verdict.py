@@ -12,7 +12,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
 from lmsat_plugin.analysis.saturation.preparation import LEAST_CHECKPOINTS, Cells
-from lmsat_plugin.analysis.saturation.rise import SIGNIFICANT, Rise
+from lmsat_plugin.analysis.saturation.rise import MEDIAN_OF_NORMAL, SIGNIFICANT, Rise
 from lmsat_plugin.analysis.saturation.trend import LONG
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
@@ -21,14 +21,10 @@ Verdict = Literal["saturates", "plateaus", "improving", "unclear", "diverged"]
 
 TOLERANCE = 2.0
 """Stretches that differ by less than so many standard deviations of one checkpoint count as equal."""
-_SURELY_RISEN = 2.0
-"""How many standard errors the last stretch has to lie above the best one."""
 _BUMP = 3.0
 """How far above the level a bump has to be, in standard deviations of the noise."""
 _SHORTEST_BUMP = 3
 """Cells."""
-_NORMAL_MAD = 0.6745
-"""Median absolute deviation over standard deviation of normal numbers."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,6 +55,11 @@ class Judged:
         """The stretch before the last one, in words."""
         stop = len(self.values_C) - self.rise.last
         return f"the {self._number(max(0, stop - self.rise.last), stop)} before"
+
+    @property
+    def best(self) -> str:
+        """The best stretch before the last one, in words."""
+        return f"its best stretch ({self.places(self.rise.first, self.rise.stop - 1)})"
 
     def _stretch(self, first: int, stop: int) -> str:
         start = self.series.place(int(self.cells.first_C[first]))
@@ -92,62 +93,63 @@ def without_judgement(series: MetricSeries, checkpoints: int) -> tuple[Verdict, 
     if np.ptp(series.losses_K) == 0:
         return "unclear", (
             f"all {len(series.at_K)} values are {series.values_K[0]:.4g}: without checkpoint-to-checkpoint noise "
-            "nothing can be told; check that these are different checkpoints, and take a metric that is not at its limit"
+            "nothing can be told; check that these are different checkpoints, and that the metric is not at its limit"
         )
+    if (at_chance := _at_chance(series)) is not None:
+        return "unclear", at_chance
     return None
 
 
 def judge(judged: Judged) -> tuple[Verdict, str]:
     """Return the verdict on a series, and the reason."""
     series, rise, p_value = judged.series, judged.rise, judged.p_value
-    if (at_chance := _at_chance(series)) is not None:
-        return "unclear", at_chance
     worse = (
-        f"{judged.last} are {judged.difference(rise.size)} worse than its best stretch "
-        f"({judged.places(rise.first, rise.stop - 1)}), {rise.size / rise.sigma:.1f} times the "
-        "checkpoint-to-checkpoint noise"
+        f"{judged.last} are {judged.difference(rise.size)} worse than {judged.best}, "
+        f"{rise.size / rise.sigma:.1f} times the checkpoint-to-checkpoint noise"
     )
-    risen = rise.size > _SURELY_RISEN * rise.stderr
-    if risen and p_value < SIGNIFICANT:
+    if p_value < SIGNIFICANT:
         return "saturates", f"{worse}, p = {p_value:.2g} of the rise"
-    if risen and rise.p_value < SIGNIFICANT:
+    if rise.p_value < SIGNIFICANT:
         return "unclear", (
             f"{worse}, but another sample of {'questions' if series.higher_is_better else 'text'} may not show the "
             f"rise (p = {p_value:.2g}): measure more"
             f"{', or keep losses by document with arrays=DIR' if series.metric == 'loss' else ''}"
         )
-    if risen and rise.own_p_value < SIGNIFICANT:
+    if rise.own_p_value < SIGNIFICANT:
         return "unclear", (
             f"{worse}: p of the rise is {rise.own_p_value:.2g} if neighbouring checkpoints correlate by "
             f"{rise.phi:.1f}, and {rise.p_value:.2g} if by {rise.most_phi:.1f}, and {len(judged.values_C)} checkpoints "
-            f"cannot tell which: measure {'more' if len(judged.values_C) >= LONG else f'{LONG} or more'}, evenly over training"
+            f"cannot tell which: measure {'more' if len(judged.values_C) >= LONG else f'{LONG} or more'}, evenly over "
+            "training"
         )
     return _without_rise(judged)
 
 
 def _without_rise(judged: Judged) -> tuple[Verdict, str]:
     rise, values_C = judged.rise, judged.values_C
-    bump = _bump(judged)
-    change = (
-        f"{judged.last} are {judged.difference(rise.change)} {'worse' if rise.change > 0 else 'better'} than "
-        f"{judged.before}"
-    )
+    bump, came_back = _bump(judged), ""
+    change, error, before = rise.change, rise.change_stderr, judged.before
+    if bump is not None:
+        first, stop, came_back = bump
+        if first < len(values_C) - rise.last < stop + rise.last:
+            # What lies before the last stretch is the bump.
+            change, error, before = rise.size, rise.stderr, judged.best
+    compared = f"{judged.last} are {judged.difference(change)} {'worse' if change > 0 else 'better'} than {before}"
     falling = bool((np.diff(values_C) < 0).all())
-    slope, error = _slope(np.log(judged.series.at_K[judged.cells.last_C]), values_C, rise)
-    sure = slope < -NORMAL * error or rise.change < -NORMAL * rise.change_stderr
-    if falling or (rise.change < 0 and rise.size < 0 and sure):
-        return "improving", f"{change}{', and each is better than the one before it' if falling else ''}{bump}"
+    slope, slope_error = _slope(np.log(judged.series.at_K[judged.cells.last_C]), values_C, rise)
+    sure = change < -NORMAL * error or (bump is None and slope < -NORMAL * slope_error)
+    if falling or (change < 0 and rise.size < 0 and sure):
+        return "improving", f"{compared}{', and each is better than the one before it' if falling else ''}{came_back}"
     said = f"p = {judged.p_value:.2g} of a rise"
-    margin = abs(rise.change) + NORMAL * rise.change_stderr
-    if margin < judged.tolerance and not rise.size > rise.stderr * _SURELY_RISEN + judged.tolerance:
+    if abs(change) + NORMAL * error < judged.tolerance:
         return "plateaus", (
-            f"{change}; with its error that is less than the tolerance, {judged.difference(judged.tolerance)} "
-            f"({said}){bump}"
+            f"{compared}; with its error that is less than the tolerance, {judged.difference(judged.tolerance)} "
+            f"({said}){came_back}"
         )
     return "unclear", (
-        f"{change}, ± {judged.difference(NORMAL * rise.change_stderr)}: neither surely changing nor surely within the "
-        f"tolerance, {judged.difference(judged.tolerance)} ({said}){bump}: measure more checkpoints, or more text or "
-        "questions"
+        f"{compared}, ± {judged.difference(NORMAL * error)}: neither surely better nor surely within the "
+        f"tolerance, {judged.difference(judged.tolerance)} ({said}){came_back}: measure more checkpoints, or more text "
+        "or questions"
     )
 
 
@@ -173,12 +175,12 @@ def _slope(log_steps_C: np.ndarray, values_C: np.ndarray, rise: Rise) -> tuple[f
     return float(weights_C @ values_C), stderr_of_sum(weights_C, rise.sigma, rise.phi)
 
 
-def _bump(judged: Judged) -> str:
-    """Return a clause on the longest bump, clearly above a level to which the values came back; "" without one."""
+def _bump(judged: Judged) -> tuple[int, int, str] | None:
+    """Return where the longest bump is, clearly above a level to which the values came back, and a clause on it."""
     rise, values_C = judged.rise, judged.values_C
     level = float(values_C[rise.first : rise.stop].mean())
     # The edges of a bump enlarge few of the differences between neighbours, so their median is that of the noise.
-    scale = float(np.median(np.abs(np.diff(values_C)))) / (_NORMAL_MAD * np.sqrt(2))
+    scale = float(np.median(np.abs(np.diff(values_C)))) / (MEDIAN_OF_NORMAL * np.sqrt(2))
     high = values_C > level + _BUMP * scale
     reached = np.flatnonzero(values_C <= level + scale)
     high[: int(reached[0])] = False
@@ -187,9 +189,9 @@ def _bump(judged: Judged) -> str:
     runs = [(stop - first, first, stop) for first, stop in zip(edges[::2], edges[1::2], strict=True)]
     length, first, stop = max(runs, default=(0, 0, 0))
     if length < _SHORTEST_BUMP:
-        return ""
+        return None
     height = judged.difference(float(values_C[first:stop].max()) - level)
-    return f"; between {judged.places(first, stop - 1, 'and')} it was up to {height} worse, and came back"
+    return first, stop, f"; between {judged.places(first, stop - 1, 'and')} it was up to {height} worse, and came back"
 
 
 def in_words(series: MetricSeries, size: float) -> str:

@@ -31,7 +31,9 @@ def test_the_onset_s_interval_covers():
         place = rng.integers(12, 22)
         values = 3 + 0.01 * correlated(rng, 1, 28, 0.2)[0]
         values[place:] += 0.025 + 0.02 * (log_steps[place:] - log_steps[place])
-        rise = rise_of(Cells.of(STEPS, values), STEPS, values, Simulation(20, rng))
-        onset = onset_of(log_steps, values, rise, Simulation(400, rng))
-        covered.append(onset.low < place <= onset.high)
+        cells = Cells.of(STEPS, values)
+        values = cells.weights_CK @ values
+        rise = rise_of(cells, STEPS, values, 50)
+        onset = onset_of(log_steps[cells.last_C], values, rise, Simulation(400, rng))
+        covered.append(cells.last_C[onset.low] < place <= cells.last_C[onset.high])
     assert np.mean(covered) >= 0.8

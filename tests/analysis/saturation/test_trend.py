@@ -66,5 +66,3 @@ def test_noise_is_estimated_about_a_curve_with_a_rise():
     assert 1.5 < np.median(best.sigma_R) < 2.2
     assert 0.1 < best.plausible_R.mean() < 0.4
     assert (best.gain_R > 20).mean() > 0.95
-    falls = best.curves_RC[:, 0] - best.curves_RC[:, -1]
-    assert np.median(falls) == pytest.approx(50 * (1 - 28**-0.5), rel=0.15)
