@@ -15,6 +15,8 @@ _MOST_CELLS = 150
 _CROWDED = 0.5
 """Checkpoints that lie closer than this share of the usual gap count as one."""
 _OUTLYING = 5.0
+_MEDIAN_OF_SECOND_DIFFERENCES = 0.6745 * 6**0.5
+"""Of independent normal numbers of variance one."""
 _MOST_SET_ASIDE = 0.1
 _TRAVEL = 3.0
 
@@ -85,7 +87,8 @@ def set_aside(losses_K: np.ndarray) -> np.ndarray:
     """Return which checkpoints are set aside, bool, shape [K].
 
     That is a single one whose distance from the median of the five around it is more than five times the upper quartile
-    of all such distances, about four standard deviations of the noise (Hampel's filter). The first two, where runs fall
+    of all such distances and than five standard deviations of the noise (Hampel's filter), unless it lies that near to
+    the line through the two before or the two after. The first two, where runs fall
     steeply, are none. The last two are compared with the last five. There a distance in the direction in which the
     run travels has to be larger by three times the way of the four checkpoints before: an end that goes on
     is no outlier. If more than a tenth of all checkpoints, and more than two, were set aside, that is how noisy the run
@@ -100,11 +103,20 @@ def set_aside(losses_K: np.ndarray) -> np.ndarray:
     away_K = losses_K - medians_K
     usual = float(np.quantile(np.abs(away_K[2:]), 0.75))
     # Of values that are mostly equal, each other one would be far off.
-    limits_K = np.full(len(losses_K), _OUTLYING * usual if usual > 0 else np.inf)
+    limits_K = np.full(len(losses_K), np.inf)
+    if usual > 0:
+        # Along a steep curve each median is close by, and the second differences tell the noise.
+        noise = float(np.median(np.abs(np.diff(losses_K, 2)))) / _MEDIAN_OF_SECOND_DIFFERENCES
+        limits_K[:] = max(_OUTLYING * usual, _OUTLYING * noise)
     for last in (len(losses_K) - 2, len(losses_K) - 1):
         travel = losses_K[last - 1] - losses_K[max(0, last - 4)]
         if travel * away_K[last] > 0:
             limits_K[last] += _TRAVEL * abs(travel)
-    found_K = np.abs(away_K) > limits_K
+    # In line with the two checkpoints before or after, it is the edge of a step.
+    line_K = 2 * losses_K[1:-1] - losses_K[:-2]
+    before_K = np.concatenate([[np.inf, np.inf], np.abs(losses_K[2:] - line_K)])
+    line_K = 2 * losses_K[1:-1] - losses_K[2:]
+    after_K = np.concatenate([np.abs(losses_K[:-2] - line_K), [np.inf, np.inf]])
+    found_K = np.minimum(np.abs(away_K), np.minimum(before_K, after_K)) > limits_K
     few = found_K.sum() <= max(2, _MOST_SET_ASIDE * len(losses_K))
     return found_K if few and (~found_K).sum() >= LEAST_CHECKPOINTS else none_K

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from lmsat_plugin.analysis.saturation.preparation import Cells
-from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, rise_model
+from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, least_after, rise_model
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
 
@@ -25,8 +25,8 @@ _MOST_PHI, _MOST_PHI_OF_SHORT = 0.6, 0.4
 """The largest correlation that is reckoned with: published healthy runs have 0 to 0.4."""
 _MARGIN = 1.9
 """Times 1/√C: how much larger than the most likely correlation the true one may be, its bias included."""
-_OF_HEIGHT, _OF_HEIGHT_IN_SHORT = 0.2, 0.5
-"""The share of the chance of a false alarm that the second statistic has (Bonferroni with weights)."""
+_SHARES, _SHARES_IN_SHORT = (0.7, 0.1, 0.2), (0.0, 0.5, 0.5)
+"""The shares of the chance of a false alarm that the statistics have (Bonferroni with weights)."""
 _RESOLUTION = 1e-3
 _FAR_LARGER = 1.5
 MEDIAN_OF_NORMAL = 0.6745
@@ -119,12 +119,12 @@ class Rise:
 def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: int) -> Rise:
     """Return the rise at the end of a run, and how often a run without one shows as likely a one.
 
-    There are two statistics: twice the gain in log-likelihood by a rise (`RiseModel`), which finds sudden ones, and the
-    largest difference between the last stretch and one before it over the noise, which finds slow ones. p is the lesser
-    of 1.25 times the first p and 5 times the second, or twice each for short runs. Without a rise they are largest in
-    flat runs, so that such runs are simulated. One run tells only roughly how much neighbours correlate: p is that of
-    the largest correlation that it allows, at most 0.6, or 0.4 for runs shorter than `LONG`. The last stretch has to
-    lie above the best one, too.
+    There are three statistics: twice the gain in log-likelihood by a rise (`RiseModel`) that is late, the same by any
+    rise, and the largest difference between the last stretch and one before it over the noise, which finds slow ones.
+    p is the least of theirs, each over its share in the chance of a false alarm (0.7, 0.1, 0.2; in short runs 0, 0.5,
+    0.5). Without a rise the statistics are largest in flat runs, so that such runs are simulated. One run tells only
+    roughly how much neighbours correlate: p is that of the largest correlation that it allows, at most 0.6, or 0.4 for
+    runs shorter than `LONG`. The last checkpoints have to lie above the best stretch, too.
     """
     from scipy.special import ndtr
 
@@ -133,7 +133,6 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
     # Equal values, as of an accuracy on few questions, would have no noise.
     floor = max(_RESOLUTION * float(np.ptp(values_C)), np.finfo(np.float64).tiny)
     best = model.best(values_C[None], floor)
-    phi = float(best.phi_R[0])
     stretches = Stretches.of(size)
     seen = statistics(stretches, best, values_C[None])
     usual = float(best.plausible_R[0])
@@ -144,14 +143,14 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
     first, stop, last = int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]), stretches.last
     against_best_C = _contrast(size, slice(first, stop), last)
     against_before_C = _contrast(size, slice(max(0, size - 2 * last), size - last), last)
-    rise, stderr = float(against_best_C @ values_C), stderr_of_sum(against_best_C, sigma, usual)
     # A rise that came back is none: both ways, since the best stretch was chosen.
-    p_last = min(1.0, 2 * float(ndtr(-rise / stderr)))
+    at_end_C = _contrast(size, slice(first, stop), least_after(size))
+    p_last = min(1.0, 2 * float(ndtr(-(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, usual))))
     p_most = max(float(_p_values(model, seen, most, repetitions)[0]), p_last)
     p_own = max(float(_p_values(model, seen, usual, repetitions)[0]), p_last)
     return Rise(
-        size=rise,
-        stderr=stderr,
+        size=float(against_best_C @ values_C),
+        stderr=stderr_of_sum(against_best_C, sigma, usual),
         change=float(against_before_C @ values_C),
         change_stderr=stderr_of_sum(against_before_C, sigma, usual),
         first=first,
@@ -195,14 +194,17 @@ def largest_phi(phi_R: np.ndarray, plausible_R: np.ndarray, cells: int) -> np.nd
 
 
 def statistics(stretches: Stretches, best: Best, values_RC: np.ndarray) -> np.ndarray:
-    """Return the gain in likelihood of each run, and its largest rise over its noise, shape [2, R]."""
+    """Return the gains in likelihood of each run by a late and any rise, and its largest rise over its noise.
+
+    The shape is [3, R].
+    """
     rises_R = stretches.rises(values_RC, np.ones(values_RC.shape[1]))[0]
-    return np.stack([best.gain_R, rises_R / np.maximum(best.sigma_R, np.finfo(np.float64).tiny)])
+    return np.stack([best.late_gain_R, best.gain_R, rises_R / np.maximum(best.sigma_R, np.finfo(np.float64).tiny)])
 
 
 @lru_cache(maxsize=64)
 def _without_rise(model: RiseModel, tenths: int, repetitions: int) -> np.ndarray:
-    """Return both statistics of flat runs whose neighbours correlate by so many tenths, each sorted, shape [2, R]."""
+    """Return the statistics of flat runs whose neighbours correlate by so many tenths, each sorted, shape [3, R]."""
     rng, stretches = np.random.default_rng(0), Stretches.of(model.size)
     parts = []
     for start in range(0, repetitions, _AT_ONCE):
@@ -211,22 +213,17 @@ def _without_rise(model: RiseModel, tenths: int, repetitions: int) -> np.ndarray
     return np.sort(np.concatenate(parts, axis=1), axis=1)
 
 
-def _p_values(model: RiseModel, seen_2R: np.ndarray, phi: float, repetitions: int) -> np.ndarray:
-    """Return p of the two statistics of runs, shape [R]: the lesser of the two, each over its share."""
-    p_values = []
-    for own_R, flat_R, share in zip(
-        seen_2R, _without_rise(model, round(10 * phi), repetitions), _shares(model), strict=True
-    ):
-        as_large_R = repetitions - np.searchsorted(flat_R, own_R)
-        # A gain of 0 is no rise at all.
-        p_values.append(np.where(own_R > 0, (1 + as_large_R) / (1 + repetitions) / share, 1.0))
-    return np.minimum(np.minimum(*p_values), 1)
-
-
-def _shares(model: RiseModel) -> tuple[float, float]:
-    """Return the shares of the chance of a false alarm that the two statistics have."""
-    of_height = _OF_HEIGHT if model.size >= LONG else _OF_HEIGHT_IN_SHORT
-    return 1 - of_height, of_height
+def _p_values(model: RiseModel, seen: np.ndarray, phi: float, repetitions: int) -> np.ndarray:
+    """Return p of runs, shape [R], from their `statistics`: the least p of these, each over its share."""
+    shares = _SHARES if model.size >= LONG else _SHARES_IN_SHORT
+    flat = _without_rise(model, round(10 * phi), repetitions)
+    p_R = np.ones(seen.shape[1])
+    for own_R, flat_R, share in zip(seen, flat, shares, strict=True):
+        if share:
+            as_large_R = repetitions - np.searchsorted(flat_R, own_R)
+            # A gain of 0 is no rise at all.
+            p_R = np.where(own_R > 0, np.minimum(p_R, (1 + as_large_R) / (1 + repetitions) / share), p_R)
+    return p_R
 
 
 @lru_cache(maxsize=64)

@@ -21,10 +21,12 @@ LONG = 28
 """From so many cells on, a run tells its own correlation well enough."""
 _FIRST_KNOT = 0.2
 """The share of a run from which on its curve may stay level."""
-_FIRST_RISE = 0.45
+_FIRST_RISE, _FIRST_RISE_OF_SHORT = 0.35, 0.45
 """The share of a run from which on it may rise."""
-LEAST_AFTER = 0.14
-"""The share of a run that has to lie after the beginning of a rise, three cells at least."""
+_LATE = 0.6
+"""The share of a run from which on a rise is late."""
+_LEAST_AFTER = 0.14
+"""The share of a run that has to lie after the beginning of a rise."""
 _RAMPS = (0.0, 0.15, 0.3)
 """Over which shares of a run a rise may go on; 0 is a step."""
 _PARAMETERS = 4
@@ -33,6 +35,11 @@ _NORMAL = 1.4826
 """Standard deviation over median absolute deviation, of normal numbers."""
 # Mean and spread of the correlation of neighbouring checkpoints in published runs that do not rise.
 _USUAL_PHI, _SPREAD_OF_PHI = 0.2, 0.2
+
+
+def least_after(cells: int) -> int:
+    """Return how many cells have to lie after the beginning of a rise."""
+    return max(3, round(_LEAST_AFTER * cells))
 
 
 def _most_plausible(phi: np.ndarray, cells: int) -> np.ndarray:
@@ -47,6 +54,8 @@ class Best:
 
     gain_R: np.ndarray
     """Twice the gain in log-likelihood by a rise; 0 where none helps."""
+    late_gain_R: np.ndarray
+    """The same by a rise within the last 40 %."""
     phi_R: np.ndarray
     """The most likely correlation of neighbours."""
     plausible_R: np.ndarray
@@ -60,8 +69,8 @@ class RiseModel:
 
     Without a rise: y = a + b t^−c with b t^−c falling, or the same up to a knot and a level from there. With one: such
     a curve whose knot lies before the rise, plus d > 0 times a step or a ramp that begins within the
-    last 55 %. Noise is AR(1), φ to the number of cells between. Generalised least squares give a, b, d;
-    c, the knot, the rise and φ are searched on grids.
+    last 65 %, or 55 % of short runs. Noise is AR(1), φ to the number of cells between. Generalised least squares give
+    a, b, d; c, the knot, the rise and φ are searched on grids.
     """
 
     def __init__(self, at_C: np.ndarray, place_C: np.ndarray) -> None:
@@ -80,6 +89,7 @@ class RiseModel:
                 knots_T.append(knot or 0)
         self.curves_TC = np.array(curves)
         self.rises_AC, first_A = _rises(size)
+        self.late_A = first_A >= _LATE * size
         self.allowed_AT = np.array(knots_T) <= first_A[:, None]
         self._parts_F = [_Whitened.of(self, whitening(place_C, phi)) for phi in PHIS_F]
 
@@ -87,12 +97,13 @@ class RiseModel:
         """Return the most likely models. ``floor`` is the least standard deviation of noise that is possible."""
         runs = len(values_RC)
         values_RC = values_RC - values_RC.mean(1, keepdims=True)
-        without_R, with_R, phi_R = np.full(runs, -np.inf), np.full(runs, -np.inf), np.zeros(runs)
+        without_R, late_R, with_R = np.full((3, runs), -np.inf)
+        phi_R = np.zeros(runs)
         for phi, parts in zip(PHIS_F, self._parts_F, strict=True):
-            squares_R, falling_R, explained_R = parts.squares(values_RC @ parts.whiten_CC.T, self.allowed_AT)
+            squares_R, explained = parts.squares(values_RC @ parts.whiten_CC.T, self.allowed_AT, self.late_A)
             squares_R = squares_R + self.size * floor**2
-            without_R = np.maximum(without_R, parts.likelihood(squares_R - falling_R))
-            likelihood_R = parts.likelihood(squares_R - explained_R)
+            falling_R, likelihood_of_late_R, likelihood_R = (parts.likelihood(squares_R - own_R) for own_R in explained)
+            without_R, late_R = np.maximum(without_R, falling_R), np.maximum(late_R, likelihood_of_late_R)
             phi_R[likelihood_R > with_R] = phi
             with_R = np.maximum(with_R, likelihood_R)
         plausible_R = _most_plausible(phi_R, self.size)
@@ -102,7 +113,11 @@ class RiseModel:
             own = nearest_R == index
             sigma_R[own] = self._parts_F[index].noise(values_RC[own], self)
         return Best(
-            gain_R=2 * (with_R - without_R), phi_R=phi_R, plausible_R=plausible_R, sigma_R=np.maximum(sigma_R, floor)
+            gain_R=2 * (with_R - without_R),
+            late_gain_R=2 * (late_R - without_R),
+            phi_R=phi_R,
+            plausible_R=plausible_R,
+            sigma_R=np.maximum(sigma_R, floor),
         )
 
 
@@ -145,14 +160,23 @@ class _Whitened:
         tiny = np.finfo(np.float64).tiny
         return self.half_log_determinant - len(self.whiten_CC) / 2 * np.log(np.maximum(squares_R, tiny))
 
-    def squares(self, white_RC: np.ndarray, allowed_AT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return sums of squares, and what the best curve and the best curve with a rise explain of them, shape [R]."""
+    def squares(
+        self, white_RC: np.ndarray, allowed_AT: np.ndarray, late_A: np.ndarray
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Return sums of squares, shape [R], and what the best models explain of them.
+
+        These are of a curve alone, of one with a late rise, and of one with any rise.
+        """
         curve_RT, rise_RA = white_RC @ self.curves_TC.T, white_RC @ self.rises_AC.T
         falling_R = np.maximum(curve_RT.max(1), 0) ** 2
-        explained_R = np.maximum(falling_R, np.maximum((rise_RA / self.lengths_A).max(1), 0) ** 2)
+        late_R, explained_R = falling_R, falling_R
         for index, allowed_T in enumerate(allowed_AT):
-            explained_R = np.maximum(explained_R, self._with_rise(curve_RT, rise_RA, index, allowed_T)[0].max(1))
-        return (white_RC**2).sum(1), falling_R, explained_R
+            alone_R = np.maximum(rise_RA[:, index] / self.lengths_A[index], 0) ** 2
+            own_R = np.maximum(alone_R, self._with_rise(curve_RT, rise_RA, index, allowed_T)[0].max(1))
+            explained_R = np.maximum(explained_R, own_R)
+            if late_A[index]:
+                late_R = np.maximum(late_R, own_R)
+        return (white_RC**2).sum(1), (falling_R, late_R, explained_R)
 
     def _with_rise(
         self, curve_RT: np.ndarray, rise_RA: np.ndarray, index: int, allowed_T: np.ndarray
@@ -198,8 +222,8 @@ class _Whitened:
 
 def _rises(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and ramps from 0 to 1, shape [A, C], and the first risen cell of each."""
-    after, cells = max(3, round(LEAST_AFTER * size)), np.arange(size)
-    start = int(np.ceil(_FIRST_RISE * size))
+    after, cells = least_after(size), np.arange(size)
+    start = int(np.ceil((_FIRST_RISE if size >= LONG else _FIRST_RISE_OF_SHORT) * size))
     rises, firsts = [], []
     for share in _RAMPS:
         width = round(share * size)
