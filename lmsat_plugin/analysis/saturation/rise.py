@@ -23,7 +23,7 @@ _LAST = 0.2
 _LENGTHS = 4
 _MOST_PHI, _MOST_PHI_OF_SHORT = 0.6, 0.4
 """The largest correlation that is reckoned with: published healthy runs have 0 to 0.4."""
-_MARGIN = 1.9
+_MARGIN = 1.5
 """Times 1/√C: how much larger than the most likely correlation the true one may be, its bias included."""
 _SHARES, _SHARES_IN_SHORT = (0.7, 0.1, 0.2), (0.0, 0.5, 0.5)
 """The shares of the chance of a false alarm that the statistics have (Bonferroni with weights)."""

@@ -123,7 +123,10 @@ def _corrected(result: Saturation, p_value: float, number: int) -> Saturation:
         corrected_p_value=p_value,
         verdict="unclear",
         reason=f"{result.reason}; corrected for the {number} scores of this model, p = {p_value:.2g}",
-        **dict.fromkeys(("onset_at", "onset_low", "onset_high", "onset_tokens")),
+        onset_at=None,
+        onset_low=None,
+        onset_high=None,
+        onset_tokens=None,
     )
 
 
