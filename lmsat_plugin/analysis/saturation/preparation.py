@@ -97,6 +97,8 @@ def set_aside(losses_K: np.ndarray) -> np.ndarray:
     none_K = np.zeros(len(losses_K), bool)
     if len(losses_K) < 5:
         return none_K
+    largest = float(np.abs(losses_K).max())
+    losses_K = losses_K / largest if largest > 0 else losses_K
     windows = np.lib.stride_tricks.sliding_window_view(losses_K, 5)
     medians = np.median(windows, axis=1)
     medians_K = np.concatenate([losses_K[:2], medians, medians[[-1, -1]]])

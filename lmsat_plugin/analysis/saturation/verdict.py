@@ -21,6 +21,8 @@ Verdict = Literal["saturates", "plateaus", "improving", "unclear", "diverged"]
 
 TOLERANCE = 2.0
 """Stretches that differ by less than so many standard deviations of one checkpoint count as equal."""
+_LARGEST = 1e100
+"""Values beyond it, and differences below its inverse, have no squares."""
 _BUMP = 3.0
 """How far above the level a bump has to be, in standard deviations of the noise."""
 _SHORTEST_BUMP = 3
@@ -90,10 +92,16 @@ def without_judgement(series: MetricSeries, checkpoints: int) -> tuple[Verdict, 
             f"{checkpoints} checkpoint{'s' * (checkpoints > 1)}{alone} from {series.place(0)} on cannot tell a trend "
             f"from checkpoint-to-checkpoint noise: measure at least {LEAST_CHECKPOINTS}"
         )
-    if np.ptp(series.losses_K) == 0:
+    if (series.losses_K == series.losses_K[0]).all():
         return "unclear", (
             f"all {len(series.at_K)} values are {series.values_K[0]:.4g}: without checkpoint-to-checkpoint noise "
             "nothing can be told; check that these are different checkpoints, and that the metric is not at its limit"
+        )
+    largest, nearest = float(np.abs(series.losses_K).max()), float(np.ptp(series.losses_K / 2)) * 2
+    if largest > _LARGEST or nearest < 1 / _LARGEST:
+        return "unclear", (
+            f"values of {largest:.2g} that differ by {nearest:.2g} are no measurements that can be told apart: check what "
+            "they are"
         )
     if (at_chance := _at_chance(series)) is not None:
         return "unclear", at_chance

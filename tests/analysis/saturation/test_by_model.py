@@ -135,6 +135,10 @@ def test_constants_and_limits_get_a_sentence():
         (one,) = find_saturation(results_of(values))
         assert (one.verdict, one.p_value, one.tolerance, one.power) == ("unclear", None, None, None)
         assert "all 28 values are" in one.reason
+    for values in (np.arange(1, 29) * 5e306, np.arange(1, 29) * 1e-315):
+        (one,) = find_saturation(results_of(values))
+        assert (one.verdict, one.p_value) == ("unclear", None)
+        assert "no measurements that can be told apart" in one.reason
     (one,) = find_saturation(results_of([0.5], [1000]))
     assert one.reason.startswith("1 checkpoint ")
     with pytest.raises(LmsatError, match="tolerance is -1, but has to be above 0"):
