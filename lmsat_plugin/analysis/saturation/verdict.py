@@ -100,8 +100,8 @@ def without_judgement(series: MetricSeries, checkpoints: int) -> tuple[Verdict, 
     largest, nearest = float(np.abs(series.losses_K).max()), float(np.ptp(series.losses_K / 2)) * 2
     if largest > _LARGEST or nearest < 1 / _LARGEST:
         return "unclear", (
-            f"values of {largest:.2g} that differ by {nearest:.2g} are no measurements that can be told apart: check what "
-            "they are"
+            f"values of {largest:.2g} that differ by {nearest:.2g} are no measurements that can be told apart: check "
+            "what they are"
         )
     if (at_chance := _at_chance(series)) is not None:
         return "unclear", at_chance
