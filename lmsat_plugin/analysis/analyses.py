@@ -78,7 +78,7 @@ class Analyses:
 
     @cached_property
     def saturation(self) -> list[Saturation]:
-        """The verdicts by lmsat_loss, or by the only metric there is."""
+        """The verdicts by lmsat_loss, or without it by each score."""
         return self._try("saturation", lambda: find_saturation(self.results))
 
     @cached_property

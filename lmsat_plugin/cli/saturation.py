@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class SaturationCommand(AnsweringCommand):
     """Decide for each model whether it saturates, plateaus or is still improving, or that this is unclear, and why.
 
-    The last checkpoints are compared with the best stretch before them. The difference has to exceed
-    checkpoint-to-checkpoint noise and what another sample of documents or questions might give, corrected for choosing
-    the best of many. The onset is a change point with its 90 % interval. Anisotropy and singular entropy are shown
-    beside the verdict where results hold them: they have no part in it.
+    A model saturates if a rise near its end is more likely than checkpoint-to-checkpoint noise about a falling curve,
+    and another sample of documents or questions would show it, too. It plateaus if its last fifth and the one before
+    surely differ by less than a tolerance. The onset is a change point with its 90 % interval. Anisotropy and singular
+    entropy are shown beside the verdict where results hold them: they have no part in it.
     """
 
     name = "saturation"
@@ -33,8 +33,8 @@ class SaturationCommand(AnsweringCommand):
             "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
             "stderr",
         )
-        parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or the only task there is")
-        parser.add_argument("--metric", metavar="M", help="by default loss, or the only metric there is")
+        parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or without it each task")
+        parser.add_argument("--metric", metavar="M", help="by default loss, or each metric of the tasks")
         parser.add_argument(
             "--min-step",
             type=int,
@@ -42,21 +42,42 @@ class SaturationCommand(AnsweringCommand):
             help="leave out checkpoints before this step, or these tokens or words where names state no steps "
             "(default: a hundredth of the last)",
         )
+        parser.add_argument(
+            "--tolerance",
+            type=float,
+            metavar="X",
+            help="two stretches that differ by less count as equal: a difference of the metric, of logarithms for "
+            "perplexities (default: twice the standard deviation of one checkpoint, noise and sample together)",
+        )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
+        from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of, summaries
 
-        results = find_saturation(read_data(args), args.task, args.metric, min_step=args.min_step)
-        sentences = [f"{result.label}: {result.verdict}: {result.reason}.{_geometry(result)}" for result in results]
+        results = find_saturation(
+            read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
+        )
+        several = has_several_metrics(results)
+        named = [f"{result.label}, {score_of(result)}" if several else result.label for result in results]
+        sentences = [
+            f"{name}: {result.verdict}: {result.reason}.{_geometry(result)}"
+            for name, result in zip(named, results, strict=True)
+            if not several or result.verdict in ("saturates", "diverged")
+        ]
+        if several:
+            sentences += [f"{label}: {said}." for label, said in summaries(results).items()]
         data = [result.to_dict() for result in results]
         return Answer(data=data, parts=[_table(results), *sentences, *sentences_on_runs(results)], result=results)
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:
     first = results[0]
+    several = len({(result.task, result.metric) for result in results}) > 1
     columns: dict[str, list[Any]] = {
+        "task": [result.task for result in results],
+        "metric": [result.metric for result in results],
         "model": [result.model for result in results],
         "variant": [result.variant for result in results],
         "stage": [result.stage for result in results],
@@ -74,13 +95,15 @@ def _table(results: Sequence[Saturation]) -> TextTable:
             None if result.onset_low is None or result.onset_high is None else _interval(result) for result in results
         ],
         "p": [result.p_value for result in results],
+        "corrected p": [result.corrected_p_value for result in results],
     }
     by_step = all(result.axis == "step" for result in results)
     del columns["at" if by_step else "at step"]
-    for name in ("variant", "stage", "run", "corpus", "n-shot", "filter"):
+    for name in ("task", "metric", "variant", "stage", "run", "corpus", "n-shot", "filter", "corrected p"):
         if len(set(columns[name])) == 1:
             del columns[name]
-    return TextTable.of_columns(" ".join(filter(None, (first.task, first.metric))), columns)
+    title = "scores" if several else " ".join(filter(None, (first.task, first.metric)))
+    return TextTable.of_columns(title, columns)
 
 
 def _onset(result: Saturation, at: int) -> int | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,12 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.metrics import axis_label
 from lmsat_plugin.results.series import AXES
 
 _LETTERS = 30
 _CHECKPOINTS: dict[str, Any] = {"color": PALETTE[0], "marker": MARKERS[0], "markersize": 3}
+_SET_ASIDE: dict[str, Any] = {"color": GREY, "marker": MARKERS[0], "markersize": 4, "linestyle": "none"}
 _BEST: dict[str, Any] = {"color": PALETTE[2], "marker": "*", "markersize": 10, "linestyle": "none"}
 _ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 
@@ -26,25 +29,30 @@ _ONSET: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 0.8}
 def saturation_figure(results: Sequence[Saturation]) -> Figure:
     """Draw a panel for each result: values by step, standard errors, the best checkpoint, the onset with its interval.
 
+    Checkpoints that are set aside are grey.
+
     Results of a single checkpoint are left out where others have several.
     """
     drawn = [result for result in results if len(result.series.at_K) > 1] or list(results)
     figure, panels = subplots(len(drawn))
+    several = has_several_metrics(drawn)
     for axes, result in zip(panels, drawn, strict=True):
-        _draw(axes, result)
+        _draw(axes, result, f"{result.label}, {score_of(result)}" if several else result.label)
     finish(figure, _legend(drawn))
     return figure
 
 
-def _draw(axes: Axes, result: Saturation) -> None:
+def _draw(axes: Axes, result: Saturation, name: str) -> None:
     series = result.series
     places, values = series.at_K, series.values_K
     axes.set(xlabel=AXES[series.axis], ylabel=axis_label(result.metric))
-    axes.set_title(wrapped(f"{result.label}: {result.verdict}", _LETTERS))
+    axes.set_title(wrapped(f"{name}: {result.verdict}", _LETTERS))
     axes.plot(places, values, **_CHECKPOINTS)
     if series.stderr_K is not None:
         axes.fill_between(places, values - series.stderr_K, values + series.stderr_K, color=PALETTE[0], **BAND)
     mark_onset(axes, result)
+    aside = np.isin(places, result.set_aside_at)
+    axes.plot(places[aside], values[aside], zorder=3, **_SET_ASIDE)
     axes.plot([result.best_at], [result.best], **_BEST)
     log_axis(axes, "x")
     if series.is_ratio:
@@ -58,6 +66,8 @@ def _legend(results: Sequence[Saturation]) -> list[Artist]:
     ]
     if any(result.series.stderr_K is not None for result in results):
         handles.append(Patch(color=PALETTE[0], label="± standard error", **BAND))
+    if any(result.set_aside_at for result in results):
+        handles.append(Line2D([], [], label="set aside", **_SET_ASIDE))
     if any(result.onset_at is not None for result in results):
         handles += onset_handles()
     return handles

@@ -7,9 +7,8 @@ from lmsat_plugin.analysis.analyses import Analyses
 _ANALYSES = {
     "saturation": (
         "Saturation",
-        "It needs lmsat_loss at 8 or more checkpoints of a model, and names that state steps, tokens or words, or "
-        "--step-pattern RE. "
-        "By a score: lmsat saturation DIR --task T --metric M.",
+        "It needs lmsat_loss or scores at 8 or more checkpoints of a model, and names that state steps, tokens or "
+        "words, or --step-pattern RE.",
     ),
     "emergence": (
         "Emergence",

@@ -26,11 +26,15 @@ _CHECKPOINT = ["model", "revision", "step", "tokens"]
 _WHERE_KNOWN = ("words", "total_step", "total_tokens", "stage", "run")
 """Columns that tables have only where some value is known: totals are those of stages that begin again."""
 _MEASURED = ["task", "num_fewshot", "metric", "filter"]
+_OF_SCORES = ("num_fewshot", "corrected_p_value")
+"""Columns that verdicts have only where they are by scores."""
 _SATURATION = {
-    **{"model": "model", "variant": "variant", "stage": "stage", "run": "run", "verdict": "verdict"},
-    **{"p_value": "p", "best": "best"},
+    **{"model": "model", "variant": "variant", "stage": "stage", "run": "run", "task": "task", "metric": "metric"},
+    **{"num_fewshot": "n-shot", "verdict": "verdict", "p_value": "p", "corrected_p_value": "corrected p"},
+    **{"best": "best"},
     **{"best_step": "at step", "final": "final", "final_step": "final step", "onset_step": "onset"},
-    **{"onset_low": "earliest onset", "onset_high": "latest onset", "n_checkpoints": "checkpoints"},
+    **{"onset_low": "earliest onset", "onset_high": "latest onset", "tolerance": "tolerance", "power": "power"},
+    "n_checkpoints": "checkpoints",
 }
 _EMERGENCE = {
     **{"task": "task", "metric": "metric", "variant": "variant", "emergent": "emergent"},
@@ -81,6 +85,9 @@ def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
     ):
         if results:
             verdicts = _known(pd.DataFrame(list(map(_in_places, results)))[list(columns)])
+            verdicts = verdicts.drop(
+                columns=[name for name in _OF_SCORES if verdicts.get(name, pd.Series([0])).isna().all()]
+            )
             tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
     tidy = own.drop(columns=[*PARTS, "group"])
     return [*tables, _final(values), _by_checkpoint(values, tidy), _provenance(sources, folder, analyses)]

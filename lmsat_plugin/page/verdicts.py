@@ -10,6 +10,8 @@ from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.replicates import ORDER, groups_of, sentences_on_runs
+from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of, summaries
+from lmsat_plugin.analysis.saturation.verdict import Verdict
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.results.variants import label
 
@@ -49,6 +51,8 @@ def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
     """Return the verdicts on series, those that saturate first."""
     results = sorted(results, key=lambda result: ORDER.index(result.verdict))
     counts = Counter(result.verdict for result in results)
+    if has_several_metrics(results):
+        return _of_scores(results, counts)
     metric = " ".join(filter(None, (results[0].task, results[0].metric)))
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return Verdicts(
@@ -60,6 +64,22 @@ def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
                 (f"{name}, over its runs", f"{sentence.removeprefix(f'{name}: ')}.")
                 for name, sentence in zip(groups_of(results), sentences_on_runs(results), strict=True)
             ),
+        ],
+    )
+
+
+def _of_scores(results: Sequence[Saturation], counts: Counter[Verdict]) -> Verdicts:
+    """Return a sentence on each model by its scores, and one on each score that saturates."""
+    scores = len({(result.task, result.metric) for result in results})
+    grave = [result for result in results if result.verdict in ("saturates", "diverged")]
+    counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return Verdicts(
+        title="Saturation",
+        summary=f"{len(results)} series of {scores} scores, without lmsat_loss: {counted}. p is corrected for the "
+        "number of scores of a model (Holm).",
+        sentences=[
+            *((label, f"{said}.") for label, said in summaries(results).items()),
+            *((f"{result.label}, {score_of(result)}", f"{result.verdict}: {result.reason}.") for result in grave),
         ],
     )
 

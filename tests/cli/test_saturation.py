@@ -34,7 +34,7 @@ def test_the_command(tmp_path, capsys):
     assert {"model", "reason", "best_step", "best", "final_step", "final", "p_value"} <= one.keys()
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert main(["saturation", data]) == 0
-    assert "m: saturates: its last 5 checkpoints" in capsys.readouterr().out
+    assert "m: saturates: its last 6 checkpoints" in capsys.readouterr().out
 
 
 def test_steps_of_one_measure_share_their_subject(tmp_path, capsys):

@@ -155,13 +155,17 @@ def test_results_without_ours(tmp_path, capsys):
     for step in STEPS:
         write_result(tmp_path / "tree", "m", step, {"piqa": {"acc": (0.6, 0.01), "acc_norm": (0.6, 0.01)}})
     assert main(["report", str(tmp_path / "tree"), "--output", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'index.html'}\n"
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{tmp_path / 'out' / 'index.html'}\n")
     page = Page((tmp_path / "out" / "index.html").read_text("utf-8"))
-    assert "allow no verdict" in page.text
-    for title in ("Saturation:", "Emergence:", "Scaling law:", "Rank of the LM head:"):
+    # Without lmsat_loss the scores have verdicts. These are constant, and say nothing.
+    for said in (printed, page.text):
+        assert "saturates by 0 of 2 scores, 2 unclear" in said
+    for title in ("Emergence:", "Scaling law:", "Rank of the LM head:"):
         assert title in page.text.partition("What is missing, and why")[2]
     assert len(page.tables["values"]) == 1 + len(STEPS)
-    assert "saturation" not in page.tables
+    assert page.column("saturation", "metric") == ["acc", "acc_norm"]
+    assert page.column("saturation", "verdict") == ["unclear", "unclear"]
     assert str(tmp_path) not in page.text
 
 

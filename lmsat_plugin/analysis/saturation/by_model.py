@@ -1,6 +1,6 @@
-"""Saturation of each model of a table: verdict, onset, p-values and geometry (`find_saturation`).
+"""Saturation of each model of a table: verdict, onset, p-values and geometry (`verdicts_by`).
 
-Shapes: K checkpoints.
+Shapes: K checkpoints, C cells.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lmsat_plugin.analysis.input_tables import is_tidy, series_in
-from lmsat_plugin.analysis.saturation.checkpoint_noise import without_outliers
+from lmsat_plugin.analysis.input_tables import is_tidy
 from lmsat_plugin.analysis.saturation.geometry import Geometry, geometry_of
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT, MetricSeries, SeriesKey, series_of
+from lmsat_plugin.analysis.saturation.preparation import Cells
 from lmsat_plugin.analysis.saturation.rise import Rise, Stretches, onset_of, rise_of
 from lmsat_plugin.analysis.saturation.sampling import Documents, p_value_of_documents, p_value_of_stderrs
-from lmsat_plugin.analysis.saturation.verdict import LEAST_CHECKPOINTS, Verdict, judge
+from lmsat_plugin.analysis.saturation.verdict import TOLERANCE, Judged, Verdict, judge, without_judgement
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import Simulation
 from lmsat_plugin.errors import LmsatError
@@ -74,8 +74,10 @@ class Saturation(SeriesKey):
     onset_high: int | None = None
     """Places: ``onset_low`` and ``onset_high`` are the ends of the 90 % interval."""
     p_value: float | None
-    """Of the last stretch against the best one before it: the larger of the p-values against checkpoint-to-checkpoint
-    noise and against the sample of documents or questions. None for too few checkpoints."""
+    """Of a rise at the end of the run: the larger of the p-values against checkpoint-to-checkpoint noise and against
+    the sample of documents or questions. None for too few checkpoints."""
+    corrected_p_value: float | None = None
+    """``p_value`` corrected for the number of scores of the series (Holm 1979); None for a verdict by one metric."""
     sampling: Literal["documents", "standard errors"] | None
     """What the p-value against the sample comes from; None if only that against the noise is known."""
     late_minus_middle: Contrast | None
@@ -83,11 +85,15 @@ class Saturation(SeriesKey):
     """Standard deviation of one checkpoint about the curve, in the unit of ``late_minus_middle``."""
     autocorrelation: float | None
     """Of neighbouring checkpoints about the curve."""
+    tolerance: float | None
+    """Of ``plateaus``: the last stretch and the one before differ by less. In the unit of ``late_minus_middle``."""
+    power: float | None
+    """The share of runs like this one in which a rise of three ``noise`` over the last stretch would be found."""
     n_checkpoints: int
     min_at: int
     """The first place that is taken into account."""
-    outlying_at: list[int]
-    """Single checkpoints far from their neighbours, which the verdict leaves out."""
+    set_aside_at: list[int]
+    """The places of single checkpoints far from their neighbours, which have no say in the verdict."""
     geometry: Geometry | None
     series: MetricSeries = field(repr=False, compare=False)
     """From ``min_at`` on."""
@@ -121,9 +127,9 @@ class Saturation(SeriesKey):
         return self._step(self.min_at)
 
     @property
-    def outlying_steps(self) -> list[int]:
-        """The steps of `outlying_at`; empty on another axis."""
-        return self.outlying_at if self.axis == "step" else []
+    def set_aside(self) -> list[int]:
+        """The steps of `set_aside_at`; empty on another axis."""
+        return self.set_aside_at if self.axis == "step" else []
 
     def place(self, at: int) -> str:
         """Return a place of the series in words, such as ``step 1,000`` or ``220B tokens``."""
@@ -133,57 +139,63 @@ class Saturation(SeriesKey):
         """Return plain data, as ``lmsat saturation --json`` prints it: all but the series."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "series"}
         values |= {name: getattr(self, name) for name in ("best_step", "final_step", "onset_step", "diverged_step")}
-        values |= {"min_step": self.min_step, "outlying_steps": self.outlying_steps}
+        values |= {"min_step": self.min_step, "set_aside": self.set_aside}
         for name in ("late_minus_middle", "geometry"):
             values[name] = None if values[name] is None else asdict(values[name])
         return values
 
 
-def find_saturation(
-    data: Results | pd.DataFrame,
-    task: str | None = None,
-    metric: str | None = None,
-    *,
-    min_step: int | None = None,
-    repetitions: int = 2000,
-    seed: int = 0,
-) -> list[Saturation]:
-    """Return the verdict on each series: a model's run through its pretraining stages, or a stage that begins again.
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How series are judged; see `find_saturation`."""
 
-    A model *saturates* if the mean of its last checkpoints is worse than that of its best stretch before them, and
-    neither checkpoint-to-checkpoint noise (`rise_of`) nor the sample of documents or questions explains the difference:
-    p < 0.05 against each, corrected for the choice of the best of many stretches. Otherwise it is *improving* if its
-    second half falls, *plateaus* if the change is negligible, and is *unclear* in all other cases. A model whose last
-    values are not finite has *diverged*, and what came before is not judged.
+    min_step: int | None
+    tolerance: float | None
+    repetitions: int
+    seed: int
+
+
+def verdicts_by(
+    data: Results | pd.DataFrame,
+    table: pd.DataFrame,
+    task: str | None,
+    metric: str | None,
+    *,
+    options: Judgement,
+    several: bool = False,
+) -> list[Saturation]:
+    """Return the verdicts by one metric.
 
     Args:
-        data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
-            which may hold the geometry, too.
+        data: Results, or a table.
+        table: Its rows by series (`in_series`).
         task, metric: See `series_of`.
-        min_step: Checkpoints before this step, or these tokens or words where a series counts these, are left out; by
-            default those before a hundredth of the last one.
-        repetitions, seed: Of each simulation.
+        options: See `find_saturation`.
+        several: Whether this is one of several metrics. Then series without a checkpoint from ``min_step`` on are left
+            out.
 
     Raises:
-        LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.
+        LmsatError: As `find_saturation`.
     """
-    table = series_in(data)
     documents: DocumentLosses = {}
     if isinstance(data, Results) and task in (None, DEFAULT[0]):
         documents = document_losses(data)
     verdicts = []
     for whole in series_of(table, task, metric):
-        series = whole.since(min_step)
+        series = whole.since(options.min_step)
         if not len(series.at_K) and whole.diverged is not None:
             series = whole
         if not len(series.at_K):
+            if several:
+                continue
             raise LmsatError(
-                f"{whole.label} has no checkpoint from {whole.axis} {min_step} on: "
+                f"{whole.label} has no checkpoint from {whole.axis} {options.min_step} on: "
                 f"set --min-step below {whole.at_K[-1]}"
             )
         rows = _rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
-        simulation = Simulation(repetitions, np.random.default_rng(seed))
-        verdicts.append(_saturation(series, rows, _paired(series, documents), simulation))
+        simulation = Simulation(options.repetitions, np.random.default_rng(options.seed))
+        paired = _paired(series, documents)
+        verdicts.append(_saturation(series, rows, paired, options.tolerance, simulation=simulation))
     return verdicts
 
 
@@ -240,30 +252,44 @@ def _paired(series: MetricSeries, documents: DocumentLosses) -> Documents | None
 
 
 def _saturation(
-    series: MetricSeries, rows: pd.DataFrame | None, documents: Documents | None, simulation: Simulation
+    series: MetricSeries,
+    rows: pd.DataFrame | None,
+    documents: Documents | None,
+    tolerance: float | None,
+    *,
+    simulation: Simulation,
 ) -> Saturation:
     best = int(series.losses_K.argmin())
-    at_K, size = series.at_K, len(series.at_K)
+    at_K = series.at_K
     rise = p_value = drop_p_value = None
     onset: dict[str, Any] = {}
-    filtered_K = without_outliers(series.losses_K[None])[0]
+    cells = Cells.of(at_K, series.losses_K)
+    values_C = cells.weights_CK @ series.losses_K
     sampling: Literal["documents", "standard errors"] | None = None
-    if size >= LEAST_CHECKPOINTS and series.diverged is None:
+    unjudged = without_judgement(series, len(values_C))
+    if unjudged is not None:
+        verdict, reason = unjudged
+    else:
         if documents is not None or series.errors_K is not None:
             sampling = "standard errors" if documents is None else "documents"
-        rise = rise_of(np.log(at_K), filtered_K, simulation)
-        by_sample = _sampling_p_value(series, documents, rise.last, simulation)
-        drop_p_value = _sampling_p_value(series, documents, 1, simulation)
+        rise = rise_of(cells, at_K, values_C, simulation.repetitions)
+        by_sample = _sampling_p_value(series, documents, cells, last=rise.last, simulation=simulation)
+        drop_p_value = _sampling_p_value(series, documents, cells, last=1, simulation=simulation)
         p_value = max(rise.p_value, by_sample or 0.0)
-    verdict, reason = judge(series, filtered_K, rise, p_value)
+        tolerance = tolerance or _tolerance(series, rise)
+        verdict, reason = judge(
+            Judged(series=series, cells=cells, values_C=values_C, rise=rise, p_value=p_value, tolerance=tolerance)
+        )
     if verdict == "saturates":
         assert rise is not None
         simulation = replace(simulation, repetitions=_SIMULATED_ONSETS)
-        ends = onset_of(np.log(at_K), series.losses_K, rise, simulation)
-        low, first, high = (int(at_K[index]) for index in (ends.low, ends.first, ends.high))
-        reason += f"; it left that level between {series.places(ends.low, ends.high, 'and')}"
-        onset = {"onset_at": first, "onset_low": low, "onset_high": high}
-        onset["onset_tokens"] = series.tokens_at(ends.first)
+        ends = onset_of(np.log(at_K[cells.last_C]), values_C, rise, simulation)
+        below, first, risen = int(cells.last_C[ends.low]), int(cells.first_C[ends.first]), int(cells.last_C[ends.high])
+        reason += f"; it left that level between {series.places(below, risen, 'and')}"
+        onset = {"onset_at": int(at_K[first]), "onset_low": int(at_K[below]), "onset_high": int(at_K[risen])}
+        onset["onset_tokens"] = series.tokens_at(first)
+    if cells.set_aside and rise is not None:
+        reason += f"; set aside, far from the checkpoints around {_set_aside(series, cells)}"
     if series.stages:
         reason += f"; these are its stages {', '.join(series.stages)}, one after another"
     if series.axis == "order":
@@ -287,33 +313,49 @@ def _saturation(
         **onset,
         p_value=p_value,
         sampling=sampling,
-        late_minus_middle=None if rise is None else _late_minus_middle(filtered_K, rise),
+        late_minus_middle=None if rise is None else _late_minus_middle(values_C, rise),
         noise=None if rise is None else rise.sigma,
         autocorrelation=None if rise is None else rise.phi,
-        n_checkpoints=size,
+        tolerance=None if rise is None else tolerance,
+        power=None if rise is None else rise.power,
+        n_checkpoints=len(at_K),
         min_at=int(at_K[0]),
-        outlying_at=[int(at) for at in at_K[filtered_K != series.losses_K]],
+        set_aside_at=[] if rise is None else [int(at_K[index]) for index in cells.set_aside],
         geometry=None if geometry == Geometry() else geometry,
         series=series,
     )
 
 
+def _tolerance(series: MetricSeries, rise: Rise) -> float:
+    error = 0.0 if series.errors_K is None else float(np.median(series.errors_K))
+    return TOLERANCE * float(np.hypot(rise.sigma, error))
+
+
+def _set_aside(series: MetricSeries, cells: Cells) -> str:
+    """Return what is set aside, in words, such as ``it: step 1,000 (3.51)``."""
+    named = [f"{series.place(index)} ({series.values_K[index]:.4g})" for index in cells.set_aside]
+    return f"{'it' if len(named) == 1 else 'them'}: {', '.join(named)}"
+
+
 def _sampling_p_value(
-    series: MetricSeries, documents: Documents | None, last: int, simulation: Simulation
+    series: MetricSeries, documents: Documents | None, cells: Cells, *, last: int, simulation: Simulation
 ) -> float | None:
-    stretches = Stretches.of(len(series.at_K), last)
+    weights_CK = cells.weights_CK
+    stretches = Stretches.of(len(weights_CK), last)
     if documents is not None:
-        return p_value_of_documents(documents, stretches, simulation)
+        own = replace(documents, nats_KM=weights_CK @ documents.nats_KM)
+        return p_value_of_documents(own, stretches, simulation)
     if series.errors_K is None:
         return None
-    return p_value_of_stderrs(series.losses_K, series.errors_K, stretches, simulation)
+    errors_C = np.sqrt(weights_CK**2 @ series.errors_K**2)
+    return p_value_of_stderrs(weights_CK @ series.losses_K, errors_C, stretches, simulation)
 
 
-def _late_minus_middle(values_K: np.ndarray, rise: Rise) -> Contrast:
-    """Compare the last stretch with as many checkpoints around 45 % of the run, where the two do not overlap."""
-    size = len(values_K)
+def _late_minus_middle(values_C: np.ndarray, rise: Rise) -> Contrast:
+    """Compare the last stretch with as many cells around 45 % of the run, where the two do not overlap."""
+    size = len(values_C)
     stop = min(round(0.45 * size + rise.last / 2), size - rise.last)
-    weights_K = np.zeros(size)
-    weights_K[max(0, stop - rise.last) : stop] = -1 / min(stop, rise.last)
-    weights_K[size - rise.last :] = 1 / rise.last
-    return Contrast(size=float(weights_K @ values_K), stderr=stderr_of_sum(weights_K, rise.sigma, rise.phi))
+    weights_C = np.zeros(size)
+    weights_C[max(0, stop - rise.last) : stop] = -1 / min(stop, rise.last)
+    weights_C[size - rise.last :] = 1 / rise.last
+    return Contrast(size=float(weights_C @ values_C), stderr=stderr_of_sum(weights_C, rise.sigma, rise.phi))

@@ -6,6 +6,7 @@ Shapes: K checkpoints.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,7 @@ _KEYS = (*SERIES, "corpus", "num_fewshot", "filter")
 """The columns that are constant within a series."""
 _NUMBER = "series"
 """The column that numbers the series of a table while they are taken apart."""
+_MOST_LISTED = 12
 _BEGINNING = 0.01
 """The share of a run's steps that is its beginning, where scores are at chance and losses fall steeply."""
 
@@ -253,22 +255,35 @@ def _without_diverged_ends(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFram
     return kept, diverged
 
 
-def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
-    """Return the chosen task and metric, or the only ones that have a better direction."""
+def metrics_of(table: pd.DataFrame, task: str | None = None, metric: str | None = None) -> list[tuple[str, str]]:
+    """Return the tasks and metrics of a tidy table that may be judged: lmsat_loss alone where it is among them.
+
+    Args:
+        table: Tidy.
+        task, metric: Of these alone.
+
+    Raises:
+        LmsatError: If there is none, or none whose better direction is known.
+    """
     pairs = table[["task", "metric"]].drop_duplicates()
     asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
     if asked.empty:
-        raise LmsatError(f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {_listed(pairs)}")
-    directed = table[table.higher_is_better.notna()]
+        listed = _listed(pairs.itertuples(index=False, name=None))
+        raise LmsatError(f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {listed}")
+    directed = table[_directions(table).notna()]
     asked = asked[asked.set_index(["task", "metric"]).index.isin(directed.set_index(["task", "metric"]).index)]
     if asked.empty:
         named = " ".join(filter(None, (task, metric))) or "any metric here"
         raise LmsatError(f"it is not known whether higher is better for {named}: choose a loss or a score")
     choices = list(asked.itertuples(index=False, name=None))
-    if DEFAULT in choices:
-        return DEFAULT
+    return [DEFAULT] if DEFAULT in choices else sorted(choices)
+
+
+def _choose(table: pd.DataFrame, task: str | None, metric: str | None) -> tuple[str, str]:
+    """Return the chosen task and metric, or the only ones that have a better direction."""
+    choices = metrics_of(table, task, metric)
     if len(choices) > 1:
-        raise LmsatError(f"there are several metrics, so name one with --task T --metric M: {_listed(asked)}")
+        raise LmsatError(f"there are several metrics, so name one with --task T --metric M: {_listed(choices)}")
     return choices[0]
 
 
@@ -279,9 +294,10 @@ def _directions(table: pd.DataFrame) -> pd.Series:
     return table.higher_is_better.astype(object).map(lambda stated: _DIRECTIONS.get(str(stated).strip().lower()))
 
 
-def _listed(pairs: pd.DataFrame) -> str:
-    names = [" ".join(map(str, pair)) for pair in pairs.sort_values(["task", "metric"]).itertuples(index=False)]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+def _listed(pairs: Iterable[tuple[str, str]]) -> str:
+    names = [" ".join(map(str, pair)) for pair in sorted(pairs)]
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> MetricSeries:

@@ -30,7 +30,13 @@ def _name(group: Sequence[Saturation], groups: Sequence[Sequence[Saturation]]) -
     """Return the name of a group, with what tells it apart from others of the same model."""
     first = group[0]
     alike = [other[0] for other in groups if other[0].group == first.group]
-    parts = {"corpus": f"on {first.corpus}", "num_fewshot": f"{first.num_fewshot}-shot", "filter": f"{first.filter}"}
+    parts = {
+        "task": f"{first.task}",
+        "metric": first.metric,
+        "corpus": f"on {first.corpus}",
+        "num_fewshot": f"{first.num_fewshot}-shot",
+        "filter": f"{first.filter}",
+    }
     differing = [text for key, text in parts.items() if len({getattr(other, key) for other in alike}) > 1]
     return ", ".join([first.group, *differing])
 

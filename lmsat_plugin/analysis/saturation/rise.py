@@ -1,25 +1,41 @@
-"""The rise at the end of a run above its best stretch, whether checkpoint-to-checkpoint noise explains it, its onset.
+"""The rise at the end of a run above its best stretch, how often noise alone shows one, its onset.
 
-A stretch is a number of checkpoints in a row. Lower values are better.
-Shapes: K checkpoints, P of them from the best stretch on, S stretches before the last one, R simulated runs.
+A stretch is a share of training: a number of cells in a row (`Cells`). Lower values are better.
+Shapes: C cells, P of them from the best stretch on, S stretches before the last one, R simulated runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from lmsat_plugin.analysis.saturation.checkpoint_noise import noise_estimator, without_outliers
+from lmsat_plugin.analysis.saturation.preparation import Cells
+from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, least_after, rise_model
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
-from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation, p_value
+from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
 
-_SHORTEST = 3
-# Mean and spread of the correlation of neighbouring checkpoints in published runs that do not rise.
-_USUAL_PHI, _SPREAD_OF_PHI = 0.2, 0.2
-_DOUBTFUL = 2.0
+SHORTEST = 3
+"""The least number of cells in a stretch."""
+_LAST = 0.2
+"""The share of training that the last stretch is."""
+_LENGTHS = 4
+_MOST_PHI, _MOST_PHI_OF_SHORT = 0.6, 0.4
+"""The largest correlation that is reckoned with: published healthy runs have 0 to 0.4."""
+_MARGIN = 1.5
+"""Times 1/√C: how much larger than the most likely correlation the true one may be, its bias included."""
+_SHARES, _SHARES_IN_SHORT = (0.7, 0.1, 0.2), (0.0, 0.5, 0.5)
+"""The shares of the chance of a false alarm that the statistics have (Bonferroni with weights)."""
 _RESOLUTION = 1e-3
-_NUMBERS_AT_ONCE = 2_000_000
+_FAR_LARGER = 1.5
+MEDIAN_OF_NORMAL = 0.6745
+"""Median absolute deviation over standard deviation of normal numbers."""
+_AT_ONCE = 200
+RISE = 3.0
+"""The rise whose power is stated, in standard deviations of the noise."""
+_POWER_RUNS = 300
+SIGNIFICANT = 0.05
 _LEAST_AFTER = 3
 _PARAMETERS = 4
 
@@ -31,27 +47,26 @@ class Stretches:
     firsts_S: np.ndarray
     stops_S: np.ndarray
     last: int
-    """How many checkpoints the last stretch has."""
+    """How many cells the last stretch has."""
 
     @classmethod
-    def of(cls, checkpoints: int, last: int | None = None) -> Stretches:
+    def of(cls, cells: int, last: int | None = None) -> Stretches:
         """Return the stretches of a run.
 
-        By default the last one has five checkpoints, fewer in a short run and more in a long one. The stretches before
-        it have from three checkpoints to as many as it.
+        By default the last one is a fifth of the run, three cells at least. Those before it are half as long to as
+        long as it.
         """
-        if last is None:
-            last = max(5, checkpoints // 12) if checkpoints >= 15 else max(_SHORTEST, checkpoints // 3)
-        lengths = range(min(_SHORTEST, last), last + 1)
-        pairs = [(first, first + length) for length in lengths for first in range(checkpoints - last - length + 1)]
+        last = max(SHORTEST, round(_LAST * cells)) if last is None else last
+        lengths = np.unique(np.linspace(min(last, max(SHORTEST, last // 2)), last, _LENGTHS).astype(int))
+        pairs = [(first, first + length) for length in lengths for first in range(cells - last - length + 1)]
         # From the shortest to the longest, and from the first to the last.
         firsts, stops = np.array(pairs).T
         return cls(firsts_S=firsts, stops_S=stops, last=last)
 
-    def means(self, values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def means(self, values_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of each stretch, shape [R, S], and of the last one, shape [R]."""
-        sums = np.cumsum(np.pad(values_RK, ((0, 0), (1, 0))), axis=1)
-        means_RS = np.empty((len(values_RK), len(self.firsts_S)))
+        sums = np.cumsum(np.pad(values_RC, ((0, 0), (1, 0))), axis=1)
+        means_RS = np.empty((len(values_RC), len(self.firsts_S)))
         lengths_S = self.stops_S - self.firsts_S
         for length in np.unique(lengths_S):
             of_length = np.flatnonzero(lengths_S == length)
@@ -60,110 +75,180 @@ class Stretches:
             means_RS[:, places] /= length
         return means_RS, (sums[:, -1] - sums[:, -1 - self.last]) / self.last
 
-    def rises(self, values_RK: np.ndarray, variances_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def rises(self, values_RC: np.ndarray, variances_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rise of each run from its best stretch, in standard errors, and the index of that stretch."""
-        means_RS, last_R = self.means(values_RK)
-        variances_RS, last_variance_R = self.means(variances_K[None])
+        means_RS, last_R = self.means(values_RC)
+        variances_RS, last_variance_R = self.means(variances_C[None])
         errors_S = np.sqrt(variances_RS[0] / (self.stops_S - self.firsts_S) + last_variance_R[0] / self.last)
         rises_RS = (last_R[:, None] - means_RS) / errors_S
         best_R = rises_RS.argmax(1)
-        return rises_RS[np.arange(len(values_RK)), best_R], best_R
+        return rises_RS[np.arange(len(values_RC)), best_R], best_R
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rise:
-    """The last stretch of a run against the best one before it."""
+    """The last stretch of a run against the best one before it, and against the one before."""
 
     size: float
     """Mean of the last stretch minus mean of the best, in the unit of the values."""
+    stderr: float
+    """Its standard error, from the noise, for these two stretches."""
+    change: float
+    """Mean of the last stretch minus mean of the one before it."""
+    change_stderr: float
     first: int
     stop: int
-    """``first`` and ``stop`` are the ends of the best stretch, as indices of checkpoints."""
+    """``first`` and ``stop`` are the ends of the best stretch, as indices of cells."""
     last: int
-    """How many checkpoints the last stretch has."""
+    """How many cells the last stretch has."""
     p_value: float
-    """The share of runs without a rise in which noise alone gives one as large."""
+    """How often noise alone shows as clear a rise in runs without one, for the largest correlation of neighbours that
+    this run allows."""
+    own_p_value: float
+    """The same for the correlation that is most plausible."""
     sigma: float
-    """Standard deviation of one checkpoint about the curve."""
+    """Standard deviation of one cell about the curve."""
     phi: float
-    """Correlation of neighbouring checkpoints."""
-    stderr: float
-    """Standard error of ``size``, from the noise, for these two stretches."""
+    """Correlation of neighbouring cells, the most plausible."""
+    most_phi: float
+    """The largest one that this run allows."""
+    power: float
+    """The share of runs like this one in which a rise of `RISE` standard deviations would be found."""
 
 
-def rise_of(log_steps_K: np.ndarray, values_K: np.ndarray, simulation: Simulation) -> Rise:
-    """Return the rise at the end of a run, and how often a run without one shows as large a rise.
+def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: int) -> Rise:
+    """Return the rise at the end of a run, and how often a run without one shows as likely a one.
 
-    Runs without a rise are simulated. They follow this run while it clearly falls to its best stretch, stay at that
-    level, and have autoregressive noise of this run's size; everything is estimated anew in each. One run tells only
-    roughly how much neighbours correlate, so that each simulated run draws its own correlation.
+    There are three statistics: twice the gain in log-likelihood by a rise (`RiseModel`) that is late, the same by any
+    rise, and the largest difference between the last stretch and one before it over the noise, which finds slow ones.
+    p is the least of theirs, each over its share in the chance of a false alarm (0.7, 0.1, 0.2; in short runs 0, 0.5,
+    0.5). Without a rise the statistics are largest in flat runs, so that such runs are simulated. One run tells only
+    roughly how much neighbours correlate: p is that of the largest correlation that it allows, at most 0.6, or 0.4 for
+    runs shorter than `LONG`. The last checkpoints have to lie above the best stretch, too.
     """
-    from scipy.optimize import isotonic_regression
+    from scipy.special import ndtr
 
-    repetitions, rng = simulation.repetitions, simulation.rng
-    stretches, estimator = Stretches.of(len(values_K)), noise_estimator(tuple(log_steps_K))
-    ones_K, size = np.ones(len(values_K)), len(values_K)
-    noise = estimator.estimate(values_K[None])
+    at_C = at_K[cells.last_C]
+    model, size = rise_model(tuple(at_C.tolist()), tuple(cells.place_C.tolist())), len(values_C)
     # Equal values, as of an accuracy on few questions, would have no noise.
-    floor = max(_RESOLUTION * float(np.ptp(values_K)), np.finfo(np.float64).tiny)
-    scale = max(float(noise.white_R[0]), floor)
-    rises_R, best_R = stretches.rises(values_K[None], ones_K)
-    first, stop = int(stretches.firsts_S[best_R[0]]), int(stretches.stops_S[best_R[0]])
-    means_RS, last_R = stretches.means(values_K[None])
-    level = float(means_RS[0, best_R[0]])
-    curve_K = np.full(size, level)
-    falling = isotonic_regression(values_K[:stop], increasing=False)
-    # A block of checkpoints that lies less above the level may lie on it.
-    doubtful_K = _DOUBTFUL * scale / np.sqrt(np.repeat(falling.weights, np.diff(falling.blocks)))
-    above_K = falling.x - level
-    curve_K[:stop] += np.where(above_K > doubtful_K, above_K, 0)
-    usual, spread = _belief(estimator.phi(noise), size)
-    as_large, done = 0, 0
-    while done < repetitions:
-        number = min(max(1, _NUMBERS_AT_ONCE // len(stretches.firsts_S)), repetitions - done)
-        phi_R = np.clip(rng.normal(usual, spread, number), 0, 0.8)
-        sigma_R1 = scale * estimator.sigma_over_white(noise, phi_R)[:, None]
-        runs_RK = curve_K + sigma_R1 * simulate(rng.standard_normal((number, size)), phi_R)
-        runs_RK = without_outliers(runs_RK)
-        scales_R = estimator.estimate(runs_RK).white_R
-        as_large += int((stretches.rises(runs_RK, ones_K)[0] / scales_R >= rises_R[0] / scale).sum())
-        done += number
-    sigma = scale * float(estimator.sigma_over_white(noise, np.array([usual]))[0])
-    weights_K = np.zeros(size)
-    weights_K[first:stop] = -1 / (stop - first)
-    weights_K[size - stretches.last :] += 1 / stretches.last
+    floor = max(_RESOLUTION * float(np.ptp(values_C)), np.finfo(np.float64).tiny)
+    best = model.best(values_C[None], floor)
+    stretches = Stretches.of(size)
+    seen = statistics(stretches, best, values_C[None])
+    usual = float(best.plausible_R[0])
+    sigma = _noise_without_bumps(values_C, float(best.sigma_R[0]), usual)
+    most = float(largest_phi(best.phi_R, best.plausible_R, size)[0])
+
+    chosen = int(stretches.rises(values_C[None], np.ones(size))[1][0])
+    first, stop, last = int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]), stretches.last
+    against_best_C = _contrast(size, slice(first, stop), last)
+    against_before_C = _contrast(size, slice(max(0, size - 2 * last), size - last), last)
+    # A rise that came back is none: both ways, since the best stretch was chosen.
+    at_end_C = _contrast(size, slice(first, stop), least_after(size))
+    p_last = min(1.0, 2 * float(ndtr(-(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, usual))))
+    p_most = max(float(_p_values(model, seen, most, repetitions)[0]), p_last)
+    p_own = max(float(_p_values(model, seen, usual, repetitions)[0]), p_last)
     return Rise(
-        size=float(last_R[0]) - level,
+        size=float(against_best_C @ values_C),
+        stderr=stderr_of_sum(against_best_C, sigma, usual),
+        change=float(against_before_C @ values_C),
+        change_stderr=stderr_of_sum(against_before_C, sigma, usual),
         first=first,
         stop=stop,
-        last=stretches.last,
-        p_value=p_value(as_large, repetitions),
+        last=last,
+        p_value=p_most,
+        own_p_value=p_own,
         sigma=sigma,
         phi=usual,
-        stderr=stderr_of_sum(weights_K, sigma, usual),
+        most_phi=most,
+        power=_power(model, round(usual, 1), round(most, 1), repetitions),
     )
 
 
-def _belief(phi: float, checkpoints: int) -> tuple[float, float]:
-    """Return mean and spread of the correlation of neighbours, given the one that a run shows (normal posterior)."""
-    error = 0.9 / np.sqrt(checkpoints)
-    precision = 1 / _SPREAD_OF_PHI**2 + 1 / error**2
-    return (_USUAL_PHI / _SPREAD_OF_PHI**2 + phi / error**2) / precision, precision**-0.5
+def _noise_without_bumps(values_C: np.ndarray, sigma: float, phi: float) -> float:
+    """Return the noise, or that of the usual difference between neighbours if this is far smaller.
+
+    What no model has, such as a bump, enlarges the noise about it, and few differences between neighbours.
+    """
+    local = float(np.median(np.abs(np.diff(values_C)))) / (MEDIAN_OF_NORMAL * (2 * (1 - phi)) ** 0.5)
+    return local if 0 < _FAR_LARGER * local < sigma else sigma
+
+
+def _contrast(size: int, earlier: slice, last: int) -> np.ndarray:
+    weights_C = np.zeros(size)
+    weights_C[earlier] = -1 / (earlier.stop - earlier.start)
+    weights_C[size - last :] = 1 / last
+    return weights_C
+
+
+def _noise(model: RiseModel, runs: int, phi: float, rng: np.random.Generator) -> np.ndarray:
+    """Return runs of noise of variance one, shape [R, C]."""
+    white = rng.standard_normal((runs, int(model.place_C[-1]) + 1))
+    return simulate(white, np.full(runs, phi))[:, model.place_C]
+
+
+def largest_phi(phi_R: np.ndarray, plausible_R: np.ndarray, cells: int) -> np.ndarray:
+    """Return the largest correlation of neighbours that runs allow, given their most likely and most plausible ones."""
+    most = _MOST_PHI if cells >= LONG else _MOST_PHI_OF_SHORT
+    return np.maximum(plausible_R, np.minimum(phi_R + _MARGIN / cells**0.5, most))
+
+
+def statistics(stretches: Stretches, best: Best, values_RC: np.ndarray) -> np.ndarray:
+    """Return the gains in likelihood of each run by a late and any rise, and its largest rise over its noise.
+
+    The shape is [3, R].
+    """
+    rises_R = stretches.rises(values_RC, np.ones(values_RC.shape[1]))[0]
+    return np.stack([best.late_gain_R, best.gain_R, rises_R / np.maximum(best.sigma_R, np.finfo(np.float64).tiny)])
+
+
+@lru_cache(maxsize=64)
+def _without_rise(model: RiseModel, tenths: int, repetitions: int) -> np.ndarray:
+    """Return the statistics of flat runs whose neighbours correlate by so many tenths, each sorted, shape [3, R]."""
+    rng, stretches = np.random.default_rng(0), Stretches.of(model.size)
+    parts = []
+    for start in range(0, repetitions, _AT_ONCE):
+        runs_RC = _noise(model, min(_AT_ONCE, repetitions - start), tenths / 10, rng)
+        parts.append(statistics(stretches, model.best(runs_RC), runs_RC))
+    return np.sort(np.concatenate(parts, axis=1), axis=1)
+
+
+def _p_values(model: RiseModel, seen: np.ndarray, phi: float, repetitions: int) -> np.ndarray:
+    """Return p of runs, shape [R], from their `statistics`: the least p of these, each over its share."""
+    shares = _SHARES if model.size >= LONG else _SHARES_IN_SHORT
+    flat = _without_rise(model, round(10 * phi), repetitions)
+    p_R = np.ones(seen.shape[1])
+    for own_R, flat_R, share in zip(seen, flat, shares, strict=True):
+        if share:
+            as_large_R = repetitions - np.searchsorted(flat_R, own_R)
+            # A gain of 0 is no rise at all.
+            p_R = np.where(own_R > 0, np.minimum(p_R, (1 + as_large_R) / (1 + repetitions) / share), p_R)
+    return p_R
+
+
+@lru_cache(maxsize=64)
+def _power(model: RiseModel, phi: float, most_phi: float, repetitions: int) -> float:
+    """Return the share of flat runs with a rise of `RISE` standard deviations over the last stretch that are found."""
+    stretches = Stretches.of(model.size)
+    risen_RC = _noise(model, _POWER_RUNS, phi, np.random.default_rng(1))
+    risen_RC[:, model.size - stretches.last :] += RISE
+    seen = statistics(stretches, model.best(risen_RC), risen_RC)
+    return float((_p_values(model, seen, most_phi, repetitions) < SIGNIFICANT).mean())
 
 
 @dataclass(frozen=True)
 class Onset:
-    """Where a rise begins, as indices of checkpoints."""
+    """Where a rise begins, as indices of cells."""
 
     first: int
-    """The first risen checkpoint."""
+    """The first risen cell."""
     low: int
-    """The last checkpoint before the 90 % interval: surely not risen."""
+    """The last cell before the 90 % interval: surely not risen."""
     high: int
     """The end of the 90 % interval: surely risen."""
 
 
-def onset_of(log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise, simulation: Simulation) -> Onset:
+def onset_of(log_steps_C: np.ndarray, values_C: np.ndarray, rise: Rise, simulation: Simulation) -> Onset:
     """Return where the values leave the level of the best stretch for good.
 
     The curve from that stretch on is a level up to the onset, and then a line in ln(step) that may start with a jump.
@@ -171,7 +256,7 @@ def onset_of(log_steps_K: np.ndarray, values_K: np.ndarray, rise: Rise, simulati
     run's autoregressive noise, or with noise of the size of the curve's residuals if these are larger.
     """
     start = rise.first
-    x_P, y_P = log_steps_K[start:], values_K[start:]
+    x_P, y_P = log_steps_C[start:], values_C[start:]
     onsets = np.arange(max(2, rise.stop - start - 1), len(y_P) - _LEAST_AFTER + 1)
     bases = []
     for onset in onsets:

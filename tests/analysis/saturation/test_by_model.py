@@ -107,9 +107,56 @@ def test_bumps_and_single_checkpoints_do_not_saturate():
     found = {one.model: one for one in find_saturation(table)}
     assert all(one.verdict in ("improving", "plateaus") for one in found.values())
     assert "came back" in found["bump"].reason
-    assert found["spike"].outlying_steps == [int(STEPS[20])]
-    assert found["last"].outlying_steps == [int(STEPS[-1])]
+    assert found["spike"].set_aside == [int(STEPS[20])]
+    assert found["last"].set_aside == [int(STEPS[-1])]
     assert found["last"].final == last[-1]
+
+
+@published
+@pytest.mark.parametrize("name", ["falling_but_called_plateau", "unevenly_spaced_end"])
+def test_reported_tables(name):
+    """A curve whose every value is below the one before improves, and a dense end changes no verdict."""
+    found = find_saturation(pd.read_csv(PUBLISHED / "reported" / f"{name}.csv"))
+    assert {one.verdict for one in found} == {"improving"}
+
+
+def test_halving_the_checkpoints_and_adding_some_at_the_end():
+    rng = np.random.default_rng(21)
+    steps = np.append(STEPS, STEPS[-1] + np.arange(1, 11) * 300)
+    for rise, verdict in ((0.1, "saturates"), (-0.1, "improving")):
+        values = 3 + 0.3 * (steps / 5000) ** -0.5 + 0.01 * rng.standard_normal(len(steps))
+        values += rise * np.clip((steps - 70_000) / 60_000, 0, 1)
+        shown = [(values, steps), (values[:28], STEPS), (values[1:28:2], STEPS[1::2])]
+        assert [find_saturation(table_of(*one))[0].verdict for one in shown] == [verdict] * 3
+
+
+def test_constants_and_limits_get_a_sentence():
+    for values in (np.full(28, 3.0), np.full(28, 1e-310)):
+        (one,) = find_saturation(results_of(values))
+        assert (one.verdict, one.p_value, one.tolerance, one.power) == ("unclear", None, None, None)
+        assert "all 28 values are" in one.reason
+    for values in (np.arange(1, 29) * 5e306, np.arange(1, 29) * 1e-315):
+        (one,) = find_saturation(results_of(values))
+        assert (one.verdict, one.p_value) == ("unclear", None)
+        assert "no measurements that can be told apart" in one.reason
+    (one,) = find_saturation(results_of([0.5], [1000]))
+    assert one.reason.startswith("1 checkpoint ")
+    with pytest.raises(LmsatError, match="tolerance is -1, but has to be above 0"):
+        find_saturation(table_of(np.full(28, 3.0)), tolerance=-1)
+
+
+def test_a_run_too_short_to_tell_its_correlation_is_unclear():
+    """The verdict says what would decide, and p for both correlations."""
+    seen = set()
+    for seed in range(40):
+        values = 3 + 0.01 * np.random.default_rng(seed).standard_normal(15)
+        values[-4:] += 0.03
+        (one,) = find_saturation(table_of(values, STEPS[:15]))
+        if "cannot tell which" in one.reason:
+            assert one.verdict == "unclear"
+            assert "measure 28 or more, evenly over training" in one.reason
+        seen.add("cannot tell which" in one.reason)
+    assert seen == {True, False}
 
 
 def test_a_rise_is_found_with_its_onset():
@@ -129,8 +176,12 @@ def test_the_verdict_needs_checkpoints_and_text():
     assert (few.verdict, few.p_value, few.onset_step) == ("unclear", None, None)
     assert few.reason.startswith("7 checkpoints")
     noisy = 3 + 0.3 * rng.standard_normal(28)
-    (one,) = find_saturation(table_of(noisy))
+    (one,) = find_saturation(table_of(noisy), tolerance=0.1)
     assert one.verdict == "unclear"
+    # By default the tolerance is a multiple of the noise, and the reason states it.
+    (one,) = find_saturation(table_of(noisy))
+    assert (one.verdict, one.tolerance) == ("plateaus", pytest.approx(2 * one.noise))
+    assert f"tolerance, {one.tolerance:.3g} nats" in one.reason
     (flat,) = find_saturation(table_of(np.append([5.0, 4.0], np.full(26, 3.0))))
     assert flat.verdict == "plateaus"
 

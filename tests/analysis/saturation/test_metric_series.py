@@ -21,7 +21,8 @@ def test_the_default_metric_and_others():
     assert series_of(results_of(falling(rng) / 10))[0].higher_is_better
     two = pd.concat([results_of(falling(rng) / 10), results_of(falling(rng) / 10, task="sciq")])
     with pytest.raises(LmsatError, match="piqa acc, sciq acc"):
-        find_saturation(two)
+        series_of(two)
+    assert [one.task for one in find_saturation(two)] == ["piqa", "sciq"]
     with pytest.raises(LmsatError, match="not known whether higher is better for lmsat_head stable_rank"):
         find_saturation(
             results_of(falling(rng), task="lmsat_head", metric="stable_rank", higher=None), "lmsat_head", "stable_rank"

@@ -53,9 +53,9 @@ def test_stages_that_count_on_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("write", "axis", "best", "words"),
     [
-        (trees.write_babylm, "words", 10**8, "from 60M words"),
+        (trees.write_babylm, "words", 10**8, "from 80M words"),
         (trees.write_baichuan, "tokens", 2420 * trees.B, "from 1.98T tokens"),
-        (trees.write_amber, "order", 15, "best stretch (ckpt_160 to ckpt_200)"),
+        (trees.write_amber, "order", 15, "its last 3 checkpoints (from ckpt_260)"),
     ],
 )
 def test_the_axis_of_names_without_steps(tmp_path, write, axis, best, words):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training_runs import STEPS, correlated
 
+from lmsat_plugin.analysis.saturation.preparation import Cells
 from lmsat_plugin.analysis.saturation.rise import Stretches, onset_of, rise_of
 from lmsat_plugin.analysis.stats.bootstrap import Simulation
 
@@ -13,8 +14,7 @@ from lmsat_plugin.analysis.stats.bootstrap import Simulation
 def test_rises_against_a_loop():
     rng = np.random.default_rng(11)
     values, variances = rng.standard_normal(18), rng.uniform(0.5, 2, 18)
-    stretches = Stretches.of(18)
-    assert stretches.last == 5
+    stretches = Stretches.of(18, 5)
     loop = max(
         (values[13:].mean() - values[i:j].mean())
         / (variances[13:].sum() / 25 + variances[i:j].sum() / (j - i) ** 2) ** 0.5
@@ -31,7 +31,9 @@ def test_the_onset_s_interval_covers():
         place = rng.integers(12, 22)
         values = 3 + 0.01 * correlated(rng, 1, 28, 0.2)[0]
         values[place:] += 0.025 + 0.02 * (log_steps[place:] - log_steps[place])
-        rise = rise_of(log_steps, values, Simulation(200, rng))
-        onset = onset_of(log_steps, values, rise, Simulation(400, rng))
-        covered.append(onset.low < place <= onset.high)
+        cells = Cells.of(STEPS, values)
+        values = cells.weights_CK @ values
+        rise = rise_of(cells, STEPS, values, 50)
+        onset = onset_of(log_steps[cells.last_C], values, rise, Simulation(400, rng))
+        covered.append(cells.last_C[onset.low] < place <= cells.last_C[onset.high])
     assert np.mean(covered) >= 0.8
