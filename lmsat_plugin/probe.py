@@ -122,6 +122,8 @@ class TokenBatch:
     """Index of each token's document in `ProbeContext.corpus`."""
     positions_N: torch.Tensor
     """Number of tokens in the window before the predicting one: at 0, only the first token is seen."""
+    draws_N: np.ndarray | None = None
+    """Document and position added up, on the CPU, by which tokens can be drawn without waiting for a GPU."""
 
 
 @dataclass

@@ -81,5 +81,6 @@ def _copy(argument: Any) -> Any:
             targets_N=argument.targets_N.clone(),
             documents_N=argument.documents_N.clone(),
             positions_N=argument.positions_N.clone(),
+            draws_N=None if argument.draws_N is None else argument.draws_N.copy(),
         )
     return argument

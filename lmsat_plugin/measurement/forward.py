@@ -111,8 +111,12 @@ class ForwardPass:
     @torch.no_grad()
     def _run_batch(self, windows: Sequence[Window], callbacks: PassCallbacks) -> None:
         device = self.execution.device
-        padded = PaddedBatch.of(windows).to(device)
-        batch = TokenBatch(targets_N=padded.targets_N, documents_N=padded.documents_N, positions_N=padded.positions_N)
+        padded = PaddedBatch.of(windows)
+        draws_N = (padded.documents_N + padded.positions_N).numpy()
+        padded = padded.to(device)
+        batch = TokenBatch(
+            targets_N=padded.targets_N, documents_N=padded.documents_N, positions_N=padded.positions_N, draws_N=draws_N
+        )
         inputs_BT, scored_N = padded.inputs_BT, padded.scored_N
         complete = len(scored_N) == inputs_BT.numel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import PositiveInt
 
@@ -27,7 +28,11 @@ class HeadTokensSettings(Settings):
 
 def spread(batch: TokenBatch, stride: int) -> torch.Tensor:
     """Return the indices of the tokens of a batch that the probe takes: by their documents and places in the window."""
-    return ((batch.positions_N + batch.documents_N) % stride == 0).nonzero()[:, 0]
+    draws_N, device = batch.draws_N, batch.targets_N.device
+    if draws_N is None:
+        draws_N = (batch.documents_N + batch.positions_N).cpu().numpy()
+    taken = torch.from_numpy(np.flatnonzero(draws_N % stride == 0))
+    return taken.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else taken.to(device)
 
 
 def part_of(batch: TokenBatch, taken: torch.Tensor) -> TokenBatch:

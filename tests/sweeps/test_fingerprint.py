@@ -138,7 +138,7 @@ def test_a_failure_of_files_that_are_being_copied_is_none(configure, last, tmp_p
     """What is cut while it is read, and whole a moment later, is measured."""
     file = last / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
-    acting(monkeypatch, job_runner, "_reason", lambda call: overwrite(last, 7, random_checkpoint), before=True)
+    acting(monkeypatch, job_runner, "reason_of", lambda call: overwrite(last, 7, random_checkpoint), before=True)
     summary = run_sweep(load_config(configure(models=[str(last)], tasks=["lmsat_loss"])))
     assert (summary.measured, summary.failed) == (1, {})
     assert not list((tmp_path / "out").rglob("failures.json"))
