@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import io
 import logging
@@ -203,6 +204,20 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(*arguments)``, called in a fresh process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def peak_mebibytes(function: Callable[[], object]) -> float:
+    """Return by how much the memory of this process grows at most while a function is called, on Linux, in MiB."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _kibibytes("VmRSS")
+    function()
+    return (_kibibytes("VmHWM") - before) / 2**10
+
+
+def _kibibytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 # Reporting.

@@ -107,6 +107,9 @@ def smollm2_135m() -> transformers.PreTrainedModel:
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
+SHAPES = {"Pythia-70m": pythia_70m, "SmolLM2-135M": smollm2_135m}
+
+
 def instances(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
     from lm_eval.api.instance import Instance
 
@@ -135,6 +138,21 @@ def in_products(model: Any, requests: Sequence[Instance]) -> float:
         answer(model, requests)
     times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     return sum(times.get(f"aten::{name}", 0) for name in ("mm", "addmm", "bmm")) / sum(times.values())
+
+
+def peak_memory(kind: str, name: str) -> float:
+    """Return the peak above the loaded model in MiB, in batches of 16. Called in a child process."""
+    common.silence()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(common.smollm2())
+    model = common.load(kind, SHAPES[name]().eval(), tokenizer=tokenizer, batch_size=16)
+    requests = instances(choices(Words(tokenizer), 16))
+    return common.peak_mebibytes(lambda: answer(model, requests))
+
+
+def memory_row(name: str) -> common.Row:
+    ours, theirs = (common.in_child(peak_memory, kind, name) for kind in ("lmsat", "hf"))
+    label = "peak memory above the model, batches of 16, MiB"
+    return common.Row(label, f"{ours:.0f}", f"{theirs:.0f}", ours / theirs, at_most=0.25)
 
 
 def compare(
@@ -170,7 +188,7 @@ def main() -> int:
     quick = common.parse_arguments(__doc__).quick
     tokenizer = transformers.AutoTokenizer.from_pretrained(common.smollm2())
     missed = 0
-    for place, (name, make) in enumerate({"Pythia-70m": pythia_70m, "SmolLM2-135M": smollm2_135m}.items()):
+    for place, (name, make) in enumerate(SHAPES.items()):
         torch.manual_seed(0)
         model, rows = make().eval(), []
         models = {kind: common.load(kind, model, tokenizer=tokenizer, batch_size=size) for kind, size in SIZES}
@@ -178,6 +196,7 @@ def main() -> int:
             documents = work.documents // 4 if quick and work.make is not letters else work.documents
             requests = instances(work.make(Words(tokenizer), documents))
             rows += compare(work, models, requests, work.targets[place], quick)
+        rows.append(memory_row(name))
         missed |= common.report(f"Requests for log-likelihoods, the shape of {name}", rows)
     return missed
 

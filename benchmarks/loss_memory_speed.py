@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import gc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import common
@@ -25,11 +24,6 @@ BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (1, 2, 4, 8, 16, 32)}
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
-def _kibibytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
 def peak_memory(kind: str, folder: str, device: str, batch: int, length: int) -> float:
     """Return the peak above the loaded model in MiB. Called in a child process."""
     common.silence()
@@ -38,16 +32,13 @@ def peak_memory(kind: str, folder: str, device: str, batch: int, length: int) ->
     # The windows are made of tokens, not of text: each is full.
     model.tok_encode = lambda text, *_, **__: tokens[int(text)].tolist()
     requests = common.rolling_requests([str(row) for row in range(batch)])
-    gc.collect()
     if device == "cuda":
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         common.rolling(model, requests)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _kibibytes("VmRSS")
-    common.rolling(model, requests)
-    return (_kibibytes("VmHWM") - before) / 2**10
+    return common.peak_mebibytes(lambda: common.rolling(model, requests))
 
 
 def memory_row(device: str, batch: int, length: int) -> common.Row:
