@@ -10,7 +10,7 @@ does not grow with the tokens):
     the corpus in each layer, and NumPy's SVD of the head. To reach: a third of their sum at most. The pairs grow
     with the square of the tokens, lmsat's cost does not: it is compared at 16,000 tokens.
 (c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*`` with its defaults, 50,000 tokens, against a bare
-    pass over as many. To reach: 3 at most. (``--quick``, on 2,000 tokens, shows what does not grow with them.)
+    pass over as many. To reach: 1.7 at most. (``--quick``, on 2,000 tokens, shows what does not grow with them.)
 (d) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
     machine does products of these shapes, as a share of lmsat's time. For information.
 """
