@@ -217,7 +217,7 @@ def main() -> int:
         *(row(f"    all probes | {name}", "lmsat", times[name]) for name in separate),
         # What does not grow with the text is most of it where that is short.
         row(
-            "(c) lmsat_* in lm-eval | bare pass, default tokens", "glob", times["bare, default"], None if quick else 3.0
+            "(c) lmsat_* in lm-eval | bare pass, default tokens", "glob", times["bare, default"], None if quick else 1.7
         ),
         common.Row(
             f"(d) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
