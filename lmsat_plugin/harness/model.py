@@ -29,7 +29,7 @@ from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome
 from lmsat_plugin.model.adapters import ADAPTER_CONFIG
-from lmsat_plugin.model.anatomy import check_positions, dissect, unwrap
+from lmsat_plugin.model.anatomy import architecture_of, check_positions, dissect, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
 from lmsat_plugin.model.computing_type import is_widened, note_stored_type, stored_type, widen, widened
 from lmsat_plugin.model.divergence import naming_weights, weight_not_finite
@@ -56,13 +56,6 @@ CHANGES_WEIGHTS = {
 """Arguments with which the model's weights are not those that a folder's usual files store."""
 # What a GPU keeps free for whatever comes up while a second model is on it.
 _SPARE_BYTES = 1 << 30
-# Keys of a configuration that say where it comes from.
-_ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
-
-
-def _architecture(config: transformers.PretrainedConfig) -> dict[str, Any]:
-    """Return the part of a configuration that describes the model, not where it comes from."""
-    return {key: value for key, value in config.to_dict().items() if key not in _ORIGIN}
 
 
 @contextmanager
@@ -203,7 +196,7 @@ class SaturationLM(TakesAdapters, HFLM):
             remote = bool(self._given.get("trust_remote_code"))
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
             # Each folder may have other code.
-            if _architecture(config) != _architecture(self.config) or getattr(config, "auto_map", None):
+            if architecture_of(config) != architecture_of(self.config) or getattr(config, "auto_map", None):
                 return False
             dtype = get_dtype(self._given.get("dtype", "auto"))
             fresh = self._load_beside(folder, dtype=dtype, trust_remote_code=remote)

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import clear_torch_cache
 
-from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.measurement.execution import Processes
-from lmsat_plugin.model.memory import is_out_of_memory
+from lmsat_plugin.model.memory import is_out_of_memory, no_memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +52,7 @@ def halve_batch(lm: Any, error: BaseException) -> None:
     automatic = not isinstance(lm.batch_size_per_gpu, int)
     size = lm.max_batch_size if automatic else lm.batch_size_per_gpu
     if size <= 1:
-        raise LmsatError(
-            f"memory does not suffice for a batch of one ({first_sentence(error)}): "
-            "set max_length lower, load with dtype=bfloat16, or use a larger device"
-        ) from error
+        raise no_memory_for(f"a batch of one ({first_sentence(error)})") from error
     if automatic:
         lm.max_batch_size = size // 2
         lm.batch_sizes = {}

@@ -5,7 +5,6 @@ Shapes: B windows, T tokens, N scored tokens of a batch, D width of a layer, V r
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy, check_positions, hidden_states, own_logits
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
-from lmsat_plugin.model.memory import is_out_of_memory
+from lmsat_plugin.model.memory import give_back_memory, is_out_of_memory, no_memory_for
 from lmsat_plugin.model.packing import without_packing
 from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
@@ -87,16 +85,11 @@ class ForwardPass:
                 if not is_out_of_memory(error):
                     raise
                 if pieces >= max(map(len, share)):
-                    raise LmsatError(
-                        f"memory does not suffice for one window of {longest} tokens: "
-                        "set max_length lower, load with dtype=bfloat16, or use a larger device"
-                    ) from error
+                    raise no_memory_for(f"one window of {longest} tokens") from error
             # Outside the except clause, whose traceback holds the tensors that have to go.
             pieces *= 2
             logger.warning("Out of memory: the pass begins again with batches split in %d", pieces)
-            gc.collect()
-            if self.execution.device.type == "cuda":
-                torch.cuda.empty_cache()
+            give_back_memory(self.execution.device)
 
     def _run_share(self, share: list[list[Window]], pieces: int, callbacks: PassCallbacks) -> None:
         tokens = sum(len(window) for windows in share for window in windows)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Enough to tell a wrong head or layer from a right one, few enough to cost little.
 _CHECK_TOKENS = 16
+# Keys of a configuration that say where it comes from.
+_ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 # OPT's and BART's tables begin with rows for padding.
 _MORE_POSITIONS = 8
 
@@ -64,6 +66,11 @@ def input_device(model: PreTrainedModel) -> torch.device:
     if embedding.weight.is_meta and hook is not None:
         return torch.device(hook.execution_device)
     return embedding.weight.device
+
+
+def architecture_of(config: Any) -> dict[str, Any]:
+    """Return the part of a configuration that describes the model, not where it comes from."""
+    return {key: value for key, value in config.to_dict().items() if key not in _ORIGIN}
 
 
 def position_limit(model: PreTrainedModel) -> int | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
+
+from lmsat_plugin.errors import LmsatError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS_AND_USES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
@@ -21,6 +24,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in (*_SENTENCES, *_STATUSES))
+
+
+def no_memory_for(what: str) -> LmsatError:
+    """Return the error of a model that does not fit with the least that can be asked of it."""
+    return LmsatError(
+        f"memory does not suffice for {what}: set max_length lower, load with dtype=bfloat16, or use a larger device"
+    )
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Give back what nothing refers to any more. Not within an except clause: its traceback holds tensors."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def is_broken_device(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lmsat_plugin.errors import first_sentence
 from lmsat_plugin.measurement.forward import token_bar
-from lmsat_plugin.model.anatomy import Anatomy
+from lmsat_plugin.model.anatomy import Anatomy, architecture_of
 from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.model.packing import without_packing
@@ -30,8 +30,6 @@ CPU_LIMITS = Limits(row=512, trunk=192)
 """On a CPU a batch of one row is as fast as any, and attention to what is masked costs as much as any other."""
 GPU_LIMITS = Limits(row=4096, trunk=0)
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 4096, 65536
-# Keys of a configuration that say where it comes from.
-_ORIGIN = {"_name_or_path", "_commit_hash", "transformers_version", "architectures"}
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
 _HALF_TOLERANCE = 3e-2
 
@@ -158,11 +156,10 @@ class ContinuationScorer:
         What was the same for longer sequences, shared in the same ways, is not computed again.
         """
         model = self.anatomy.model
-        config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _ORIGIN}
         ways = ways_of(plan.tree)
         if not ways:
             return None  # beginnings of one another are one path
-        key = type(model).__name__, str(model.dtype), repr(config), ways
+        key = type(model).__name__, str(model.dtype), repr(architecture_of(model.config)), ways
         longest, (known, reason) = max(map(len, plan.tree.tokens)), self.trust.get(key, (0, None))
         if reason is None and known < longest:
             reason = Attention(model).trouble or self._compare(plan, ways)

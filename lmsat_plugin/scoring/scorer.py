@@ -5,11 +5,11 @@ Shapes: B rows, T tokens of a row, S scored places of a batch, N scored tokens, 
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,9 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache
 
-from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.anatomy import Anatomy, check_positions
 from lmsat_plugin.model.cross_entropy import score_targets, targets_in_logits
-from lmsat_plugin.model.memory import is_out_of_memory
+from lmsat_plugin.model.memory import give_back_memory, is_out_of_memory, no_memory_for
 from lmsat_plugin.scoring.attention import Attention, branch
 from lmsat_plugin.scoring.batches import Continuation, RowBatch, make_batch, make_trunk
 from lmsat_plugin.scoring.prefix_tree import Row, Tree, Trunk
@@ -66,6 +65,10 @@ class Scorer:
     continuations: Sequence[Sequence[Continuation]]
     answers: Likelihoods
 
+    @cached_property
+    def _attention(self) -> Attention:
+        return Attention(self.anatomy.model)
+
     @torch.no_grad()
     def run(self, progress: tqdm | None = None) -> None:
         """Score all continuations.
@@ -99,7 +102,7 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _no_memory(trunk.stop) from error
+            raise no_memory_for(f"one sequence of {trunk.stop} tokens") from error
         if grown.get_seq_length() != trunk.stop:
             raise ValueError("it keeps no keys and values")
         return grown
@@ -117,12 +120,12 @@ class Scorer:
                 if not is_out_of_memory(error):
                     raise
                 if len(smaller) == 1:
-                    raise _no_memory(part[0].start + part[0].size) from error
+                    raise no_memory_for(f"one sequence of {part[0].start + part[0].size} tokens") from error
             # Outside the except clause, whose traceback holds the tensors that have to go.
             if len(part) > 1:
                 self.batch_tokens = max(1, self.batch_tokens // 2)
                 logger.warning("Out of memory: batches of %d tokens from here on", self.batch_tokens)
-            _free_memory(self.device)
+            give_back_memory(self.device)
             waiting += smaller
 
     def _forward(self, batch: RowBatch, cache: DynamicCache | None, prefix: int) -> None:
@@ -130,7 +133,7 @@ class Scorer:
         arguments: dict[str, Any] = {"use_cache": cache is not None, "input_ids": batch.inputs_BT.to(self.device)}
         if cache is not None:
             arguments["past_key_values"] = cache
-        arguments |= Attention(self.anatomy.model).arguments(batch, prefix, self.device)
+        arguments |= self._attention.arguments(batch, prefix, self.device)
         anatomy, scored = self.anatomy, batch.scored
         with nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast):
             if anatomy.head is None:
@@ -158,19 +161,6 @@ def _split(tree: Tree, rows: list[Row]) -> list[list[Row]]:
     [row] = rows
     size = [max(len(tree.tokens[place]) - row.start, 0) for place in range(row.first, row.stop)]
     return [[Row(row.first + place, row.first + place + 1, row.start, each)] for place, each in enumerate(size) if each]
-
-
-def _no_memory(tokens: int) -> LmsatError:
-    return LmsatError(
-        f"memory does not suffice for one sequence of {tokens} tokens: "
-        "set max_length lower, load with dtype=bfloat16, or use a larger device"
-    )
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _advance(progress: tqdm | None, tokens: int) -> None:
