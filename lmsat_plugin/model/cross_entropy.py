@@ -1,6 +1,6 @@
 """The loss of each token from its hidden state, without holding the logits of a whole batch.
 
-Shapes: N tokens, D width, V rows of the head.
+Shapes: N tokens, S rows of logits, D width, V rows of the head.
 """
 
 from __future__ import annotations
@@ -19,33 +19,52 @@ _GPU_TILE = (8192, 8192)
 
 
 class TokenScores:
-    """Losses and hits of tokens, gathered from tiles of their logits."""
+    """Losses and hits of tokens, gathered from tiles of the logits of their rows.
 
-    def __init__(self, targets_N: torch.Tensor) -> None:
-        self._targets_N = targets_N
+    Args:
+        targets_N: The tokens.
+        rows_N: The row of each token, where rows have several; by default each row has one.
+        rows: The number of rows.
+    """
+
+    def __init__(self, targets_N: torch.Tensor, rows_N: torch.Tensor | None = None, rows: int = 0) -> None:
+        self._targets_N, self._rows_N = targets_N, rows_N
         self._target_N = torch.zeros(len(targets_N), device=targets_N.device)
-        self._largest_N = torch.full_like(self._target_N, -torch.inf)
+        self._largest_S = torch.full((len(targets_N) if rows_N is None else rows,), -torch.inf, device=targets_N.device)
+        self._first_S = torch.zeros(len(self._largest_S), device=targets_N.device, dtype=torch.int64)
         self._log_sums: list[torch.Tensor] = []
 
-    def add(self, logits_NV: torch.Tensor, start: int) -> None:
+    def add(self, logits_SV: torch.Tensor, start: int) -> None:
         """Take in the logits of the vocabulary's rows from ``start`` on. They are overwritten."""
         columns_N = self._targets_N - start
-        inside_N = (columns_N >= 0) & (columns_N < logits_NV.shape[1])
-        logits_N = logits_NV.gather(1, columns_N.clamp(0, logits_NV.shape[1] - 1)[:, None])[:, 0]
-        log_sum_N, largest_N = _log_sum_exp(logits_NV)
+        inside_N = (columns_N >= 0) & (columns_N < logits_SV.shape[1])
+        columns_N = columns_N.clamp(0, logits_SV.shape[1] - 1)
+        if self._rows_N is None:
+            logits_N, first_S = logits_SV.gather(1, columns_N[:, None])[:, 0], None
+        else:
+            logits_N, first_S = logits_SV[self._rows_N, columns_N], logits_SV.argmax(1)
+        log_sum_S, largest_S = _log_sum_exp(logits_SV)
+        if first_S is not None:
+            self._first_S = torch.where(largest_S > self._largest_S, first_S + start, self._first_S)
         self._target_N = torch.where(inside_N, logits_N, self._target_N)
-        self._largest_N = torch.maximum(self._largest_N, largest_N)
-        self._log_sums.append(log_sum_N)
+        self._largest_S = torch.maximum(self._largest_S, largest_S)
+        self._log_sums.append(log_sum_S)
 
     @property
     def losses_N(self) -> torch.Tensor:
         """Each token's −log p in nats, float64."""
-        return torch.logsumexp(torch.stack(self._log_sums), 0) - in_float64(self._target_N)
+        log_sum_S = torch.logsumexp(torch.stack(self._log_sums), 0)
+        return (log_sum_S if self._rows_N is None else log_sum_S[self._rows_N]) - in_float64(self._target_N)
 
     @property
     def hits_N(self) -> torch.Tensor:
-        """Whether no token of the vocabulary is more probable than the target."""
-        return self._target_N >= self._largest_N
+        """Whether no token of the vocabulary is more probable than the target, which its row has alone."""
+        return self._target_N >= self._largest_S
+
+    @property
+    def greedy_N(self) -> torch.Tensor:
+        """Whether the target is the first of the most probable tokens, where ``rows_N`` was given."""
+        return self._first_S[self._rows_N] == self._targets_N
 
 
 def tile_shape(device: torch.device) -> tuple[int, int]:
@@ -54,21 +73,13 @@ def tile_shape(device: torch.device) -> tuple[int, int]:
 
 
 def score_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> Iterator[TokenScores]:
-    """Yield the scores of the tokens, a number of them at a time, in order.
+    """Return the scores of the tokens, a number of them at a time, in order.
 
     The logits are computed and exponentiated in float32 or better, a tile of tokens × vocabulary at a time; the tiles'
     log-sums are joined in float64. The whole vocabulary is in the denominator, padded rows too. Against logits in
     whole and torch's cross-entropy this takes 1/25 of the memory and 0.6 of the time (benchmarks/loss_memory_speed.py).
     """
-    targets_N = targets_N.to(head.weight_VD.device)
-    rows, columns = tile_shape(head.weight_VD.device)
-    vocabulary = head.weight_VD.shape[0]
-    for first in range(0, len(targets_N), rows):
-        hidden = head.prepare(hidden_ND[first : first + rows])
-        scores = TokenScores(targets_N[first : first + rows])
-        for start in range(0, vocabulary, columns):
-            scores.add(head.logits(hidden, start, min(start + columns, vocabulary)), start)
-        yield scores
+    return _in_tiles(hidden_ND, targets_N, head)
 
 
 def score_targets(
@@ -85,30 +96,27 @@ def score_targets(
 
     Returns nats in float64 and booleans, both of shape [N].
     """
+    scores = list(_in_tiles(hidden_SD, targets_N, head, rows_N))
+    return -torch.cat([each.losses_N for each in scores]), torch.cat([each.greedy_N for each in scores])
+
+
+def _in_tiles(
+    hidden_SD: torch.Tensor, targets_N: torch.Tensor, head: Head, rows_N: torch.Tensor | None = None
+) -> Iterator[TokenScores]:
     device = head.weight_VD.device
     step, columns = tile_shape(device)
-    scores, greedy = [], []
+    vocabulary = head.weight_VD.shape[0]
     for first in range(0, len(hidden_SD), step):
-        low, high = (int(torch.searchsorted(rows_N, bound)) for bound in (first, first + step))
         hidden = head.prepare(hidden_SD[first : first + step])
-        own_N, wanted_N = (rows_N[low:high] - first).to(device), targets_N[low:high].to(device)
-        found_N = torch.zeros(len(own_N), device=device, dtype=head.dtype)
-        largest_S = torch.full((len(hidden),), -torch.inf, device=device, dtype=head.dtype)
-        place_S = torch.zeros(len(hidden), device=device, dtype=torch.int64)
-        log_sums = []
-        for start in range(0, head.weight_VD.shape[0], columns):
-            logits_SV = head.logits(hidden, start, min(start + columns, head.weight_VD.shape[0]))
-            columns_N = wanted_N - start
-            inside_N = (columns_N >= 0) & (columns_N < logits_SV.shape[1])
-            found_N = torch.where(inside_N, logits_SV[own_N, columns_N.clamp(0, logits_SV.shape[1] - 1)], found_N)
-            first_S = logits_SV.argmax(1)
-            log_sum_S, here_S = _log_sum_exp(logits_SV)
-            place_S = torch.where(here_S > largest_S, first_S + start, place_S)
-            largest_S = torch.maximum(here_S, largest_S)
-            log_sums.append(log_sum_S)
-        scores.append(found_N.double() - torch.logsumexp(torch.stack(log_sums), 0)[own_N])
-        greedy.append(place_S[own_N] == wanted_N)
-    return torch.cat(scores), torch.cat(greedy)
+        if rows_N is None:
+            scores = TokenScores(targets_N[first : first + step].to(device))
+        else:
+            low, high = (int(torch.searchsorted(rows_N, bound)) for bound in (first, first + step))
+            rows = (rows_N[low:high] - first).to(device)
+            scores = TokenScores(targets_N[low:high].to(device), rows, len(hidden))
+        for start in range(0, vocabulary, columns):
+            scores.add(head.logits(hidden, start, min(start + columns, vocabulary)), start)
+        yield scores
 
 
 def token_losses(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> torch.Tensor:
@@ -130,7 +138,7 @@ def targets_in_logits(
     """Return what `score_targets` returns, from a model's own logits."""
     logits_SV = logits_SV.to(torch.promote_types(logits_SV.dtype, torch.float32))
     rows_N, targets_N = rows_N.to(logits_SV.device), targets_N.to(logits_SV.device)
-    found_N, greedy_N = logits_SV[rows_N, targets_N].double(), logits_SV.argmax(1)[rows_N] == targets_N
+    found_N, greedy_N = in_float64(logits_SV[rows_N, targets_N]), logits_SV.argmax(1)[rows_N] == targets_N
     return found_N - _log_sum_exp(logits_SV.clone())[0][rows_N], greedy_N
 
 
