@@ -99,9 +99,11 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def _errno(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    # What is written in Rust states it in words alone.
-    stated = re.search(r"\bos error (\d+)\b", str(error))
-    return int(stated[1]) if stated else 0
+    # What is written in Rust or C++ states it in words alone, torch as "Input/output error (5)".
+    text = str(error)
+    if stated := re.search(r"\b(?:os error |errno |error #)(\d+)\b", text, re.IGNORECASE):
+        return int(stated[1])
+    return next((number for number in sorted(_ERRNOS) if f"{os.strerror(number)} ({number})" in text), 0)
 
 
 def _library(error: BaseException) -> str:

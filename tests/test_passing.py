@@ -37,6 +37,10 @@ def wrapped(error: Exception) -> LmsatError:
         *(OSError(number, "no") for number in (errno.ENOSPC, errno.EIO, errno.ESTALE, errno.ENOTCONN)),
         *(AnswerError(status) for status in (408, 429, 500, 502, 503, 504)),
         *(ConnectionResetError(), TimeoutError("read timed out"), RuntimeError("I/O error (os error 5)")),
+        RuntimeError("unable to open file <model.safetensors> in read-only mode: Input/output error (5)"),
+        RuntimeError("unable to mmap 4096 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        RuntimeError("open file failed because of errno 5 on fopen: Input/output error, file path: model.bin"),
+        OSError('Not found: "tokenizer.model": Input/output error Error #5'),
     ],
     ids=repr,
 )
@@ -53,6 +57,7 @@ def test_trouble_that_passes(error):
         *(AnswerError(status) for status in (400, 401, 403, 404)),
         *(OSError(number, "no") for number in (errno.ENOENT, errno.EACCES, errno.EISDIR)),
         *(ValueError("5 is not a rank"), RuntimeError("CUDA error: an illegal memory access was encountered")),
+        RuntimeError("unable to open file <model.safetensors> in read-only mode: No such file or directory (2)"),
     ],
     ids=repr,
 )

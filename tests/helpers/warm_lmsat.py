@@ -61,8 +61,10 @@ class Running:
         return text.splitlines()[0]
 
     def send(self, number: int) -> None:
+        """Send a signal; a process that has ended meets none."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 class WarmLmsat:
