@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from lmsat_plugin.analysis.stats.differences import SIGNIFICANT, holm
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 
-SIGNIFICANT = 0.05
 _METHOD = (
     "A rank is 1 + the number of models that are significantly better, by two-sided tests of all {tested} pairs "
     "({paired} of them document by document, the others by standard errors), corrected by Holm at "
@@ -85,20 +85,11 @@ def rank_models(scored: Sequence[Scored], higher_is_better: bool) -> Ranks:
     for pair in pairs_Q:
         for index in pair:
             ranks[index] = 1
-    for (_, worse), significant in zip(pairs_Q, holm(np.array(p_values_Q)), strict=True):
+    for (_, worse), significant in zip(pairs_Q, holm(np.array(p_values_Q)) <= SIGNIFICANT, strict=True):
         ranks[worse] = (ranks[worse] or 1) + bool(significant)
     repeated = [one.runs > 1 for one in scored]
     runs: Literal["none", "some", "all"] = "all" if all(repeated) else "some" if any(repeated) else "none"
     return Ranks(ranks=ranks, paired=paired, tested=len(pairs_Q), runs=runs)
-
-
-def holm(p_values_Q: np.ndarray) -> np.ndarray:
-    """Return which of Q hypotheses are rejected at 5 % together: p₍ₖ₎ ≤ 0.05 / (Q − k + 1) up to k (Holm 1979)."""
-    rejected_Q = np.zeros(len(p_values_Q), bool)
-    order_Q = np.argsort(p_values_Q, kind="stable")
-    enough_Q = p_values_Q[order_Q] <= SIGNIFICANT / np.arange(len(p_values_Q), 0, -1)
-    rejected_Q[order_Q] = np.logical_and.accumulate(enough_Q)
-    return rejected_Q
 
 
 def _paired(first: Scored, second: Scored) -> float | None:

@@ -15,6 +15,7 @@ from lmsat_plugin.analysis.saturation.preparation import Cells
 from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, least_after, rise_model
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
+from lmsat_plugin.analysis.stats.differences import SIGNIFICANT
 
 SHORTEST = 3
 """The least number of cells in a stretch."""
@@ -35,7 +36,6 @@ _AT_ONCE = 200
 RISE = 3.0
 """The rise whose power is stated, in standard deviations of the noise."""
 _POWER_RUNS = 300
-SIGNIFICANT = 0.05
 _LEAST_AFTER = 3
 _PARAMETERS = 4
 

@@ -13,7 +13,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import is_tidy, series_in
 from lmsat_plugin.analysis.saturation.by_model import Judgement, Saturation, verdicts_by
 from lmsat_plugin.analysis.saturation.metric_series import metrics_of
-from lmsat_plugin.analysis.saturation.rise import SIGNIFICANT
+from lmsat_plugin.analysis.stats.differences import SIGNIFICANT, holm
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
@@ -104,15 +104,6 @@ def _with_holm(results: Sequence[Saturation]) -> list[Saturation]:
         for index, p_value in zip(known, p_values, strict=True):
             corrected[index] = _corrected(results[index], float(p_value), len(known))
     return list(corrected.values())
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return p-values corrected for their number: max over j ≤ i of (n − j + 1) p_(j), at most 1 (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
-    return corrected
 
 
 def _corrected(result: Saturation, p_value: float, number: int) -> Saturation:

@@ -12,10 +12,11 @@ import numpy as np
 
 from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
 from lmsat_plugin.analysis.saturation.preparation import LEAST_CHECKPOINTS, Cells
-from lmsat_plugin.analysis.saturation.rise import MEDIAN_OF_NORMAL, SIGNIFICANT, Rise
+from lmsat_plugin.analysis.saturation.rise import MEDIAN_OF_NORMAL, Rise
 from lmsat_plugin.analysis.saturation.trend import LONG
 from lmsat_plugin.analysis.stats.autoregressive import stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
+from lmsat_plugin.analysis.stats.differences import SIGNIFICANT
 
 Verdict = Literal["saturates", "plateaus", "improving", "unclear", "diverged"]
 

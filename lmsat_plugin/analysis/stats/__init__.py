@@ -1,1 +1,1 @@
-"""Statistics that several analyses share: the bootstrap, autoregressive noise, ratios."""
+"""Statistics that several analyses share: the bootstrap, autoregressive noise, ratios, differences."""

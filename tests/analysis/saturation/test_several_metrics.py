@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 from training_runs import falling, results_of
 
 from lmsat_plugin.analysis import find_saturation
-from lmsat_plugin.analysis.saturation.several_metrics import holm, summaries
-
-
-def test_holm_against_its_definition():
-    rng = np.random.default_rng(1)
-    p_values = rng.uniform(0, 0.2, 9)
-    order = np.argsort(p_values)
-    stepwise, largest = {}, 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (9 - rank) * p_values[index]))
-        stepwise[index] = largest
-    assert holm(p_values) == pytest.approx([stepwise[index] for index in range(9)])
+from lmsat_plugin.analysis.saturation.several_metrics import summaries
 
 
 def test_each_score_of_each_model_has_a_verdict():
