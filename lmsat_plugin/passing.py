@@ -53,8 +53,8 @@ def passing(error: BaseException) -> PassingError | None:
         if isinstance(status, int):
             if status in _STATUSES or status >= 500:
                 return PassingError(message, source=SERVER, retry_after=_retry_after(response or each))
-        elif (number := _errno(each)) in _ERRNOS:
-            return PassingError(message, source=os.strerror(number))
+        elif (number := _errno(each)) in _ERRNOS or _has_passed(each):
+            return PassingError(message, source=os.strerror(number) if number else str(each))
         elif isinstance(each, ConnectionError | TimeoutError) or _library(each) in _HTTP_LIBRARIES:
             return PassingError(message, source=SERVER)
     return None
@@ -104,6 +104,19 @@ def _errno(error: BaseException) -> int:
     if stated := re.search(r"\b(?:os error |errno |error #)(\d+)\b", text, re.IGNORECASE):
         return int(stated[1])
     return next((number for number in sorted(_ERRNOS) if f"{os.strerror(number)} ({number})" in text), 0)
+
+
+def _has_passed(error: BaseException) -> bool:
+    """Return whether a file was missing or refused that can be read now, or was refused after it had been opened."""
+    if isinstance(error, PermissionError) and error.errno and error.filename is None:
+        # As on a network's file system while a ticket has expired.
+        return True
+    if not isinstance(error, FileNotFoundError | PermissionError):
+        return False
+    # safetensors says of every file that it cannot open that there is none, and has no number.
+    stated = re.fullmatch(r"No such file or directory: (.+)", str(error))
+    path = stated[1] if stated else error.filename
+    return isinstance(path, str | os.PathLike) and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def _library(error: BaseException) -> str:

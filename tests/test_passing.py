@@ -55,7 +55,8 @@ def test_trouble_that_passes(error):
     "error",
     [
         *(AnswerError(status) for status in (400, 401, 403, 404)),
-        *(OSError(number, "no") for number in (errno.ENOENT, errno.EACCES, errno.EISDIR)),
+        *(OSError(number, "no", "there/is/none") for number in (errno.ENOENT, errno.EACCES, errno.EISDIR)),
+        FileNotFoundError("No such file or directory: there/is/none"),
         *(ValueError("5 is not a rank"), RuntimeError("CUDA error: an illegal memory access was encountered")),
         RuntimeError("unable to open file <model.safetensors> in read-only mode: No such file or directory (2)"),
     ],
@@ -63,6 +64,20 @@ def test_trouble_that_passes(error):
 )
 def test_trouble_that_comes_again(error):
     assert passing(wrapped(error)) is None
+
+
+def test_a_file_that_can_be_read_again_was_in_trouble_that_passes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for error in (
+        FileNotFoundError(f"No such file or directory: {path}"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", str(path)),
+        PermissionError(errno.EACCES, "Permission denied", str(path)),
+    ):
+        path.unlink(missing_ok=True)
+        assert passing(wrapped(error)) is None
+        path.write_text("")
+        assert passing(wrapped(error))
+    assert passing(wrapped(PermissionError(errno.EACCES, "Permission denied")))
 
 
 def test_being_offline_by_choice_does_not_pass():
