@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lmsat_plugin.errors import LmsatError, PassingError, first_sentence
@@ -116,7 +117,7 @@ def _has_passed(error: BaseException) -> bool:
     # safetensors says of every file that it cannot open that there is none, and has no number.
     stated = re.fullmatch(r"No such file or directory: (.+)", str(error))
     path = stated[1] if stated else error.filename
-    return isinstance(path, str | os.PathLike) and os.path.isfile(path) and os.access(path, os.R_OK)
+    return isinstance(path, str | os.PathLike) and Path(path).is_file() and os.access(path, os.R_OK)
 
 
 def _library(error: BaseException) -> str:
