@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import yaml
 
-from lmsat_plugin.cli.main import build_parser
+from lmsat_plugin.cli.guide import COMMANDS
+from lmsat_plugin.cli.parser import build_parser, subcommands
 from lmsat_plugin.plugins import Plugins, plugins
 from lmsat_plugin.text.corpora import CorpusSettings
 
@@ -57,8 +58,9 @@ def page() -> str:
     helps = {choice.dest: choice.help or "" for choice in commands._choices_actions}
     links = ([f"[`lmsat {name}`](#lmsat-{name})", prose(helps[name])] for name in commands.choices)
     parts.append(table(("command", "what it does"), links))
-    for name, command in commands.choices.items():
-        parts += command_section(name, command)
+    examples = {command.name: command.examples for command in COMMANDS}
+    for name, command in subcommands(parser).items():
+        parts += command_section(name, command, examples[name])
     parts.append(_TASKS)
     for name, probe in installed.probes.items():
         if _is_built_in(installed, f"probe:{name}"):
@@ -68,10 +70,11 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def command_section(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yield a command's heading, its description, and its arguments."""
+def command_section(name: str, parser: argparse.ArgumentParser, examples: Sequence[str]) -> Iterator[str]:
+    """Yield a command's heading, its description, its examples, and its arguments."""
     yield f"### lmsat {name}\n"
     yield description(parser.description or "")
+    yield "\n".join(("```", *examples, "```\n"))
     rows = [row for action in parser._actions if (row := argument(action, parser)) is not None]
     if rows:
         yield table(("argument", "meaning"), rows)

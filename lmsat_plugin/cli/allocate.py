@@ -26,6 +26,7 @@ class AllocateCommand(AnsweringCommand):
     name = "allocate"
     has_figure = False
     help = "the best size and data for a compute, by published laws"
+    examples = ("lmsat allocate --flops 1e21", "lmsat allocate --params 160e6 --json")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the three quantities, one of which is given."""

@@ -38,6 +38,7 @@ class BottleneckCommand(AnsweringCommand):
 
     name = "bottleneck"
     help = "the rank that the LM head needs"
+    examples = ("lmsat bottleneck results/", "lmsat bottleneck results/ --figure rank.png")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, the tolerance, the curve and the n-gram model."""

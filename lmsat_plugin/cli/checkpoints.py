@@ -22,6 +22,7 @@ class CheckpointsCommand(AnsweringCommand):
     name = "checkpoints"
     has_figure = False
     help = "the checkpoints of a Hub repository or a folder"
+    examples = ("lmsat checkpoints runs/my-model", "lmsat checkpoints EleutherAI/pythia-160m --sizes")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""

@@ -22,6 +22,8 @@ class Command(ABC):
 
     name: ClassVar[str]
     help: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+    """At least two, as a user types them."""
     passes_on: ClassVar[bool] = False
     """Whether it takes arguments that the parser does not know, as ``args.rest``."""
 

@@ -25,6 +25,7 @@ class ContextCommand(AnsweringCommand):
 
     name = "context"
     help = "where in the context a model stops improving"
+    examples = ("lmsat context results/", "lmsat context results/ --figure context.png")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the results."""

@@ -21,6 +21,10 @@ class ConvertCommand(Command):
 
     name = "convert"
     help = "write a training's checkpoint as a folder for transformers"
+    examples = (
+        "lmsat convert checkpoint-1000 converted/step1000 --config EleutherAI/pythia-160m",
+        "lmsat convert model.ckpt converted/last --config config.json --rename 'model\\.(.*)=\\1'",
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""

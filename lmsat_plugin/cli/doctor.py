@@ -25,6 +25,7 @@ class DoctorCommand(Command):
 
     name = "doctor"
     help = "check the installation"
+    examples = ("lmsat doctor", "LMSAT_PLUGINS=0 lmsat doctor")
 
     def run(self, args: argparse.Namespace) -> int:
         """Print the findings."""

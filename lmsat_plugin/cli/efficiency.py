@@ -32,6 +32,10 @@ class EfficiencyCommand(AnsweringCommand):
 
     name = "efficiency"
     help = "tokens and compute that each size needs to reach a loss"
+    examples = (
+        "lmsat efficiency results/ --loss 3.5",
+        "lmsat efficiency losses.csv --loss 3.5 --figure efficiency.png",
+    )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, the losses and the outputs."""

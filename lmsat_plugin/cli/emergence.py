@@ -32,6 +32,10 @@ class EmergenceCommand(AnsweringCommand):
 
     name = "emergence"
     help = "at which loss an ability appears"
+    examples = (
+        "lmsat emergence results/ --metric 'acc*'",
+        "lmsat emergence scores.csv --two-step --fit-models 190M,370M,760M,1B --predict-model 13B",
+    )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, the factor, the loss, and which tasks and metrics to take."""

@@ -9,13 +9,14 @@ from lmsat_plugin.cli.command import Command
 
 
 class EvalCommand(Command):
-    """Run ``lm_eval run ...`` with the plugin loaded explicitly, without relying on the start-up hook.
-
-    lmsat eval --model lmsat --model_args pretrained=DIR --tasks 'lmsat_*'
-    """
+    """Run ``lm_eval run ...`` with the plugin loaded explicitly, without relying on the start-up hook."""
 
     name = "eval"
     help = "lm_eval run ... with the plugin loaded"
+    examples = (
+        "lmsat eval --model lmsat --model_args pretrained=EleutherAI/pythia-14m --tasks 'lmsat_*'",
+        "lmsat eval --model lmsat --model_args pretrained=runs/my-model/step1000,head_rank=64 --tasks lambada_openai",
+    )
     passes_on = True
 
     def run(self, args: argparse.Namespace) -> None:

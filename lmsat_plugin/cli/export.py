@@ -19,6 +19,10 @@ class ExportCommand(Command):
 
     name = "export"
     help = "results as records of Every Eval Ever"
+    examples = (
+        "lmsat export results/ --output records",
+        "lmsat export results/results.json --output records --tokens-per-step 2097152",
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folders."""

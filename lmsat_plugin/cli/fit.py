@@ -38,6 +38,7 @@ class FitCommand(AnsweringCommand):
 
     name = "fit"
     help = "scaling laws"
+    examples = ("lmsat fit chinchilla losses.csv", "lmsat fit curve results/ --at 143000")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the law, the data, what is given, what is to be predicted, and the bootstrap."""

@@ -27,6 +27,10 @@ class LeaderboardCommand(FormattingCommand):
 
     name = "leaderboard"
     help = "models side by side, ranked; ties share a rank"
+    examples = (
+        "lmsat leaderboard results/",
+        "lmsat leaderboard results/ --corpus pile --format html --output leaderboard.html",
+    )
     formats = ("md", "csv", "html", "json")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

@@ -2,96 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from lmsat_plugin.cli.allocate import AllocateCommand
-from lmsat_plugin.cli.bottleneck import BottleneckCommand
-from lmsat_plugin.cli.checkpoints import CheckpointsCommand
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.context import ContextCommand
-from lmsat_plugin.cli.convert import ConvertCommand
-from lmsat_plugin.cli.demo import DemoCommand
-from lmsat_plugin.cli.doctor import DoctorCommand
-from lmsat_plugin.cli.efficiency import EfficiencyCommand
-from lmsat_plugin.cli.emergence import EmergenceCommand
-from lmsat_plugin.cli.eval import EvalCommand
-from lmsat_plugin.cli.export import ExportCommand
-from lmsat_plugin.cli.fit import FitCommand
-from lmsat_plugin.cli.leaderboard import LeaderboardCommand
-from lmsat_plugin.cli.ngram import NgramCommand
-from lmsat_plugin.cli.probes import ProbesCommand
-from lmsat_plugin.cli.report import ReportCommand
-from lmsat_plugin.cli.results import ResultsCommand
-from lmsat_plugin.cli.saturation import SaturationCommand
-from lmsat_plugin.cli.shape import ShapeCommand
-from lmsat_plugin.cli.size import SizeCommand
-from lmsat_plugin.cli.sweep import SweepCommand
-from lmsat_plugin.cli.verify import VerifyCommand
+from lmsat_plugin.cli.guide import guide
+from lmsat_plugin.cli.parser import build_parser, refuse_unknown
 from lmsat_plugin.errors import LmsatError, print_error, print_printable_warnings, wants_traceback
-from lmsat_plugin.outside_text import printable, shortened
-from lmsat_plugin.version import __version__
-
-COMMANDS: tuple[type[Command], ...] = (
-    DemoCommand,
-    CheckpointsCommand,
-    ConvertCommand,
-    SizeCommand,
-    SweepCommand,
-    EvalCommand,
-    ProbesCommand,
-    ResultsCommand,
-    VerifyCommand,
-    SaturationCommand,
-    FitCommand,
-    EmergenceCommand,
-    EfficiencyCommand,
-    ShapeCommand,
-    ContextCommand,
-    AllocateCommand,
-    BottleneckCommand,
-    NgramCommand,
-    ReportCommand,
-    LeaderboardCommand,
-    ExportCommand,
-    DoctorCommand,
-)
+from lmsat_plugin.outside_text import shortened
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What writing to a file, where the standard output goes, may fail with."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all subcommands."""
-    parser = _Parser(
-        prog="lmsat",
-        description="Measure saturation of language-model checkpoints inside the LM Evaluation Harness.",
-        epilog="LMSAT_DEBUG=1 shows tracebacks, LMSAT_PLUGINS=0 leaves installed plugins out.",
-    )
-    parser.add_argument("--version", action="version", version=f"lmsat {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for kind in COMMANDS:
-        sub = commands.add_parser(
-            kind.name,
-            help=kind.help,
-            description=kind.__doc__,
-            add_help=not kind.passes_on,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command = kind()
-        command.add_arguments(sub)
-        sub.set_defaults(run=command.run, passes_on=kind.passes_on)
-    return parser
 
 
 def _open_closed_streams() -> None:
@@ -123,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse accepts them only where they stand together.
         args.words += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
+    if args.command is None:
+        sys.stdout.write(guide())
+        return 0
     if rest and not args.passes_on:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        refuse_unknown(rest, args.command, parser)
     args.rest = rest
     try:
         code = args.run(args) or 0

@@ -25,16 +25,17 @@ _SET_BY_CONFIG = ("corpus", "tokenizer", "order", "max_tokens", "output", "json"
 class NgramCommand(AnsweringCommand):
     """Measure the n-gram dimension of a corpus under a tokenizer (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
-    lmsat ngram sample --tokenizer EleutherAI/pythia-70m
-    lmsat ngram text.jsonl --tokenizer FOLDER --order 3 --json > text.json
-    lmsat ngram --config configs/godey-fig7.yaml
-
     W has a row for each context of n - 1 tokens: the relative frequencies of the tokens that follow it. The W-error at
     a dimension d is what the best matrix of rank d leaves of W, in the Frobenius norm, as a share between 1 and 0.
     """
 
     name = "ngram"
     help = "the dimensions that a corpus asks for"
+    examples = (
+        "lmsat ngram sample --tokenizer EleutherAI/pythia-70m",
+        "lmsat ngram text.jsonl --tokenizer runs/my-model/step1000 --order 3 --output text.json",
+        "lmsat ngram --config configs/godey-fig7.yaml",
+    )
     has_figure = False
     json_indent = None
 

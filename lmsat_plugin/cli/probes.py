@@ -18,6 +18,7 @@ class ProbesCommand(AnsweringCommand):
     name = "probes"
     has_figure = False
     help = "the probes, corpora and plugins found"
+    examples = ("lmsat probes", "lmsat probes --json")
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the lists."""

@@ -20,6 +20,7 @@ class ReportCommand(Command):
 
     name = "report"
     help = "one page with verdicts, figures and tables"
+    examples = ("lmsat report results/", "lmsat report results/ --corpus pile --output page")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, and where the page goes."""

@@ -35,6 +35,10 @@ class ResultsCommand(FormattingCommand):
 
     name = "results"
     help = "the results in a folder, as one table"
+    examples = (
+        "lmsat results results/",
+        "lmsat results results/ --task 'lmsat_*' --metric loss --format csv --output losses.csv",
+    )
     formats = ("csv", "json", "md", "latex", "parquet")
     binary_formats = ("parquet",)
 

@@ -25,6 +25,7 @@ class SaturationCommand(AnsweringCommand):
 
     name = "saturation"
     help = "does a model get worse late in training, and since when"
+    examples = ("lmsat saturation results/", "lmsat saturation losses.csv --figure saturation.png")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data and the metric."""

@@ -23,6 +23,7 @@ class ShapeCommand(AnsweringCommand):
 
     name = "shape"
     help = "how much the loss depends on the shape"
+    examples = ("lmsat shape models.csv", "lmsat shape models.csv --figure shape.png")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the table."""

@@ -26,6 +26,7 @@ class SizeCommand(AnsweringCommand):
     name = "size"
     has_figure = False
     help = "parameters and operations of a model, by part"
+    examples = ("lmsat size EleutherAI/pythia-160m", "lmsat size runs/my-model/step1000 --context 2048 --tokens 300e9")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the model, the context and the tokens of a training."""

@@ -27,11 +27,6 @@ _EXECUTORS = ("local", "processes", "slurm")
 class SweepCommand(Command):
     """Measure series of checkpoints, by their names or as a YAML file says. What is measured is not measured again.
 
-    lmsat sweep runs/my-model
-    lmsat sweep EleutherAI/pythia-160m EleutherAI/pythia-410m --corpus pile --output results/pythia
-    lmsat sweep configs/pythia.yaml --dry-run
-    lmsat sweep run.yaml max_tokens=20000 --executor processes --workers 4
-
     A name alone stands for the tasks lmsat_loss, lmsat_anisotropy and lmsat_head on 20 checkpoints, evenly spaced on a
     log axis, with `--watch` on all. The results of a folder go beside it, into runs/my-model-results, those of a
     repository into results/pythia-160m, and those of several models together into results. The YAML file that the names
@@ -43,6 +38,12 @@ class SweepCommand(Command):
 
     name = "sweep"
     help = "measure a series of checkpoints; go on after an interruption"
+    examples = (
+        "lmsat sweep runs/my-model",
+        "lmsat sweep EleutherAI/pythia-160m EleutherAI/pythia-410m --corpus pile --output results/pythia",
+        "lmsat sweep configs/pythia.yaml --dry-run",
+        "lmsat sweep run.yaml max_tokens=20000 --executor processes --workers 4",
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the configuration and how to run it."""

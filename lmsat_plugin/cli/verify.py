@@ -31,6 +31,7 @@ class VerifyCommand(Command):
 
     name = "verify"
     help = "check that results are as they were written; put aside what is damaged"
+    examples = ("lmsat verify results/", "lmsat verify results/ --repair")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, and what to do with problems."""

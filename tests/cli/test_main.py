@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,54 @@ from pathlib import Path
 import pytest
 from result_files import new, write
 
+from lmsat_plugin.cli.guide import COMMANDS
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.cli.parser import build_parser
 
 
-def test_unknown_arguments_are_refused(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["probes", "--jsno"])
-    assert exit_.value.code == 2
-    assert "--jsno" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["saturation", "x", "--tsk", "y"], "--tsk is no argument of lmsat saturation: did you mean --task?"),
+        (["report", "x", "--min-step=3"], "--min-step=3 is no argument of lmsat report: it is one of lmsat saturation"),
+        (["doctor", "--no-such"], "--no-such is no argument of lmsat doctor"),
+    ],
+)
+def test_unknown_arguments_are_refused_with_the_usage_of_their_command(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: lmsat {arguments[0]}")
+    assert error.splitlines()[-1] == f"lmsat {arguments[0]}: error: {said}"
+
+
+def test_lmsat_alone_names_every_command(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n  {command.name} " in printed
+        assert len(command.examples) >= 2
+
+
+def test_every_example_is_taken_by_its_command():
+    for command in COMMANDS:
+        for example in command.examples:
+            words = shlex.split(example)
+            start = words.index("lmsat")
+            args, rest = build_parser().parse_known_args(words[start + 1 :])
+            assert args.command == command.name
+            assert command.passes_on or not rest
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", shell])
+    assert not stopped.value.code
+    script = capsys.readouterr().out
+    assert "saturation" in script
+    assert "retry-failed" in script
 
 
 def test_imports_stay_light():

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from sweep_outputs import files_of
 
-from lmsat_plugin.cli.main import build_parser, main
+from lmsat_plugin.cli.main import main
+from lmsat_plugin.cli.parser import build_parser
 from lmsat_plugin.cli.sweep_arguments import read_arguments
 from lmsat_plugin.files import folder_name
 from lmsat_plugin.sweeps import local, processes

@@ -15,7 +15,8 @@ import yaml
 from lm_eval._cli.harness import HarnessCLI
 from places import ROOT
 
-from lmsat_plugin.cli.main import COMMANDS, build_parser
+from lmsat_plugin.cli.guide import COMMANDS
+from lmsat_plugin.cli.parser import build_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
