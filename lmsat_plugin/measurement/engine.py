@@ -84,15 +84,17 @@ def measure_probes(
         check_tokens(corpus, embedding_rows)
         if needs & (FORWARD | Need.TRAINING_STREAM):
             anatomy = _dissect(model, corpus, probes)
+    tokens = execution.cached("vocabulary", lambda: max(tokenizer.get_vocab().values()) + 1)
+    vocab_rows = min(tokens, embedding_rows)
     context = ProbeContext(
         model=model,
         tokenizer=tokenizer,
-        vocab_rows=min(execution.cached("vocabulary", lambda: max(tokenizer.get_vocab().values()) + 1), embedding_rows),
+        vocab_rows=vocab_rows,
         device=execution.device,
         synchronise=execution.processes.size > 1,
         layer_widths=anatomy.layer_widths if anatomy else (),
         corpus=corpus,
-        head=anatomy.head if anatomy else None,
+        head=replace(anatomy.head, vocab_rows=vocab_rows) if anatomy and anatomy.head else None,
         name=loaded.name,
     )
     if corpus and anatomy and Need.TRAINING_STREAM in needs:

@@ -5,6 +5,7 @@ Shapes: N tokens, S rows of logits, D width, V rows of the head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -34,8 +35,11 @@ class TokenScores:
         self._first_S = torch.zeros(len(self._largest_S), device=targets_N.device, dtype=torch.int64)
         self._log_sums: list[torch.Tensor] = []
 
-    def add(self, logits_SV: torch.Tensor, start: int) -> None:
-        """Take in the logits of the vocabulary's rows from ``start`` on. They are overwritten."""
+    def add(self, logits_SV: torch.Tensor, start: int, work_SV: torch.Tensor | None = None) -> None:
+        """Take in the logits of the vocabulary's rows from ``start`` on.
+
+        ``work_SV``, of their shape and type, is overwritten, or without it the logits themselves.
+        """
         columns_N = self._targets_N - start
         inside_N = (columns_N >= 0) & (columns_N < logits_SV.shape[1])
         columns_N = columns_N.clamp(0, logits_SV.shape[1] - 1)
@@ -43,7 +47,7 @@ class TokenScores:
             logits_N, first_S = logits_SV.gather(1, columns_N[:, None])[:, 0], None
         else:
             logits_N, first_S = logits_SV[self._rows_N, columns_N], logits_SV.argmax(1)
-        log_sum_S, largest_S = _log_sum_exp(logits_SV)
+        log_sum_S, largest_S = _log_sum_exp(logits_SV, logits_SV if work_SV is None else work_SV)
         if first_S is not None:
             self._first_S = torch.where(largest_S > self._largest_S, first_S + start, self._first_S)
         self._target_N = torch.where(inside_N, logits_N, self._target_N)
@@ -129,7 +133,7 @@ def losses_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.
     """Return −log softmax(logits)[target] in nats, float64, shape [N], from a model's own logits."""
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     target = in_float64(logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0])
-    return _log_sum_exp(logits_NV.clone())[0] - target
+    return _log_sum_exp(logits_NV, torch.empty_like(logits_NV))[0] - target
 
 
 def targets_in_logits(
@@ -139,11 +143,19 @@ def targets_in_logits(
     logits_SV = logits_SV.to(torch.promote_types(logits_SV.dtype, torch.float32))
     rows_N, targets_N = rows_N.to(logits_SV.device), targets_N.to(logits_SV.device)
     found_N, greedy_N = in_float64(logits_SV[rows_N, targets_N]), logits_SV.argmax(1)[rows_N] == targets_N
-    return found_N - _log_sum_exp(logits_SV.clone())[0][rows_N], greedy_N
+    return found_N - _log_sum_exp(logits_SV, torch.empty_like(logits_SV))[0][rows_N], greedy_N
 
 
-def _log_sum_exp(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log Σ exp over each row in float64, and each row's maximum, shape [N]; the logits are overwritten."""
-    largest = logits_NV.amax(1, keepdim=True)
-    sums = logits_NV.sub_(largest).exp_().sum(1)
-    return in_float64(sums).log_() + in_float64(largest[:, 0]), largest[:, 0]
+def _log_sum_exp(logits_NV: torch.Tensor, work_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log Σ exp over each row in float64, and each row's maximum, shape [N]; ``work_NV`` is overwritten.
+
+    On a CPU, powers of 2 take half the time of powers of e: e^z = 2^(z/ln 2).
+    """
+    largest_N1 = logits_NV.amax(1, keepdim=True)
+    # 1/ln 2 in the type of the logits, and the shift of each row, which is taken back as it was rounded.
+    factor = float(torch.tensor(1 / math.log(2), dtype=logits_NV.dtype))
+    shift_N1 = largest_N1 * -factor
+    sums_N = torch.add(shift_N1, logits_NV, alpha=factor, out=work_NV).exp2_().sum(1)
+    largest_N = in_float64(largest_N1[:, 0])
+    unscaled_N = in_float64(shift_N1[:, 0]) * math.log(2) + largest_N * (factor * math.log(2) - 1)
+    return in_float64(sums_N).log_() - unscaled_N, largest_N1[:, 0]

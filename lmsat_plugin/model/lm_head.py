@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmsat_plugin.errors import DivergedError, LmsatError
-from lmsat_plugin.model.spectrum import decompose, triangle
+from lmsat_plugin.model.spectrum import decompose, in_float64, multiply_rows, triangle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,6 +35,8 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     tied: bool = False
+    vocab_rows: int | None = None
+    """Rows of the tokenizer's tokens, the others being padding; None if that is not known."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -42,9 +44,17 @@ class Head:
         return torch.promote_types(self.weight_VD.dtype, torch.float32)
 
     @functools.cached_property
+    def token_triangle_KD(self) -> torch.Tensor:
+        """R of a QR decomposition of the weight without padding, float64: see `triangle`. It is computed once."""
+        return triangle(self.weight_VD[: self.vocab_rows])
+
+    @functools.cached_property
     def triangle_KD(self) -> torch.Tensor:
-        """R of a QR decomposition of the weight, all its rows, float64: see `triangle`. It is computed once."""
-        return triangle(self.weight_VD)
+        """R of a QR decomposition of the weight, all its rows, float64. It is computed once."""
+        padding_VD = self.weight_VD[len(self.weight_VD) if self.vocab_rows is None else self.vocab_rows :]
+        if not len(padding_VD):
+            return self.token_triangle_KD
+        return triangle(torch.cat([self.token_triangle_KD, in_float64(padding_VD)]))
 
     @functools.cached_property
     def decomposition(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,6 +65,11 @@ class Head:
         if not torch.isfinite(self.triangle_KD).all():
             raise DivergedError("the LM head's weight is not finite")
         return decompose(self.triangle_KD)
+
+    @functools.cached_property
+    def rotated_VD(self) -> torch.Tensor:
+        """W V, V the right singular vectors, in the type of the logits: the left ones times the singular values."""
+        return multiply_rows(self.weight_VD, self.decomposition[1].T, self.dtype)
 
     def prepare(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Move hidden states to the head's device, in the type in which `logits` multiplies them."""
@@ -77,8 +92,13 @@ class Head:
             logits = hidden_ND @ weight.to(hidden_ND.dtype).T
         return self.finish(logits, slice(start, stop))
 
-    def finish(self, logits: torch.Tensor, rows: Any = slice(None)) -> torch.Tensor:
-        """Turn products with these rows into logits, in place where possible: add the bias, scale, cap."""
+    def finish(self, logits: torch.Tensor, rows: Any = slice(None), work: torch.Tensor | None = None) -> torch.Tensor:
+        """Turn products with these rows into logits: add the bias, scale, cap.
+
+        The products are overwritten, or in their place ``work``, of their shape and type.
+        """
+        if work is not None and (self.bias_V is not None or self.scale != 1.0):
+            logits = work.copy_(logits)
         if self.bias_V is not None:
             logits += self.bias_V[rows].to(logits.dtype)
         if self.scale != 1.0:

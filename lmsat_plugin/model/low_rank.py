@@ -35,6 +35,8 @@ class Truncation:
     """F = E⁻¹: its first R rows are the right factor."""
     singular_D: torch.Tensor
     """Singular values of W, or of W M^½ in the metric M: Σ of their squares beyond R is the error of W_R, squared."""
+    weighted: bool = False
+    """Whether it is in a metric."""
 
     @classmethod
     def of(cls, head: Head, moment_DD: torch.Tensor | None = None) -> Truncation:
@@ -54,7 +56,7 @@ class Truncation:
             expand_DD, reduce_DD = (axes_DD * root_D) @ vectors_DD.T, vectors_DD @ (axes_DD / root_D).T
         padding = (0, len(vectors_DD) - len(singular))
         singular_D = torch.nn.functional.pad(singular, padding)
-        return cls(expand_DD=expand_DD, reduce_DD=reduce_DD, singular_D=singular_D)
+        return cls(expand_DD=expand_DD, reduce_DD=reduce_DD, singular_D=singular_D, weighted=moment_DD is not None)
 
     def weight(self, weight_VD: torch.Tensor, rank: int) -> torch.Tensor:
         """Return W_R in the type of ``weight_VD``, computed in float64, some rows at a time."""
@@ -87,34 +89,39 @@ class NestedHeads:
     @functools.cached_property
     def expanded_VD(self) -> torch.Tensor:
         """W E, whose first R columns are the left factor of rank R, in the type of the logits."""
+        if not self.truncation.weighted:
+            return self.head.rotated_VD
         return multiply_rows(self.head.weight_VD, self.truncation.expand_DD, self.head.dtype)
 
     def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of W_R, of shapes [V, R] and [R, D]."""
         return self.expanded_VD[:, :rank], self.truncation.reduce_DD[:rank]
 
-    def losses(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """Return the losses of all ranks, nats, float64, shape [K, N].
+    def losses(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor, own_N: torch.Tensor) -> torch.Tensor:
+        """Return the losses of all ranks, nats, float64, shape [K, N]; ``own_N`` are those of the head itself.
 
         The logits of a rank are those of the rank before, plus the products with the columns in between: all ranks
-        together cost the products of the largest.
+        together cost the products of the largest. At full rank the head is itself, and nothing is computed.
         """
-        device = self.expanded_VD.device
-        reduce_DD = self.truncation.reduce_DD.to(device, self.expanded_VD.dtype)
+        device, dtype = self.head.weight_VD.device, self.head.dtype
+        reduce_DD = self.truncation.reduce_DD.to(device, dtype)
         targets_N = targets_N.to(device)
         rows, columns = tile_shape(device)
-        losses = []
-        for first in range(0, len(targets_N), rows):
-            reduced = hidden_ND[first : first + rows].to(device, self.expanded_VD.dtype) @ reduce_DD.T
-            scores = [TokenScores(targets_N[first : first + rows]) for _ in self.ranks]
+        lower = [rank for rank in self.ranks if rank < len(reduce_DD)]
+        losses_KN = own_N.repeat(len(self.ranks), 1)
+        for first in range(0, len(targets_N) if lower else 0, rows):
+            here = slice(first, first + rows)
+            reduced = hidden_ND[here].to(device, dtype) @ reduce_DD.T
+            scores = [TokenScores(targets_N[here]) for _ in lower]
             for start in range(0, len(self.expanded_VD), columns):
                 tile = slice(start, start + columns)
                 tile_VD = self.expanded_VD[tile]
                 logits_NV = reduced.new_zeros(len(reduced), len(tile_VD))
+                work_NV = torch.empty_like(logits_NV)
                 done = 0
-                for rank, of_rank in zip(self.ranks, scores, strict=True):
+                for rank, of_rank in zip(lower, scores, strict=True):
                     logits_NV.addmm_(reduced[:, done:rank], tile_VD[:, done:rank].T)
-                    of_rank.add(self.head.finish(logits_NV.clone(), tile), start)
+                    of_rank.add(self.head.finish(logits_NV, tile, work_NV), start, work_NV)
                     done = rank
-            losses.append(torch.stack([of_rank.losses_N for of_rank in scores]))
-        return torch.cat(losses, 1)
+            losses_KN[: len(lower), here] = torch.stack([of_rank.losses_N for of_rank in scores])
+        return losses_KN

@@ -44,8 +44,9 @@ def triangle(matrix_VD: torch.Tensor, block: int = _ROWS) -> torch.Tensor:
 
 
 def singular_values(matrix_VD: torch.Tensor) -> np.ndarray:
-    """Return the singular values of a tall matrix, float64, falling, shape [K]."""
-    triangle_KD = triangle(matrix_VD)
+    """Return the singular values of a matrix, float64, falling, shape [K]; of a tall one, those of its triangle."""
+    is_tall = len(matrix_VD) > matrix_VD.shape[1]
+    triangle_KD = triangle(matrix_VD) if is_tall else in_float64(matrix_VD)
     with _own_cores(triangle_KD.device):
         return torch.linalg.svdvals(triangle_KD.cpu()).numpy()
 

@@ -9,7 +9,7 @@ import torch
 
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.model.cross_entropy import tile_shape
-from lmsat_plugin.model.spectrum import in_float64, multiply_rows
+from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.probes.head_tokens import HeadTokensSettings, part_of, spread
 from lmsat_plugin.probes.loss import stderr_by_document
@@ -34,14 +34,13 @@ class GradientBottleneckProbe(Probe[HeadTokensSettings]):
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES
 
     def prepare(self, context: ProbeContext) -> None:
-        """Make an orthonormal basis of the head's column space, shape [V, K]."""
+        """Make an orthogonal basis of the head's column space, shape [V, K]."""
         assert context.head is not None
         self.head = context.head
-        weight_VD = self.head.weight_VD
-        singular_K, vectors_DD = self.head.decomposition
-        kept_K = singular_K > singular_K[0] * max(weight_VD.shape) * torch.finfo(torch.float64).eps
-        into_DK = vectors_DD[: len(singular_K)][kept_K].T / singular_K[kept_K]
-        self.basis_VK = multiply_rows(weight_VD, into_DK, self.head.dtype)
+        singular_K, _ = self.head.decomposition
+        least = singular_K[0] * max(self.head.weight_VD.shape) * torch.finfo(torch.float64).eps
+        self.lengths_K = singular_K[singular_K > least]
+        self.basis_VK = self.head.rotated_VD[:, : len(self.lengths_K)]
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
@@ -104,7 +103,7 @@ class GradientBottleneckProbe(Probe[HeadTokensSettings]):
                 gradient *= slope
             total_N += in_float64(torch.linalg.vector_norm(gradient, dim=1)) ** 2
             kept_NK.addmm_(gradient.to(kept_NK.dtype), self.basis_VK[start:stop])
-        return total_N, (in_float64(kept_NK) ** 2).sum(1)
+        return total_N, (in_float64(kept_NK) / self.lengths_K).square().sum(1)
 
     def finish(self) -> Measurement:
         """Divide the sums once."""

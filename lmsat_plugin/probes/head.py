@@ -7,6 +7,7 @@ import math
 import torch
 
 from lmsat_plugin.errors import DivergedError, LmsatError
+from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import divergence_from_uniform, effective_rank, singular_values
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext
 from lmsat_plugin.settings import Settings
@@ -28,18 +29,18 @@ class HeadProbe(Probe[Settings]):
     needs = Need.HEAD
 
     def start(self, context: ProbeContext) -> None:
-        """Take the weight; nothing is computed yet."""
-        self.weight_VD = context.head_weight_VD[: context.vocab_rows]
+        """Take the head; nothing is computed yet."""
+        self.head = context.head or Head(context.head_weight_VD, vocab_rows=context.vocab_rows)
 
     def finish(self) -> Measurement:
         """Decompose the weight in float64."""
-        finite_V = torch.isfinite(self.weight_VD).all(1)
+        finite_V = torch.isfinite(self.head.weight_VD[: self.head.vocab_rows]).all(1)
         if not finite_V.all():
             rows = (~finite_V).nonzero().flatten().tolist()
             raise DivergedError(
                 f"the LM head's weight is not finite in {len(rows)} rows, first in that of token {rows[0]}"
             )
-        s = singular_values(self.weight_VD)
+        s = singular_values(self.head.token_triangle_KD)
         if s[0] == 0:
             raise LmsatError("the LM head's weight is zero everywhere: the checkpoint is broken; leave it out")
         return Measurement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -122,14 +123,33 @@ def sample(settings: CorpusSettings) -> Iterator[str]:
 
     Every machine has this text. It differs between versions of Python, so results record its hash.
     """
+    yield from _cpython_documentation()
+
+
+# It takes a second or two, and the tasks of one run ask for it with different settings.
+@functools.cache
+def _cpython_documentation() -> tuple[str, ...]:
     from pydoc_data.topics import topics
 
-    yield from topics.values()
-    for path in sorted(Path(os.__file__).parent.glob("*.py")):
-        nodes = ast.walk(ast.parse(path.read_bytes()))
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        docstrings = (ast.get_docstring(node) for node in nodes if isinstance(node, kinds))
-        yield "\n\n".join(text for text in docstrings if text)
+    modules = (ast.parse(path.read_bytes()) for path in sorted(Path(os.__file__).parent.glob("*.py")))
+    return (
+        *topics.values(),
+        *("\n\n".join(filter(None, map(ast.get_docstring, _documented(each)))) for each in modules),
+    )
+
+
+def _documented(module: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield a module, its classes and its functions, in the order of `ast.walk`.
+
+    Expressions, which are most of a tree, hold none of them and are left out.
+    """
+    holders = (ast.stmt, ast.ExceptHandler, ast.match_case)
+    waiting: deque[ast.AST] = deque([module])
+    while waiting:
+        node = waiting.popleft()
+        waiting.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, holders))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
 
 
 @dataclass(frozen=True)

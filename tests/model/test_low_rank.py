@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import sqrtm
 from tiny_heads import random_head
 
+from lmsat_plugin.model.cross_entropy import token_losses
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
 
@@ -51,8 +52,9 @@ def test_nested_losses_are_those_of_each_head_alone(parts, monkeypatch):
     monkeypatch.setattr("lmsat_plugin.model.cross_entropy._CPU_TILE", (16, 70))
     head, states, targets = random_head(**parts)
     truncation = Truncation.of(head, states.double().T @ states.double())
-    found = NestedHeads(head=head, truncation=truncation, ranks=[1, 3, 12]).losses(states, targets)
-    for losses, rank in zip(found, [1, 3, 12], strict=True):
+    own = token_losses(states, targets, head)
+    found = NestedHeads(head=head, truncation=truncation, ranks=[1, 3, 11, 12]).losses(states, targets, own)
+    for losses, rank in zip(found, [1, 3, 11, 12], strict=True):
         low = dataclasses.replace(head, weight_VD=truncation.weight(head.weight_VD.double(), rank))
         logits = low.logits(states.double())
         expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")

@@ -94,7 +94,8 @@ class GradientSum:
         self._sums = [torch.zeros_like(parameter) for parameter in parameters]
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(2, (_PIECE,), generator=generator, dtype=torch.int8) * 2 - 1
-        self._signs = {parameter.device: signs.to(parameter.device) for parameter in parameters}
+        # In the type of the gradients: products of two types take several times as long.
+        self._signs = {parameter.device: signs.to(parameter.device, torch.float32) for parameter in parameters}
         # The backward pass has a thread for each GPU.
         self._lock = threading.Lock()
         self._shifts = [

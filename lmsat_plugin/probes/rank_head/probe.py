@@ -135,14 +135,20 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         )
 
     def update_final(self, states_ND: torch.Tensor, batch: TokenBatch) -> None:
-        """Add the batch's losses by head and document."""
+        """Keep the states until the losses come."""
         self._taken = spread(batch, self.stride)
+        self._states_ND = states_ND[self._taken.to(states_ND.device)]
+
+    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
+        """Add the batch's losses by head and document."""
         if not len(self._taken):
             return
-        states_ND, batch = states_ND[self._taken.to(states_ND.device)], part_of(batch, self._taken)
+        states_ND, batch = self._states_ND, part_of(batch, self._taken)
+        losses_N = losses_N[self._taken.to(losses_N.device)]
+        self._add(batch, full=losses_N, tokens=torch.ones_like(losses_N))
         self.sums.update(moment=_products(states_ND))
         for name, heads in self.nested.items():
-            self._add(batch, **{name: heads.losses(states_ND, batch.targets_N)})
+            self._add(batch, **{name: heads.losses(states_ND, batch.targets_N, losses_N)})
         if self.trained:
             prepared_ND = states_ND.to(self.trained.into_DD) @ self.trained.into_DD
             losses, hits = [], []
@@ -152,11 +158,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
                 losses.append(torch.cat([score.losses_N for score in scores]))
                 hits.append(torch.cat([score.hits_N for score in scores]))
             self._add(batch, trained=torch.stack(losses), trained_hits=torch.stack(hits))
-
-    def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
-        """Add the model's own losses."""
-        losses_N = losses_N[self._taken.to(losses_N.device)]
-        self._add(part_of(batch, self._taken), full=losses_N, tokens=torch.ones_like(losses_N))
+        del self._states_ND
 
     def _add(self, batch: TokenBatch, **values_XN: torch.Tensor) -> None:
         documents = self.sums.full.shape[0]
