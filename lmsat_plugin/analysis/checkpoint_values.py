@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.results.series import AXES, data_seen, labelled
+from lmsat_plugin.results.training_order import natural, natural_places
 
 T = TypeVar("T")
 
@@ -19,8 +20,8 @@ COLUMNS = (
     *("model", "group", "axis", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
     *("value", "stderr", "path"),
 )
-# Parts of a benchmark, which is shown as a whole, and lmsat's own tasks.
-_PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_", "lmsat_")
+# Parts of a benchmark, which is shown as a whole.
+_PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_")
 _EARLIEST = 0.01
 """The share of a run before which values change too steeply to be drawn beside later ones."""
 
@@ -29,7 +30,7 @@ def sizes_of(table: pd.DataFrame) -> Sizes:
     """Return the number of parameters of each model, from small to large; unknown ones come last, by name."""
     known = table[table.n_params.notna()].groupby("model").n_params.max()
     sizes: Sizes = {str(model): float(known[model]) if model in known else None for model in table.model.unique()}
-    return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, item[0])))
+    return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, natural(item[0]))))
 
 
 def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
@@ -46,7 +47,7 @@ def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     if len(rows):
         rows = rows[kinds == kinds.mode().iloc[0]]
     rows = rows.drop_duplicates(["model", "revision", "step"], keep="last")
-    return rows.sort_values(["model", "step"], ignore_index=True)[list(COLUMNS)]
+    return rows.sort_values(["model", "step"], ignore_index=True, key=natural_places)[list(COLUMNS)]
 
 
 def by_step(rows: pd.DataFrame) -> pd.DataFrame:
@@ -132,9 +133,14 @@ def spread(items: Iterable[T], most: int) -> list[T]:
     ]
 
 
+def is_part(tasks: pd.Series) -> pd.Series:
+    """Return whether each task is a part of a benchmark, such as one of MMLU's subjects."""
+    return tasks.str.startswith(_PARTS)
+
+
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return each downstream task with the metric that is its score, without parts such as MMLU's subjects."""
     there = set(zip(table.task, table.metric, strict=True))
-    tasks = [task for task in sorted(set(table.task)) if not task.startswith(_PARTS)]
+    tasks = [task for task in sorted(set(table.task), key=natural) if not task.startswith((*_PARTS, "lmsat_"))]
     scores = ((task, next((name for name in ACCURACIES if (task, name) in there), None)) for task in tasks)
     return [(task, metric) for task, metric in scores if metric is not None]
