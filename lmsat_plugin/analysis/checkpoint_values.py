@@ -14,6 +14,11 @@ from lmsat_plugin.results.training_order import natural, natural_places
 
 T = TypeVar("T")
 
+
+class SizeInName(float):
+    """A number of parameters that a model's name states, and nothing else."""
+
+
 Sizes = dict[str, float | None]
 """The number of parameters of each model, None where unknown, in the order in which models are shown."""
 COLUMNS = (
@@ -28,8 +33,12 @@ _EARLIEST = 0.01
 
 def sizes_of(table: pd.DataFrame) -> Sizes:
     """Return the number of parameters of each model, from small to large; unknown ones come last, by name."""
-    known = table[table.n_params.notna()].groupby("model").n_params.max()
-    sizes: Sizes = {str(model): float(known[model]) if model in known else None for model in table.model.unique()}
+    known = table[table.n_params.notna()]
+    stated = known.n_params_from_name.eq(other=True) if "n_params_from_name" in known.columns else known.n_params.isna()
+    of_models = known.assign(stated=stated).groupby("model").agg(size=("n_params", "max"), stated=("stated", "all"))
+    sizes: Sizes = dict.fromkeys(map(str, table.model.unique()))
+    for model, size, is_stated in of_models.itertuples():
+        sizes[str(model)] = SizeInName(size) if is_stated else float(size)
     return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, natural(item[0]))))
 
 
@@ -39,13 +48,27 @@ def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     Models are series (`labelled`), ``step`` is the place on the series' ``axis``, float64, and ``tokens`` are all seen.
     Of several numbers of shots or filters, those that most checkpoints have are kept.
     """
+    ways = ways_of(table, task, metric)
+    return max(ways.values(), key=len) if ways else _values(labelled(table)[:0])
+
+
+def ways_of(table: pd.DataFrame, task: str, metric: str) -> dict[str, pd.DataFrame]:
+    """Return the values of a metric as `values_of` does, by number of shots and filter, in words such as ``5-shot``.
+
+    Filters are named where there are several.
+    """
     table = labelled(table)
-    rows = table[(table.task == task) & (table.metric == metric)]
+    rows = table[(table.task == task) & (table.metric == metric) & np.isfinite(table.value.to_numpy("float64"))]
+    several = rows["filter"].nunique(dropna=False) > 1
+    ways = {}
+    for (shots, name), own in rows.groupby(["num_fewshot", "filter"], dropna=False):
+        parts = [] if pd.isna(shots) else [f"{int(shots)}-shot"]
+        ways[", ".join([*parts, str(name)] if several else parts)] = _values(own)
+    return ways
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(step=rows["at"], tokens=data_seen(rows))
-    rows = rows[np.isfinite(rows.value.to_numpy("float64"))]
-    kinds = rows.num_fewshot.fillna(-1).astype(str) + " " + rows["filter"].astype(str)
-    if len(rows):
-        rows = rows[kinds == kinds.mode().iloc[0]]
     rows = rows.drop_duplicates(["model", "revision", "step"], keep="last")
     return rows.sort_values(["model", "step"], ignore_index=True, key=natural_places)[list(COLUMNS)]
 

@@ -207,6 +207,12 @@ def parameters_in_name(model: str) -> int | None:
     return found.pop() if len(found) == 1 and not _NAMED_AFTER_DATA.search(name) else None
 
 
+def without_parameters(model: str) -> str:
+    """Return a model's name without the number of parameters that it states: what a family of models shares."""
+    head, slash, name = model.rpartition("/")
+    return head + slash + _PARAMETERS.sub("", name)
+
+
 def _by_rules(name: str) -> tuple[TrainingProgress, bool]:
     """Return what a name states by the published schemes, and whether its step is an epoch."""
     match, run, stage = _step_match(name), _RUN.search(name), _STAGE.search(name)
