@@ -96,7 +96,9 @@ class ModelLooks:
             norm = LogNorm(min(known), max(known))
             self.colours = ScalarMappable(norm, SEQUENTIAL)
             self._dashes = {}
-            self.looks = {name: {"color": SEQUENTIAL(norm(float(scaled[name] or 0))), "marker": "o"} for name in self.sizes}
+            self.looks = {
+                name: {"color": SEQUENTIAL(norm(float(scaled[name] or 0))), "marker": "o"} for name in self.sizes
+            }
 
     def line(self, model: str, points: int) -> dict[str, Any]:
         """Return the look of a line through ``points`` points, some of which have markers, unless sizes tell models."""
