@@ -96,9 +96,8 @@ class ModelLooks:
             norm = LogNorm(min(known), max(known))
             self.colours = ScalarMappable(norm, SEQUENTIAL)
             self._dashes = {}
-            self.looks = {
-                name: {"color": SEQUENTIAL(norm(float(scaled[name] or 0))), "marker": "o"} for name in self.sizes
-            }
+            colours = {name: SEQUENTIAL(norm(size)) for name, size in scaled.items() if size is not None}
+            self.looks = {name: {"color": colours[name], "marker": "o"} for name in self.sizes}
 
     def line(self, model: str, points: int) -> dict[str, Any]:
         """Return the look of a line through ``points`` points, some of which have markers, unless sizes tell models."""

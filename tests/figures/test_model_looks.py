@@ -67,7 +67,7 @@ def test_pages_keep_families_together():
     assert all(sum(family.format(size) in page for size in sizes) in (0, 8) for page in pages for family in families)
     assert pages[0][:2] == ["bloom-70m", "bloom-160m"]
     assert model_pages(dict(zip(names, range(1, len(names) + 1), strict=True))) == [names]
-    assert [len(page) for page in model_pages(dict.fromkeys(map("m{}x".format, range(30))))] == [10, 10, 10]
+    assert [len(page) for page in model_pages(dict.fromkeys(map("m{}x".format, range(30))))] == [12, 12, 6]
 
 
 def test_words():
