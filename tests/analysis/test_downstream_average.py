@@ -79,13 +79,12 @@ def test_above_the_line_of_the_others():
 def test_the_average_is_over_tasks_that_many_models_share():
     """One model with a single task, and one with other shots, leave the others' average as it is."""
     tasks = ("piqa", "winogrande", "arc_easy", "sciq")
-    rows = [
-        {"model": f"m{number}", "task": task, "metric": "acc", "value": 0.6} for number in range(5) for task in tasks
-    ]
+    models = [f"m{number}" for number in range(5)]
+    rows = [{"model": model, "task": task, "metric": "acc", "value": 0.6} for model in models for task in tasks]
     alone = {"model": "alone", "task": "piqa", "metric": "acc", "value": 0.6}
     shots = [{"model": "shots", "task": task, "metric": "acc", "value": 0.6, "num_fewshot": 5} for task in tasks]
     found = downstream_average(table_of([*rows, alone, *shots]))
-    assert set(found.scores) == {f"m{number}" for number in range(5)}
+    assert set(found.scores) == set(models)
     assert len(found.tasks) == len(tasks)
     assert found.lacking == ("alone", "shots")
     assert "lack some of these tasks: alone, shots" in found.method
