@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -100,6 +101,32 @@ def print_printable_warnings() -> None:
         return record
 
     logging.setLogRecordFactory(make_printable)
+
+
+@contextmanager
+def each_warning_once() -> Iterator[None]:
+    """Print what lmsat's own modules log the first time that it is logged, and not again."""
+    handlers = [handler for handler in (*logging.getLogger().handlers, logging.lastResort) if handler is not None]
+    filters = [_FirstTime() for _ in handlers]
+    for handler, first_time in zip(handlers, filters, strict=True):
+        handler.addFilter(first_time)
+    try:
+        yield
+    finally:
+        for handler, first_time in zip(handlers, filters, strict=True):
+            handler.removeFilter(first_time)
+
+
+class _FirstTime(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__("lmsat_plugin")
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = not super().filter(record) or text not in self._said
+        self._said.add(text)
+        return is_new
 
 
 def sentence_for_lm_eval_command() -> None:

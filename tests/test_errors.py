@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
@@ -41,6 +42,15 @@ def test_a_traceback_is_there_for_who_asks(shown, monkeypatch):
     error = LmsatError("the corpus is empty")
     sys.excepthook(LmsatError, error, None)
     assert shown == [error]
+
+
+def test_a_warning_is_said_once(capfd):
+    handler = logging.lastResort
+    with errors.each_warning_once():
+        for text in ("one row is left out", "one row is left out", "another"):
+            handler.handle(logging.LogRecord("lmsat_plugin.test", logging.WARNING, "", 1, text, (), None))
+    assert not handler.filters
+    assert capfd.readouterr().err.splitlines() == ["one row is left out", "another"]
 
 
 def test_other_programs_are_left_alone(shown, monkeypatch):

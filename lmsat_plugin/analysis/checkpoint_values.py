@@ -10,8 +10,14 @@ import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.results.series import AXES, data_seen, labelled
+from lmsat_plugin.results.training_order import natural, natural_places
 
 T = TypeVar("T")
+
+
+class SizeInName(float):
+    """A number of parameters that a model's name states, and nothing else."""
+
 
 Sizes = dict[str, float | None]
 """The number of parameters of each model, None where unknown, in the order in which models are shown."""
@@ -19,17 +25,21 @@ COLUMNS = (
     *("model", "group", "axis", "revision", "step", "tokens", "n_params", "n_params_non_embedding"),
     *("value", "stderr", "path"),
 )
-# Parts of a benchmark, which is shown as a whole, and lmsat's own tasks.
-_PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_", "lmsat_")
+# Parts of a benchmark, which is shown as a whole.
+_PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_")
 _EARLIEST = 0.01
 """The share of a run before which values change too steeply to be drawn beside later ones."""
 
 
 def sizes_of(table: pd.DataFrame) -> Sizes:
     """Return the number of parameters of each model, from small to large; unknown ones come last, by name."""
-    known = table[table.n_params.notna()].groupby("model").n_params.max()
-    sizes: Sizes = {str(model): float(known[model]) if model in known else None for model in table.model.unique()}
-    return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, item[0])))
+    known = table[table.n_params.notna()]
+    stated = known.n_params_from_name.eq(other=True) if "n_params_from_name" in known.columns else known.n_params.isna()
+    of_models = known.assign(stated=stated).groupby("model").agg(size=("n_params", "max"), stated=("stated", "all"))
+    sizes: Sizes = dict.fromkeys(map(str, table.model.unique()))
+    for model, size, is_stated in of_models.itertuples():
+        sizes[str(model)] = SizeInName(size) if is_stated else float(size)
+    return dict(sorted(sizes.items(), key=lambda item: (item[1] is None, item[1] or 0, natural(item[0]))))
 
 
 def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
@@ -38,15 +48,29 @@ def values_of(table: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     Models are series (`labelled`), ``step`` is the place on the series' ``axis``, float64, and ``tokens`` are all seen.
     Of several numbers of shots or filters, those that most checkpoints have are kept.
     """
+    ways = ways_of(table, task, metric)
+    return max(ways.values(), key=len) if ways else _values(labelled(table)[:0])
+
+
+def ways_of(table: pd.DataFrame, task: str, metric: str) -> dict[str, pd.DataFrame]:
+    """Return the values of a metric as `values_of` does, by number of shots and filter, in words such as ``5-shot``.
+
+    Filters are named where there are several.
+    """
     table = labelled(table)
-    rows = table[(table.task == task) & (table.metric == metric)]
+    rows = table[(table.task == task) & (table.metric == metric) & np.isfinite(table.value.to_numpy("float64"))]
+    several = rows["filter"].nunique(dropna=False) > 1
+    ways = {}
+    for (shots, name), own in rows.groupby(["num_fewshot", "filter"], dropna=False):
+        parts = [] if pd.isna(shots) else [f"{int(shots)}-shot"]
+        ways[", ".join([*parts, str(name)] if several else parts)] = _values(own)
+    return ways
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(step=rows["at"], tokens=data_seen(rows))
-    rows = rows[np.isfinite(rows.value.to_numpy("float64"))]
-    kinds = rows.num_fewshot.fillna(-1).astype(str) + " " + rows["filter"].astype(str)
-    if len(rows):
-        rows = rows[kinds == kinds.mode().iloc[0]]
     rows = rows.drop_duplicates(["model", "revision", "step"], keep="last")
-    return rows.sort_values(["model", "step"], ignore_index=True)[list(COLUMNS)]
+    return rows.sort_values(["model", "step"], ignore_index=True, key=natural_places)[list(COLUMNS)]
 
 
 def by_step(rows: pd.DataFrame) -> pd.DataFrame:
@@ -132,9 +156,14 @@ def spread(items: Iterable[T], most: int) -> list[T]:
     ]
 
 
+def is_part(tasks: pd.Series) -> pd.Series:
+    """Return whether each task is a part of a benchmark, such as one of MMLU's subjects."""
+    return tasks.str.startswith(_PARTS)
+
+
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return each downstream task with the metric that is its score, without parts such as MMLU's subjects."""
     there = set(zip(table.task, table.metric, strict=True))
-    tasks = [task for task in sorted(set(table.task)) if not task.startswith(_PARTS)]
+    tasks = [task for task in sorted(set(table.task), key=natural) if not task.startswith((*_PARTS, "lmsat_"))]
     scores = ((task, next((name for name in ACCURACIES if (task, name) in there), None)) for task in tasks)
     return [(task, metric) for task, metric in scores if metric is not None]

@@ -6,21 +6,25 @@ Shapes: K models.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from lmsat_plugin.analysis.chance import chance_level, lm_eval_name, measured_chances
 from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.results.training_order import natural
 
 _FAMILY = re.compile(r"(hendrycksTest|mmlu_pro|mmlu|cmmlu|ceval-valid|leaderboard_(?:bbh|gpqa|musr|math))(?:$|[-_])")
 _SUBGROUPS = re.compile("leaderboard_math_hard|mmlu_(?:stem|humanities|social_sciences|other)")
 _OF_ALL = "leaderboard"
 """The group of all that the Open LLM Leaderboard measures, as tables name it that do not say what is a group."""
 _LEAST_FOR_LINE = 5
+_MOST_COMPARED = 100
+"""The most sets of tasks that are compared in pairs, those of most models."""
 Key = tuple[str, int, str, str]
 """Task, number of shots (−1 if unknown), metric, filter."""
 
@@ -33,22 +37,26 @@ class DownstreamAverage:
     """Mean and standard error by model; NaN for an unknown error."""
     tasks: tuple[str, ...]
     """The tasks of the mean, for people; the subjects of one exam count as one task."""
+    lacking: tuple[str, ...] = ()
+    """The models with downstream scores that lack some of these tasks."""
 
     @property
     def method(self) -> str:
         """The definition of the mean, in one sentence."""
         return (
             f"The downstream average is the mean of (score − chance) / (1 − chance) over the {len(self.tasks)} "
-            f"tasks that all of these models have: {', '.join(self.tasks)}."
+            f"tasks that {'these' if self.lacking else 'all of these'} models have: {', '.join(self.tasks)}."
+            + (f" No average, since they lack some of these tasks: {', '.join(self.lacking)}." if self.lacking else "")
         )
 
 
 def downstream_average(finals: pd.DataFrame, groups: Collection[str] = ()) -> DownstreamAverage | None:
-    """Return the average of each model with downstream scores, over the tasks that all of these models have.
+    """Return the average of models with downstream scores, over tasks that all of them have.
 
     ``finals`` are rows of a tidy table, of one checkpoint of each model. Of a task with several numbers of shots the
     least is taken. ``groups`` are tasks that are means of others: they count only as the whole score of an exam such
-    as MMLU. None if the models have no task of known chance accuracy in common.
+    as MMLU. Where all models have fewer tasks in common than half of those that the median model has, the models are
+    as many as have so many tasks in common. None without a score of known chance accuracy.
     """
     scores: dict[Key, dict[str, tuple[float, float]]] = defaultdict(dict)
     measured = measured_chances(finals)
@@ -59,18 +67,17 @@ def downstream_average(finals: pd.DataFrame, groups: Collection[str] = ()) -> Do
         is_exam = _FAMILY.fullmatch(lm_eval_name(key[0]))
         if (key[0] not in (*groups, _OF_ALL) or is_exam) and chance_level(key[0], key[2], measured) is not None:
             scores[key][model] = value, stderr
-    models = {model for by_model in scores.values() for model in by_model}
-    chosen = _one_per_task(key for key, by_model in scores.items() if set(by_model) == models)
-    if not chosen:
+    if not scores:
         return None
+    everyone = {model for by_model in scores.values() for model in by_model}
+    models, common = _comparable({model: {key for key in scores if model in scores[key]} for model in everyone})
     families = defaultdict(list)
-    for key in chosen:
-        match = _FAMILY.match(lm_eval_name(key[0]))
-        families[match[1] if match else key[0]].append(key)
+    for key in _one_per_task(common):
+        families[_family(key)].append(key)
     for family, members in families.items():
         families[family] = _members(family, members)
     averages = {}
-    for model in sorted(models):
+    for model in sorted(models, key=natural):
         mean, variance = 0.0, 0.0
         for members in families.values():
             for key in members:
@@ -81,8 +88,36 @@ def downstream_average(finals: pd.DataFrame, groups: Collection[str] = ()) -> Do
                 variance += (weight * stderr) ** 2
         averages[model] = mean, float(np.sqrt(variance))
     return DownstreamAverage(
-        scores=averages, tasks=tuple(_name(family, members) for family, members in sorted(families.items()))
+        scores=averages,
+        tasks=tuple(_name(family, families[family]) for family in sorted(families, key=natural)),
+        lacking=tuple(sorted(everyone - models, key=natural)),
     )
+
+
+def _family(key: Key) -> str:
+    """Return the exam that a task is a subject of; a task that is none by itself."""
+    match = _FAMILY.match(lm_eval_name(key[0]))
+    return match[1] if match else key[0]
+
+
+def _comparable(of_models: Mapping[str, set[Key]]) -> tuple[set[str], set[Key]]:
+    """Return as many models as have at least half as many tasks in common as the median model has, and these tasks.
+
+    Of equally many models those with more tasks in common are taken. Sought are the tasks of one model, those that two
+    share, and those that all share, each time with all models that have them.
+    """
+    counts = Counter(frozenset(keys) for keys in of_models.values())
+    own = [keys for keys, _ in counts.most_common(_MOST_COMPARED)]
+    candidates = {*own, *(first & second for first, second in combinations(own, 2)), frozenset.intersection(*counts)}
+    sizes = {keys: len(set(map(_family, keys))) for keys in {*counts, *candidates}}
+    enough = float(np.median([sizes[keys] for keys in counts.elements()])) / 2
+
+    def extent(keys: frozenset[Key]) -> tuple[int, int, int, list[Key]]:
+        models = sum(count for has, count in counts.items() if keys <= has)
+        return models, sizes[keys], len(keys), sorted(keys)
+
+    common = max((keys for keys in candidates if sizes[keys] >= enough), key=extent)
+    return {model for model, has in of_models.items() if common <= has}, set(common)
 
 
 def _members(family: str, keys: list[Key]) -> list[Key]:

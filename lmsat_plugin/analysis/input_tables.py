@@ -170,16 +170,22 @@ def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
 
 
 def numbers(
-    table: pd.DataFrame, needed: Sequence[str], *, optional: Sequence[str] = (), positive: Sequence[str] = ()
+    table: pd.DataFrame,
+    needed: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    level: int = logging.WARNING,
 ) -> pd.DataFrame:
     """Return a table whose numeric columns are float64, without the rows that lack a needed number.
 
-    Rows are left out with a warning. Other columns stay as they are.
+    Rows are left out with a sentence in the log. Other columns stay as they are.
 
     Args:
         needed: Columns in which each row needs a finite number.
         optional: Columns that become float64 where they exist, with NaN for what is no number.
         positive: Columns whose numbers have to be above 0.
+        level: Of what is logged of rows that are left out.
 
     Raises:
         LmsatError: For a needed column that is missing, a number that has to be above 0 and is not, and no row left.
@@ -195,9 +201,10 @@ def numbers(
     rows_P = np.arange(1, len(table) + 1)
     if known.any() and not known.all():
         left_out, first = int((~known).sum()), rows_P[int(np.argmin(known))]
-        logger.warning(
+        logger.log(
+            level,
             f"{left_out} of {len(table)} rows are left out, the first of them row {first}: "
-            f"they have no finite number for {' and '.join(needed)}"
+            f"they have no finite number for {' and '.join(needed)}",
         )
     table, rows_P = table.iloc[np.flatnonzero(known)], rows_P[known]
     if table.empty:

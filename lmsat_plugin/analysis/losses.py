@@ -188,6 +188,9 @@ def _losses(data: Results | pd.DataFrame, metric: str) -> pd.DataFrame:
     losses = loss[[name for name in _COLUMNS if name in loss.columns]]
     if isinstance(data, Results):
         losses = losses.assign(variant=losses.variant.map(data.model_variant))
+    if "n_params_from_name" in loss.columns:
+        # Laws need more digits than names have.
+        losses = losses.assign(n_params=loss.n_params.mask(loss.n_params_from_name.fillna(value=False).astype(bool)))
     if (tokens := data_seen(loss)) is not None:
         losses = losses.assign(tokens=tokens)
     stderr = loss["stderr"] if "stderr" in loss.columns else np.nan

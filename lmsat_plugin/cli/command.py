@@ -26,6 +26,8 @@ class Command(ABC):
     """At least two, as a user types them."""
     passes_on: ClassVar[bool] = False
     """Whether it takes arguments that the parser does not know, as ``args.rest``."""
+    repeats_warnings: ClassVar[bool] = False
+    """Whether a warning that comes again is news, since the command measures for hours."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""

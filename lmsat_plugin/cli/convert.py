@@ -25,6 +25,7 @@ class ConvertCommand(Command):
         "lmsat convert checkpoint-1000 converted/step1000 --config EleutherAI/pythia-160m",
         "lmsat convert model.ckpt converted/last --config config.json --rename 'model\\.(.*)=\\1'",
     )
+    repeats_warnings = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""

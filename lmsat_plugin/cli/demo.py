@@ -41,6 +41,7 @@ class DemoCommand(Command):
     name = "demo"
     help = "train small series and measure them, offline"
     examples = ("lmsat demo", "lmsat demo --long")
+    repeats_warnings = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--output`` and ``--long``."""

@@ -17,6 +17,7 @@ class EvalCommand(Command):
         "lmsat eval --model lmsat --model_args pretrained=EleutherAI/pythia-14m --tasks 'lmsat_*'",
         "lmsat eval --model lmsat --model_args pretrained=runs/my-model/step1000,head_rank=64 --tasks lambada_openai",
     )
+    repeats_warnings = True
     passes_on = True
 
     def run(self, args: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ def _table(board: Leaderboard) -> TextTable:
     # Whole numbers stay numbers, so that they are aligned to the right.
     rows = [
         [
-            row[column.name] if isinstance(row[column.name], int) else cell
+            row[column.name] if isinstance(row[column.name], int) and not cell.startswith("~") else cell
             for column, cell in zip(board.columns, cells(board, row), strict=True)
         ]
         for row in board.rows

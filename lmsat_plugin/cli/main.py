@@ -7,10 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from lmsat_plugin.cli.guide import guide
 from lmsat_plugin.cli.parser import build_parser, refuse_unknown
-from lmsat_plugin.errors import LmsatError, print_error, print_printable_warnings, wants_traceback
+from lmsat_plugin.errors import LmsatError, each_warning_once, print_error, print_printable_warnings, wants_traceback
 from lmsat_plugin.outside_text import shortened
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_unknown(rest, args.command, parser)
     args.rest = rest
     try:
-        code = args.run(args) or 0
+        with nullcontext() if args.repeats_warnings else each_warning_once():
+            code = args.run(args) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:

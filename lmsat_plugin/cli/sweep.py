@@ -44,6 +44,7 @@ class SweepCommand(Command):
         "lmsat sweep configs/pythia.yaml --dry-run",
         "lmsat sweep run.yaml max_tokens=20000 --executor processes --workers 4",
     )
+    repeats_warnings = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the configuration and how to run it."""

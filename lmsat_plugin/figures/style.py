@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import Formatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from lmsat_plugin.errors import LmsatError
@@ -165,10 +165,27 @@ def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
     (axes.set_xscale if name == "x" else axes.set_yscale)("log")
     narrow = low > 0 and high < 100 * low
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_major_formatter(ShortNumbers())
     axis.set_minor_locator(NullLocator())
 
 
-def short_number(value: float) -> str:
-    """Return a number in few letters, such as 2e10."""
-    return f"{value:g}" if value < 1e4 else f"{value:.2g}".replace("e+", "e").replace("e0", "e")
+def short_number(value: float, digits: int = 2) -> str:
+    """Return a number in few letters, such as 2e10; those from 10,000 on with so many digits."""
+    return f"{value:g}" if value < 1e4 else f"{value:.{digits}g}".replace("e+", "e").replace("e0", "e")
+
+
+class ShortNumbers(Formatter):
+    """The labels of an axis in few letters, as `short_number`, with as many digits as tell the ticks apart."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """Return the label of one tick."""
+        del pos
+        return short_number(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the labels of all ticks of an axis."""
+        for digits in range(2, 16):
+            labels = [short_number(value, digits) for value in values]
+            if len(set(labels)) == len(set(values)):
+                break
+        return labels

@@ -28,10 +28,10 @@ from lmsat_plugin.figures.style import (
     GREY,
     MARKERS,
     REFERENCE,
+    ShortNumbers,
     finish,
     log_axis,
     resize,
-    short_number,
     styled,
     subplots,
     wrapped,
@@ -134,15 +134,15 @@ def scores_figure(
     """Draw scores by training step, a panel for each task and metric, chance dashed.
 
     Args:
-        by_task: Tables as those of `by_step_figure`, by task and metric.
-        chances: The chance level of each task; None where it is not known.
+        by_task: Tables as those of `by_step_figure`, by the panel's title and the metric.
+        chances: The chance level, by the panel's title; None where it is not known.
         models: The looks of the models.
     """
     figure, panels = subplots(len(by_task))
-    for axes, ((task, metric), table) in zip(panels, by_task.items(), strict=True):
-        axes.set(title=wrapped(task, _LETTERS), ylabel=metric)
+    for axes, ((title, metric), table) in zip(panels, by_task.items(), strict=True):
+        axes.set(title=wrapped(title, _LETTERS), ylabel=metric)
         _draw_by_step(axes, table, models)
-        if (chance := chances[task]) is not None:
+        if (chance := chances[title]) is not None:
             axes.axhline(chance, color=GREY, **REFERENCE)
     marks: list[Artist] = []
     if any(chance is not None for chance in chances.values()):
@@ -263,6 +263,6 @@ def singular_values_figure(
         step_axis(axes, steps_K, (axes_of or {}).get(model, "step"))
     resize(figure, 0)
     bar = colour_bar(figure, ScalarMappable(norm, SEQUENTIAL), _BAR)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    bar.ax.yaxis.set_major_formatter(ShortNumbers())
     bar.set_label("sᵢ / s₀")
     return figure

@@ -18,6 +18,7 @@ from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
 from lmsat_plugin.outside_text import as_csv
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.series import PARTS
+from lmsat_plugin.results.training_order import natural_places
 
 CELLS = 45_000
 """The most cells of the table of values by checkpoint: more would make the page large."""
@@ -143,7 +144,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     first = of_checkpoint[[*_CHECKPOINT, *more]].rename(columns=_FINAL)
     kept, left_out = _columns_with_room(values.assign(heading=headings), len(first))
     files = values.groupby(long.checkpoint).number.agg(lambda column: ", ".join(map(str, sorted(set(column)))))
-    order = of_checkpoint.sort_values(["model", "at", "revision"], na_position="first").index
+    order = of_checkpoint.sort_values(["model", "at", "revision"], na_position="first", key=natural_places).index
     about = "A row for each checkpoint, with one standard error where known. The CSV file has a row for each value."
     if left_out:
         about += f" {left_out} of {left_out + len(kept)} columns are in the CSV file alone, for want of room."
@@ -165,7 +166,7 @@ def _columns_with_room(values: pd.DataFrame, checkpoints: int) -> tuple[list[str
     )
     by_priority = metrics.sort_values(["last", "position", "other"], kind="stable").heading
     kept = set(by_priority[: max(1, CELLS // checkpoints)])
-    shown = metrics.sort_values(["other", "task"], kind="stable").heading
+    shown = metrics.sort_values(["other", "task"], kind="stable", key=natural_places).heading
     return [heading for heading in shown if heading in kept], len(metrics) - len(kept)
 
 

@@ -20,7 +20,8 @@ def cells(board: Leaderboard, row: dict[str, Any]) -> Iterator[str]:
     """Yield a row's cells for people: rounded, with their standard errors; empty where unknown."""
     for column in board.columns:
         value, stderr = row[column.name], row.get(f"{column.name}_stderr")
-        yield _short(value) if stderr is None else _with_error(value, stderr)
+        mark = "~" if row.get(f"{column.name}_from_name") else ""
+        yield mark + (_short(value) if stderr is None else _with_error(value, stderr))
 
 
 def _short(value: Any) -> str:

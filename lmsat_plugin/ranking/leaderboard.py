@@ -46,7 +46,8 @@ class Leaderboard:
     """Those of `COLUMNS` that have data."""
     rows: tuple[dict[str, Any], ...]
     """Values by column, and standard errors as ``name_stderr``; None where unknown. A mean over runs has the ends of
-    its 90 % interval as ``name_low`` and ``name_high``."""
+    its 90 % interval as ``name_low`` and ``name_high``. ``n_params_from_name`` is true where the model's name states
+    ``n_params`` and nothing else does."""
     notes: tuple[str, ...]
     """How to read it."""
 
@@ -138,8 +139,10 @@ def make_leaderboard(
             "The law is that of the models here larger than all that saturate, at their last checkpoints"
             f"{f', with {law.given} given' if law.given else ''}."
         )
+    if any(row.get("n_params_from_name") for row in ranked):
+        notes.append("Parameters with ~ are those that the model's name states.")
     shown = [column for column in COLUMNS if any(row.get(column.name) is not None for row in ranked)]
-    names = [f"{column.name}{end}" for column in shown for end in ("", "_stderr", "_low", "_high")]
+    names = [f"{column.name}{end}" for column in shown for end in ("", "_from_name", "_stderr", "_low", "_high")]
     kept = [name for name in names if any(row.get(name) is not None for row in ranked)]
     return Leaderboard(
         ranked_by=ranked_by,

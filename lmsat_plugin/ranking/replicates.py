@@ -27,7 +27,7 @@ METHOD = (
 _AT_END = 0.99
 """Runs whose last checkpoint lies before this share of the furthest one have not reached the end."""
 _MEANS = (*("loss", "bits_per_byte", "downstream", "anisotropy_last", "head_capacity", "singular_entropy"),)
-_COUNTS = ("n_params", "tokens")
+_COUNTS = ("n_params", "n_params_from_name", "tokens")
 
 
 @dataclass

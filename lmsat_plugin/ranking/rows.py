@@ -13,6 +13,7 @@ from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import data_seen
+from lmsat_plugin.results.training_order import natural
 
 Rows = dict[str, dict[str, Any]]
 """By model: values by column, and standard errors as ``name_stderr``; absent or None where unknown."""
@@ -67,7 +68,8 @@ def rows_of(table: pd.DataFrame, losses: pd.DataFrame, finals: pd.DataFrame) -> 
         losses: As `last_losses` returns them.
         finals: As `values_at` returns them.
     """
-    rows = {str(model): _description(values) for model, values in finals.groupby("model", sort=True)}
+    of_models = {str(model): values for model, values in finals.groupby("model")}
+    rows = {model: _description(of_models[model]) for model in sorted(of_models, key=natural)}
     _add_losses(rows, table, losses, finals)
     for task, metric in (("lmsat_anisotropy", "anisotropy_last"), ("lmsat_head", "singular_entropy")):
         for model, value in _values(finals, task, metric).items():
@@ -84,6 +86,8 @@ def _description(values: pd.DataFrame) -> dict[str, Any]:
     seen = data_seen(values)
     counts = {"n_params": values.n_params.dropna(), "tokens": values.tokens[:0] if seen is None else seen.dropna()}
     known = {name: int(column.iloc[0]) for name, column in counts.items() if len(column)}
+    if "n_params_from_name" in values.columns and values.n_params_from_name.eq(other=True).any():
+        known["n_params_from_name"] = True
     return {"model": first.model, "checkpoint": first.revision, **known}
 
 

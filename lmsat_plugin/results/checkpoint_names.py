@@ -13,6 +13,11 @@ from lmsat_plugin.errors import LmsatError
 
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _LIMIT = 2**63
+SIZE = r"(?:\d+(?:\.\d+)?[kmbt]|\d+[mb]\d)(?![a-z\d]|\.\d)"
+"""A number with its unit in a name, such as 410m, 1.4B, or BLOOM's 1b7; a pattern without regard to case."""
+# Not Mixtral's 8x7B, of which parts are shared, nor Gemma's E2B, which leaves some out, nor 100M words of data.
+_PARAMETERS = re.compile(rf"(?<![a-z\d.])(?!0)(?![\d.]+[kt]){SIZE}(?![-_ ]?(?:tokens?|words?)(?![a-z]))", re.IGNORECASE)
+_NAMED_AFTER_DATA = re.compile("babylm", re.IGNORECASE)
 _GROUPS = ("run", "stage", "step", "tokens", "words")
 # Pythia's step1000, OLMo's stage1-step5000-tokens21B, Megatron's iter_0001000, the Trainer's checkpoint-500,
 # DeepSpeed's global_step1000, Lightning's epoch=1-step=2000, TinyLlama's step-1431k-3T, step1e5.
@@ -185,6 +190,27 @@ def parse_count(text: str | None) -> int | None:
     if not number < _LIMIT:
         return None
     return int(digits) * multiple if digits.isdecimal() else round(number)
+
+
+def parse_size(text: str) -> int | None:
+    """Return the number that `SIZE` finds, such as 1,700,000,000 of ``1b7``; None for other text."""
+    return parse_count(re.sub(r"(\d)([mb])(\d)$", r"\1.\3\2", text, flags=re.IGNORECASE))
+
+
+def parameters_in_name(model: str) -> int | None:
+    """Return the number of parameters that a model's name states, such as 160,000,000 of ``pythia-160m``.
+
+    None for a name that states none, or several numbers, as OLMoE-1B-7B and GPT2-124M-10B do.
+    """
+    name = model.rpartition("/")[2]
+    found = {parse_size(match[0]) for match in _PARAMETERS.finditer(name)}
+    return found.pop() if len(found) == 1 and not _NAMED_AFTER_DATA.search(name) else None
+
+
+def without_parameters(model: str) -> str:
+    """Return a model's name without the number of parameters that it states: what a family of models shares."""
+    head, slash, name = model.rpartition("/")
+    return head + slash + _PARAMETERS.sub("", name)
 
 
 def _by_rules(name: str) -> tuple[TrainingProgress, bool]:

@@ -85,6 +85,8 @@ def record(rows: pd.DataFrame, file: ResultFile) -> dict[str, Any]:
     first, now = values[0], str(int(time.time()))
     evaluated = None if rows.date.isna().all() else str(int(first["date"].timestamp()))
     details = {name: str(first[name]) for name in _MODEL_COLUMNS if not pd.isna(first[name])}
+    if first["n_params_from_name"] is True:
+        del details["n_params"]
     kind = as_text(file.header["config"].get("model"))
     library = _library(file)
     content: dict[str, Any] = {

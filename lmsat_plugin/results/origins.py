@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_bare, parse_progress, parse_series
+from lmsat_plugin.results.checkpoint_names import (
+    TrainingProgress,
+    is_bare,
+    parameters_in_name,
+    parse_progress,
+    parse_series,
+)
 from lmsat_plugin.results.json_values import as_dict, as_integer, as_number, as_text, clean, first
 from lmsat_plugin.results.other_tools.documents import date_in_name
 from lmsat_plugin.results.training_order import Totals
@@ -63,6 +69,8 @@ class Origin:
     is_noted: bool
     """Whether a sweep noted the checkpoint; otherwise names state it."""
     sizes: dict[str, int | None]
+    """Where nothing else says how many parameters there are, ``n_params`` is what the model's name says, and
+    ``n_params_from_name`` is true."""
     date: float | None
     settings: dict[str, str]
     """The model's settings that distinguish results of one checkpoint, such as ``head_rank``, as text."""
@@ -100,6 +108,9 @@ def read_origin(
     revision = _first_text(checkpoint.get("revision"), revision, *with_step) or "main"
     commits = (checkpoint.get("commit"), checkpoint.get("weights_sha256"), notes.get("commit"))
     n_params = first(as_integer(sizes.get("n_params")), as_integer(config.get("model_num_parameters")))
+    # lm-eval writes -1 for an unknown size.
+    is_known = n_params is not None and n_params > 0
+    in_name = None if is_known else parameters_in_name(model or "")
     others = ("n_params_non_embedding", "hidden_size", "vocab_size")
     dtype = _first_text(notes.get("dtype"), config.get("model_dtype"), args.get("dtype"))
     return Origin(
@@ -110,9 +121,9 @@ def read_origin(
         progress=_progress(checkpoint, [revision, *with_step], model or "", naming),
         totals=Totals(as_integer(checkpoint.get("total_step")), as_integer(checkpoint.get("total_tokens"))),
         is_noted=bool(checkpoint),
-        # lm-eval writes -1 for an unknown size.
         sizes={
-            "n_params": n_params if n_params and n_params > 0 else None,
+            "n_params": n_params if is_known else in_name,
+            "n_params_from_name": None if not is_known and in_name is None else not is_known,
             **{key: as_integer(sizes.get(key)) for key in others},
         },
         date=as_number(data["date"]) if "date" in data else date_in_name(path.name),

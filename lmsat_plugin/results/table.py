@@ -9,12 +9,13 @@ import numpy as np
 
 from lmsat_plugin.results.places import Place
 from lmsat_plugin.results.reading import TaskResult
+from lmsat_plugin.results.training_order import natural_places
 from lmsat_plugin.results.variants import Variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SIZES = ("n_params", "n_params_non_embedding", "hidden_size", "vocab_size")
+_SIZES = ("n_params", "n_params_from_name", "n_params_non_embedding", "hidden_size", "vocab_size")
 _PLACE = ("run", "stage", "revision", "commit", "step", "tokens", "words", "total_step", "total_tokens")
 COLUMNS = (
     *("model", "variant", *_PLACE, *_SIZES),
@@ -25,7 +26,7 @@ _KINDS = {
     **dict.fromkeys(("step", "tokens", "words", "total_step", "total_tokens"), "Int64"),
     **dict.fromkeys((*_SIZES, "num_fewshot", "n_samples"), "Int64"),
     **dict.fromkeys(("value", "stderr", "date"), "float64"),
-    "higher_is_better": "boolean",
+    **dict.fromkeys(("n_params_from_name", "higher_is_better"), "boolean"),
 }
 _SHARED = (*("model", "variant", *_PLACE, *_SIZES), *("corpus", "task", "num_fewshot", "n_samples", "date", "path"))
 _OF_METRICS = ("metric", "filter", "value", "stderr", "higher_is_better")
@@ -38,7 +39,8 @@ ORDER = ("model", "variant", "corpus", "task", "num_fewshot", "metric", "filter"
 def make_table(
     results: Iterable[tuple[TaskResult, Variant]], places: Mapping[str, Place], *, all_results: bool = False
 ) -> tuple[pd.DataFrame, str | None]:
-    """Return a row for each value, with `COLUMNS`, sorted by model, corpus, task and so on up to the step.
+    """Return a row for each value, with `COLUMNS`, sorted by model, corpus, task and so on up to the step, names in
+    natural order.
 
     ``places`` are of the files, by their paths. Of a value measured several times the newest is kept, and a sentence
     says how many were not; ``all_results`` keeps all. Counts are nullable integers; ``date`` is when the evaluation
@@ -53,7 +55,8 @@ def make_table(
         repeated = of_values.duplicated(_IDENTITY, keep="last").to_numpy()
         note = _note(of_values, repeated)
     table = table[~repeated]
-    order = table.assign(variant=table.variant.fillna("")).sort_values(list(ORDER), na_position="last").index
+    named = table.assign(variant=table.variant.fillna(""))
+    order = named.sort_values(list(ORDER), na_position="last", key=natural_places).index
     return table.loc[order].reset_index(drop=True), note
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress
+from lmsat_plugin.results.checkpoint_names import SIZE, TrainingProgress, parse_size
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _AMOUNTS = ("step", "tokens", "words")
 _LATER = (
@@ -20,6 +23,8 @@ _LATER = (
     re.compile("post|sft", re.IGNORECASE),
 )
 """Stages with names, in the order in which they follow each other and the numbered ones."""
+
+_NUMBER = re.compile(rf"({SIZE}|\d+)", re.IGNORECASE)
 
 Natural = tuple[tuple[int, str, str], ...]
 StageOrder = tuple[int, Natural]
@@ -45,10 +50,23 @@ class _Group:
 
 
 def natural(text: str) -> Natural:
-    """Return a sort key by which 9 comes before 10: a name split at its numbers alternates between text and digits."""
-    parts = re.split(r"(\d+)", text)
-    digits = [part.lstrip("0") if part.isdecimal() else "" for part in parts]
+    """Return a sort key by which step9 comes before step10, and 410m before 1b: by the numbers that a name holds."""
+    # Text and numbers alternate.
+    parts = _NUMBER.split(text)
+    values = [parse_size(part) if index % 2 else None for index, part in enumerate(parts)]
+    digits = [
+        (str(value) if value is not None else part).lstrip("0") if index % 2 else ""
+        for index, (part, value) in enumerate(zip(parts, values, strict=True))
+    ]
     return tuple((len(number), number, part) for number, part in zip(digits, parts, strict=True))
+
+
+def natural_places(column: pd.Series) -> pd.Series:
+    """Return the places of a column's names in natural order, numbers as they are: a key of ``sort_values``."""
+    if column.dtype != object:
+        return column
+    names = sorted(column.dropna().unique(), key=lambda name: natural(str(name)))
+    return column.map({name: place for place, name in enumerate(names)})
 
 
 def stage_order(stage: str | None) -> StageOrder:

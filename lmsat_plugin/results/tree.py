@@ -28,6 +28,7 @@ from lmsat_plugin.results.places import Place, places_of
 from lmsat_plugin.results.reading import ResultFile, TaskResult
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.table import make_table
+from lmsat_plugin.results.training_order import natural
 from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label, mixed_types
 
@@ -147,7 +148,7 @@ class Results:
             files=files,
             places=places,
             variants={str(variant): variant for variant in variants},
-            texts={task: tuple(sorted(names)) for task, names in texts.items()},
+            texts={task: tuple(sorted(names, key=natural)) for task, names in texts.items()},
             tasks=tuple(tasks),
             all_results=all_results,
         )
@@ -165,7 +166,7 @@ class Results:
         """
         tasks: Sequence[TaskResult] = self.tasks
         if corpora is not None:
-            measured = sorted({task.corpus for task in tasks if task.corpus is not None})
+            measured = sorted({task.corpus for task in tasks if task.corpus is not None}, key=natural)
             if missing := [name for name in corpora if name not in measured]:
                 raise LmsatError(
                     f"nothing in {self.root} was measured on --corpus {missing[0]}: "
@@ -175,7 +176,7 @@ class Results:
         if variant is not None:
             tasks = choose_variant(tasks, variant)
             if not any(task.metrics for task in tasks):
-                variants = ", ".join(f"'{name}'" for name in sorted(self.variants) if name)
+                variants = ", ".join(f"'{name}'" for name in sorted(self.variants, key=natural) if name)
                 raise LmsatError(f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}")
         chosen, _ = self._of_tasks(self.root, self.files, tasks, places=self.places, all_results=self.all_results)
         if corpora is None:
@@ -189,7 +190,7 @@ class Results:
     def check_one_text(self, task: str | None = None) -> None:
         """Raise `LmsatError` where a task's results, by default all, are on several texts, which do not compare."""
         by_task = self.texts.values() if task is None else [self.texts.get(task, ())]
-        texts = sorted(set(chain.from_iterable(by_task)))
+        texts = sorted(set(chain.from_iterable(by_task)), key=natural)
         if len(texts) > 1:
             corpora = {result.corpus for result in self.tasks if task in (None, result.task)} - {None}
             option = "--corpus NAME" if len(corpora) > 1 else "--variant KEY=VALUE"
@@ -234,6 +235,7 @@ def load_results(
 
     Returns:
         The columns `lmsat_plugin.results.table.COLUMNS`, sorted by model, corpus, task and so on up to the step.
+        ``n_params`` is what the model's name says where ``n_params_from_name`` is true.
         Counts are nullable integers, ``date`` is when the evaluation began, in UTC.
 
     Raises:

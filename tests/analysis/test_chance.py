@@ -88,6 +88,16 @@ def test_big_bench_hard_has_the_options_of_lm_eval_s_own_tasks():
     }
 
 
+def test_gpqa_has_the_options_of_lm_eval_s_own_tasks():
+    folder = Path(find_spec("lm_eval").origin).parent / "tasks/leaderboard/gpqa"
+    template = (folder / "_template_yaml").read_text("utf-8")
+    (line,) = (line for line in template.splitlines() if line.startswith("doc_to_choice:"))
+    options = yaml.safe_load(line)["doc_to_choice"]
+    for part in ("diamond", "extended", "main"):
+        assert f"task: leaderboard_gpqa_{part}" in (folder / f"gpqa_{part}_zeroshot.yaml").read_text("utf-8")
+        assert chance_level(f"leaderboard_gpqa_{part}", "acc_norm") == 1 / len(options)
+
+
 # Scores of the parts and of the whole as published for EleutherAI/pythia-1b (open-llm-leaderboard, 2025-01-27).
 BBH = {
     **{"boolean_expressions": 0.468, "causal_judgement": 0.5187165775401069, "date_understanding": 0.204},

@@ -74,3 +74,20 @@ def test_above_the_line_of_the_others():
     assert above_line(x_K[:4], y_K[:4]) is None
     assert above_line(np.ones(6), y_K[:6]) is None
     assert above_line(np.array([1.0, 1, 1, 1, 2]), y_K[:5]) is None
+
+
+def test_the_average_is_over_tasks_that_many_models_share():
+    """One model with a single task, and one with other shots, leave the others' average as it is."""
+    tasks = ("piqa", "winogrande", "arc_easy", "sciq")
+    models = [f"m{number}" for number in range(5)]
+    rows = [{"model": model, "task": task, "metric": "acc", "value": 0.6} for model in models for task in tasks]
+    alone = {"model": "alone", "task": "piqa", "metric": "acc", "value": 0.6}
+    shots = [{"model": "shots", "task": task, "metric": "acc", "value": 0.6, "num_fewshot": 5} for task in tasks]
+    found = downstream_average(table_of([*rows, alone, *shots]))
+    assert set(found.scores) == set(models)
+    assert len(found.tasks) == len(tasks)
+    assert found.lacking == ("alone", "shots")
+    assert "lack some of these tasks: alone, shots" in found.method
+    # Models that lack one task of several stay.
+    found = downstream_average(table_of(rows[:-1]))
+    assert (len(found.scores), len(found.tasks), found.lacking) == (5, 3, ())

@@ -1,4 +1,4 @@
-"""How models are told apart: by colours and markers, by a colour bar, and alike in all figures of a page."""
+"""How models are told apart: by names or by sizes, on pages, and alike in all figures of a page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from figure_checks import check_figure
 
-from lmsat_plugin.figures.model_looks import FEW, ModelLooks, size_words, spread
-from lmsat_plugin.figures.style import looks_of
+from lmsat_plugin.analysis.checkpoint_values import SizeInName, spread
+from lmsat_plugin.figures.model_looks import FEW, MOST_NAMES, ModelLooks, model_pages, size_words
+from lmsat_plugin.figures.style import PALETTE, looks_of
 from lmsat_plugin.figures.trajectories import by_step_figure, loss_and_anisotropy_figure, scores_figure
 
 
 @pytest.mark.parametrize("known", ["sizes", "one size", "no sizes"])
-def test_many_models_are_told_by_a_colour_bar(known):
-    count = 40
+def test_sizes_have_a_scale_of_colours_and_names_have_none(known):
+    count = 16
     sizes = {
         f"an-organisation/a-long-name-of-a-model-{index:02d}": {"sizes": 1e7 * 1.2**index, "one size": 1e8}.get(known)
         for index in range(count)
@@ -28,19 +29,45 @@ def test_many_models_are_told_by_a_colour_bar(known):
     ]
     table = pd.DataFrame(rows)
     models = ModelLooks(sizes)
-    assert len({look["color"] for look in models.looks.values()}) == count
-    for figure in (
-        by_step_figure(table, models, "loss", best={next(iter(sizes)): (1e3, 8.0)}, log=True),
-        loss_and_anisotropy_figure(table, models, "loss"),
-        scores_figure({("a", "acc"): table, ("b", "acc"): table}, {"a": 0.5, "b": None}, models),
+    assert models.by_size == (known == "sizes")
+    lines = [models.line(name, 2) for name in sizes]
+    assert len({(line["color"], line["linestyle"]) for line in lines}) == count
+    assert len({line["color"] for line in lines}) == (count if models.by_size else len(PALETTE))
+    for figure, panels in (
+        (by_step_figure(table, models, "loss", best={next(iter(sizes)): (1e3, 8.0)}, log=True), 1),
+        (scores_figure({("a", "acc"): table, ("b", "acc"): table}, {"a": 0.5, "b": None}, models), 2),
     ):
         check_figure(figure)
-        assert figure.get_size_inches()[1] < 4
+        assert len(figure.axes) == panels + models.by_size
+        named = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+        assert sum("a-long-name" in text for text in named) == (0 if models.by_size else count)
+    check_figure(loss_and_anisotropy_figure(table, models, "loss"))
     few = dict(itertools.islice(sizes.items(), FEW))
     figure = by_step_figure(table[table.model.isin(few)], ModelLooks(few), "loss")
     assert len(figure.axes) == 1
     assert len(figure.axes[0].get_legend().get_texts()) == FEW + 1
     check_figure(figure)
+
+
+def test_a_size_that_a_name_states_is_marked():
+    sizes = {f"m{index}": SizeInName(1e7 * 2**index) for index in range(FEW + 1)}
+    table = pd.DataFrame([{"model": name, "step": at, "value": 2.0, "stderr": 0.1} for name in sizes for at in (1, 2)])
+    assert "names" in by_step_figure(table, ModelLooks(sizes), "loss").axes[-1].get_ylabel()
+    assert size_words(sizes["m1"]) == "~20M"
+
+
+def test_pages_keep_families_together():
+    """A figure of names holds a dozen models, those whose names differ in their sizes alone beside each other."""
+    sizes = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+    families = ("pythia-{}", "pythia-{}-deduped", "opt-{}", "bloom-{}")
+    names = [family.format(size) for size in sizes for family in families]
+    pages = model_pages(dict.fromkeys(names, 1e8))
+    assert sorted(name for page in pages for name in page) == sorted(names)
+    assert max(map(len, pages)) <= MOST_NAMES
+    assert all(sum(family.format(size) in page for size in sizes) in (0, 8) for page in pages for family in families)
+    assert pages[0][:2] == ["bloom-70m", "bloom-160m"]
+    assert model_pages(dict(zip(names, range(1, len(names) + 1), strict=True))) == [names]
+    assert [len(page) for page in model_pages(dict.fromkeys(map("m{}x".format, range(30))))] == [12, 12, 6]
 
 
 def test_words():

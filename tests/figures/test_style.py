@@ -16,7 +16,7 @@ from rank_tables import NO_ACCURACIES, TASKS, accuracies_of, losses_of
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.rank import rank_figure
-from lmsat_plugin.figures.style import MARKERS, PALETTE, check_suffix, write_figure
+from lmsat_plugin.figures.style import MARKERS, PALETTE, ShortNumbers, check_suffix, write_figure
 
 
 def small_figure():
@@ -30,6 +30,18 @@ def test_the_first_colours_differ_in_grey():
     assert min(b - a for a, b in itertools.pairwise(lightness)) > 15
     assert len(set(PALETTE)) == len(PALETTE)
     assert math.gcd(len(PALETTE), len(MARKERS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([1e4, 2e4, 5e4], ["1e4", "2e4", "5e4"]),
+        ([13_000, 13_200, 13_400], ["1.3e4", "1.32e4", "1.34e4"]),
+        ([0.5, 100, 1e4], ["0.5", "100", "1e4"]),
+    ],
+)
+def test_no_two_ticks_have_one_label(ticks, labels):
+    assert ShortNumbers().format_ticks(ticks) == labels
 
 
 @pytest.mark.parametrize(("name", "begins"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF-"), ("a.SVG", b"<?xml")])

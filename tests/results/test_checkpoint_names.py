@@ -11,6 +11,7 @@ from lmsat_plugin.results.checkpoint_names import (
     TrainingProgress,
     compile_pattern,
     is_another_form,
+    parameters_in_name,
     parse_progress,
     parse_series,
 )
@@ -156,3 +157,21 @@ def test_progress_is_within_64_bits(name, step, tokens):
 
 def test_a_pattern_that_finds_thousands_of_digits():
     assert parse_progress(f"ckpt{DIGITS}", re.compile(r"ckpt(?P<step>\d+)")).step is None
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("EleutherAI/pythia-160m", 160e6),
+        ("EleutherAI/pythia-v1.1-1.4b-deduped", 1.4e9),
+        ("pythia-160m-0.5MtokBS", 160e6),
+        ("bigscience/bloom-1b7", 1.7e9),
+        ("TinyLlama-1.1B-intermediate-step-1431k-3T", 1.1e9),
+        ("Qwen3-30B-A3B", 30e9),
+        # Shared experts, parts left out, two numbers, amounts of data, an organisation, no number.
+        *((name, None) for name in ("Mixtral-8x7B-v0.1", "gemma-3n-E2B-it", "OLMoE-1B-7B-0924", "gpt2-10B-tokens")),
+        *((name, None) for name in ("babylm-100M", "fineweb-28BT", "train_00220B", "350m-lab/x", "gpt2-xl")),
+    ],
+)
+def test_parameters_that_a_model_s_name_states(model, parameters):
+    assert parameters_in_name(model) == parameters

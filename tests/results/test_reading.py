@@ -35,7 +35,7 @@ def test_old_schema(tmp_path):
     assert pd.isna(ppl.date)
     assert ppl.commit is None
     assert ppl.corpus is None
-    assert pd.isna(ppl.n_params)
+    assert (ppl.n_params, ppl.n_params_from_name) == (160_000_000, True)
     assert pd.isna(ppl.n_samples)
 
 

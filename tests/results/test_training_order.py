@@ -68,3 +68,22 @@ def test_order_and_totals(scheme):
     assert dict(zip(names, totals_of([series[name] for name in names]), strict=True)) == {
         name: Totals(*totals) for name, totals in scheme.items()
     }
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        "pythia-70m pythia-160m pythia-410m pythia-1b pythia-1.4b pythia-2.8b pythia-12b",
+        "model-2 model-10",
+        "step9 step10 step100",
+        "bloom-560m bloom-1b1 bloom-1b7 bloom-3b",
+        "v1.9 v1.10",
+        "chck_1M chck_10M chck_100M chck_1000M",
+        "head_rank=8 head_rank=16",
+    ],
+)
+def test_names_are_in_the_order_of_their_numbers_and_sizes(ordered):
+    names = ordered.split()
+    names.sort(key=len, reverse=True)
+    names.sort(key=natural)
+    assert names == ordered.split()

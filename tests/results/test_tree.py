@@ -39,7 +39,7 @@ def test_columns_and_types(tmp_path):
     assert tuple(table.columns) == COLUMNS
     assert (
         *("model", "variant", "run", "stage", "revision", "commit", "step", "tokens", "words"),
-        *("total_step", "total_tokens", "n_params", "n_params_non_embedding", "hidden_size"),
+        *("total_step", "total_tokens", "n_params", "n_params_from_name", "n_params_non_embedding", "hidden_size"),
         *("vocab_size", "corpus", "task", "num_fewshot", "metric", "filter"),
         *("value", "stderr", "n_samples", "higher_is_better", "date", "path"),
     ) == COLUMNS

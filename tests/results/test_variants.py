@@ -179,7 +179,7 @@ def test_a_corpus_may_be_named_like_a_label(tmp_path):
     assert results.select([name]).table.value.tolist() == [1.0]
     write(tmp_path / "3/results_1.json", ours(9.0, args=ARGS, corpus={"corpus": name, "max_tokens": 7}))
     results = Results.read(tmp_path)
-    assert results.texts["lmsat_loss"][1:3] == (f"{name} (max_tokens=50000)", f"{name} (max_tokens=7)")
+    assert results.texts["lmsat_loss"][1:3] == (f"{name} (max_tokens=7)", f"{name} (max_tokens=50000)")
     assert results.select([name], "max_tokens=7").table.value.tolist() == [9.0]
 
 

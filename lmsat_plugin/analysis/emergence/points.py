@@ -16,6 +16,7 @@ from lmsat_plugin.analysis.losses import OTHER_VOCABULARY, check_nats, loss_of_r
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.series import labelled
+from lmsat_plugin.results.training_order import natural, natural_places
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def scores_of(
         _warn_of_vocabularies(rows)
     if factor is not None and factor not in rows.columns:
         raise LmsatError(f"the table has no column '{factor}' for a factor: it has {', '.join(rows.columns)}")
-    groups = rows.groupby(["task", "metric", "variant"], dropna=False)
+    keys = ["task", "metric", "variant"]
+    groups = rows.sort_values(keys, key=natural_places, kind="stable").groupby(keys, dropna=False, sort=False)
     all_scores = [
         scores
         for (name, kind, _), group in groups
@@ -114,7 +116,7 @@ def scores_of(
     if not all_scores:
         raise LmsatError(
             f"no task and metric that match '{task}' and '{metric}' are scores that improve in a known direction: "
-            f"there are {', '.join(sorted(set(rows.task + ' ' + rows.metric))[:8])}; "
+            f"there are {', '.join(sorted(set(rows.task + ' ' + rows.metric), key=natural)[:8])}; "
             "a column higher_is_better states the direction of others"
         )
     return all_scores

@@ -16,6 +16,7 @@ from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
 from lmsat_plugin.results.reading import ResultFile
+from lmsat_plugin.results.training_order import natural
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -157,7 +158,10 @@ def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict
             stderr=row["stderr"],
         )
     return {
-        checkpoint: sorted(kept, key=lambda row: (row.task, row.variant or "", row.curve is None, row.curve, row.rank))
+        checkpoint: sorted(
+            kept,
+            key=lambda row: (natural(row.task), natural(row.variant or ""), row.curve is None, row.curve, row.rank),
+        )
         for checkpoint, by_head in newest.items()
         if (kept := _restricted(by_head.values()))
     }

@@ -18,6 +18,7 @@ from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.series import labelled
+from lmsat_plugin.results.training_order import natural_places
 from lmsat_plugin.results.tree import Results
 
 logger = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ def find_context(results: Results) -> list[CheckpointContext]:
     """
     contexts, skipped = [], []
     losses = labelled(loss_of_results(results).assign(name=lambda own: own.model))
-    losses = losses.sort_values(["model", "at"], na_position="first", kind="stable")
+    losses = losses.sort_values(["model", "at"], na_position="first", kind="stable", key=natural_places)
     for row in records(losses):
         try:
             gain = context_gain(results.arrays(row["path"], "lmsat_loss", "loss/"))

@@ -5,6 +5,7 @@ Shapes: P points, G runs, R sets of constants, the first of them the estimate an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -100,7 +101,9 @@ class Law:
         rows, notes = self.prepare(table, count)
         columns = {name: count or column if name == "N" else column for name, column in self.columns.items()}
         needed = list(dict.fromkeys([*columns.values(), *([self.target] if observed else [])]))
-        rows = numbers(rows, needed, optional=[self.target], positive=needed)
+        # A fit says it among its warnings.
+        level = logging.INFO if observed else logging.WARNING
+        rows = numbers(rows, needed, optional=[self.target], positive=needed, level=level)
         check_magnitudes(rows, needed)
         for column in {self.target, *columns.values()} & {"loss", "other_loss"} & set(rows.columns):
             known = rows[rows[column].notna()]

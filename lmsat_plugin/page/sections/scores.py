@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+
+import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.checkpoint_values import by_axis, by_step, over_runs, shown_scores, values_of
+from lmsat_plugin.analysis.checkpoint_values import by_axis, by_step, over_runs, shown_scores, ways_of
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.figures.emergence import emergence_figure
-from lmsat_plugin.figures.model_looks import ModelLooks
+from lmsat_plugin.figures.model_looks import ModelLooks, model_pages
 from lmsat_plugin.figures.trajectories import scores_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import count_of, listed
@@ -21,35 +23,64 @@ _PAPER = "Du et al. 2024, "
 _PANELS = 9
 """The most panels of a figure: as many as fit on a page."""
 _LEAST_POINTS = 3
+Key = tuple[str, str, str]
+"""Task, metric, and the number of shots and the filter in words."""
 _METRICS = ("acc", "correct_choice_prob", "brier_score")
 
 
 def _numbered(name: str, index: int) -> str:
-    return name if index == 0 else f"{name}-{index // _PANELS + 1}"
+    return name if index == 0 else f"{name}-{index + 1}"
 
 
 def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
-    whole = {pair: over_runs(by_step(values_of(analyses.table, *pair))) for pair in shown_scores(analyses.table)}
-    tables = {(axis, *pair): own for pair, rows in whole.items() for axis, own in by_axis(rows)}
-    filled = sorted(tables, key=lambda key: list(AXES).index(key[0]))
+    tables = {
+        (axis, task, metric, way): own
+        for task, metric in shown_scores(analyses.table)
+        for way, rows in ways_of(analyses.table, task, metric).items()
+        for axis, own in by_axis(over_runs(by_step(rows)))
+    }
     measured = measured_chances(analyses.table)
-    parts = [
-        (axis, keys[index : index + _PANELS], index)
-        for axis, keys in ((axis, [key for key in filled if key[0] == axis]) for axis in AXES)
-        for index in range(0, len(keys), _PANELS)
-    ]
-    for axis, keys, index in parts:
-        shown = {key[1:]: tables[key] for key in keys}
-        models = ModelLooks(analyses.group_sizes, {model for rows in shown.values() for model in rows.model})
-        chances = {task: chance_level(task, metric, measured) for task, metric in shown}
-        ranges = (f"{task} {rows.value.min():.3g} to {rows.value.max():.3g}" for (task, _), rows in shown.items())
-        yield ReportFigure(
-            name=_numbered(f"scores-by-{axis}", index),
-            title=f"Scores by {AXES[axis]}",
-            source="",
-            alt=f"Scores of {count_of(models.sizes)} in training, from the least to the best: {listed(ranges)}.",
-            draw=partial(scores_figure, shown, chances, models),
-        )
+    for axis in AXES:
+        of_axis = {key[1:]: rows for key, rows in tables.items() if key[0] == axis}
+        drawn = {model for rows in of_axis.values() for model in rows.model}
+        parts = [
+            (models, shown)
+            for models in model_pages({name: size for name, size in analyses.group_sizes.items() if name in drawn})
+            for shown in _panels({key: rows[rows.model.isin(models)] for key, rows in of_axis.items()})
+        ]
+        for number, (models, shown) in enumerate(parts):
+            looks = ModelLooks(analyses.group_sizes, models)
+            chances = {task: chance_level(task, metric, measured) for task, metric, _ in shown}
+            ranges = (
+                f"{_titled(task, way)} {rows.value.min():.3g} to {rows.value.max():.3g}"
+                for (task, _, way), rows in shown.items()
+            )
+            yield ReportFigure(
+                name=_numbered(f"scores-by-{axis}", number),
+                title=f"Scores by {AXES[axis]}{_place(number, len(parts))}",
+                source="",
+                alt=f"Scores of {count_of(looks.sizes)} in training, from the least to the best: {listed(ranges)}.",
+                draw=partial(
+                    scores_figure,
+                    {(_titled(task, way), metric): rows for (task, metric, way), rows in shown.items()},
+                    {_titled(task, way): chances[task] for task, _, way in shown},
+                    looks,
+                ),
+            )
+
+
+def _panels(tables: Mapping[Key, pd.DataFrame]) -> list[dict[Key, pd.DataFrame]]:
+    """Return the tables that hold something, as many together as a figure has panels."""
+    filled = [(key, rows) for key, rows in tables.items() if len(rows)]
+    return [dict(filled[index : index + _PANELS]) for index in range(0, len(filled), _PANELS)]
+
+
+def _titled(task: str, way: str) -> str:
+    return f"{task}, {way}" if way else task
+
+
+def _place(number: int, count: int) -> str:
+    return f" ({number + 1} of {count})" if count > 1 else ""
 
 
 def _by_loss(analyses: Analyses) -> Iterator[ReportFigure]:
@@ -58,8 +89,8 @@ def _by_loss(analyses: Analyses) -> Iterator[ReportFigure]:
     for index in range(0, len(results), _PANELS):
         part = results[index : index + _PANELS]
         yield ReportFigure(
-            name=_numbered("scores-by-loss", index),
-            title="Scores against the loss",
+            name=_numbered("scores-by-loss", index // _PANELS),
+            title=f"Scores against the loss{_place(index // _PANELS, -(-len(results) // _PANELS))}",
             source=_PAPER + "Figs. 1 and 2",
             alt=f"Scores against the pretraining loss: {listed(map(_in_words, part))}.",
             draw=partial(emergence_figure, part, _looks(analyses, part)),
@@ -80,8 +111,9 @@ def _three_metrics(analyses: Analyses) -> Iterator[ReportFigure]:
     for index in range(0, len(complete), rows):
         part = [result for results in complete[index : index + rows] for result in results]
         yield ReportFigure(
-            name=_numbered("three-metrics", index * len(_METRICS)),
-            title="Accuracy, probability of the right option and Brier score against the loss",
+            name=_numbered("three-metrics", index // rows),
+            title="Accuracy, probability of the right option and Brier score against the loss"
+            + _place(index // rows, -(-len(complete) // rows)),
             source=_PAPER + "Fig. 4",
             alt=f"Three metrics against the pretraining loss: {listed(map(_in_words, part))}.",
             draw=partial(emergence_figure, part, _looks(analyses, part)),

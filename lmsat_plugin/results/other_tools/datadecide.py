@@ -22,6 +22,8 @@ from lmsat_plugin.results.other_tools.olmes import read_values
 
 _PLACE = ("data", "params", "seed", "step")
 _COLUMNS = {*_PLACE, "task", "metrics"}
+READ = {*_COLUMNS, "tokens"}
+"""The columns that are read."""
 _AS_JSON = {"None": "null", "nan": "NaN", "inf": "Infinity", "True": "true", "False": "false"}
 _CONSTANTS = re.compile(rf"(?<=[\s:\[-])(?:{'|'.join(_AS_JSON)})(?=[\s,\]}}])")
 _SHOTS = 5
@@ -36,14 +38,18 @@ def is_layout(columns: set[str]) -> bool:
 def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
     """Yield a document for each checkpoint: a model for each recipe and size, and a run for each seed."""
     del path
-    checkpoints: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    checkpoints: dict[tuple[str, ...], tuple[dict[str, Any], list[Score]]] = {}
     for row in rows:
         if missing := [name for name in _PLACE if row[name] is None]:
             raise ValueError(f"a row has no {missing[0]}")
         key = tuple(str(row[name]) for name in _PLACE)
-        checkpoints.setdefault(key, []).append(row)
-    for (recipe, size, seed, _), own in checkpoints.items():
-        step = count_of(own[0], "step")
+        _, scores = checkpoints.setdefault(key, (row, []))
+        # The text of the metrics is many times as large as their values.
+        if not str(row["task"]).endswith("_macro_avg"):
+            scores.append(_score(row))
+        del row["metrics"]
+    for (recipe, size, seed, _), (first, scores) in checkpoints.items():
+        step = count_of(first, "step")
         revision = f"step{step}-seed-{seed.replace(' ', '-')}"
         model = f"DataDecide {recipe} {size}"
         config = {
@@ -53,8 +59,7 @@ def read(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Document]:
         }
         # Branches on the Hub have this name.
         checkpoint = {"model": model, "revision": revision, "step": step, "run": parse_progress(revision).run}
-        tokens = count_of(own[0], "tokens")
-        scores = (_score(row) for row in own if not str(row["task"]).endswith("_macro_avg"))
+        tokens = count_of(first, "tokens")
         yield from documents(scores, config, part=f"{model} {revision}", checkpoint={**checkpoint, "tokens": tokens})
 
 

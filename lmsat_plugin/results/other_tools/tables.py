@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 _LAYOUTS = (datadecide, olmo_ladder, open_llm_leaderboard)
-"""Each has ``is_layout(columns)``, whether a table has it, and ``read(rows, path)``, what its rows hold."""
+"""Each has ``is_layout(columns)``, whether a table has it, and ``read(rows, path)``, what its rows hold.
+
+Where there are columns that it does not need, ``READ`` names those that it does.
+"""
 _LONGEST_HEADER = 1 << 20
+_PIECE = 10_000
+"""Rows of a Parquet file that are in memory at once."""
 
 
 def may_hold_results(path: Path) -> bool:
@@ -44,9 +49,7 @@ def read_table(path: Path) -> list[Document] | None:
     layout = _layout_of(path)
     if layout is None:
         return None
-    table = _read(path)
-    table.columns = [str(name).strip() for name in table.columns]
-    return list(layout.read(_rows(table), path))
+    return list(layout.read(_rows(path, getattr(layout, "READ", None)), path))
 
 
 def _layout_of(path: Path) -> Any:
@@ -69,11 +72,28 @@ def _columns(path: Path) -> set[str]:
     return {name.strip().strip('"').strip() for name in first.split(",")}
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _rows(path: Path, needed: Collection[str] | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table piece by piece, of the needed columns alone, by default of all."""
+    for table in _pieces(path, needed):
+        table.columns = [str(name).strip() for name in table.columns]
+        yield from _rows_of(table if needed is None else table[[name for name in table.columns if name in needed]])
+
+
+def _pieces(path: Path, needed: Collection[str] | None) -> Iterator[pd.DataFrame]:
+    if path.suffix.lower() != ".parquet":
+        yield _read_csv(path)
+        return
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if needed is None or name.strip() in needed]
+        for batch in file.iter_batches(_PIECE, columns=names):
+            yield batch.to_pandas()
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    if path.suffix.lower() == ".parquet":
-        return pd.read_parquet(path)
     # What pandas takes for a missing value by default is none but an empty cell and what says so.
     text = io.BytesIO(read_file(path))
     table = pd.read_csv(text, encoding="utf-8-sig", float_precision="round_trip", low_memory=False)
@@ -82,7 +102,7 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _rows_of(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the rows, with Python's own values and None for what is missing."""
     names = list(table.columns)
     columns = [table[name].astype(object).where(table[name].notna(), None).tolist() for name in names]
