@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_unknown(rest, args.command, parser)
     args.rest = rest
     try:
-        code = args.run(args) or 0
+        code = args.execute(args) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:
