@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeVar
@@ -45,12 +45,12 @@ class Analyses:
     """Why an analysis is empty, one sentence by the analysis' name."""
 
     @classmethod
-    def of(cls, results: Results, corpus: str | None = None, variant: str | None = None) -> Analyses:
+    def of(cls, results: Results, corpora: Sequence[str] | None = None, variant: str | None = None) -> Analyses:
         """Return the analyses of results on one corpus, and of one variant.
 
         Raises `LmsatError` for a corpus or a variant that is not there, and for several texts if none is chosen.
         """
-        chosen = results.select(None if corpus is None else [corpus], variant)
+        chosen = results.select(corpora, variant)
         chosen.check_one_text()
         return cls(results=chosen, everything=results)
 

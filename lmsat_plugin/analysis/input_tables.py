@@ -15,6 +15,7 @@ import numpy as np
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
 from lmsat_plugin.outside_text import from_csv_cell, map_text
+from lmsat_plugin.results.patterns import matching
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.tree import Results
 
@@ -54,6 +55,14 @@ def read_csv(path: Path) -> pd.DataFrame:
         losses = [None if pd.isna(loss) and not _says_nan(text) else loss for loss, text in cells]
         table["loss"] = pd.Series(losses, index=table.index, dtype=object)
     return table
+
+
+def read_csvs(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the rows of several CSV files as one table. Raises `LmsatError` as `read_csv`."""
+    import pandas as pd
+
+    tables = [read_csv(path) for path in paths]
+    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 
 
 def _parsed(data: bytes, *, as_text: bool = False) -> pd.DataFrame:
@@ -142,30 +151,26 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
-def of_corpora(table: pd.DataFrame, names: Sequence[str], source: Path) -> pd.DataFrame:
+def of_corpora(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the rows measured on some corpora, in the order of ``names``, and the rows measured on no corpus.
 
-    Raises `LmsatError` for a corpus that is not in the table; the message calls the table ``source``.
+    Raises `LmsatError` for a corpus that is not in the table.
     """
     if "corpus" not in table.columns:
-        raise LmsatError(f"{source} has no column corpus: leave out --corpus")
-    there = table.corpus.dropna().unique()
-    if missing := [name for name in names if name not in there]:
-        raise LmsatError(
-            f"nothing in {source} was measured on --corpus {missing[0]}: give some of {', '.join(map(str, there))}"
-        )
-    kept = table[table.corpus.isna() | table.corpus.isin(names)]
-    if len(names) == 1:
+        raise LmsatError("the table has no column corpus: leave out --corpus")
+    chosen = matching(table.corpus.dropna(), "corpus", names)
+    kept = table[table.corpus.isna() | table.corpus.isin(chosen)]
+    if len(chosen) == 1:
         return kept
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: place for place, name in enumerate(chosen)}
     return kept.sort_values("corpus", key=lambda column: column.map(places), kind="stable")
 
 
-def of_variant(table: pd.DataFrame, variant: str, source: Path) -> pd.DataFrame:
-    """Return the rows of one variant. Raises `LmsatError`, which calls the table ``source``, if there is none."""
+def of_variant(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Return the rows of one variant. Raises `LmsatError` if there is none."""
     kept = table[table.variant == variant] if "variant" in table.columns else table[:0]
     if kept.empty:
-        raise LmsatError(f"no row of {source} has the variant '{variant}': leave out --variant, or correct it")
+        raise LmsatError(f"no row of the table has the variant '{variant}': leave out --variant, or correct it")
     return kept
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmsat_plugin.errors import LmsatError
@@ -14,36 +14,49 @@ if TYPE_CHECKING:
 
     from lmsat_plugin.results.tree import Results
 
-_FOLDER = "a folder with result files, or one file"
-_CORPUS = "take only what was measured on this corpus, and what was measured on none"
+FOLDERS = "folders with result files, or such files"
+_NAMED = {"model": "models", "run": "runs", "task": "tasks", "metric": "metrics"}
 
 
-def add_data(parser: argparse.ArgumentParser, help_: str = _FOLDER) -> None:
-    """Add the data of an analysis, and which of them to take."""
-    parser.add_argument("data", metavar="DATA", help=help_)
-    parser.add_argument("--corpus", action="append", metavar="NAME", help=f"{_CORPUS}; may be given several times")
-    _add_variant(parser)
+def add_data(parser: argparse.ArgumentParser, help_: str = FOLDERS, names: Sequence[str] = ("model", "run")) -> None:
+    """Add the data of an analysis, and which of them to take; ``names`` are the columns whose names are chosen."""
+    parser.add_argument("data", nargs="+", metavar="DATA", help=help_)
+    _add_choice(parser, names)
     add_steps(parser)
 
 
-def add_tree(parser: argparse.ArgumentParser) -> None:
-    """Add a folder of results, and which of them to take: those on one corpus."""
-    add_folder(parser)
-    parser.add_argument("--corpus", metavar="NAME", help=_CORPUS)
-    _add_variant(parser)
+def add_tree(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(_NAMED)) -> None:
+    """Add folders of results, and which of them to take."""
+    parser.add_argument("data", nargs="+", metavar="DIR", help=FOLDERS)
+    _add_choice(parser, names)
     add_steps(parser)
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add a folder of results."""
-    parser.add_argument("folder", metavar="DIR", help=_FOLDER)
-
-
-def _add_variant(parser: argparse.ArgumentParser) -> None:
+def _add_choice(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    for name in names:
+        add_pattern(parser, name)
+    parser.set_defaults(chosen_names=names)
+    parser.add_argument(
+        "--corpus",
+        action="append",
+        metavar="GLOB",
+        help="take only what was measured on corpora with such names, and what was measured on none; may be given "
+        "several times",
+    )
     parser.add_argument(
         "--variant",
         metavar="KEY=VALUE",
         help="take only this variant, as the column variant of `lmsat results` names it",
+    )
+
+
+def add_pattern(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option that chooses names of a column."""
+    parser.add_argument(
+        f"--{name}",
+        action="append",
+        metavar="GLOB",
+        help=f"take only {_NAMED[name]} with such names; may be given several times",
     )
 
 
@@ -60,49 +73,80 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_tree(args: argparse.Namespace, folder: str | Path) -> Results:
-    """Return the results in a folder or a file. Raises `LmsatError` if there are none."""
-    from lmsat_plugin.results.tree import Results
+def read_tree(args: argparse.Namespace) -> Results:
+    """Return the results of the names that `add_tree` asks for, on all corpora.
 
-    return Results.read(folder, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
+    Raises `LmsatError` if there are none, and for a name that is not there.
+    """
+    return _of_names(_read(args, args.data), args)
 
 
-def read_results(args: argparse.Namespace, path: Path | None = None) -> Results:
+def read_results(args: argparse.Namespace) -> Results:
     """Return the results that `add_data` asks for.
 
     Raises:
-        LmsatError: For a CSV, for a folder without results, and for a corpus or a variant that is not there.
+        LmsatError: For a CSV, for folders without results, and for a corpus, a variant or a name that is not there.
     """
-    path = user_path(args.data) if path is None else path
-    if _is_csv(path):
-        raise LmsatError(f"{path} is a table: give the folder of results, whose arrays are read")
-    results = read_tree(args, path)
-    if args.corpus is None and args.variant is None:
-        return results
-    return results.select(args.corpus, args.variant)
+    for path in args.data:
+        if _is_csv(path):
+            raise LmsatError(f"{path} is a table: give the folder of results, whose arrays are read")
+    return _chosen(_read(args, args.data), args)
 
 
-def read_data(args: argparse.Namespace, data: str | None = None) -> Results | pd.DataFrame:
-    """Return the results that `add_data` asks for, or the rows of a ``.csv`` file.
+def read_data(args: argparse.Namespace, data: Sequence[str] | None = None) -> Results | pd.DataFrame:
+    """Return the results that `add_data` asks for, or the rows of ``.csv`` files.
 
-    ``data`` is another path than the one of `add_data`. The corpora come in the order in which they were named.
+    ``data`` are other paths than those of `add_data`. The corpora come in the order in which they were named.
 
     Raises:
-        LmsatError: For a path that is neither, and for a corpus or a variant that is not there.
+        LmsatError: For paths that are neither, or both, and for a corpus, a variant or a name that is not there.
     """
-    path = user_path(args.data if data is None else data)
-    if not _is_csv(path):
-        return read_results(args, path)
-    from lmsat_plugin.analysis.input_tables import of_corpora, of_variant, read_csv
+    paths = args.data if data is None else data
+    tables = [path for path in paths if _is_csv(path)]
+    if not tables:
+        return _chosen(_read(args, paths), args)
+    if others := [path for path in paths if path not in tables]:
+        raise LmsatError(f"{tables[0]} is a table and {others[0]} is not: give tables alone, or folders alone")
+    from lmsat_plugin.analysis.input_tables import read_csvs
 
-    table = read_csv(path)
+    return chosen_rows(read_csvs([user_path(path) for path in tables]), args)
+
+
+def chosen_rows(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """Return the rows that the options choose. Raises `LmsatError` for a corpus, a variant or a name without rows."""
+    from lmsat_plugin.analysis.input_tables import of_corpora, of_variant
+    from lmsat_plugin.results.patterns import rows_matching
+
+    for name, patterns in _patterns(args).items():
+        if patterns is not None:
+            table = rows_matching(table, name, patterns)
     if args.corpus is not None:
-        table = of_corpora(table, args.corpus, path)
-    return table if args.variant is None else of_variant(table, args.variant, path)
+        table = of_corpora(table, args.corpus)
+    return table if args.variant is None else of_variant(table, args.variant)
 
 
-def _is_csv(path: Path) -> bool:
+def _read(args: argparse.Namespace, paths: Sequence[str]) -> Results:
+    from lmsat_plugin.results.tree import Results
+
+    return Results.read(paths, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step)
+
+
+def _of_names(results: Results, args: argparse.Namespace) -> Results:
+    patterns = _patterns(args)
+    return results.select(patterns=patterns) if any(patterns.values()) else results
+
+
+def _chosen(results: Results, args: argparse.Namespace) -> Results:
+    results = _of_names(results, args)
+    return results if args.corpus is None and args.variant is None else results.select(args.corpus, args.variant)
+
+
+def _patterns(args: argparse.Namespace) -> dict[str, list[str] | None]:
+    return {name: getattr(args, name) for name in args.chosen_names}
+
+
+def _is_csv(path: str) -> bool:
     """Return whether a file is a table of the user's own, and not one that is read as results."""
     from lmsat_plugin.results.other_tools.tables import is_log
 
-    return path.suffix.lower() == ".csv" and not is_log(path)
+    return path.lower().endswith(".csv") and not is_log(user_path(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lmsat_plugin.cli.arguments import add_folder, add_steps, read_tree
+from lmsat_plugin.cli.arguments import add_tree, read_tree
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.outside_text import show
 
@@ -26,13 +26,12 @@ class ExportCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folders."""
-        add_folder(parser)
+        add_tree(parser, names=("model",))
         parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the records go")
-        add_steps(parser)
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the records."""
         from lmsat_plugin.results.every_eval_ever import export
 
-        written = export(read_tree(args, args.folder), args.output)
+        written = export(read_tree(args), args.output)
         show(f"{len(written):,} records in {args.output}")

@@ -70,7 +70,7 @@ class FitCommand(AnsweringCommand):
         if args.law not in LAWS:
             raise LmsatError(f"'{args.law}' is not a law: give one of {', '.join((*LAWS, 'isoflop', 'curve'))}")
         law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
-        predictions = None if args.predict is None else law.predict(read_data(args, args.predict))
+        predictions = None if args.predict is None else law.predict(read_data(args, [args.predict]))
         data = law.to_dict() | ({} if predictions is None else predictions.to_dict())
         parts = [part for fitted in (data, *data["others"]) for part in _parts(fitted)]
         if predictions is not None:

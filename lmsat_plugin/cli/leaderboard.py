@@ -48,7 +48,7 @@ class LeaderboardCommand(FormattingCommand):
         from lmsat_plugin.analysis.analyses import Analyses
         from lmsat_plugin.ranking.leaderboard import leaderboard_of
 
-        analyses = Analyses.of(read_tree(args, args.folder), args.corpus, args.variant)
+        analyses = Analyses.of(read_tree(args), args.corpus, args.variant)
         board = leaderboard_of(analyses)
         if args.hub is not None:
             from lmsat_plugin.ranking.hub_folder import push, write_hub_folder

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rest = rest
     try:
         with nullcontext() if args.repeats_warnings else each_warning_once():
-            code = args.run(args) or 0
+            code = args.execute(args) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:

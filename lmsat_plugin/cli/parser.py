@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command = kind()
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run, passes_on=kind.passes_on, repeats_warnings=kind.repeats_warnings)
+        sub.set_defaults(execute=command.run, passes_on=kind.passes_on, repeats_warnings=kind.repeats_warnings)
     return parser
 
 

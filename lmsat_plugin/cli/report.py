@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmsat_plugin.cli.arguments import add_tree, read_tree
@@ -25,7 +26,12 @@ class ReportCommand(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the results, and where the page goes."""
         add_tree(parser)
-        parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes (default: DIR/report)")
+        parser.add_argument(
+            "--output",
+            type=Path,
+            metavar="FOLDER",
+            help="where the page goes (default: DIR/report; of several DIR, report)",
+        )
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the report; print the verdicts and its path."""
@@ -33,10 +39,17 @@ class ReportCommand(Command):
         from lmsat_plugin.page.report import write_report
         from lmsat_plugin.page.verdicts import verdicts_of
 
-        results = read_tree(args, args.folder)
+        results = read_tree(args)
         analyses = Analyses.of(results, args.corpus, args.variant)
-        beside = results.root.parent if results.root.is_file() else results.root
-        page = write_report(analyses, user_path(args.output) if args.output else beside / "report")
+        page = write_report(analyses, user_path(args.output) if args.output else _folder_of(args.data))
         for verdicts in verdicts_of(analyses):
             show(verdicts)
         show(page)
+
+
+def _folder_of(data: Sequence[str]) -> Path:
+    """Return the folder of the page: in the one tree that is read, else here."""
+    if len(data) > 1:
+        return Path("report")
+    path = user_path(data[0])
+    return (path.parent if path.is_file() else path) / "report"

@@ -6,11 +6,11 @@ import argparse
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import add_folder, add_steps
+from lmsat_plugin.cli.arguments import add_tree, chosen_rows
 from lmsat_plugin.cli.command import Answer, FormattingCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
@@ -36,7 +36,7 @@ class ResultsCommand(FormattingCommand):
     name = "results"
     help = "the results in a folder, as one table"
     examples = (
-        "lmsat results results/",
+        "lmsat results results/ --wide",
         "lmsat results results/ --task 'lmsat_*' --metric loss --format csv --output losses.csv",
     )
     formats = ("csv", "json", "md", "latex", "parquet")
@@ -44,22 +44,24 @@ class ResultsCommand(FormattingCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, and which values to keep."""
-        add_folder(parser)
-        for column in ("task", "metric", "model"):
-            parser.add_argument(f"--{column}", metavar="GLOB", help=f"keep the {column}s of this pattern")
+        add_tree(parser)
+        parser.add_argument("--wide", action="store_true", help="a row a checkpoint, with a column a metric")
         parser.add_argument("--all", action="store_true", help="keep older measurements of the same value, too")
-        add_steps(parser)
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the table."""
         from lmsat_plugin.results.tree import load_results
+        from lmsat_plugin.results.wide import wide_table
 
+        if args.wide and args.all:
+            raise LmsatError("--wide shows one value of each metric, and --all several: leave one of them out")
         table = load_results(
-            args.folder, all_results=args.all, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step
+            args.data, all_results=args.all, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step
         )
-        for column in ("task", "metric", "model"):
-            table = _keep(table, column, getattr(args, column))
-        return Answer(data=table, parts=_parts(table))
+        table = chosen_rows(table, args)
+        if args.wide:
+            table = wide_table(table)
+        return Answer(data=table, parts=_parts(table, "checkpoints" if args.wide else "results"))
 
     def write(self, data: pd.DataFrame, form: str, *, raw: bool = False) -> bytes:
         """Return the content of a file in one of the formats."""
@@ -68,31 +70,29 @@ class ResultsCommand(FormattingCommand):
         return {"json": _as_json, "md": _as_markdown, "latex": _as_latex, "parquet": _as_parquet}[form](data)
 
 
-def _keep(table: pd.DataFrame, column: str, pattern: str | None) -> pd.DataFrame:
-    if pattern is None:
-        return table
-    names = table[column].unique()
-    kept = table[table[column].isin([name for name in names if fnmatchcase(name, pattern)])]
-    if kept.empty:
-        shown = ", ".join(" ".join(name.split()) for name in names[:10])
-        more = ", ..." if len(names) > 10 else ""
-        raise LmsatError(f"no result has --{column}={pattern}: give one of {shown}{more}")
-    return kept
-
-
-def _parts(table: pd.DataFrame) -> Iterator[TextTable]:
+def _parts(table: pd.DataFrame, rows: str) -> Iterator[TextTable]:
     columns = {title: [_whole(cell) for cell in cells] for title, cells in _columns(table).items()}
-    yield TextTable.of_columns(f"{len(table):,} results", columns)
+    yield TextTable.of_columns(f"{len(table):,} {rows}", columns)
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Return the columns for people. The revision stands for an unknown step; some are shown only if they differ."""
+    if "metric" not in table:
+        return _wide_columns(table)
     shown = table.assign(step=table.step.astype(object).where(table.step.notna(), table.revision))
     return {
         title: _plain(shown[name])
         for name, title in _TITLES.items()
         if name not in _SHOWN_IF_DIFFERENT or table[name].nunique(dropna=False) > 1
     }
+
+
+def _wide_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of a wide table in which something stands. The task is named where metrics share a name."""
+    shown = table.dropna(axis="columns", how="all")
+    shorter = {name: name.partition("/")[2] or name for name in map(str, shown)}
+    count = Counter(shorter.values())
+    return {short if count[short] == 1 else name: _plain(shown[name]) for name, short in shorter.items()}
 
 
 def _whole(cell: Any) -> Any:
@@ -154,5 +154,7 @@ def _strict(cell: Any) -> Any:
 
 
 def _with_text_dates(table: pd.DataFrame) -> pd.DataFrame:
+    if "date" not in table:
+        return table
     texts = {date: date.isoformat() for date in table["date"].dropna().unique()}
     return table.assign(date=table["date"].map(texts))

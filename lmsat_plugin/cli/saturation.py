@@ -34,8 +34,8 @@ class SaturationCommand(AnsweringCommand):
             "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
             "stderr",
         )
-        parser.add_argument("--task", metavar="T", help="by default lmsat_loss, or without it each task")
-        parser.add_argument("--metric", metavar="M", help="by default loss, or each metric of the tasks")
+        parser.add_argument("--task", metavar="GLOB", help="by default lmsat_loss, or without it each task")
+        parser.add_argument("--metric", metavar="GLOB", help="by default loss, or each metric of the tasks")
         parser.add_argument(
             "--min-step",
             type=int,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.arguments import add_folder
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.files import user_path
@@ -35,7 +34,7 @@ class VerifyCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, and what to do with problems."""
-        add_folder(parser)
+        parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
         parser.add_argument(
             "--repair",
             action="store_true",

@@ -25,7 +25,7 @@ from lmsat_plugin.results.failures import FAILURES
 from lmsat_plugin.results.origins import Naming, Origin
 from lmsat_plugin.results.reading import BrokenResultError, ResultFile, TaskResult, read_result_file, summarised
 from lmsat_plugin.results.training_order import Totals
-from lmsat_plugin.results.tree_files import TreeFile
+from lmsat_plugin.results.tree_files import TreeFile, files_of_trees
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +43,15 @@ _OF_TASKS = [field.name for field in fields(TaskResult) if field.name != "origin
 
 
 class Cache:
-    """What is kept of a tree that was found to hold some files, whose names are read in some way."""
+    """What is kept of a tree that was found to hold some files, whose names are read in some way.
 
-    def __init__(self, root: Path, found: Sequence[TreeFile], naming: Naming) -> None:
-        self.root, self.found, self.naming = root, found, naming
-        self.is_worthwhile = len(found) >= WORTHWHILE
+    Nothing is kept of several trees, which lie in a folder that nobody named.
+    """
+
+    def __init__(self, roots: Sequence[Path], naming: Naming) -> None:
+        self.root, self.found = files_of_trees(roots)
+        self.naming = naming
+        self.is_worthwhile = len(roots) == 1 and len(self.found) >= WORTHWHILE
         self._newest = time.time_ns() - _TICK_NS
 
     @cached_property

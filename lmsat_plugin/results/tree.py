@@ -24,12 +24,12 @@ from lmsat_plugin.results.checkpoint_names import compile_pattern
 from lmsat_plugin.results.failures import diverged_files
 from lmsat_plugin.results.json_values import as_dict
 from lmsat_plugin.results.origins import Naming
+from lmsat_plugin.results.patterns import matching
 from lmsat_plugin.results.places import Place, places_of
 from lmsat_plugin.results.reading import ResultFile, TaskResult
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.table import make_table
 from lmsat_plugin.results.training_order import natural
-from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.results.variants import Variant, choose_variant, find_variants, label, mixed_types
 
 if TYPE_CHECKING:
@@ -78,22 +78,19 @@ class Results:
     @classmethod
     def read(
         cls,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         *,
         all_results: bool = False,
         step_pattern: str | None = None,
         tokens_per_step: int | None = None,
     ) -> Results:
-        """Read a folder, which is searched with all it holds, or one file.
+        """Read a folder, which is searched with all it holds, or one file; or several of them.
 
         Other files are passed over, broken result files with a warning. A checkpoint that a sweep recorded as diverged
         has NaN as its values. The arguments are those of `load_results`.
         Raises `LmsatError` if there is no result, or for a bad pattern.
         """
-        root = user_path(path)
-        return cls.of_cache(
-            Cache(root, tree_files(root), _naming(step_pattern, tokens_per_step)), all_results=all_results
-        )
+        return cls.of_cache(_cache(path, step_pattern, tokens_per_step), all_results=all_results)
 
     @classmethod
     def of_cache(cls, cache: Cache, *, all_results: bool) -> Results:
@@ -154,24 +151,32 @@ class Results:
         )
         return results, note
 
-    def select(self, corpora: Sequence[str] | None = None, variant: str | None = None) -> Results:
-        """Return the results on some corpora or of one variant. The column ``variant`` then says what still differs.
+    def select(
+        self,
+        corpora: Sequence[str] | None = None,
+        variant: str | None = None,
+        patterns: Mapping[str, Sequence[str] | None] | None = None,
+    ) -> Results:
+        """Return the results on some corpora, of one variant, and of some names.
+
+        The column ``variant`` then says what still differs.
 
         Args:
-            corpora: Names as in the table; rows come in their order. Results that read no text are kept.
+            corpora: Names as in the table, or patterns of them; rows come in their order. Results that read no text are
+                kept.
             variant: ``key=value, ...`` as in the table. Results that read no text need only the model's settings.
+            patterns: Of the names in the columns ``model``, ``run``, ``task`` and ``metric``: a row has to match one of
+                each column's.
 
         Raises:
-            LmsatError: For a corpus or a variant that is not there.
+            LmsatError: For a corpus, a variant or a pattern that no result has.
         """
         tasks: Sequence[TaskResult] = self.tasks
+        for column, of_column in (patterns or {}).items():
+            if of_column is not None:
+                tasks = self._matching(tasks, column, of_column)
         if corpora is not None:
-            measured = sorted({task.corpus for task in tasks if task.corpus is not None}, key=natural)
-            if missing := [name for name in corpora if name not in measured]:
-                raise LmsatError(
-                    f"nothing in {self.root} was measured on --corpus {missing[0]}: "
-                    f"give some of {', '.join(measured) or 'none'}"
-                )
+            corpora = matching((task.corpus for task in tasks), "corpus", corpora)
             tasks = [task for task in tasks if task.corpus is None or task.corpus in corpora]
         if variant is not None:
             tasks = choose_variant(tasks, variant)
@@ -186,6 +191,21 @@ class Results:
             order = {name: index for index, name in enumerate(corpora)}
             table = table.sort_values("corpus", key=lambda column: column.map(order), kind="stable")
         return replace(chosen, table=table, corpora=tuple(corpora))
+
+    def _matching(self, tasks: Sequence[TaskResult], column: str, patterns: Sequence[str]) -> list[TaskResult]:
+        """Return the results that match a pattern, with the metrics that do."""
+        if column == "metric":
+            chosen = matching((entry[0] for task in tasks for entry in task.metrics), column, patterns)
+            kept = [replace(task, metrics=[entry for entry in task.metrics if entry[0] in chosen]) for task in tasks]
+            return [task for task in kept if task.metrics]
+        names = [self._name(task, column) for task in tasks]
+        chosen = matching(names, column, patterns)
+        return [task for task, name in zip(tasks, names, strict=True) if name in chosen]
+
+    def _name(self, task: TaskResult, column: str) -> str | None:
+        if column == "run":
+            return self.places[task.origin.path].progress.run
+        return task.origin.model if column == "model" else task.task
 
     def check_one_text(self, task: str | None = None) -> None:
         """Raise `LmsatError` where a task's results, by default all, are on several texts, which do not compare."""
@@ -218,7 +238,11 @@ class Results:
 
 
 def load_results(
-    path: str | Path, *, all_results: bool = False, step_pattern: str | None = None, tokens_per_step: int | None = None
+    path: str | Path | Sequence[str | Path],
+    *,
+    all_results: bool = False,
+    step_pattern: str | None = None,
+    tokens_per_step: int | None = None,
 ) -> pd.DataFrame:
     """Return the values in the result files of a folder, of any lm-eval or of another tool, one a row.
 
@@ -227,7 +251,7 @@ def load_results(
     files are passed over, broken ones with a warning. `Results.read` adds arrays and provenance to the same table.
 
     Args:
-        path: A folder, which is searched with its subfolders, or one file.
+        path: A folder, which is searched with its subfolders, or one file; or several of them.
         all_results: Keep older measurements of the same value, too.
         step_pattern: A regular expression with some of the groups ``run``, ``stage``, ``step``, ``tokens`` and
             ``words``, for names of your own. What it finds stands before what a sweep noted.
@@ -241,8 +265,7 @@ def load_results(
     Raises:
         LmsatError: If there is no result, or for a bad pattern.
     """
-    root = user_path(path)
-    cache = Cache(root, tree_files(root), _naming(step_pattern, tokens_per_step))
+    cache = _cache(path, step_pattern, tokens_per_step)
     table = cache.read_table(all_results=all_results)
     if table is None:
         results = Results.of_cache(cache, all_results=all_results)
@@ -262,6 +285,13 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _cache(path: str | Path | Sequence[str | Path], step_pattern: str | None, tokens_per_step: int | None) -> Cache:
+    paths = [path] if isinstance(path, str | Path) else path
+    if not paths:
+        raise LmsatError("no folder is given: give one with lm-eval's result files")
+    return Cache([user_path(each) for each in paths], _naming(step_pattern, tokens_per_step))
 
 
 def _naming(step_pattern: str | None, tokens_per_step: int | None) -> Naming:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmsat_plugin.errors import LmsatError
@@ -77,6 +77,22 @@ def tree_files(root: Path, on_skipped: Callable[[Path, str], None] = _warn_of_sk
         folders += [(entry, f"{prefix}{entry.name}/") for entry in below]
         found += filter(None, (_candidate(entry, prefix) for entry in entries))
     return sorted(found, key=lambda file: file.path)
+
+
+def files_of_trees(roots: Sequence[Path]) -> tuple[Path, list[TreeFile]]:
+    """Return the folder that holds several trees, and their files, each once, with names from that folder on.
+
+    Of one tree it is the tree itself. Raises `LmsatError` as `tree_files`.
+    """
+    if len(roots) == 1:
+        return roots[0], tree_files(roots[0])
+    places = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100 - a link stays a name
+    above = Path(os.path.commonpath([place if kind_of(place) == "folder" else place.parent for place in places]))
+    found: dict[str, TreeFile] = {}
+    for place in places:
+        for file in tree_files(place):
+            found.setdefault(file.path, replace(file, name=Path(file.path).relative_to(above).as_posix()))
+    return above, sorted(found.values(), key=lambda file: file.path)
 
 
 def _candidate(entry: os.DirEntry[str], prefix: str) -> TreeFile | None:

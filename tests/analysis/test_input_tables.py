@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,18 +65,17 @@ def test_numbers_of_a_csv_are_exact_and_nothing_else_is_one(tmp_path):
 
 def test_corpora_and_variants_of_a_table():
     table = pd.DataFrame({"corpus": ["a", "b", None, "a"], "variant": ["x=1", None, "x=1", None], "loss": range(4)})
-    source = Path("t.csv")
-    assert of_corpora(table, ["b", "a"], source).loss.tolist() == [1, 0, 3, 2]
-    assert of_corpora(table, ["a"], source).loss.tolist() == [0, 2, 3]
-    assert of_variant(table, "x=1", source).loss.tolist() == [0, 2]
+    assert of_corpora(table, ["b", "a"]).loss.tolist() == [1, 0, 3, 2]
+    assert of_corpora(table, ["a"]).loss.tolist() == [0, 2, 3]
+    assert of_variant(table, "x=1").loss.tolist() == [0, 2]
     for choose, name, said in (
-        (of_corpora, ["c"], "nothing in t.csv was measured on --corpus c: give some of a, b"),
-        (of_variant, "x=2", "no row of t.csv has the variant 'x=2'"),
+        (of_corpora, ["c"], "no result has --corpus c: give some of a, b"),
+        (of_variant, "x=2", "no row of the table has the variant 'x=2'"),
     ):
         with pytest.raises(LmsatError, match=said):
-            choose(table, name, source)
-    with pytest.raises(LmsatError, match=r"t\.csv has no column corpus: leave out --corpus"):
-        of_corpora(table[["loss"]], ["a"], source)
+            choose(table, name)
+    with pytest.raises(LmsatError, match="the table has no column corpus: leave out --corpus"):
+        of_corpora(table[["loss"]], ["a"])
 
 
 @pytest.mark.parametrize("cells", [["2" * 400, "3"], [10**400, 3], [-(10**400), 3.0], ["2" * 400, "2" * 400]])

@@ -27,7 +27,7 @@ def models_of(count: int) -> list[Made]:
 
 
 def read_analyses(root: Path, corpus: str | None = None, tokens_per_step: int | None = 2_000_000) -> Analyses:
-    return Analyses.of(Results.read(root, tokens_per_step=tokens_per_step), corpus)
+    return Analyses.of(Results.read(root, tokens_per_step=tokens_per_step), None if corpus is None else [corpus])
 
 
 def named(figures: Iterable[ReportFigure], name: str) -> ReportFigure:

@@ -175,7 +175,7 @@ def test_results_without_ours(tmp_path, capsys):
         (["{root}/empty"], "holds no lm-eval results"),
         (["{root}/nowhere"], "is neither a folder nor a file"),
         (["{root}/two"], "results on a, b, which do not compare: choose one with --corpus NAME"),
-        (["{root}/two", "--corpus", "c"], "nothing in {root}/two was measured on --corpus c: give some of a, b"),
+        (["{root}/two", "--corpus", "c"], "no result has --corpus c: give some of a, b"),
         (["{root}/two", "--corpus", "a", "--output", "{root}/file/x"], "cannot write to {root}/file/x"),
     ],
 )

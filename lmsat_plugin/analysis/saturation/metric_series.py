@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -260,13 +261,16 @@ def metrics_of(table: pd.DataFrame, task: str | None = None, metric: str | None 
 
     Args:
         table: Tidy.
-        task, metric: Of these alone.
+        task, metric: Of these alone: names, or patterns of them.
 
     Raises:
         LmsatError: If there is none, or none whose better direction is known.
     """
     pairs = table[["task", "metric"]].drop_duplicates()
-    asked = pairs[(pairs.task == (task or pairs.task)) & (pairs.metric == (metric or pairs.metric))]
+    asked = pairs
+    for column, pattern in (("task", task), ("metric", metric)):
+        if pattern is not None:
+            asked = asked[[name == pattern or fnmatchcase(name, pattern) for name in asked[column]]]
     if asked.empty:
         listed = _listed(pairs.itertuples(index=False, name=None))
         raise LmsatError(f"the results have no {' '.join(filter(None, (task, metric)))}: give one of {listed}")

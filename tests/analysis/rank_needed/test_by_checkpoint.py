@@ -44,5 +44,5 @@ def test_share_of_the_same_corpus_with_other_settings(tmp_path):
 def test_analyses_are_of_the_last_checkpoint_on_the_corpus_that_was_chosen(tmp_path):
     for step, corpus in ((10, "sample"), (20, "sample"), (30, "pile")):
         write_rank_result(tmp_path / f"{step}{corpus}", step, arrays_of(), corpus=corpus)
-    [found] = Analyses.of(Results.read(tmp_path), corpus="sample").ranks
+    [found] = Analyses.of(Results.read(tmp_path), ["sample"]).ranks
     assert (found.values["revision"], found.values["corpus"]) == ("step20", "sample")
