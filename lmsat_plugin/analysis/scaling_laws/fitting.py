@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_simulation
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
 from lmsat_plugin.analysis.scaling_laws import outliers
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, Derived, FittedLaw, HeldOut, Spread, interval_of_fit
@@ -57,7 +58,8 @@ def fit(
         seed: Of the bootstrap.
 
     Raises:
-        LmsatError: For unknown names, missing columns or numbers, losses not in nats, and too few runs or values.
+        LmsatError: For unknown names, missing columns or numbers, losses not in nats, too few runs or values, and
+            ``repetitions`` or a ``seed`` out of range.
     """
     if law not in LAWS:
         raise LmsatError(f"'{law}' is not a law: give one of {', '.join(LAWS)}")
@@ -65,8 +67,7 @@ def fit(
     rows, notes = rows_of(kind, data)
     given = dict(given or {})
     _check_given(kind, given)
-    if repetitions < 0:
-        raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
+    check_simulation(repetitions, seed, usual=1000)
     request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, robust=robust, seed=seed)
     if kind.by_model and "model" in rows:
         if rows["model"].isna().any():
