@@ -167,8 +167,9 @@ def _parts(law: dict[str, Any]) -> Iterator[TextTable | str]:
         exponents = "" if condition["exponents"] is None else _cell(condition["exponents"])
         yield f"condition number {condition['all']:.4g}, of the exponents alone {exponents}"
     if held_out := law["held_out"]:
+        trimmed = f", {held_out['n_trimmed']} above the frontier left out" if held_out["n_trimmed"] else ""
         yield (
-            f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
+            f"fitted without the {held_out['by']} (points: {held_out['n_points']}{trimmed}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
     if far := law["outliers"]:
