@@ -261,9 +261,7 @@ def _spread(problem: huber.Problem, result: huber.SearchResult, free_Q: np.ndarr
     return Spread(tolerance=_TOLERANCE, starts=len(result.ends_G), best=best, params=fitted)
 
 
-def _held_out(
-    law: Law, points: Points, given_Q: np.ndarray, free: list[str], *, kept_P: np.ndarray
-) -> HeldOut | None:
+def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str], *, kept_P: np.ndarray) -> HeldOut | None:
     """Return the gaps of the largest points to the law fitted to the others; None if too few are left.
 
     Points that a robust fit leaves out, as ``kept_P`` says, are neither fitted nor predicted.
