@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FEWEST_REPETITIONS = 100
-"""A statistic with a fifth of the chance of a false alarm is never below 0.05 in fewer."""
+"""In fewer, p = 0.05 hangs on one or two simulated runs."""
 _REPETITIONS_BY_METRIC = 50
 _MOST_REPETITIONS = 10_000
 _MOST_NAMED = 4
