@@ -8,6 +8,8 @@ from lmsat_plugin.analysis.scaling_laws.allocation import allocate
 from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
 from lmsat_plugin.analysis.scaling_laws.efficiency import sample_efficiency
 from lmsat_plugin.analysis.scaling_laws.fitting import fit
+from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
+from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
 from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "find_rank_needed",
     "find_saturation",
     "fit",
+    "fit_curves",
+    "fit_isoflops",
     "predict_scores",
     "sample_efficiency",
     "shape_dependence",

@@ -51,7 +51,6 @@ class FitCommand(AnsweringCommand):
         parser.add_argument(
             "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
-
         parser.add_argument("--at", type=float, metavar="STEP", help="curve: predict the loss at this step, or tokens")
         parser.add_argument(
             "--robust", action="store_true", help="leave out runs above the frontier, as those that were under-tuned"
@@ -82,7 +81,7 @@ def _isoflop(args: argparse.Namespace) -> Answer:
     """Return the optima of each compute, and their exponents."""
     from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
 
-    _check_options(args, ("given", "predict", "robust", "figure", "at"))
+    _check_options(args, ("given", "predict", "robust", "at"))
     result = fit_isoflops(read_data(args), repetitions=args.repetitions)
     data = result.to_dict()
     rows = [
@@ -108,7 +107,7 @@ def _curves(args: argparse.Namespace) -> Answer:
     """Return the learning curves of runs."""
     from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
 
-    _check_options(args, ("given", "predict", "robust", "figure"))
+    _check_options(args, ("given", "predict", "robust"))
     results = fit_curves(read_data(args), at=args.at, repetitions=args.repetitions)
     data = [result.to_dict() for result in results]
     rows = [
@@ -130,8 +129,6 @@ def _curves(args: argparse.Namespace) -> Answer:
 
 
 def _check_options(args: argparse.Namespace, names: tuple[str, ...]) -> None:
-    if args.repetitions < 0:
-        raise LmsatError(f"--repetitions {args.repetitions} is out of range: give 0 for no intervals, or about 1000")
     for name in names:
         if getattr(args, name):
             raise LmsatError(f"{args.law} takes no --{name}: leave it out")
@@ -170,8 +167,9 @@ def _parts(law: dict[str, Any]) -> Iterator[TextTable | str]:
         exponents = "" if condition["exponents"] is None else _cell(condition["exponents"])
         yield f"condition number {condition['all']:.4g}, of the exponents alone {exponents}"
     if held_out := law["held_out"]:
+        trimmed = f", {held_out['n_trimmed']} above the frontier left out" if held_out["n_trimmed"] else ""
         yield (
-            f"fitted without the {held_out['by']} (points: {held_out['n_points']}): gap there "
+            f"fitted without the {held_out['by']} (points: {held_out['n_points']}{trimmed}): gap there "
             f"{100 * held_out['mean_gap']:+.2f} % (mean), {100 * held_out['mean_absolute_gap']:.2f} % (mean size)"
         )
     if far := law["outliers"]:

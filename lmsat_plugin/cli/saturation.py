@@ -55,16 +55,15 @@ class SaturationCommand(AnsweringCommand):
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
-        from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of, summaries
+        from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, summaries
 
         results = find_saturation(
             read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
         )
         several = has_several_metrics(results)
-        named = [f"{result.label}, {score_of(result)}" if several else result.label for result in results]
         sentences = [
             f"{name}: {result.verdict}: {result.reason}.{_geometry(result)}"
-            for name, result in zip(named, results, strict=True)
+            for name, result in zip(names_of(results), results, strict=True)
             if not several or result.verdict in ("saturates", "diverged")
         ]
         if several:

@@ -14,14 +14,18 @@ from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, ContextGain
 from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency
+from lmsat_plugin.analysis.scaling_laws.isoflops import IsoFlops
+from lmsat_plugin.analysis.scaling_laws.run_curves import RunCurve
 from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.context import context_figure, context_gain_figure
 from lmsat_plugin.figures.efficiency import efficiency_figure
 from lmsat_plugin.figures.emergence import emergence_figure
+from lmsat_plugin.figures.isoflops import isoflops_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.leaderboard import leaderboard_figure
 from lmsat_plugin.figures.rank import rank_needed_figure
+from lmsat_plugin.figures.run_curves import run_curves_figure
 from lmsat_plugin.figures.saturation import saturation_figure
 from lmsat_plugin.figures.shape import shape_figure
 from lmsat_plugin.figures.target_scores import target_scores_figure
@@ -33,6 +37,7 @@ _FIGURES_OF_LISTS = {
     TargetScore: target_scores_figure,
     CheckpointContext: context_figure,
     CheckpointRanks: rank_needed_figure,
+    RunCurve: run_curves_figure,
 }
 
 
@@ -40,9 +45,9 @@ _FIGURES_OF_LISTS = {
 def plot(result: Any, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
-    Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `find_context` and `find_rank_needed`,
-    one or a list; of `context_gain`, `sample_efficiency` and `shape_dependence`; of `fit`, with ``predictions=`` for
-    another table; and a `Leaderboard`.
+    Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `find_context`, `find_rank_needed` and
+    `fit_curves`, one or a list; of `context_gain`, `sample_efficiency`, `shape_dependence` and `fit_isoflops`; of
+    `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
 
     Raises:
         LmsatError: For anything else.
@@ -63,6 +68,7 @@ def _(result: Sequence[Any]) -> Figure:
 
 
 plot.register(FittedLaw)(fit_figure)
+plot.register(IsoFlops)(isoflops_figure)
 plot.register(ContextGain)(context_gain_figure)
 plot.register(Efficiency)(efficiency_figure)
 plot.register(ShapeDependence)(shape_figure)

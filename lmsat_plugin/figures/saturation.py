@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
-from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of
+from lmsat_plugin.analysis.saturation.several_metrics import names_of
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.metrics import axis_label
 from lmsat_plugin.results.series import AXES
@@ -35,9 +35,8 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
     """
     drawn = [result for result in results if len(result.series.at_K) > 1] or list(results)
     figure, panels = subplots(len(drawn))
-    several = has_several_metrics(drawn)
-    for axes, result in zip(panels, drawn, strict=True):
-        _draw(axes, result, f"{result.label}, {score_of(result)}" if several else result.label)
+    for axes, result, name in zip(panels, drawn, names_of(drawn), strict=True):
+        _draw(axes, result, name)
     finish(figure, _legend(drawn))
     return figure
 

@@ -10,7 +10,7 @@ from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.replicates import ORDER, groups_of, sentences_on_runs
-from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, score_of, summaries
+from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, score_of, summaries
 from lmsat_plugin.analysis.saturation.verdict import Verdict
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.results.variants import label
@@ -59,7 +59,10 @@ def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
         title="Saturation",
         summary=f"{len(results)} series of {metric}: {counted}.",
         sentences=[
-            *((_series(result, results), f"{result.verdict}: {result.reason}.") for result in results),
+            *(
+                (name, f"{result.verdict}: {result.reason}.")
+                for name, result in zip(names_of(results), results, strict=True)
+            ),
             *(
                 (f"{name}, over its runs", f"{sentence.removeprefix(f'{name}: ')}.")
                 for name, sentence in zip(groups_of(results), sentences_on_runs(results), strict=True)
@@ -82,17 +85,6 @@ def _of_scores(results: Sequence[Saturation], counts: Counter[Verdict]) -> Verdi
             *((f"{result.label}, {score_of(result)}", f"{result.verdict}: {result.reason}.") for result in grave),
         ],
     )
-
-
-def _series(result: Saturation, results: Sequence[Saturation]) -> str:
-    """Return a series' name, with what tells it apart from the other series."""
-    parts = {
-        "num_fewshot": f"{result.num_fewshot}-shot",
-        "filter": f"filter {result.filter}",
-        "corpus": f"on {result.corpus}",
-    }
-    differing = [text for name, text in parts.items() if len({getattr(other, name) for other in results}) > 1]
-    return ", ".join([result.label, *differing])
 
 
 def _of_emergence(results: Sequence[Emergence]) -> Verdicts:

@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from places import PYTHIA_EVALS
 from report_trees import read_analyses
@@ -14,9 +15,10 @@ from result_trees import write_result
 from safetensors.numpy import save_file
 from scipy.stats import norm
 from score_tables import loss_rows, table_of
+from training_runs import results_of
 
 from lmsat_plugin import load_results
-from lmsat_plugin.analysis import fit
+from lmsat_plugin.analysis import find_saturation, fit
 from lmsat_plugin.page.sections.scaling import final_losses_with_flops
 from lmsat_plugin.page.verdicts import verdicts_of
 from lmsat_plugin.ranking.leaderboard import leaderboard_of, make_leaderboard
@@ -106,6 +108,21 @@ def test_losses_by_document_tell_apart_what_standard_errors_cannot(tmp_path):
     found = leaderboard_of(analyses)
     assert [(row["model"], row["rank"]) for row in found.rows] == [("better", 1), ("worse", 2)]
     assert [row["rank"] for row in make_leaderboard(analyses.table).rows] == [1, 1]
+
+
+def test_a_model_without_losses_saturates_by_so_many_of_its_scores():
+    steps = np.arange(1, 21) * 1000
+    rising = 0.5 + 0.02 * np.sqrt(steps / 1000)
+    worse = np.where(steps > 14_000, rising - 0.08, rising) + 0.002 * np.random.default_rng(0).standard_normal(20)
+    scores = {("a", "piqa"): rising, ("a", "sciq"): worse, ("b", "piqa"): rising, ("b", "sciq"): rising}
+    parts = []
+    for (model, task), values in scores.items():
+        paths = {"path": [f"{model}{step}" for step in steps], "revision": [f"step{step}" for step in steps]}
+        parts.append(results_of(values, steps, task=task, model=model, num_fewshot=0, filter="none", **paths))
+    table = pd.concat(parts, ignore_index=True)
+    found = make_leaderboard(table_of(table.assign(stderr=0.003).to_dict("records")), find_saturation(table))
+    verdicts = {row["model"]: row["verdict"] for row in found.rows}
+    assert verdicts == {"a": "saturates by 1 of 2 scores", "b": "saturates by 0 of 2 scores"}
 
 
 @pytest.mark.skipif(not PYTHIA_EVALS.is_dir(), reason="needs EleutherAI's published scores")

@@ -17,6 +17,7 @@ from lmsat_plugin.analysis.emergence.sharing import Sharing, sharing
 from lmsat_plugin.analysis.emergence.thresholds import BreakFit, fit_break
 from lmsat_plugin.analysis.emergence.two_step import TwoStep, two_step
 from lmsat_plugin.analysis.emergence.verdict import judge, too_little
+from lmsat_plugin.analysis.given_numbers import check_seed
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def find_emergence(
     factor: str = "model",
     seed: int = 0,
 ) -> list[Emergence]:
-    """Return the emergence of each task, metric and variant, by name. Raises `LmsatError` as `scores_of` does.
+    """Return the emergence of each task, metric and variant, by name.
+
+    Raises `LmsatError` as `scores_of` does, and for a seed that is no whole number from 0 on.
 
     Args:
         data: Results with lmsat_loss beside other tasks; or a table with the columns ``model, loss, task, metric,
@@ -85,6 +88,7 @@ def find_emergence(
         factor: The column whose levels are tested for one common curve.
         seed: Of the random numbers.
     """
+    check_seed(seed)
     all_scores = scores_of(data, loss=loss, task=task, metric=metric, factor=factor)
     return [_emergence(scores, factor, seed) for scores in all_scores]
 

@@ -14,6 +14,7 @@ import numpy as np
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
 from lmsat_plugin.analysis.emergence.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, sigmoid
 from lmsat_plugin.analysis.emergence.two_step import LEAST_FITTED, ideal_of, rises
+from lmsat_plugin.analysis.given_numbers import check_simulation
 from lmsat_plugin.analysis.input_tables import as_floats
 from lmsat_plugin.analysis.scaling_laws.fitting import fit
 from lmsat_plugin.analysis.scaling_laws.laws import RUNS_BEYOND, draw_runs
@@ -106,12 +107,14 @@ def predict_scores(
         predict_models: Names of models or sizes to predict.
         loss: The column, or the metric of lmsat_loss, that is the loss.
         task, metric: Globs.
-        repetitions: Samples of the bootstrap.
+        repetitions: Samples of the bootstrap; 0 for no intervals.
         seed: Of the random numbers.
 
     Raises:
-        LmsatError: As `scores_of`, and for a model that is unknown, or both fitted and predicted.
+        LmsatError: As `scores_of`, for a model that is unknown, or both fitted and predicted, and for ``repetitions``
+            or a ``seed`` out of range.
     """
+    check_simulation(repetitions, seed, usual=400)
     found: list[TargetScore] = []
     everything = scores_of(data, loss=loss, task=task, metric=metric)
     _check_names([scores.table for scores in everything], fit_models, predict_models)
@@ -180,12 +183,19 @@ def _predictions(
     least = _CONSTANTS + RUNS_BEYOND
     if reason is None:
         draws_RG = draw_runs(runs_P, repetitions if len(runs) >= least else 0, _CONSTANTS, seed)
-        fitted = fit_sigmoid(losses_P, values_P, ideal=ideal_of(scores), counts_RP=draws_RG[:, runs_P])
+        without_GG = 1.0 - np.eye(len(runs))
+        counts_RG = np.concatenate([without_GG, draws_RG]) if len(draws_RG) else draws_RG
+        both = fit_sigmoid(losses_P, values_P, ideal=ideal_of(scores), counts_RP=counts_RG[:, runs_P])
+        fitted = replace(both, samples_R4=both.samples_R4[len(runs) :])
         if rises(fitted, values_P):
-            wider = np.sqrt(len(values_P) / (len(values_P) - _CONSTANTS))
-            residuals_P = (values_P - fitted.best.score(losses_P)) * wider
-            found = _Fit(scores, fitted, residuals_P, [int(run[-1]) for run in runs], seed=seed)
-            reason = None if len(draws_RG) else f"intervals need {least} runs, here are {len(runs)}"
+            found = _Fit(
+                scores,
+                fitted,
+                _left_out(both.samples_R4[: len(runs)], losses_P, values_P, runs_P),
+                [int(run[-1]) for run in runs],
+                seed=seed,
+            )
+            reason = f"intervals need {least} runs, here are {len(runs)}" if len(runs) < least else None
         else:
             reason = "the scores of the fitted models show no rise as the loss falls"
     for target in (int(run[-1]) for run in scores.runs if target_P[run[0]]):
@@ -204,6 +214,14 @@ def _predictions(
             fitted=scores.table.iloc[rows_P],
         )
         yield unknown if found is None else _predicted(unknown, found, target)
+
+
+def _left_out(without_G4: np.ndarray, losses_P: np.ndarray, values_P: np.ndarray, runs_P: np.ndarray) -> np.ndarray:
+    """Return how far each run's scores lie from the sigmoid of the other runs, shape [P]; empty without these."""
+    if not len(without_G4):
+        return np.zeros(0)
+    fitted_GP = sigmoid(without_G4, losses_P)
+    return values_P - fitted_GP[runs_P, np.arange(len(losses_P))]
 
 
 def _predicted(unknown: TargetScore, found: _Fit, target: int) -> TargetScore:

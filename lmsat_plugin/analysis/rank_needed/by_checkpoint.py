@@ -13,7 +13,7 @@ import numpy as np
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.rank_needed import head_runs
 from lmsat_plugin.analysis.rank_needed.dimension import capacity
-from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank, rank_needed
+from lmsat_plugin.analysis.rank_needed.rank_curve import RankCurve, by_rank, check_within, rank_needed
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import series_label
 from lmsat_plugin.results.tree import Results
@@ -52,8 +52,9 @@ def find_rank_needed(
         corpus_w_error: The W-error of an n-gram model by dimension; by default the one in the arrays, if any.
 
     Raises:
-        LmsatError: If there are no such results, and if none of their arrays can be read.
+        LmsatError: If there are no such results, if none of their arrays can be read, and for ``within`` out of range.
     """
+    check_within(within)
     table = results.series
     runs = head_runs.read_runs(results)
     accuracies = head_runs.accuracies_by_rank(table, runs)

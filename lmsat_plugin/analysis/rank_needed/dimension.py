@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_share, check_whole
 from lmsat_plugin.errors import LmsatError
 
 
@@ -40,8 +41,11 @@ class Capacity:
 def capacity(w_error_of_corpus: np.ndarray, hidden_size: int, negligible: float = 0.01) -> Capacity:
     """Compare a model's width with the W-error of a corpus' n-gram model (Godey et al. 2024, Sec. 5.1, Fig. 7).
 
-    ``w_error_of_corpus`` has the W-error of dimension d in entry d − 1; it may end before it reaches 0.
+    ``w_error_of_corpus`` has the W-error of dimension d in entry d − 1; it may end before it reaches 0. Raises
+    `LmsatError` for a size that is no whole number from 1 on, and a ``negligible`` W-error that is not between 0 and 1.
     """
+    check_whole("hidden_size", hidden_size, "give the model's width, from 1 on", least=1)
+    check_share("negligible", negligible)
     enough = np.flatnonzero(w_error_of_corpus <= negligible)
     dimension = int(enough[0]) + 1 if len(enough) else None
     # A curve that ends with 0 is known to its end.

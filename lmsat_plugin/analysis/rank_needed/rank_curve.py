@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_number, check_share, check_simulation
 from lmsat_plugin.analysis.rank_needed.dimension import w_error
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval, resampled_sums
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
@@ -150,6 +151,11 @@ class RankNeeded:
         return self.rank is not None
 
 
+def check_within(within: float) -> None:
+    """Raise `LmsatError` for a share of the full loss that is no number, or below 0."""
+    check_number("within", within, "give a share of the full loss, from 0 on", least=0, ends=True)
+
+
 def rank_needed(
     curve: RankCurve, within: float = 0.01, confidence: float = CONFIDENCE, repetitions: int = 1000, seed: int = 0
 ) -> RankNeeded:
@@ -159,11 +165,9 @@ def rank_needed(
     linear in ln r. The interval is of percentiles over samples of documents drawn with replacement, each with its own
     full loss. Raises `LmsatError` for a share below 0 or a confidence that is not between 0 and 1.
     """
-    if not 0 <= within < np.inf or not 0 < confidence < 1:
-        raise LmsatError(
-            f"within={within:g} with confidence={confidence:g} is out of range: "
-            "give a share of the full loss from 0 on, and a confidence between 0 and 1"
-        )
+    check_within(within)
+    check_share("confidence", confidence)
+    check_simulation(repetitions, seed, usual=1000)
     sums_MX = np.column_stack([curve.tokens_M, curve.full_nats_M, curve.nats_KM.T]).astype(np.float64)
     rank = float(_crossings(curve.ranks_K, sums_MX.sum(0, keepdims=True), within)[0])
     # A rank beyond the highest one measured is infinite.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lmsat_plugin.analysis.saturation.by_model import Saturation
+from lmsat_plugin.analysis.saturation.several_metrics import told_apart
 from lmsat_plugin.analysis.saturation.verdict import Verdict
 
 ORDER: tuple[Verdict, ...] = ("diverged", "saturates", "plateaus", "improving", "unclear")
@@ -30,15 +31,7 @@ def _name(group: Sequence[Saturation], groups: Sequence[Sequence[Saturation]]) -
     """Return the name of a group, with what tells it apart from others of the same model."""
     first = group[0]
     alike = [other[0] for other in groups if other[0].group == first.group]
-    parts = {
-        "task": f"{first.task}",
-        "metric": first.metric,
-        "corpus": f"on {first.corpus}",
-        "num_fewshot": f"{first.num_fewshot}-shot",
-        "filter": f"{first.filter}",
-    }
-    differing = [text for key, text in parts.items() if len({getattr(other, key) for other in alike}) > 1]
-    return ", ".join([first.group, *differing])
+    return ", ".join([first.group, *told_apart(first, alike)])
 
 
 def over_runs(group: Sequence[Saturation]) -> str:

@@ -24,9 +24,9 @@ _LAST = 0.2
 _LENGTHS = 4
 _MOST_PHI, _MOST_PHI_OF_SHORT = 0.6, 0.4
 """The largest correlation that is reckoned with: published healthy runs have 0 to 0.4."""
-_MARGIN = 1.5
+_MARGIN = 2.0
 """Times 1/√C: how much larger than the most likely correlation the true one may be, its bias included."""
-_SHARES, _SHARES_IN_SHORT = (0.7, 0.1, 0.2), (0.0, 0.5, 0.5)
+_SHARES, _SHARES_IN_SHORT = (0.85, 0.05, 0.1), (0.0, 0.5, 0.5)
 """The shares of the chance of a false alarm that the statistics have (Bonferroni with weights)."""
 _RESOLUTION = 1e-3
 _FAR_LARGER = 1.5
@@ -38,6 +38,8 @@ RISE = 3.0
 _POWER_RUNS = 300
 _LEAST_AFTER = 3
 _PARAMETERS = 4
+_LEAST_ABOVE = 1.0
+"""How many standard errors the last checkpoints have to lie above the best stretch."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
 
     There are three statistics: twice the gain in log-likelihood by a rise (`RiseModel`) that is late, the same by any
     rise, and the largest difference between the last stretch and one before it over the noise, which finds slow ones.
-    p is the least of theirs, each over its share in the chance of a false alarm (0.7, 0.1, 0.2; in short runs 0, 0.5,
-    0.5). Without a rise the statistics are largest in flat runs, so that such runs are simulated. One run tells only
-    roughly how much neighbours correlate: p is that of the largest correlation that it allows, at most 0.6, or 0.4 for
-    runs shorter than `LONG`. The last checkpoints have to lie above the best stretch, too.
+    p is the least of theirs, each over its share in the chance of a false alarm (0.85, 0.05, 0.1; in short runs 0,
+    0.5, 0.5). Without a rise the statistics are largest in flat runs, so that such runs are simulated. One run tells
+    only roughly how much neighbours correlate: p is that of the largest correlation that it allows, at most 0.6, or
+    0.4 for runs shorter than `LONG`. The last checkpoints have to lie a standard error above the best stretch, too.
     """
     from scipy.special import ndtr
 
@@ -143,9 +145,10 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
     first, stop, last = int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]), stretches.last
     against_best_C = _contrast(size, slice(first, stop), last)
     against_before_C = _contrast(size, slice(max(0, size - 2 * last), size - last), last)
-    # A rise that came back is none: both ways, since the best stretch was chosen.
+    # A rise that came back is none.
     at_end_C = _contrast(size, slice(first, stop), least_after(size))
-    p_last = min(1.0, 2 * float(ndtr(-(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, usual))))
+    above = float(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, usual)
+    p_last = 0.0 if above > _LEAST_ABOVE else float(ndtr(-above))
     p_most = max(float(_p_values(model, seen, most, repetitions)[0]), p_last)
     p_own = max(float(_p_values(model, seen, usual, repetitions)[0]), p_last)
     return Rise(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
 from lmsat_plugin.analysis.input_tables import is_tidy, series_in
 from lmsat_plugin.analysis.saturation.by_model import Judgement, Saturation, verdicts_by
 from lmsat_plugin.analysis.saturation.metric_series import metrics_of
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FEWEST_REPETITIONS = 100
+"""In fewer, p = 0.05 hangs on one or two simulated runs."""
 _REPETITIONS_BY_METRIC = 50
 _MOST_REPETITIONS = 10_000
 _MOST_NAMED = 4
@@ -58,13 +61,17 @@ def find_saturation(
             default those before a hundredth of the last one.
         tolerance: Of *plateaus*, in the unit of the metric, or as a difference of logarithms for perplexities. By
             default twice the standard deviation of one checkpoint, its noise and its standard error together.
-        repetitions, seed: Of each simulation.
+        repetitions: Of each simulation, at least 100.
+        seed: Of the random numbers.
 
     Raises:
-        LmsatError: As `series_of`, and if a model has no checkpoint from ``min_step`` on.
+        LmsatError: As `series_of`, if a model has no checkpoint from ``min_step`` on, and for a number out of range.
     """
-    if tolerance is not None and not 0 < tolerance < np.inf:
-        raise LmsatError(f"the tolerance is {tolerance:g}, but has to be above 0: give a difference of the metric")
+    if tolerance is not None:
+        check_number("tolerance", tolerance, "give a difference of the metric, above 0", least=0)
+    if min_step is not None:
+        check_number("min_step", min_step, "give a step, or tokens, from 0 on", least=0, ends=True)
+    check_simulation(repetitions, seed, usual=500, least=_FEWEST_REPETITIONS)
     options = Judgement(min_step=min_step, tolerance=tolerance, repetitions=repetitions, seed=seed)
     table = series_in(data)
     pairs = metrics_of(table, task, metric) if is_tidy(table) else []
@@ -136,6 +143,29 @@ def score_of(result: Saturation) -> str:
     parts = [result.task, result.metric, result.filter if result.filter not in (None, "none") else None]
     shots = None if result.num_fewshot is None else f"{result.num_fewshot}-shot"
     return " ".join(filter(None, (*parts, shots)))
+
+
+def told_apart(result: Saturation, alike: Sequence[Saturation]) -> list[str]:
+    """Return what tells a verdict apart from others of the same name: task, metric, corpus, shots and filter."""
+    shots = "shots unknown" if result.num_fewshot is None else f"{result.num_fewshot}-shot"
+    parts = {
+        "task": f"{result.task}",
+        "metric": result.metric,
+        "corpus": f"on {result.corpus}",
+        "num_fewshot": shots,
+        "filter": f"filter {result.filter}",
+    }
+    return [text for key, text in parts.items() if len({getattr(other, key) for other in alike}) > 1]
+
+
+def names_of(results: Sequence[Saturation]) -> list[str]:
+    """Return a name of each verdict for people, which no other one has: its label and, where needed, its score."""
+    if has_several_metrics(results):
+        return [f"{result.label}, {score_of(result)}" for result in results]
+    by_label: dict[str, list[Saturation]] = {}
+    for result in results:
+        by_label.setdefault(result.label, []).append(result)
+    return [", ".join([result.label, *told_apart(result, by_label[result.label])]) for result in results]
 
 
 def summaries(results: Sequence[Saturation]) -> dict[str, str]:

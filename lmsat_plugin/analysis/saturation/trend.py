@@ -17,6 +17,8 @@ PHIS_F = np.array([0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
 _POWERS = (-1.0, -0.4, 0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3, 1.8, 2.5)
 _POWERS_OF_SHORT = (0.0, 0.3, 0.5, 0.8, 1.2, 2.0)
 """c of a + b t^−c; 0 is the logarithm. Runs of fewer cells than `LONG` cannot tell finer ones apart."""
+_COSINES = ((0.3, 0.1), (0.3, 0.4), (0.6, 0.1), (0.6, 0.4), (0.0, 1.0))
+"""c of t^−c, and the share of a cosine schedule's fall added to it; the last one is that fall alone."""
 LONG = 28
 """From so many cells on, a run tells its own correlation well enough."""
 _FIRST_KNOT = 0.2
@@ -67,10 +69,11 @@ class Best:
 class RiseModel:
     """Tells how much more likely runs are with a rise, for cells at given places.
 
-    Without a rise: y = a + b t^−c with b t^−c falling, or the same up to a knot and a level from there. With one: such
-    a curve whose knot lies before the rise, plus d > 0 times a step or a ramp that begins within the
-    last 65 %, or 55 % of short runs. Noise is AR(1), φ to the number of cells between. Generalised least squares give
-    a, b, d; c, the knot, the rise and φ are searched on grids.
+    Without a rise: y = a + b t^−c with b t^−c falling, the same up to a knot and a level from there, or, in long runs,
+    with the fall of a cosine schedule that ends at the last cell. With one: such a curve whose knot lies before the
+    rise, plus d > 0 times a step or a ramp that begins within the last 65 %, or 55 % of short runs. Noise is AR(1), φ
+    to the number of cells between. Generalised least squares give a, b, d; c, the knot, the rise and φ are searched on
+    grids.
     """
 
     def __init__(self, at_C: np.ndarray, place_C: np.ndarray) -> None:
@@ -78,16 +81,15 @@ class RiseModel:
         self.size, self.place_C = size, place_C
         knots = range(max(2, int(_FIRST_KNOT * size)), size - 3, max(1, size // 10))
         x_C = at_C / at_C[-1]
-        curves, knots_T = [], []
-        for knot in (None, *knots):
-            for power in _POWERS if size >= LONG else _POWERS_OF_SHORT:
-                curve_C = -np.log(x_C) if power == 0 else (x_C**-power - 1) / power
-                if knot is not None:
-                    curve_C[knot:] = curve_C[knot]
-                curve_C = curve_C - curve_C.mean()
-                curves.append(curve_C / np.abs(curve_C).max())
-                knots_T.append(knot or 0)
-        self.curves_TC = np.array(curves)
+        long = size >= LONG
+        powers = _POWERS if long else _POWERS_OF_SHORT
+        curves = [(_power(x_C, power), 0) for power in powers]
+        curves += [(_power(np.minimum(x_C, x_C[knot]), power), knot) for knot in knots for power in powers]
+        if long:
+            curves += [(_with_cosine(x_C, power, share), 0) for power, share in _COSINES]
+        curves_TC = np.array([curve_C - curve_C.mean() for curve_C, _ in curves])
+        self.curves_TC = curves_TC / np.abs(curves_TC).max(1, keepdims=True)
+        knots_T = [knot for _, knot in curves]
         self.rises_AC, first_A = _rises(size)
         self.late_A = first_A >= _LATE * size
         self.allowed_AT = np.array(knots_T) <= first_A[:, None]
@@ -218,6 +220,17 @@ class _Whitened:
         robust_R1 = _NORMAL * np.median(sizes_RC, axis=1, keepdims=True)
         squares_R = (np.minimum(sizes_RC, _MOST * robust_R1) ** 2).sum(1) / max(1, model.size - _PARAMETERS)
         return np.sqrt(squares_R)
+
+
+def _power(x_C: np.ndarray, power: float) -> np.ndarray:
+    return -np.log(x_C) if power == 0 else (x_C**-power - 1) / power
+
+
+def _with_cosine(x_C: np.ndarray, power: float, share: float) -> np.ndarray:
+    """Return a mixture of a power and the fall of a cosine schedule, each scaled to a range of one."""
+    parts = _power(x_C, power), np.cos(np.pi * x_C / 2) ** 2
+    power_C, cosine_C = (part / np.ptp(part) for part in parts)
+    return (1 - share) * power_C + share * cosine_C
 
 
 def _rises(size: int) -> tuple[np.ndarray, np.ndarray]:

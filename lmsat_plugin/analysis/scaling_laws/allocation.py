@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lmsat_plugin.analysis.given_numbers import check_number
 from lmsat_plugin.analysis.scaling_laws import kaplan
 from lmsat_plugin.errors import LmsatError
 
@@ -129,9 +130,8 @@ def allocate(*, flops: float | None = None, n_params: float | None = None) -> Al
         raise LmsatError("give either a compute or a number of parameters, not both or neither")
     given = flops if n_params is None else n_params
     assert given is not None
-    if not 1 <= given <= _MOST:
-        what = "parameters" if flops is None else "floating-point operations"
-        raise LmsatError(f"{given:g} {what} cannot be planned for: give a number from 1 to {_MOST:g}")
+    name = "n_params" if flops is None else "flops"
+    check_number(name, given, f"give a number from 1 to {_MOST:g}", least=1, most=_MOST, ends=True)
     c_min = given / kaplan.PF_DAY if n_params is None else kaplan.compute_for_size(n_params)
     best = kaplan.compute_optimal(c_min)
     answers = [_advice("Kaplan et al. 2020", best.n_opt, c_min * kaplan.PF_DAY, best.loss)]

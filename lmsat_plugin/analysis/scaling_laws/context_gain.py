@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_share, check_simulation
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
@@ -86,10 +87,9 @@ def context_gain(
     Raises:
         LmsatError: For arrays that are missing or do not belong together, and for a window that is too short.
     """
-    if not 0 < share < 1 or not 0 < confidence < 1:
-        raise LmsatError(
-            f"share={share:g} with confidence={confidence:g} is out of range: give numbers between 0 and 1"
-        )
+    check_share("share", share)
+    check_share("confidence", confidence)
+    check_simulation(repetitions, seed, usual=1000, least=100)
     losses_P, tokens_P, contexts_P = _read(arrays)
     bins_P = np.floor(2 * np.log2(contexts_P) + 1e-9).astype(int)
     bins_P = np.unique(bins_P, return_inverse=True)[1]

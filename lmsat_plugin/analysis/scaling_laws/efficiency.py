@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_number, check_share
 from lmsat_plugin.analysis.input_tables import check_steps, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, check_one_tokenizer, loss_of_results, without_diverged
 from lmsat_plugin.errors import LmsatError
@@ -114,10 +115,11 @@ def sample_efficiency(
     Raises:
         LmsatError: For missing columns or numbers, a model of several sizes, and losses not above 0 or never reached.
     """
-    if not losses or not all(0 < loss < math.inf for loss in losses):
-        raise LmsatError(f"{list(losses)} are not losses to reach: give nats per token, above 0")
-    if not 0 < fewest_saved < 1:
-        raise LmsatError(f"{fewest_saved:g} is not a share of tokens: give one between 0 and 1")
+    if not len(losses):
+        raise LmsatError("there is no loss to reach: give some, in nats per token")
+    for loss in losses:
+        check_number("loss", loss, "give nats per token, above 0", least=0)
+    check_share("fewest_saved", fewest_saved)
     table = table_of(data)
     table = _checkpoints(labelled(loss_of_results(data)) if is_tidy(table) else table)
     by_size = table.groupby("model", sort=False).n_params.first().sort_values(kind="stable").index

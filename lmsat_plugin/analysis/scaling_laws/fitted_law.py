@@ -62,6 +62,8 @@ class HeldOut:
     """By what these are the largest, such as "largest N"."""
     models: tuple[str, ...]
     n_points: int
+    n_trimmed: int
+    """How many more of the largest points a robust fit leaves out, which are not predicted."""
     mean_gap: float
     """Mean of (observed − predicted) / predicted."""
     mean_absolute_gap: float

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_simulation
 from lmsat_plugin.analysis.scaling_laws import huber_regression as huber
 from lmsat_plugin.analysis.scaling_laws import outliers
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Constant, Derived, FittedLaw, HeldOut, Spread, interval_of_fit
@@ -57,7 +58,8 @@ def fit(
         seed: Of the bootstrap.
 
     Raises:
-        LmsatError: For unknown names, missing columns or numbers, losses not in nats, and too few runs or values.
+        LmsatError: For unknown names, missing columns or numbers, losses not in nats, too few runs or values, and
+            ``repetitions`` or a ``seed`` out of range.
     """
     if law not in LAWS:
         raise LmsatError(f"'{law}' is not a law: give one of {', '.join(LAWS)}")
@@ -65,8 +67,7 @@ def fit(
     rows, notes = rows_of(kind, data)
     given = dict(given or {})
     _check_given(kind, given)
-    if repetitions < 0:
-        raise LmsatError(f"repetitions={repetitions} is out of range: give 0 for no intervals, or about 1000")
+    check_simulation(repetitions, seed, usual=1000)
     request = _Request(law=kind, given=given, notes=notes, repetitions=repetitions, robust=robust, seed=seed)
     if kind.by_model and "model" in rows:
         if rows["model"].isna().any():
@@ -118,7 +119,7 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     constants = form.external(theta_RQ)
     residuals_P = problem.targets_P - form.log_losses(theta_RQ[:1], points.variables)[0][0]
     reasons = unidentified(law, points, theta_Q, free)
-    held_out = _held_out(law, points, given_Q, free)
+    held_out = _held_out(law, points, given_Q, free, kept_P=kept_P)
     derived = law.derive(constants, points, counts_RG)
     about = of_derived(law, reasons, derived)
     params = {
@@ -260,18 +261,22 @@ def _spread(problem: huber.Problem, result: huber.SearchResult, free_Q: np.ndarr
     return Spread(tolerance=_TOLERANCE, starts=len(result.ends_G), best=best, params=fitted)
 
 
-def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) -> HeldOut | None:
-    """Return the gaps of the largest points to the law fitted to the others; None if too few are left."""
+def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str], *, kept_P: np.ndarray) -> HeldOut | None:
+    """Return the gaps of the largest points to the law fitted to the others; None if too few are left.
+
+    Points that a robust fit leaves out, as ``kept_P`` says, are neither fitted nor predicted.
+    """
     sizes_P = points.values[law.size]
     if law.size == "loss":
         # The largest models are those with the least loss.
         sizes_P = 1 / sizes_P
-    several = np.unique(sizes_P)
-    out_P = sizes_P >= several[-max(1, int(_HELD_OUT * len(several)))]
-    rest = {name: value_P[~out_P] for name, value_P in points.variables.items()}
-    if not free or _lacking(law, rest, len(set(points.runs_P[~out_P])), free):
+    several = np.unique(sizes_P[kept_P])
+    largest_P = sizes_P >= several[-max(1, int(_HELD_OUT * len(several)))]
+    out_P, rest_P = largest_P & kept_P, ~largest_P & kept_P
+    rest = {name: value_P[rest_P] for name, value_P in points.variables.items()}
+    if not free or _lacking(law, rest, len(set(points.runs_P[rest_P])), free):
         return None
-    others = huber.Problem(form=law.form, targets_P=np.log(points.losses_P[~out_P]), variables=rest)
+    others = huber.Problem(form=law.form, targets_P=np.log(points.losses_P[rest_P]), variables=rest)
     theta_Q = huber.search(others, given_Q).theta_Q
     left_out = {name: value_P[out_P] for name, value_P in points.variables.items()}
     gaps_P = points.losses_P[out_P] / np.exp(law.form.log_losses(theta_Q[None], left_out)[0][0]) - 1
@@ -280,6 +285,7 @@ def _held_out(law: Law, points: Points, given_Q: np.ndarray, free: list[str]) ->
         by="least loss" if law.size == "loss" else f"largest {law.size}",
         models=tuple(dict.fromkeys(models)),
         n_points=int(out_P.sum()),
+        n_trimmed=int((largest_P & ~kept_P).sum()),
         mean_gap=float(gaps_P.mean()),
         mean_absolute_gap=float(np.abs(gaps_P).mean()),
     )

@@ -5,11 +5,12 @@ Shapes: P points of one compute, B computes, R samples of the bootstrap.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_simulation
 from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, check_one_tokenizer, loss_of_results, without_diverged
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Derived
@@ -46,6 +47,8 @@ class IsoFlop:
     """C / (6 n_opt)."""
     loss: float | None = None
     """The least loss, that of the parabola."""
+    curvature: float | None = None
+    """Of the parabola, ``loss`` + ``curvature`` · ln²(N / ``n_opt``)."""
     reason: str | None = None
     """Why there is no minimum."""
 
@@ -62,6 +65,9 @@ class IsoFlops:
     """The standard deviation of the losses about the parabolas, in nats."""
     computes: tuple[IsoFlop, ...]
     warnings: tuple[str, ...]
+    table: pd.DataFrame = field(repr=False, compare=False)
+    """The points, by compute: ``n, loss, flops``, ``compute`` (the index in ``computes``), and whether they are
+    ``near`` the least loss, so that the parabola is fitted to them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat fit isoflop --json`` prints it."""
@@ -111,45 +117,50 @@ def fit_isoflops(data: Results | pd.DataFrame, *, repetitions: int = 1000, seed:
         seed: Of the random numbers.
 
     Raises:
-        LmsatError: For missing columns or numbers, and fewer than three computes with a minimum.
+        LmsatError: For missing columns or numbers, fewer than three computes with a minimum, and ``repetitions`` or a
+            ``seed`` out of range.
     """
-    table, count, notes = _rows(data)
-    sizes_P, losses_P = np.log(table[count].to_numpy()), table["loss"].to_numpy()
-    flops_P = table["flops"].to_numpy()
-    order_P = np.argsort(flops_P, kind="stable")
-    starts = np.flatnonzero(np.diff(np.log(flops_P[order_P])) > np.log(_APART)) + 1
-    groups = np.split(order_P, starts)
-    parabolas = [_parabola(sizes_P[group], losses_P[group]) for group in groups]
+    check_simulation(repetitions, seed, usual=1000)
+    points, count, notes = _points(data)
+    computes = [rows for _, rows in points.groupby("compute")]
+    parabolas = [_parabola(rows[rows.near]) for rows in computes]
     known = [one for one in parabolas if one is not None]
     spare = sum(len(one.x_P) - 3 for one in known)
     squares = sum(float(((one.losses_P - one.fitted_P) ** 2).sum()) for one in known)
     noise = float(np.sqrt(squares / spare)) if spare else 0.0
     rng = np.random.default_rng(seed)
-    minima_RB = np.full((repetitions + 1, len(groups)), np.nan)
+    minima_RB = np.full((repetitions + 1, len(computes)), np.nan)
     for b, one in enumerate(parabolas):
         if one is not None:
             sampled_RP = one.fitted_P + noise * rng.standard_normal((repetitions, len(one.x_P)))
             minima_RB[:, b] = one.minima(np.concatenate([one.losses_P[None], sampled_RP]))
-    logs_B = np.array([np.log(flops_P[group]).mean() for group in groups])
+    logs_B = np.array([np.log(rows.flops).mean() for rows in computes])
     there_B = np.isfinite(minima_RB[0])
     if there_B.sum() < _LEAST_COMPUTES:
         raise LmsatError(
-            f"{there_B.sum()} of {len(groups)} computes have a least loss within their sizes, and exponents need "
+            f"{there_B.sum()} of {len(computes)} computes have a least loss within their sizes, and exponents need "
             f"{_LEAST_COMPUTES}: give each {_LEAST_POINTS} or more sizes on both sides of the best"
         )
     a_R = _slopes(logs_B[there_B], minima_RB[:, there_B])
-    computes = tuple(
+    described = tuple(
         _described(float(np.exp(log)), one, minima_RB[:, b])
         for b, (log, one) in enumerate(zip(logs_B, parabolas, strict=True))
     )
-    far = [one for one in computes if one.n_opt is None]
+    far = [one for one in described if one.n_opt is None]
     warnings = [*notes, *(f"{one.flops:.3g} FLOP: {one.reason}" for one in far)]
     return IsoFlops(
-        count=count, a=_exponent(a_R), b=_exponent(1 - a_R), noise=noise, computes=computes, warnings=tuple(warnings)
+        count=count,
+        a=_exponent(a_R),
+        b=_exponent(1 - a_R),
+        noise=noise,
+        computes=described,
+        warnings=tuple(warnings),
+        table=points,
     )
 
 
-def _rows(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
+def _points(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
+    """Return the points, by compute (`IsoFlops.table`), the column that is N, and sentences on what was left out."""
     table = table_of(data)
     table = labelled(loss_of_results(data)) if is_tidy(table) else table
     count = TOTAL if TOTAL in table.columns or NON_EMBEDDING not in table.columns else NON_EMBEDDING
@@ -163,12 +174,15 @@ def _rows(data: Results | pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
         table = table.assign(flops=6 * table[count] * table["tokens"])
     check_magnitudes(table, [count, "loss", "flops"])
     check_nats(table)
-    return table, count, notes
+    points = table[[count, "loss", "flops"]].rename(columns={count: "n"}).sort_values("flops", kind="stable")
+    next_P = np.diff(np.log(points.flops)) > np.log(_APART)
+    points = points.assign(compute=np.append(0, next_P.cumsum()))
+    near_P = points.loss <= _NEAR * points.groupby("compute").loss.transform("min")
+    return points.assign(near=near_P), count, notes
 
 
-def _parabola(sizes_P: np.ndarray, losses_P: np.ndarray) -> _Parabola | None:
-    near_P = losses_P <= _NEAR * losses_P.min()
-    sizes_P, losses_P = sizes_P[near_P], losses_P[near_P]
+def _parabola(points: pd.DataFrame) -> _Parabola | None:
+    sizes_P, losses_P = np.log(points.n.to_numpy()), points.loss.to_numpy()
     if len(np.unique(sizes_P)) < _LEAST_POINTS:
         return None
     centre = float(sizes_P.mean())
@@ -206,5 +220,14 @@ def _described(flops: float, parabola: _Parabola | None, minima_R: np.ndarray) -
     n_opt = float(np.exp(minima_R[0]))
     low, high = interval(np.exp(minima_R[1:])) or (None, None)
     x = minima_R[0] - parabola.centre
-    loss = float(np.array([x**2, x, 1.0]) @ (parabola.solver_3P @ parabola.losses_P))
-    return IsoFlop(flops=flops, n_points=points, n_opt=n_opt, low=low, high=high, tokens=flops / (6 * n_opt), loss=loss)
+    constants_3 = parabola.solver_3P @ parabola.losses_P
+    return IsoFlop(
+        flops=flops,
+        n_points=points,
+        n_opt=n_opt,
+        low=low,
+        high=high,
+        tokens=flops / (6 * n_opt),
+        loss=float(np.array([x**2, x, 1.0]) @ constants_3),
+        curvature=float(constants_3[0]),
+    )

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.outside_text import shortened
 
 PF_DAY = 8.64e19
 """Floating-point operations in a PF-day, 10¹⁵ a second for a day."""
@@ -226,8 +227,11 @@ def breakdown() -> Breakdown:
 def _check(**values: float | np.ndarray) -> None:
     """Raise `LmsatError` that names the value which is not above 0."""
     for name, value in values.items():
-        if not (np.greater(value, 0) & np.isfinite(value)).all():
-            raise LmsatError(f"{name}={_worst(value)} is not above 0 and finite: correct it")
+        known = np.asarray(value)
+        if known.dtype.kind not in "iuf":
+            raise LmsatError(f"{name}={shortened(value)} is no number: give one above 0")
+        if not (np.greater(known, 0) & np.isfinite(known)).all():
+            raise LmsatError(f"{name}={_worst(known)} is not above 0 and finite: correct it")
 
 
 def _worst(values: float | np.ndarray) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
 from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, without_diverged
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Derived
@@ -33,6 +34,7 @@ _RATES = np.geomspace(0.02, 3, 400)
 _SHARPNESS = (0.1, 0.3, 0.8)
 _BREAKS = 200
 _MOST_POINTS = 300
+_FARTHEST = 1e60
 _SEEN = 0.5
 """The share of the steps that the held-out fit sees."""
 
@@ -57,10 +59,21 @@ class RunCurve:
     """The loss there, of the curve."""
     held_out: dict[str, float] | None
     """The last loss, predicted from the first half of the steps: ``until, predicted, low, high, observed, gap``."""
+    t_K: np.ndarray = field(repr=False, compare=False)
+    losses_K: np.ndarray = field(repr=False, compare=False)
+    """``t_K`` and ``losses_K`` are the checkpoints that were fitted."""
+
+    def losses_at(self, t_M: np.ndarray) -> np.ndarray:
+        """Return the losses of the curve at some t, shape [M]."""
+        constants = self.params
+        if self.form == _SATURATING:
+            return constants["E"] + constants["B"] * t_M ** -constants["c"]
+        linear = np.array([np.log(constants["B"]), constants["c"], constants["c_drop"]])
+        return np.exp(_columns(_BROKEN, t_M, np.array([constants["d"], constants["f"]])) @ linear)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as ``lmsat fit curve --json`` prints it."""
-        return asdict(self)
+        """Return plain data, as ``lmsat fit curve --json`` prints it: all but the checkpoints."""
+        return {name: value for name, value in asdict(self).items() if name not in ("t_K", "losses_K")}
 
 
 def fit_curves(
@@ -80,8 +93,12 @@ def fit_curves(
         seed: Of the random numbers.
 
     Raises:
-        LmsatError: For missing columns or numbers, and where no model has 10 checkpoints; others are left out.
+        LmsatError: For missing columns or numbers, where no model has 10 checkpoints (others are left out), and for
+            ``at``, ``repetitions`` or a ``seed`` out of range.
     """
+    check_simulation(repetitions, seed, usual=200)
+    if at is not None:
+        check_number("at", at, "give a step, or tokens, above 0", least=0, most=_FARTHEST)
     table = table_of(data)
     table = labelled(loss_of_results(data)) if is_tidy(table) else table
     if "model" not in table.columns:
@@ -93,8 +110,6 @@ def fit_curves(
     table = table[table[axis] > 0]
     check_magnitudes(table, [axis, "loss"])
     check_nats(table)
-    if at is not None and not 0 < at < 1e60:
-        raise LmsatError(f"{at:g} is no {axis} to predict the loss at: give one above 0")
     curves, short = [], []
     for model, rows in table.groupby("model", sort=False):
         rows = rows.sort_values(axis, kind="stable").drop_duplicates(axis, keep="last")
@@ -230,6 +245,8 @@ def _curve(
         at=where,
         final=_estimate(values_R),
         held_out=_held_out(t_K, losses_K, repetitions, seed),
+        t_K=t_K,
+        losses_K=losses_K,
     )
 
 

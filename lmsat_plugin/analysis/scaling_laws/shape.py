@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_share, check_simulation
 from lmsat_plugin.analysis.input_tables import numbers
 from lmsat_plugin.analysis.losses import check_nats, without_diverged
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
@@ -92,10 +93,9 @@ def shape_dependence(
         LmsatError: For fewer than `FEWEST_MODELS` models, fewer than three aspect ratios, models whose sizes or
             shapes do not vary apart, and columns that are missing or hold no such numbers.
     """
-    if not 0 < within < 1 or not 0 < confidence < 1:
-        raise LmsatError(
-            f"within={within:g} with confidence={confidence:g} is out of range: give numbers between 0 and 1"
-        )
+    check_share("within", within)
+    check_share("confidence", confidence)
+    check_simulation(repetitions, seed, usual=2000)
     models = _models(table)
     n_M, aspect_M, loss_M = (models[name].to_numpy() for name in ("n", "aspect", "loss"))
     x_M = np.log(aspect_M)

@@ -109,8 +109,8 @@ def test_pythia(capsys, tmp_path):
     ("change", "losses", "what"),
     [
         ({}, [2.0], "no model reaches"),
-        ({}, [math.nan], "not losses"),
-        ({}, [], "not losses"),
+        ({}, [math.nan], "give nats per token"),
+        ({}, [], "give nats per token"),
         ({"tokens": 1e6}, [4.0], "several checkpoints"),
         ({"tokens": -1.0}, [4.0], "tokens=-1"),
         ({"n_params": [1.0, 2.0]}, [4.0], "2 values of n_params"),

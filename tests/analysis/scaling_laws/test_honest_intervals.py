@@ -105,6 +105,19 @@ def test_far_rows_are_named_with_the_constants_without_them():
     assert fit("chinchilla", table.drop(index=4), repetitions=0).outliers is None
 
 
+def test_the_held_out_error_of_a_robust_fit_is_that_of_runs_it_keeps():
+    table = table_of(*spread())
+    largest = table.n_params.nlargest(6).index
+    table.loc[largest[:2], "loss"] *= 1.1
+    plain, robust = (fit("chinchilla", table, repetitions=0, robust=one).held_out for one in (False, True))
+    assert plain.n_trimmed == 0
+    assert plain.mean_absolute_gap > 0.03
+    assert robust.n_trimmed >= 1
+    assert robust.n_points >= 4
+    assert robust.mean_absolute_gap < plain.mean_absolute_gap
+    assert not set(map(str, largest[:2])) & set(robust.models)
+
+
 def test_robust_fits_leave_out_what_lies_above():
     """Their coverage is in benchmarks/fits.py."""
     table = chinchilla_table(60, seed=4)

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import check_texts
 
-from lmsat_plugin.analysis.scaling_laws.isoflops import fit_isoflops
+from lmsat_plugin.analysis import fit_isoflops
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.figures import plot
 
 A, B, ALPHA, BETA = 406.4, 410.7, 0.34, 0.28
 EXPONENT = BETA / (ALPHA + BETA)
@@ -44,6 +46,11 @@ def test_minima_are_those_of_numpy():
     assert one.n_opt == pytest.approx(np.exp(-slope / 2 / square))
     assert one.tokens == pytest.approx(one.flops / 6 / one.n_opt)
     assert one.low is one.high is None
+    # The constants say the same parabola.
+    parabola = one.loss + one.curvature * np.log(first.n_params / one.n_opt) ** 2
+    np.testing.assert_allclose(
+        parabola, np.polyval(np.polyfit(np.log(first.n_params), first.loss, 2), np.log(first.n_params))
+    )
 
 
 def test_intervals_cover():
@@ -63,6 +70,21 @@ def test_flops_of_the_table_and_computes_without_a_minimum():
         fit_isoflops(table[-18:])
 
 
+def test_the_figure_shows_parabolas_and_minima():
+    found = fit_isoflops(runs(wide=3.2), repetitions=50)
+    losses, optima = plot(found).axes
+    stars = [line for line in losses.lines if line.get_marker() == "*"]
+    assert [line.get_xdata()[0] for line in stars] == [one.n_opt for one in found.computes]
+    assert [line.get_ydata()[0] for line in stars] == [one.loss for one in found.computes]
+    far = [line for line in losses.lines if line.get_markerfacecolor() == "none"]
+    assert sum(len(line.get_xdata()) for line in far) == (~found.table.near).sum() > 0
+    curves = [line for line in losses.lines if len(line.get_xdata()) > 100]
+    assert [min(line.get_ydata()) for line in curves] == pytest.approx([one.loss for one in found.computes], rel=1e-3)
+    slopes = [np.polyfit(*np.log(line.get_data()), 1)[0] for line in optima.lines if len(set(line.get_xdata())) == 2]
+    assert slopes == pytest.approx([found.a.value])
+    check_texts(plot(found))
+
+
 def test_the_command(tmp_path, capsys):
     runs().to_csv(tmp_path / "runs.csv", index=False)
     assert main(["fit", "isoflop", str(tmp_path / "runs.csv"), "--json"]) == 0
@@ -70,5 +92,7 @@ def test_the_command(tmp_path, capsys):
     assert found["a"]["low"] < EXPONENT < found["a"]["high"]
     assert main(["fit", "isoflop", str(tmp_path / "runs.csv")]) == 0
     assert "Size of least loss" in capsys.readouterr().out
+    assert main(["fit", "isoflop", str(tmp_path / "runs.csv"), "--figure", str(tmp_path / "f.png")]) == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert main(["fit", "isoflop", str(tmp_path / "runs.csv"), "--robust"]) == 2
     assert "isoflop takes no --robust" in capsys.readouterr().err

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import check_texts
 from scipy.optimize import curve_fit
 
-from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
+from lmsat_plugin.analysis import fit_curves
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.figures import plot
 
 T = np.round(np.geomspace(100, 100_000, 50))
 
@@ -70,6 +72,22 @@ def test_what_cannot_be_fitted_is_refused():
     assert flat.final.value == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("law", [saturating, broken])
+def test_the_figure_shows_the_curve_and_its_end(law):
+    (found,) = fit_curves(table(law, noise=0.001), at=4e5, repetitions=20)
+    np.testing.assert_allclose(found.losses_at(T), law(T), rtol=0.01)
+    (axes,) = plot(found).axes
+    data = [tuple(map(list, line.get_data())) for line in axes.lines]
+    assert (list(found.t_K), list(found.losses_K)) in data
+    curve = next(line for line in axes.lines if len(line.get_xdata()) > 100)
+    assert curve.get_xdata()[-1] == pytest.approx(4e5)
+    assert curve.get_ydata()[-1] == pytest.approx(found.final.value)
+    assert any(y == [found.final.low, found.final.high] for _, y in data)
+    dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed == ([] if law is saturating else [found.deceleration.value])
+    check_texts(plot([found, found]))
+
+
 def test_the_command(tmp_path, capsys):
     pd.concat([table(saturating, model="a"), table(broken, model="b")]).to_csv(tmp_path / "runs.csv", index=False)
     arguments = ["fit", "curve", str(tmp_path / "runs.csv"), "--repetitions", "50", "--at", "300000"]
@@ -78,5 +96,7 @@ def test_the_command(tmp_path, capsys):
     assert [(row["model"], row["form"], row["at"]) for row in rows] == [("a", "saturating", 3e5), ("b", "broken", 3e5)]
     assert main(arguments) == 0
     assert "slows down at" in capsys.readouterr().out
+    assert main([*arguments, "--figure", str(tmp_path / "f.png")]) == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert main([*arguments, "--robust"]) == 2
     assert "curve takes no --robust" in capsys.readouterr().err
