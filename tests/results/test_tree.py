@@ -192,6 +192,6 @@ def test_each_file_is_parsed_once(tmp_path, monkeypatch):
         }
         assert results.notes(path, "lmsat_loss")["checkpoint"]["model"] in ("a", "b")
         assert results.notes(path, "piqa") == {}
-    assert {one.sampling for one in find_saturation(results, repetitions=50)} == {"documents"}
+    assert {one.sampling for one in find_saturation(results, repetitions=100)} == {"documents"}
     assert len(find_context(results.select(["held-out"]))) == 22
     assert len(read) == len(parsed) == 22
