@@ -135,10 +135,12 @@ class Launch:
         except Exception as failed:
             raise self._lost(failed) from failed
         self._lifeline.returned()
-        other = next((each for each in said if each), None)
-        if error is None and other is not None:
-            sentence, source = other
-            raise LmsatError(sentence) if source is None else PassingError(sentence, source=source)
+        # What has ended the call on all may be seen where it began to be trouble that passes.
+        passes = next((each for each in said if each and each[1] is not None), None)
+        if passes is not None and (mine is None or mine[1] is None):
+            raise PassingError(passes[0], source=passes[1]) from error
+        if error is None and (other := next(filter(None, said), None)) is not None:
+            raise LmsatError(other[0])
 
     def serve(self) -> None:
         """On the other processes: do what the first calls, until it says that it is finished.
