@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share a corpus: this one's rank and their number."""
+    """The processes that share the work: this one's rank and their number."""
 
     rank: int = 0
     size: int = 1
