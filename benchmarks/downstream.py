@@ -4,6 +4,9 @@ Models with random weights of Pythia-70m's and SmolLM2-135M's shape in float32; 
 HellaSwag (four options of 25 tokens behind a prompt of 70, without and with ten shots of 700 tokens drawn for each
 document), MMLU (four options of one token behind five fixed shots) and LAMBADA. Beside the ratio: how many tokens go
 through the model, and the share of lmsat's time that is in matrix products.
+
+Besides, on a model of two layers under 50,304 rows of vocabulary: 10,000 requests of which a third are the model's own
+greedy tokens, and in bfloat16 how far log-likelihoods are from those of an exact head on the same states.
 """
 
 from __future__ import annotations
@@ -184,6 +187,74 @@ def compare(
     ]
 
 
+def own_greedy(model: Any, words: Words, documents: int) -> list[tuple[str, str]]:
+    """Return four options for each prompt: behind two of three, two are what the model holds most probable."""
+    requests: list[tuple[str, str]] = []
+    while len(requests) < 4 * documents:
+        prompt, own = words.draw(words._random.randint(8, 16)), []
+        if len(requests) // 4 % 3:
+            tokens = model.tok_encode(prompt)
+            with torch.no_grad():
+                found = model.model.generate(torch.tensor([tokens]), max_new_tokens=2, do_sample=False)[0]
+            greedy = found[len(tokens) :].tolist()
+            own = [model.tokenizer.decode(greedy[:length]) for length in (1, 2)]
+            # They have to come back as the same tokens from the text.
+            if not own[0].strip() or [model._encode_pair(prompt, text)[1] for text in own] != [greedy[:1], greedy]:
+                continue
+        requests += [(prompt, text) for text in [*own, *(words.draw(2) for _ in range(4 - len(own)))]]
+    return requests
+
+
+def greedy_rows(quick: bool) -> list[common.Row]:
+    """Compare accuracy and ``is_greedy`` with those of ``hf``; the last option counts as right."""
+    models = {kind: common.load(kind, str(common.wide_vocabulary()), batch_size=size) for kind, size in SIZES}
+    requests = instances(own_greedy(models["hf"], Words(models["hf"].tokenizer), 250 if quick else 2500))
+    found = {kind: answer(model, requests) for kind, model in models.items()}
+    unequal = sum(one[1] != other[1] for one, other in zip(found["lmsat"], found["hf"], strict=True))
+    right = {
+        kind: sum(max(range(4), key=lambda at: each[first + at][0]) == 3 for first in range(0, len(each), 4))
+        for kind, each in found.items()
+    }
+    greedy = sum(hit for _, hit in found["hf"]) / len(requests)
+    return [
+        common.Row(f"{len(requests)} requests: share that is greedy", "", "", greedy, at_least=0.3),
+        common.Row("  unequal is_greedy", "", "", unequal, at_most=0),
+        common.Row(
+            "  right answers", f"{right['lmsat']}", f"{right['hf']}", abs(right["lmsat"] - right["hf"]), at_most=0
+        ),
+    ]
+
+
+def half_row(quick: bool) -> common.Row:
+    """Return the mean differences from a head in float64 on the same bfloat16 states: one request at a time."""
+    folder = str(common.wide_vocabulary())
+    models = {
+        "lmsat": common.load("lmsat", folder, batch_size=1, dtype="bfloat16", shared_prefixes=False),
+        "hf": common.load("hf", folder, batch_size=1, dtype="bfloat16"),
+    }
+    requests = instances(clozes(Words(models["hf"].tokenizer), 32 if quick else 256))
+    model, exact = models["hf"].model, []
+    with torch.no_grad():
+        for request in requests:
+            context, continuation = models["hf"]._encode_pair(*request.args)
+            states_TD = model.base_model(torch.tensor([[*context, *continuation][:-1]])).last_hidden_state[0]
+            logits_TV = states_TD[-len(continuation) :].double() @ model.get_output_embeddings().weight.double().T
+            exact.append(
+                float(-torch.nn.functional.cross_entropy(logits_TV, torch.tensor(continuation), reduction="sum"))
+            )
+    apart = {
+        kind: sum(abs(value - there) for (value, _), there in zip(answer(each, requests), exact, strict=True))
+        / len(exact)
+        for kind, each in models.items()
+    }
+    return common.Row(
+        "bfloat16: nats from an exact head",
+        *(f"{apart[kind]:.2g}" for kind in models),
+        apart["lmsat"] / apart["hf"],
+        at_most=0.1,
+    )
+
+
 def main() -> int:
     quick = common.parse_arguments(__doc__).quick
     tokenizer = transformers.AutoTokenizer.from_pretrained(common.smollm2())
@@ -198,7 +269,8 @@ def main() -> int:
             rows += compare(work, models, requests, work.targets[place], quick)
         rows.append(memory_row(name))
         missed |= common.report(f"Requests for log-likelihoods, the shape of {name}", rows)
-    return missed
+    rows = [*greedy_rows(quick), half_row(quick)]
+    return missed | common.report("Requests for log-likelihoods, two layers under 50,304 rows of vocabulary", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import has_bos_prefix
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.execution import cached
+from lmsat_plugin.measurement.execution import Processes, cached
 from lmsat_plugin.model.anatomy import dissect
 from lmsat_plugin.scoring.continuations import ContinuationScorer, ScoringPlan, limits_on
 
@@ -23,13 +24,59 @@ Encoded = tuple[list[int], list[int]]
 """The tokens of a context and of its continuation."""
 
 
-def plan_requests(lm: Any, requests: Sequence[Instance]) -> ScoringPlan:
-    """Return the plan of requests; the checkpoints of a series make it once.
+class _Planned(NamedTuple):
+    """The plan of the requests of all processes."""
+
+    plan: ScoringPlan
+    first: int
+    """The number of this process' first request."""
+    name: str
+    """The same on all processes."""
+
+
+def answer_requests(
+    lm: Any, requests: Sequence[Instance], processes: Processes, *, show_progress: bool
+) -> list[tuple[float, bool]]:
+    """Return the log-likelihood in nats of each request's continuation, and whether it is the greedy one.
+
+    The processes, which all have to call, make one plan of their requests, and each computes a part of it. Notes in
+    ``lm.lmsat_downstream`` how many tokens all of them were asked for and computed.
 
     Raises `LmsatError` for a continuation without tokens, or longer than the window.
     """
-    pairs = tuple(request.args for request in requests)
-    limits = limits_on(lm.device)
+    # lm-eval asks for a request again where another process has more.
+    distinct = list({id(request): request for request in requests}.values())
+    planned = _plan(lm, distinct, processes)
+    if not planned.plan.requests:
+        return []
+    window = torch.from_numpy(max(planned.plan.tree.tokens, key=len).astype(np.int64)).to(lm.device)
+    batch = lm.batch_size
+    scorer = ContinuationScorer(
+        anatomy=processes.together(lambda: dissect(lm.model, window)),
+        device=lm.device,
+        batch_size=batch if isinstance(batch, int) else None,
+        autocast=lm.mixed_precision_dtype,
+        trust=cached(lm.lmsat_cache, "trust", lambda: lm.trust),
+        processes=processes,
+    )
+    answers, record = scorer.answer(planned.plan, share=lm.shared_prefixes, show_progress=show_progress)
+    if record.truncated and show_progress:
+        logger.warning(
+            "%d of %d requests are longer than the window of %d tokens: their prompts are cut from the left",
+            *(record.truncated, planned.plan.requests, lm.max_length),
+        )
+    lm.lmsat_downstream = asdict(record)
+    own = slice(planned.first, planned.first + len(distinct))
+    pairs = zip(answers.sums[own].tolist(), answers.greedy[own].tolist(), strict=True)
+    by_request = dict(zip(map(id, distinct), pairs, strict=True))
+    return [by_request[id(request)] for request in requests]
+
+
+def _plan(lm: Any, requests: Sequence[Instance], processes: Processes) -> _Planned:
+    """Return the plan of the requests of all processes; the checkpoints of a series make it once."""
+    pairs, limits = tuple(request.args for request in requests), limits_on(lm.device)
+    cache = {} if lm.lmsat_cache is None else lm.lmsat_cache
+    key = ("plan", lm.max_length, limits, pairs)
 
     def make() -> ScoringPlan:
         encoded = _encode(lm, pairs)
@@ -37,33 +84,15 @@ def plan_requests(lm: Any, requests: Sequence[Instance]) -> ScoringPlan:
             _check(lm, request, continuation)
         return ScoringPlan.of(encoded, lm.max_length, limits)
 
-    return cached(lm.lmsat_cache, ("plan", lm.max_length, limits, pairs), make)
-
-
-def answer_plan(lm: Any, plan: ScoringPlan, *, show_progress: bool) -> list[tuple[float, bool]]:
-    """Return the log-likelihood in nats of each request's continuation, and whether it is the greedy one.
-
-    Notes in ``lm.lmsat_downstream`` how many tokens were asked for and computed.
-    """
-    if not plan.requests:
-        return []
-    window = torch.from_numpy(max(plan.tree.tokens, key=len).astype(np.int64)).to(lm.device)
-    batch = lm.batch_size
-    scorer = ContinuationScorer(
-        anatomy=dissect(lm.model, window),
-        device=lm.device,
-        batch_size=batch if isinstance(batch, int) else None,
-        autocast=lm.mixed_precision_dtype,
-        trust=cached(lm.lmsat_cache, "trust", lambda: lm.trust),
-    )
-    answers, record = scorer.answer(plan, share=lm.shared_prefixes, show_progress=show_progress)
-    if record.truncated and show_progress:
-        logger.warning(
-            "%d of %d requests are longer than the window of %d tokens: their prompts are cut from the left",
-            *(record.truncated, plan.requests, lm.max_length),
-        )
-    lm.lmsat_downstream = asdict(record)
-    return list(zip(answers.sums.tolist(), answers.greedy.tolist(), strict=True))
+    # Of the same requests here there may be others elsewhere.
+    names = set(processes.gather(cache[key].name if key in cache else None))
+    if len(names) > 1 or None in names:
+        own = processes.together(make)
+        made = processes.gather((own, uuid4().hex))
+        plans = [plan for plan, _ in made]
+        first = sum(plan.requests for plan in plans[: processes.rank])
+        cache[key] = _Planned(own if len(plans) == 1 else ScoringPlan.joined(plans), first, made[0][1])
+    return cache[key]
 
 
 def _encode(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
@@ -97,13 +126,17 @@ def _encode_one(lm: Any, context: str, continuation: str) -> Encoded:
 
 
 def _check(lm: Any, request: Instance, continuation: list[int]) -> None:
-    where = f"task {request.task_name}, document {request.doc_id}"
+    if continuation and len(continuation) <= lm.max_length:
+        return
+    what = f"the continuation {request.args[1][:40]!r}{place_of(request)} has"
     if not continuation:
-        raise LmsatError(
-            f"{where}: the continuation {request.args[1][:40]!r} has no tokens of its own: correct the task's choices"
-        )
-    if len(continuation) > lm.max_length:
-        raise LmsatError(
-            f"{where}: the continuation has {len(continuation)} tokens and the window {lm.max_length}: "
-            "set max_length higher, or leave the task out"
-        )
+        raise LmsatError(f"{what} no tokens of its own: correct the task's choices")
+    raise LmsatError(
+        f"{what} {len(continuation)} tokens, and the window {lm.max_length}: "
+        "set max_length higher, or leave the task out"
+    )
+
+
+def place_of(request: Instance) -> str:
+    """Return the task and the document of a request, in brackets; nothing for one that is of no task."""
+    return "" if request.task_name is None else f" (task {request.task_name}, document {request.doc_id})"

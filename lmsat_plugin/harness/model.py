@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import check_writable, user_path
 from lmsat_plugin.harness.adapters_put_on import TakesAdapters
-from lmsat_plugin.harness.loglikelihoods import answer_plan, plan_requests
+from lmsat_plugin.harness.loglikelihoods import answer_requests, place_of
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
 from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
@@ -253,9 +253,12 @@ class SaturationLM(TakesAdapters, HFLM):
         without tokens or beyond the window.
         """
         if not self._scores_by_plan:
-            return super().loglikelihood(list(requests), disable_tqdm=disable_tqdm)
-        answers = answer_plan(self, plan_requests(self, requests), show_progress=not disable_tqdm and self.rank == 0)
-        self._check_likelihoods([request.args for request in requests], answers)
+            answers = super().loglikelihood(list(requests), disable_tqdm=disable_tqdm)
+            self._check_likelihoods(requests, [value for value, _ in answers])
+            return answers
+        shown = not disable_tqdm and self.rank == 0
+        answers = answer_requests(self, requests, self._asked_together, show_progress=shown)
+        self._check_likelihoods(requests, [value for value, _ in answers])
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, answer)
         return answers
@@ -266,18 +269,14 @@ class SaturationLM(TakesAdapters, HFLM):
         configs = (getattr(self.model, "peft_config", None) or {}).values()
         return self.backend == "causal" and not any(config.is_prompt_learning for config in configs)
 
-    def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        """Return what ``hf`` returns. Raises `DivergedError` for NaN, of which it would choose the first answer."""
-        answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
-        self._check_likelihoods([request[0] for request in requests], answers)
-        return answers
-
     def _check_likelihoods(
-        self, asked: Sequence[tuple[str, str] | None], answers: Sequence[tuple[float, bool]]
+        self, requests: Sequence[Instance], values: Sequence[float], wrong: Callable[[float], bool] = isnan
     ) -> None:
-        texts = [pair for pair, answer in zip(asked, answers, strict=True) if isnan(answer[0])]
-        what = f"the log-likelihood of {texts[0][1][:40]!r} is nan" if texts and texts[0] else None
-        self._check_finite(what)
+        """Raise `DivergedError` for values that are wrong, with the first request that has one."""
+        for request, value in zip(requests, values, strict=True):
+            if wrong(value):
+                self._check_finite(f"the log-likelihood of {request.args[-1][:40]!r}{place_of(request)} is {value}")
+        self._check_finite(None)
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         """Return what ``hf`` returns; texts that are encoded already are looked up."""
@@ -292,16 +291,19 @@ class SaturationLM(TakesAdapters, HFLM):
         return with_smaller_batches(self, lambda: generate(*args, **kwargs))
 
     def _check_finite(self, what: str | None) -> None:
-        """Raise `DivergedError` if ``what`` is not finite; in a sweep, on all processes if it is not on one of them."""
-        processes = Processes.current()
-        reasons = [what]
-        # Outside of sweeps lm-eval may ask one process alone, since the others have their answers cached.
-        if processes.size > 1 and self.lmsat_cache is not None:
-            reasons *= processes.size
-            torch.distributed.all_gather_object(reasons, what)
-        if reason := next(filter(None, reasons), None):
+        """Raise `DivergedError` if ``what`` is not finite, on all processes if it is not on one of them."""
+        if reason := next(filter(None, self._asked_together.gather(what)), None):
             with naming_weights(self.model):
                 raise DivergedError(reason)
+
+    @property
+    def _asked_together(self) -> Processes:
+        """The processes that lm-eval asks at the same time, each with requests of its own.
+
+        Of those with ``--use_cache`` it may ask one alone, and under tensor parallelism all have the same requests.
+        """
+        alone = self.world_size == 1 or self.cache_hook.dbdict is not None
+        return Processes() if alone else Processes.current()
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence) -> int:
         """Choose a batch size as ``hf`` does for ``batch_size=auto``, without printing it."""
@@ -318,12 +320,8 @@ class SaturationLM(TakesAdapters, HFLM):
         size = (len(requests), len(requests[pos][1]) + len(requests[pos][2])) if requests else None
         detect = super()._detect_batch_size
         key = (pos, size, self.max_batch_size)
-        found = [key in self._fitting]
-        if (processes := Processes.current()).size > 1:
-            # All try batches, or none: trying them is something that they do together.
-            found *= processes.size
-            torch.distributed.all_gather_object(found, key in self._fitting)
-        if not all(found):
+        # All try batches, or none: trying them is something that they do together.
+        if not all(Processes.current().gather(key in self._fitting)):
             self._fitting[key] = detect(requests, pos)
         return self._fitting[key]
 
@@ -340,7 +338,9 @@ class SaturationLM(TakesAdapters, HFLM):
         as a whole. Each document's sum is in float64.
         """
         if self.backend != "causal":
-            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+            results = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+            self._check_likelihoods(requests, results)
+            return results
         texts = [request.args[0] for request in requests]
         encoded = [cached(self.lmsat_cache, ("rolling", text), partial(self._encode, text)) for text in texts]
         windows: list[Window] = [
@@ -353,10 +353,8 @@ class SaturationLM(TakesAdapters, HFLM):
         sums = torch.zeros(len(texts), dtype=torch.float64, device=device_of_float64(self.device))
         if windows:
             self._rolling_pass(windows, sums, show_progress=not disable_tqdm and self.rank == 0)
-        sums = sums.cpu()
-        bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
-        self._check_finite(f"the loss of the text {texts[bad[0]][:40]!r} is {float(sums[bad[0]])}" if bad else None)
         results = (-sums).tolist()
+        self._check_likelihoods(requests, results, wrong=lambda value: not isfinite(value))
         for text, result in zip(texts, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
         return results

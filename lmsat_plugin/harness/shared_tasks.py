@@ -167,10 +167,19 @@ def _build_once(task: Task) -> None:
     """Make a task build its requests only once; afterwards it hands them out without their old answers."""
     build, built = task.build_all_requests, False
 
-    def build_all_requests(**options: Any) -> None:
+    def build_all_requests(*, rank: int = 0, world_size: int = 1, **options: Any) -> None:
         nonlocal built
         if not built:
+            # Each process draws the shots of all documents: those of its own would be others than one process draws.
             build(**options)
+            if world_size > 1:
+                chosen = {key: options.get(key) for key in ("limit", "samples")}
+                own = {number for number, _ in task.doc_iterator(rank=rank, world_size=world_size, **chosen)}
+                task._instances = [each for each in task.instances if each.doc_id in own]
+                if not own:
+                    raise LmsatError(
+                        f"{task.task_name} has fewer documents than the launch has processes: start fewer of them"
+                    )
             built = True
         for instance in task.instances:
             instance.resps = []

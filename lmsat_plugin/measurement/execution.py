@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
+from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.text.corpora import CorpusSource
 from lmsat_plugin.text.windows import Window
 
@@ -16,10 +18,12 @@ from lmsat_plugin.text.windows import Window
 _CPU_BATCH_TOKENS = 8192
 _AUTO_BATCHES = 8
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share a corpus: this one's rank and their number."""
+    """The processes that share the work: this one's rank and their number."""
 
     rank: int = 0
     size: int = 1
@@ -30,6 +34,39 @@ class Processes:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
         return cls()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return what each process gives, by rank. All have to call."""
+        gathered = [value] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def together(self, call: Callable[[], T]) -> T:
+        """Return what a call, which must not wait for other processes, returns here. All have to call.
+
+        Raises what it raises here, and `LmsatError` where it raises on other processes alone: none goes on to wait for
+        one that has failed.
+        """
+        if self.size == 1:
+            return call()
+        error: Exception | None = None
+        try:
+            value = call()
+        except Exception as raised:
+            if is_broken_device(raised):
+                raise  # it can tell the others nothing
+            error = raised
+        try:
+            said = self.gather(error and first_sentence(error))
+            if error is not None:
+                raise error
+        finally:
+            # An error and a frame that hold each other would keep the tensors of the run that failed.
+            error = None
+        if failed := next(filter(None, said), None):
+            raise LmsatError(failed)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from lmsat_plugin.errors import first_sentence
+from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.anatomy import Anatomy, architecture_of
 from lmsat_plugin.model.float32 import exact_float32
@@ -61,10 +62,11 @@ class ScoringPlan:
     continuations: list[list[Continuation]]
     """Of each sequence."""
     requests: int
-    tree: Tree
+    limits: Limits
     asked: int = 0
     """The tokens of all requests."""
     truncated: int = 0
+    _own: dict[tuple[Processes, bool], ScoringPlan] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, requests: Sequence[tuple[list[int], list[int]]], max_length: int, limits: Limits) -> ScoringPlan:
@@ -84,9 +86,36 @@ class ScoringPlan:
             sequences=list(by_sequence),
             continuations=list(by_sequence.values()),
             requests=len(requests),
-            tree=Tree(list(by_sequence), limits),
+            limits=limits,
             asked=asked,
             truncated=truncated,
+        )
+
+    @classmethod
+    def joined(cls, plans: Sequence[ScoringPlan]) -> ScoringPlan:
+        """Return the plan of several plans' requests, numbered one plan after the other."""
+        by_sequence: dict[bytes, list[Continuation]] = {}
+        before = 0
+        for plan in plans:
+            for sequence, continuations in zip(plan.sequences, plan.continuations, strict=True):
+                numbered = [each._replace(request=before + each.request) for each in continuations]
+                by_sequence.setdefault(sequence, []).extend(numbered)
+            before += plan.requests
+        return cls(
+            sequences=list(by_sequence),
+            continuations=list(by_sequence.values()),
+            requests=before,
+            limits=plans[0].limits,
+            asked=sum(plan.asked for plan in plans),
+            truncated=sum(plan.truncated for plan in plans),
+        )
+
+    def of_sequences(self, chosen: Sequence[int]) -> ScoringPlan:
+        """Return the plan of some sequences alone; requests keep their numbers."""
+        return replace(
+            self,
+            sequences=[self.sequences[index] for index in chosen],
+            continuations=[self.continuations[index] for index in chosen],
         )
 
     def in_order(self, tree: Tree) -> list[list[Continuation]]:
@@ -94,9 +123,25 @@ class ScoringPlan:
         return [self.continuations[index] for index in tree.order]
 
     @cached_property
+    def tree(self) -> Tree:
+        """The plan with common prefixes shared."""
+        return Tree(self.sequences, self.limits)
+
+    @cached_property
     def whole(self) -> Tree:
         """The plan without sharing."""
         return Tree(self.sequences, WHOLE)
+
+    def own(self, processes: Processes, *, share: bool) -> ScoringPlan:
+        """Return the part of the plan that this process computes."""
+        if processes.size == 1:
+            return self
+        if (processes, share) not in self._own:
+            tree = self.tree if share else self.whole
+            borders = tree.deal(processes.size)
+            chosen = tree.order[borders[processes.rank] : borders[processes.rank + 1]]
+            self._own[processes, share] = self.of_sequences(chosen)
+        return self._own[processes, share]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +154,7 @@ class ContinuationScorer:
         batch_size: How many sequences a batch may hold, of the length of the longest; None where that is not known.
         autocast: The type of mixed precision.
         trust: What is known of architectures; it is added to.
+        processes: Those that have the same plan, and share it.
     """
 
     anatomy: Anatomy
@@ -116,21 +162,34 @@ class ContinuationScorer:
     batch_size: int | None = None
     autocast: torch.dtype | None = None
     trust: Trust = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
 
     @exact_float32()
     @without_packing()
     def answer(
         self, plan: ScoringPlan, *, share: bool = True, show_progress: bool = False
     ) -> tuple[Likelihoods, ScoringRecord]:
-        """Return the answers to a plan's requests, and how they were found."""
-        reason = self._distrust(plan) if share and plan.tree.shares else None
-        tree = plan.tree if share and reason is None else plan.whole
-        with token_bar("loglikelihood", tree.computed, shown=show_progress) as progress:
-            answers = self._run(plan, tree, progress)
-        return answers, ScoringRecord(
-            shared_prefixes=tree.shares,
+        """Return the answers to a plan's requests, and how they were found, both the same on all processes."""
+        reason = None
+        if share and plan.tree.shares:
+            reasons = self.processes.gather(self.processes.together(lambda: self._distrust(plan)))
+            reason = next(filter(None, reasons), None)
+        share = share and reason is None
+
+        def score() -> tuple[Likelihoods, int]:
+            own = plan.own(self.processes, share=share)
+            tree = own.tree if share else own.whole
+            with token_bar("loglikelihood", tree.computed, shown=show_progress) as progress:
+                answers = self._run(own, tree, progress)
+            if share:
+                self._settle_nan(own, answers)
+            return answers, tree.computed
+
+        scored = self.processes.gather(self.processes.together(score))
+        return Likelihoods.joined([answers for answers, _ in scored]), ScoringRecord(
+            shared_prefixes=share and plan.tree.shares,
             tokens_asked=plan.asked,
-            tokens_computed=tree.computed,
+            tokens_computed=sum(computed for _, computed in scored),
             truncated=plan.truncated,
             reason=reason,
         )
@@ -149,6 +208,21 @@ class ContinuationScorer:
         )
         scorer.run(progress)
         return scorer.answers
+
+    def _settle_nan(self, plan: ScoringPlan, answers: Likelihoods) -> None:
+        """Compute whole, in the order of the requests, what is NaN, up to the first that is NaN then, too.
+
+        NaN of one path reaches others of its row: masked values are multiplied by zero.
+        """
+        if not (bad := np.nonzero(np.isnan(answers.sums))[0].tolist()):
+            return
+        sequences = {each.request: index for index, some in enumerate(plan.continuations) for each in some}
+        for request in bad:
+            one = plan.of_sequences([sequences[request]])
+            alone = self._run(one, one.whole)
+            answers.sums[request], answers.greedy[request] = alone.sums[request], alone.greedy[request]
+            if np.isnan(alone.sums[request]):
+                break
 
     def _distrust(self, plan: ScoringPlan) -> str | None:
         """Return why the model cannot share prefixes; None if a part of the plan is the same computed both ways.
@@ -169,12 +243,7 @@ class ContinuationScorer:
         return reason
 
     def _compare(self, plan: ScoringPlan, ways: Iterable[Way]) -> str | None:
-        chosen = few_of(plan.tree)
-        few = replace(
-            plan,
-            sequences=[plan.sequences[index] for index in chosen],
-            continuations=[plan.continuations[index] for index in chosen],
-        )
+        few = plan.of_sequences(few_of(plan.tree))
         name = type(self.anatomy.model).__name__
         expected = self._run(few, few.whole).sums
         tolerance = _TOLERANCES.get(self.anatomy.model.dtype, _HALF_TOLERANCE)

@@ -7,6 +7,7 @@ values are what the rows behind it attend to. The plan depends on tokens alone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -97,6 +98,28 @@ class Tree:
             waiting += trunk.trunks
             total += trunk.stop - trunk.start + sum(row.size for row in trunk.rows)
         return total
+
+    def deal(self, parts: int) -> list[int]:
+        """Return the borders of ``parts`` ranges of sequences, of which the largest has as few tokens as possible.
+
+        Each range counts the whole of its first sequence: what that shares with the one before it is encoded once
+        more. So a prefix is encoded in one range, unless a border is within it, which makes the largest range smaller.
+        """
+        count = len(self.tokens)
+        again = self.shared if self._limits.row else np.zeros_like(self.shared)
+        before = np.concatenate([[0], np.cumsum(self._lengths - again)])
+
+        def borders(most: int) -> list[int]:
+            found = [0]
+            for _ in range(parts):
+                first = found[-1]
+                limit = before[first] + most - (again[first] if first < count else 0)
+                found.append(max(first, int(np.searchsorted(before, limit, side="right")) - 1))
+            return found
+
+        # To begin later never costs more: ranges as long as they can be are the fewest.
+        least = bisect_left(range(int(before[-1])), True, key=lambda most: borders(most)[-1] == count)
+        return borders(least)
 
     def _keep_whole(self) -> None:
         for place, tokens in enumerate(self.tokens):

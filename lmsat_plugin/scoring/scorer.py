@@ -41,6 +41,13 @@ class Likelihoods:
         """Return those of empty continuations."""
         return cls(np.zeros(requests), np.ones(requests, dtype=bool))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Likelihoods]) -> Likelihoods:
+        """Return those of which each part has some, and the others empty."""
+        return cls(
+            np.sum([part.sums for part in parts], axis=0), np.logical_and.reduce([part.greedy for part in parts])
+        )
+
 
 @dataclass(kw_only=True)
 class Scorer:

@@ -47,9 +47,10 @@ class Launch:
         self._failed = False
         if self.size > 1:
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
 
-            # The default of NCCL is ten minutes.
-            PartialState(timeout=_PATIENCE)
+            # The default of NCCL is ten minutes. Without cpu, accelerate takes each process on CPUs to be alone.
+            PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
             try:
                 # Until the lifeline is there, only this tells that a process is gone.
                 first = torch.distributed.new_group(backend="gloo", timeout=_JOIN)
@@ -135,10 +136,12 @@ class Launch:
         except Exception as failed:
             raise self._lost(failed) from failed
         self._lifeline.returned()
-        other = next((each for each in said if each), None)
-        if error is None and other is not None:
-            sentence, source = other
-            raise LmsatError(sentence) if source is None else PassingError(sentence, source=source)
+        # What has ended the call on all may be seen where it began to be trouble that passes.
+        for sentence, source in filter(None, said):
+            if source is not None and (mine is None or mine[1] is None):
+                raise PassingError(sentence, source=source) from error
+        if error is None and (other := next(filter(None, said), None)) is not None:
+            raise LmsatError(other[0])
 
     def serve(self) -> None:
         """On the other processes: do what the first calls, until it says that it is finished.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
 import pytest
+import torch
 from evaluation import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
@@ -12,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from quiz import write_quiz
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.harness import loglikelihoods
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.scoring.continuations import ScoringPlan
@@ -56,6 +58,36 @@ def test_numbers_are_those_of_hf(checkpoint, name, add_bos_token):
     assert ours.lmsat_downstream["tokens_asked"] == whole.lmsat_downstream["tokens_asked"]
 
 
+def own_greedy(lm, documents):
+    """Return three options for each question, the first of which is the model's own most probable token."""
+    random_, pairs = random.Random(0), []
+    while len(pairs) < 3 * documents:
+        context = f"{'Two and two are four. ' * 2}How much is {random_.randrange(10**6)}?"
+        tokens = lm.tok_encode(context)
+        with torch.no_grad():
+            token = int(lm.model(torch.tensor([tokens])).logits[0, -1].argmax())
+        own = lm.tokenizer.decode([token])
+        # Where it comes back as the same token from the text.
+        if own and lm._encode_pair(context, own)[1] == [token]:
+            pairs += [(context, own), (context, f" {random_.randrange(1000)}"), (context, " a fish")]
+    return pairs
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_the_orders_of_options_and_the_greedy_hits_are_those_of_hf(checkpoint, name):
+    args = {"pretrained": str(checkpoint(name)), "dtype": "float32", "device": "cpu", "batch_size": 8}
+    ours, theirs = SaturationLM(**args), HFLM(**args)
+    requests = instances(own_greedy(theirs, 100))
+    found, expected = ours.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert 100 <= sum(greedy for _, greedy in found) < 200
+
+    def orders(answers):
+        return [sorted(range(3), key=lambda at: answers[first + at][0]) for first in range(0, len(answers), 3)]
+
+    assert orders(found) == orders(expected)
+
+
 def test_what_is_cut_is_counted_and_said_once(lm, caplog):
     lm.loglikelihood(instances([*PAIRS, ("longer " * 100, "still")]))
     assert lm.lmsat_downstream["truncated"] == 2
@@ -65,14 +97,31 @@ def test_what_is_cut_is_counted_and_said_once(lm, caplog):
 @pytest.mark.parametrize(
     ("pair", "says"),
     [
-        (("The sky is", ""), r"task words, document 0: the continuation '' has no tokens of its own: correct"),
-        (("", ""), r"task words, document 0: the continuation '' has no tokens of its own: correct"),
-        (("Long", " and longer" * 100), r"task words, document 0: the continuation has \d+ tokens and the window 64: "),
+        (("The sky is", ""), r"the continuation '' \(task words, document 0\) has no tokens of its own: correct"),
+        (("", ""), r"the continuation '' \(task words, document 0\) has no tokens of its own: correct"),
+        (
+            ("Long", " and longer" * 100),
+            r"\(task words, document 0\) has \d+ tokens, and the window 64: set max_length",
+        ),
     ],
 )
 def test_what_hf_fails_on_is_one_sentence(lm, pair, says):
     with pytest.raises(LmsatError, match=says):
         lm.loglikelihood(instances([pair]))
+
+
+@pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling"])
+def test_nan_is_said_of_the_first_document_that_has_it(lm, kind):
+    [token] = lm.tok_encode("!")
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight[token] = torch.nan
+    asked = [("So", " blue"), ("The sky is!", " red"), ("!", " red")]
+    if kind == "loglikelihood_rolling":
+        asked = [("So it is blue",), ("The sky! And red",), ("! red",)]
+    requests = [Instance(kind, {}, pair, index, ("words", index, 1)) for index, pair in enumerate(asked)]
+    says = r"^diverged: the log-likelihood of '.* red' \(task words, document 1\) is nan: the weight \S+ is not finite"
+    with pytest.raises(DivergedError, match=says):
+        getattr(lm, kind)(requests)
 
 
 def test_each_answer_is_cached(lm, tmp_path):

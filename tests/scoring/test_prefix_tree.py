@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations_with_replacement, pairwise
 
 import pytest
 
@@ -90,3 +91,24 @@ def test_a_short_prefix_is_not_worth_a_trunk():
 def test_sequences_that_are_beginnings_of_others_are_one_path():
     tree = tree_of([tuple(range(length)) for length in range(1, 2000)], Limits(row=512, trunk=192))
     assert tree.computed == 1999
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_largest_share_is_the_least_that_it_can_be(seed):
+    random_ = random.Random(seed)
+    sequences, parts = unlike(random_)[:8], random_.randint(1, 3)
+    for limits, tokens in ((Limits(row=20, trunk=0), distinct_prefixes), (WHOLE, lambda some: sum(map(len, some)))):
+        tree = tree_of(sorted(set(sequences)), limits)
+        places = sorted(set(sequences))
+        every = [[0, *inner, len(places)] for inner in combinations_with_replacement(range(len(places) + 1), parts - 1)]
+
+        def largest(borders, places=places, tokens=tokens):
+            return max(tokens(places[first:stop]) for first, stop in pairwise(borders))
+
+        found = tree.deal(parts)
+        assert (found[0], found[-1], len(found)) == (0, len(places), parts + 1)
+        assert largest(found) == min(map(largest, every))
+
+
+def test_a_part_of_nothing():
+    assert tree_of([], WHOLE).deal(3) == [0, 0, 0, 0]

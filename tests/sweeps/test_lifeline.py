@@ -7,13 +7,17 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from sweep_outputs import files_of, strays
 from torchrun import ENVIRONMENT
 from warm_lmsat import Running, shared
 
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.errors import LmsatError, PassingError
+from lmsat_plugin.sweeps.launch import Launch
 from lmsat_plugin.sweeps.lifeline import GRACE_SECONDS, WAITING_SECONDS
 
 # What process 1 does when the tasks are evaluated on step10.
@@ -205,3 +209,18 @@ def test_a_launch_measures_all_however_its_processes_connect(launch, what):
     assert [process.wait(timeout=60) for process in processes] == [0, 0], [process.output for process in processes]
     assert "3 measured" in processes[0].output
     assert ("no connection to process 1" in processes[0].output) == (what != "connects late")
+
+
+def test_trouble_that_passes_on_one_process_passes_on_all(monkeypatch):
+    """That others hold memory is seen on the process that lacks it; the others are told that memory lacks."""
+    processes = Launch(None)
+    processes.size, processes._lifeline = 2, SimpleNamespace(raised=lambda *_: None, returned=lambda: None)
+
+    def gather(said, mine, group):
+        said[:] = [mine, ("others hold 40 GB: wait", "the GPU's memory")]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for error in (None, LmsatError("memory does not suffice")):
+        with pytest.raises(PassingError, match="others hold 40 GB: wait") as caught:
+            processes._agree(1, error)
+        assert caught.value.source == "the GPU's memory"
