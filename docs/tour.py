@@ -91,6 +91,10 @@ STOPS = (
         "lmsat fit chinchilla demo-long/results --given E=3.677",
     ),
     Stop("At which loss a task's scores leave chance.", "lmsat emergence demo-long/results"),
+    Stop(
+        "Which measurement tells models apart. The series is short, so that three checkpoints are its end.",
+        "lmsat noise demo/results --task lmsat_loss --last 3",
+    ),
     Stop("What each size needs to come to a loss.", "lmsat efficiency demo-long/results --loss 4.8"),
     Stop("Where in the context a model stops improving.", "lmsat context demo-long/results/fresh-w64", 24),
     Stop(

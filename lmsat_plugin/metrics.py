@@ -39,6 +39,7 @@ class Metric:
         return _PERPLEXITY.search(self.name) is not None
 
 
+_DIRECTIONS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _PERPLEXITY = re.compile(r"(^|_)(ppl|perplexity)($|_)")
 
 _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | None], ...] = (
@@ -90,6 +91,11 @@ def directions(*names: str) -> dict[str, bool]:
     """Return whether higher is better by name, for those of the metrics that have a better direction."""
     known = {name: metric(name).higher_is_better for name in names}
     return {name: higher for name, higher in known.items() if higher is not None}
+
+
+def stated_direction(cell: object) -> bool | None:
+    """Return what a table's cell states of whether higher is better, as text in a CSV; None where it states nothing."""
+    return _DIRECTIONS.get(str(cell).strip().lower())
 
 
 def axis_label(name: str) -> str:

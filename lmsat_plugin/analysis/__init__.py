@@ -1,6 +1,8 @@
 """Analyses: functions from results and tables to small dataclasses. Nothing here imports torch or lm_eval."""
 
+from lmsat_plugin.analysis.benchmark_noise import find_noise
 from lmsat_plugin.analysis.emergence.by_task import find_emergence
+from lmsat_plugin.analysis.emergence.direct_scores import fit_direct
 from lmsat_plugin.analysis.emergence.target_scores import predict_scores
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
 from lmsat_plugin.analysis.saturation.several_metrics import find_saturation
@@ -16,10 +18,12 @@ __all__ = [
     "allocate",
     "find_context",
     "find_emergence",
+    "find_noise",
     "find_rank_needed",
     "find_saturation",
     "fit",
     "fit_curves",
+    "fit_direct",
     "fit_isoflops",
     "predict_scores",
     "sample_efficiency",

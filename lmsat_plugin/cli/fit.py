@@ -8,8 +8,12 @@ from typing import Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.direct_scores import direct_answer
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
+
+_OF_DIRECT = ("fit_models", "predict_model", "loss", "task", "metric")
+"""The options that the law ``direct`` alone takes."""
 
 
 class FitCommand(AnsweringCommand):
@@ -27,9 +31,13 @@ class FitCommand(AnsweringCommand):
                 and flops or tokens
     curve       the learning curve of each run, L = E + B t^-c, or a power law with a break, and the step at which it
                 slows down; step or tokens
+    direct      -ln Q = A/C^alpha of scores, with Q = (score - chance) / (1 - chance), at each ratio of tokens to
+                parameters, and -ln Q = A/N^alpha + B/D^beta over all (Krajewski et al. 2025); task, metric, score, and
+                flops, or n_params and tokens; beside lmsat emergence --two-step
     transfer    other_loss = offset + slope * loss (Sec. 3.2.2); other_loss, and tokens for the offset's drift
 
-    Every law reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a results tree.
+    Every law but direct reads the columns model (or run) and loss, in nats per token, of a CSV, or lmsat_loss of a
+    results tree.
     The intervals (90 %) come from a bootstrap, which draws all rows of a run together. A constant of which the points
     say nothing has none, and the reason is given. Rows beyond ten robust standard deviations are named, with the
     constants without them. --robust leaves out runs above the frontier, such as those that were under-tuned, in every
@@ -38,7 +46,11 @@ class FitCommand(AnsweringCommand):
 
     name = "fit"
     help = "scaling laws"
-    examples = ("lmsat fit chinchilla losses.csv", "lmsat fit curve results/ --at 143000")
+    examples = (
+        "lmsat fit chinchilla losses.csv",
+        "lmsat fit curve results/ --at 143000",
+        "lmsat fit direct scores.csv --predict-model 13B",
+    )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the law, the data, what is given, what is to be predicted, and the bootstrap."""
@@ -51,23 +63,42 @@ class FitCommand(AnsweringCommand):
         parser.add_argument(
             "--repetitions", type=int, default=1000, metavar="N", help="how often the bootstrap draws (default: 1000)"
         )
-        parser.add_argument("--at", type=float, metavar="STEP", help="curve: predict the loss at this step, or tokens")
+        parser.add_argument(
+            "--at",
+            type=float,
+            metavar="X",
+            help="curve: predict the loss at this step, or tokens; direct: the score at this compute, in operations",
+        )
         parser.add_argument(
             "--robust", action="store_true", help="leave out runs above the frontier, as those that were under-tuned"
         )
+        models = "models, or sizes as a column size names them"
+        parser.add_argument("--fit-models", metavar="NAME,...", help=f"direct: {models}, to fit (default: all others)")
+        parser.add_argument("--predict-model", metavar="NAME,...", help=f"direct: {models}, to predict")
+        parser.add_argument("--loss", metavar="METRIC", help="direct: the loss of the predictions in two steps")
+        parser.add_argument("--task", metavar="GLOB", help="direct: take only tasks with such names")
+        parser.add_argument("--metric", metavar="GLOB", help="direct: take only metrics with such names")
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the fit, and what it predicts."""
+        if args.law == "direct":
+            _check_options(args, ("given", "predict", "robust"))
+            return direct_answer(args)
+        for name in _OF_DIRECT:
+            if getattr(args, name) is not None:
+                raise LmsatError(f"--{name.replace('_', '-')} goes with lmsat fit direct: leave it out")
         if args.law == "isoflop":
             return _isoflop(args)
         if args.law == "curve":
             return _curves(args)
         if args.at is not None:
-            raise LmsatError("--at goes with lmsat fit curve: leave it out")
+            raise LmsatError("--at goes with lmsat fit curve and lmsat fit direct: leave it out")
         from lmsat_plugin.analysis.scaling_laws import LAWS, fit
 
         if args.law not in LAWS:
-            raise LmsatError(f"'{args.law}' is not a law: give one of {', '.join((*LAWS, 'isoflop', 'curve'))}")
+            raise LmsatError(
+                f"'{args.law}' is not a law: give one of {', '.join((*LAWS, 'isoflop', 'curve', 'direct'))}"
+            )
         law = fit(args.law, read_data(args), _given(args.given), repetitions=args.repetitions, robust=args.robust)
         predictions = None if args.predict is None else law.predict(read_data(args, [args.predict]))
         data = law.to_dict() | ({} if predictions is None else predictions.to_dict())

@@ -19,6 +19,7 @@ from lmsat_plugin.cli.export import ExportCommand
 from lmsat_plugin.cli.fit import FitCommand
 from lmsat_plugin.cli.leaderboard import LeaderboardCommand
 from lmsat_plugin.cli.ngram import NgramCommand
+from lmsat_plugin.cli.noise import NoiseCommand
 from lmsat_plugin.cli.probes import ProbesCommand
 from lmsat_plugin.cli.report import ReportCommand
 from lmsat_plugin.cli.results import ResultsCommand
@@ -44,6 +45,7 @@ GROUPS: dict[str, tuple[type[Command], ...]] = {
         SaturationCommand,
         FitCommand,
         EmergenceCommand,
+        NoiseCommand,
         EfficiencyCommand,
         ShapeCommand,
         ContextCommand,

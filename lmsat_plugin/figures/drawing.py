@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lmsat_plugin.analysis.emergence import Emergence, TargetScore
+from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
@@ -19,6 +19,7 @@ from lmsat_plugin.analysis.scaling_laws.run_curves import RunCurve
 from lmsat_plugin.analysis.scaling_laws.shape import ShapeDependence
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.context import context_figure, context_gain_figure
+from lmsat_plugin.figures.direct_scores import direct_scores_figure
 from lmsat_plugin.figures.efficiency import efficiency_figure
 from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.isoflops import isoflops_figure
@@ -35,6 +36,7 @@ _FIGURES_OF_LISTS = {
     Saturation: saturation_figure,
     Emergence: emergence_figure,
     TargetScore: target_scores_figure,
+    DirectFit: direct_scores_figure,
     CheckpointContext: context_figure,
     CheckpointRanks: rank_needed_figure,
     RunCurve: run_curves_figure,
@@ -45,9 +47,9 @@ _FIGURES_OF_LISTS = {
 def plot(result: Any, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
-    Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `find_context`, `find_rank_needed` and
-    `fit_curves`, one or a list; of `context_gain`, `sample_efficiency`, `shape_dependence` and `fit_isoflops`; of
-    `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
+    Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `fit_direct`, `find_context`,
+    `find_rank_needed` and `fit_curves`, one or a list; of `context_gain`, `sample_efficiency`, `shape_dependence` and
+    `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
 
     Raises:
         LmsatError: For anything else.

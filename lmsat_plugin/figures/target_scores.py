@@ -19,10 +19,11 @@ _FITTED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3, 
 _PREDICTED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5, "color": PALETTE[2]}
 _OBSERVED: dict[str, Any] = {
     "linestyle": "none",
-    "marker": "X",
+    "marker": "x",
     "markersize": 6,
     "color": PALETTE[2],
-    "markerfacecolor": "none",
+    "markeredgecolor": PALETTE[2],
+    "markeredgewidth": 1.2,
 }
 
 

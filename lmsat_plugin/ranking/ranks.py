@@ -1,6 +1,6 @@
 """Ranks from pairwise tests: models that do not differ significantly share a rank.
 
-Shapes: K models, M documents, Q pairs, E parts of an error.
+Shapes: K models, M documents, Q pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmsat_plugin.analysis.stats.differences import SIGNIFICANT, holm
+from lmsat_plugin.analysis.stats.differences import SIGNIFICANT, combined, holm, two_sided
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 
 _METHOD = (
@@ -103,7 +103,7 @@ def _paired(first: Scored, second: Scored) -> float | None:
     differences_M = sums_M - others_M
     gap = differences_M.sum() / tokens_M.sum()
     sample = float(ratio_stderr(differences_M, tokens_M))
-    return _two_sided(gap, [(sample, documents - 1), *_between(first, second)])
+    return two_sided(gap, *combined([(sample, documents - 1), *_between(first, second)]))
 
 
 def _unpaired(first: Scored, second: Scored) -> float | None:
@@ -111,24 +111,9 @@ def _unpaired(first: Scored, second: Scored) -> float | None:
     stderr = float(np.hypot(first.stderr, second.stderr))
     if not np.isfinite(stderr):
         return None
-    return _two_sided(first.value - second.value, [(stderr, np.inf), *_between(first, second)])
+    return two_sided(first.value - second.value, *combined([(stderr, np.inf), *_between(first, second)]))
 
 
 def _between(first: Scored, second: Scored) -> list[tuple[float, float]]:
     """Return the standard errors that come from how runs differ, with their degrees of freedom."""
     return [(one.between, one.runs - 1) for one in (first, second) if one.runs > 1]
-
-
-def _two_sided(gap: float, errors: Sequence[tuple[float, float]]) -> float:
-    """Return the p-value of a gap by independent standard errors, each with its degrees of freedom."""
-    from scipy.stats import norm, t
-
-    if gap == 0:
-        return 1.0
-    variances_E, freedom_E = np.array([error**2 for error, _ in errors]), np.array([freedom for _, freedom in errors])
-    variance = float(variances_E.sum())
-    if variance == 0:
-        return 0.0
-    share = float((variances_E**2 / freedom_E).sum())
-    z = abs(gap) / np.sqrt(variance)
-    return 2 * float(norm.sf(z) if share == 0 else t.sf(z, variance**2 / share))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, UnwritableError
-from lmsat_plugin.files import PART, FileStamp, paths_in, read_file, safe_name, stamp_file
+from lmsat_plugin.files import PART, FileStamp, paths_in, safe_name, stamp_file
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
+from lmsat_plugin.results.question_scores import SamplesError, read_samples
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
 from lmsat_plugin.series.checkpoint import Checkpoint
 
@@ -316,13 +316,10 @@ def _fault_of_arrays(path: Path, stamp: FileStamp | None, stated: str, losses: f
 @lru_cache(maxsize=100_000)
 def _fault_of_samples(path: Path, stamp: FileStamp | None, sha256: str) -> str | None:
     try:
-        if hashlib.sha256(patiently(lambda: read_file(path))).hexdigest() == sha256:
-            return None
-    except FileNotFoundError:
-        return f"the samples {path} cannot be read (the file is missing)"
-    except OSError as error:
-        return f"the samples {path} cannot be read ({error.strerror})"
-    return f"the samples {path} are not those that were measured (their digest is not the one in the result)"
+        patiently(lambda: read_samples(path, sha256))
+    except SamplesError as error:
+        return error.fault
+    return None
 
 
 def identities_in(notes: Mapping[str, Any]) -> list[Identity]:

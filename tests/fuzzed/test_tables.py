@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("model", "n_params", "n_params_non_embedding", "tokens", "step", "steps", "loss", "task", "metric", "value"),
     *("flops", "corpus", "variant", "layers", "width", "heads", "batch_tokens", "position", "other_loss", "stderr"),
+    *("score", "size", "run", "n_samples", "chance"),
 ]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -93,6 +94,8 @@ ANALYSES = [
     *(["fit", law, "--repetitions=5"] for law in LAWS),
     ["saturation"],
     ["emergence"],
+    ["noise"],
+    ["fit", "direct", "--repetitions", "5"],
     ["efficiency"],
     ["shape"],
 ]

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmsat_plugin.analysis.chance import chance_level, measured_chances
+from lmsat_plugin.analysis.benchmark_scores import chance_of, variants_of
+from lmsat_plugin.analysis.chance import measured_chances
 from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, series_in, table_of
 from lmsat_plugin.analysis.losses import OTHER_VOCABULARY, check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
@@ -151,7 +152,7 @@ def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
     losses = losses.drop_duplicates(checkpoint, keep="last")
     scores = table[~table.task.str.startswith("lmsat_")].assign(step=lambda own: own["at"])
-    scores = scores.assign(variant=_variants(scores))
+    scores = scores.assign(variant=variants_of(scores))
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
     if rows.empty:
         raise LmsatError(
@@ -160,18 +161,6 @@ def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     # Replicates are one model, whose runs are drawn.
     rows = rows.assign(**{_RUN: rows.model, "model": rows.group})
     return numbers(rows, ["loss", "score"], optional=("stderr", "n_samples", "step")).reset_index(drop=True)
-
-
-def _variants(scores: pd.DataFrame) -> list[Any]:
-    """Return the number of shots and the filter of each score, where its task has several; else None."""
-    parts = []
-    for name, nothing in (("num_fewshot", None), ("filter", "none")):
-        if name in scores.columns:
-            several = scores.groupby(["task", "metric"])[name].transform("nunique") > 1
-            text = name + "=" + scores[name].astype(str)
-            parts.append(text.where(several & scores[name].notna() & (scores[name] != nothing), ""))
-    variants = [", ".join(filter(None, texts)) or None for texts in zip(*parts, strict=True)]
-    return variants or [None] * len(scores)
 
 
 def _warn_of_vocabularies(rows: pd.DataFrame) -> None:
@@ -194,13 +183,6 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
     rises = kind.higher_is_better is True or (len(stated) > 0 and all(stated))
     if not (rises or kind.is_score):
         return
-    if kind.is_share and rows["score"].max() > 1:
-        raise LmsatError(f"{name} of {task} reaches {rows['score'].max():g}: give shares from 0 to 1, not per cent")
-    chance = chance_level(task, name, measured)
-    if "chance" in rows.columns and len(given := rows["chance"].dropna()):
-        if given.nunique() > 1:
-            raise LmsatError(f"{task} has chance levels of {given.min():g} and {given.max():g}: give one for each task")
-        chance = float(given.iloc[0])
     order = ["model", _RUN, "step"]
     if "step" not in rows.columns:
         rows, order = rows.assign(order=-rows["loss"]), ["model", _RUN, "order"]
@@ -211,7 +193,7 @@ def _scores(rows: pd.DataFrame, loss: str, measured: Mapping[str, float]) -> Ite
         metric=name,
         variant=variant if isinstance(variant, str) else None,
         loss=loss,
-        chance=chance,
+        chance=chance_of(rows, task, name, measured),
         perfect=0.0 if sign < 0 else 1.0 if rows["score"].max() <= 1 else None,
         sign=sign,
         table=rows.assign(variance=_variances(rows, sign)),

@@ -18,6 +18,7 @@ from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, is_tidy
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
+from lmsat_plugin.metrics import stated_direction
 from lmsat_plugin.results.series import (
     SERIES,
     data_seen,
@@ -36,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "lmsat_loss", "loss"
 """The task and the metric of saturation unless others are chosen."""
-_DIRECTIONS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-"""What a table may state of whether higher is better: a CSV states it as text."""
 _KEYS = (*SERIES, "corpus", "num_fewshot", "filter")
 """The columns that are constant within a series."""
 _NUMBER = "series"
@@ -295,7 +294,7 @@ def _directions(table: pd.DataFrame) -> pd.Series:
     """Return for each row whether higher is better, as the table states it, or as is known of the metric."""
     if "higher_is_better" not in table.columns:
         return table.metric.map(lambda name: known_metric(str(name)).higher_is_better).astype(object)
-    return table.higher_is_better.astype(object).map(lambda stated: _DIRECTIONS.get(str(stated).strip().lower()))
+    return table.higher_is_better.astype(object).map(stated_direction)
 
 
 def _listed(pairs: Iterable[tuple[str, str]]) -> str:

@@ -34,7 +34,7 @@ _HELD_OUT = 0.2
 
 
 def fit(
-    law: str,
+    law: str | Law,
     data: Results | pd.DataFrame,
     given: Mapping[str, float] | None = None,
     *,
@@ -49,7 +49,7 @@ def fit(
     column ``run``, else of ``model`` (`interval_of_fit`). They need three runs more than fitted constants.
 
     Args:
-        law: One of `LAWS`.
+        law: One of `LAWS`, by its name, or a law of your own.
         data: A table with a row for each point and the law's columns, or results with ``lmsat_loss``.
         given: Values of constants that are not fitted, by name.
         repetitions: Samples of the bootstrap; 0 for no intervals.
@@ -61,9 +61,9 @@ def fit(
         LmsatError: For unknown names, missing columns or numbers, losses not in nats, too few runs or values, and
             ``repetitions`` or a ``seed`` out of range.
     """
-    if law not in LAWS:
+    if isinstance(law, str) and law not in LAWS:
         raise LmsatError(f"'{law}' is not a law: give one of {', '.join(LAWS)}")
-    kind = LAWS[law]
+    kind = LAWS[law] if isinstance(law, str) else law
     rows, notes = rows_of(kind, data)
     given = dict(given or {})
     _check_given(kind, given)
