@@ -56,8 +56,8 @@ def test_simulated_runs_are_judged_as_single_ones():
     model = rise_model(tuple(STEPS.tolist()), tuple(range(28)))
     most, own = p_values(model, runs, best_models(model, runs), 500)
     single = [rise_of(own, STEPS, run, 500) for own, run in zip(cells, runs, strict=True)]
-    assert most.tolist() == [one.p_value for one in single]
-    assert own.tolist() == [one.own_p_value for one in single]
+    assert most == pytest.approx([one.p_value for one in single])
+    assert own == pytest.approx([one.own_p_value for one in single])
     assert (most[1::2] < 0.05).all()
     assert (most[::2] > 0.05).all()
 
