@@ -5,6 +5,7 @@ from lmsat_plugin.analysis.emergence.by_task import find_emergence
 from lmsat_plugin.analysis.emergence.direct_scores import fit_direct
 from lmsat_plugin.analysis.emergence.target_scores import predict_scores
 from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
+from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
 from lmsat_plugin.analysis.saturation.several_metrics import find_saturation
 from lmsat_plugin.analysis.scaling_laws.allocation import allocate
 from lmsat_plugin.analysis.scaling_laws.context_gain import find_context
@@ -25,6 +26,7 @@ __all__ = [
     "fit_curves",
     "fit_direct",
     "fit_isoflops",
+    "forecast_saturation",
     "predict_scores",
     "sample_efficiency",
     "shape_dependence",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.checkpoint_names import parse_count
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.saturation.outlook import Forecast
 
 
 class SaturationCommand(AnsweringCommand):
@@ -21,11 +24,18 @@ class SaturationCommand(AnsweringCommand):
     and another sample of documents or questions would show it, too. It plateaus if its last fifth and the one before
     surely differ by less than a tolerance. The onset is a change point with its 90 % interval. Anisotropy and singular
     entropy are shown beside the verdict where results hold them: they have no part in it.
+
+    With --forecast it says where each run is going: the chance that it saturates by --until, beside the base rate, and
+    what training on gains. The last line says how good such forecasts of these runs would have been, in hindsight.
     """
 
     name = "saturation"
     help = "does a model get worse late in training, and since when"
-    examples = ("lmsat saturation results/", "lmsat saturation losses.csv --figure saturation.png")
+    examples = (
+        "lmsat saturation results/",
+        "lmsat saturation losses.csv --figure saturation.png",
+        "lmsat saturation results/ --forecast --until 143000",
+    )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data and the metric."""
@@ -50,17 +60,33 @@ class SaturationCommand(AnsweringCommand):
             help="two stretches that differ by less count as equal: a difference of the metric, of logarithms for "
             "perplexities (default: twice the standard deviation of one checkpoint, noise and sample together)",
         )
+        parser.add_argument(
+            "--forecast",
+            action="store_true",
+            help="add the chance that each run ends above its least loss, what training on gains, and how good such "
+            "forecasts were in hindsight",
+        )
+        parser.add_argument(
+            "--until",
+            metavar="STEP",
+            help="with --forecast: where training ends, a step or, from 1B on, tokens (default: where the furthest run "
+            "is, or twice as far for a run that is there)",
+        )
 
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
+        from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
         from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, summaries
 
+        until = _until(args)
         results = find_saturation(
             read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
         )
         several = has_several_metrics(results)
+        if args.forecast and several:
+            raise LmsatError("--forecast is of one metric, and there are several: name one with --task T --metric M")
         sentences = [
             f"{name}: {result.verdict}: {result.reason}.{_geometry(result)}"
             for name, result in zip(names_of(results), results, strict=True)
@@ -69,7 +95,36 @@ class SaturationCommand(AnsweringCommand):
         if several:
             sentences += [f"{label}: {said}." for label, said in summaries(results).items()]
         data = [result.to_dict() for result in results]
-        return Answer(data=data, parts=[_table(results), *sentences, *sentences_on_runs(results)], result=results)
+        sentences += sentences_on_runs(results)
+        if args.forecast:
+            forecasts = forecast_saturation(results, until=until)
+            data = [row | forecast.to_dict() for row, forecast in zip(data, forecasts, strict=True)]
+            sentences += [said for forecast in forecasts for said in _forecast(forecast)]
+            sentences += dict.fromkeys(forecast.skill.sentence() for forecast in forecasts)
+        return Answer(data=data, parts=[_table(results), *sentences], result=results)
+
+
+def _until(args: argparse.Namespace) -> int | None:
+    """Return where training ends; None by default."""
+    if args.until is None:
+        return None
+    if not args.forecast:
+        raise LmsatError("--until says until when to forecast: add --forecast")
+    until = parse_count(args.until)
+    if not until:
+        raise LmsatError(
+            f"--until {args.until} is no place at which training ends: give a step, or tokens such as 300B"
+        )
+    return until
+
+
+def _forecast(forecast: Forecast) -> Iterator[str]:
+    """Yield the sentences on where a run is going."""
+    yield forecast.sentence()
+    if forecast.p_saturates is not None and forecast.precedents:
+        known = [one.sentence() for one in forecast.precedents if one.here_at is not None or one.before_onset]
+        if known:
+            yield f"{forecast.label}: {'; '.join(known)}."
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:

@@ -128,15 +128,10 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
     only roughly how much neighbours correlate: p is that of the largest correlation that it allows, at most 0.6, or
     0.4 for runs shorter than `LONG`. The last checkpoints have to lie a standard error above the best stretch, too.
     """
-    from scipy.special import ndtr
-
     at_C = at_K[cells.last_C]
     model, size = rise_model(tuple(at_C.tolist()), tuple(cells.place_C.tolist())), len(values_C)
-    # Equal values, as of an accuracy on few questions, would have no noise.
-    floor = max(_RESOLUTION * float(np.ptp(values_C)), np.finfo(np.float64).tiny)
-    best = model.best(values_C[None], floor)
+    best = best_models(model, values_C[None])
     stretches = Stretches.of(size)
-    seen = statistics(stretches, best, values_C[None])
     usual = float(best.plausible_R[0])
     sigma = _noise_without_bumps(values_C, float(best.sigma_R[0]), usual)
     most = float(largest_phi(best.phi_R, best.plausible_R, size)[0])
@@ -145,12 +140,7 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
     first, stop, last = int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]), stretches.last
     against_best_C = _contrast(size, slice(first, stop), last)
     against_before_C = _contrast(size, slice(max(0, size - 2 * last), size - last), last)
-    # A rise that came back is none.
-    at_end_C = _contrast(size, slice(first, stop), least_after(size))
-    above = float(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, usual)
-    p_last = 0.0 if above > _LEAST_ABOVE else float(ndtr(-above))
-    p_most = max(float(_p_values(model, seen, most, repetitions)[0]), p_last)
-    p_own = max(float(_p_values(model, seen, usual, repetitions)[0]), p_last)
+    p_most, p_own = (float(p_R[0]) for p_R in p_values(model, values_C[None], best, repetitions))
     return Rise(
         size=float(against_best_C @ values_C),
         stderr=stderr_of_sum(against_best_C, sigma, usual),
@@ -166,6 +156,33 @@ def rise_of(cells: Cells, at_K: np.ndarray, values_C: np.ndarray, repetitions: i
         most_phi=most,
         power=_power(model, round(usual, 1), round(most, 1), repetitions),
     )
+
+
+def best_models(model: RiseModel, values_RC: np.ndarray) -> Best:
+    """Return the most likely models of R runs."""
+    # Equal values, as of an accuracy on few questions, would have no noise.
+    return model.best(values_RC, np.maximum(_RESOLUTION * np.ptp(values_RC, axis=1), np.finfo(np.float64).tiny))
+
+
+def p_values(model: RiseModel, values_RC: np.ndarray, best: Best, repetitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `Rise.p_value` and `Rise.own_p_value` of R runs with cells at the same places."""
+    from scipy.special import ndtr
+
+    stretches = Stretches.of(model.size)
+    seen = statistics(stretches, best, values_RC)
+    chosen_R = stretches.rises(values_RC, np.ones(model.size))[1]
+    p_last_R = np.empty(len(values_RC))
+    for run, (values_C, chosen) in enumerate(zip(values_RC, chosen_R, strict=True)):
+        phi = float(best.plausible_R[run])
+        sigma = _noise_without_bumps(values_C, float(best.sigma_R[run]), phi)
+        # A rise that came back is none.
+        best_stretch = slice(int(stretches.firsts_S[chosen]), int(stretches.stops_S[chosen]))
+        at_end_C = _contrast(model.size, best_stretch, least_after(model.size))
+        above = float(at_end_C @ values_C) / stderr_of_sum(at_end_C, sigma, phi)
+        p_last_R[run] = 0.0 if above > _LEAST_ABOVE else float(ndtr(-above))
+    most_R = largest_phi(best.phi_R, best.plausible_R, model.size)
+    p_most_R, p_own_R = (_against_flat_runs(model, seen, phi_R, repetitions) for phi_R in (most_R, best.plausible_R))
+    return np.maximum(p_most_R, p_last_R), np.maximum(p_own_R, p_last_R)
 
 
 def _noise_without_bumps(values_C: np.ndarray, sigma: float, phi: float) -> float:
@@ -216,16 +233,19 @@ def _without_rise(model: RiseModel, tenths: int, repetitions: int) -> np.ndarray
     return np.sort(np.concatenate(parts, axis=1), axis=1)
 
 
-def _p_values(model: RiseModel, seen: np.ndarray, phi: float, repetitions: int) -> np.ndarray:
+def _against_flat_runs(model: RiseModel, seen: np.ndarray, phi_R: np.ndarray, repetitions: int) -> np.ndarray:
     """Return p of runs, shape [R], from their `statistics`: the least p of these, each over its share."""
     shares = _SHARES if model.size >= LONG else _SHARES_IN_SHORT
-    flat = _without_rise(model, round(10 * phi), repetitions)
-    p_R = np.ones(seen.shape[1])
-    for own_R, flat_R, share in zip(seen, flat, shares, strict=True):
-        if share:
-            as_large_R = repetitions - np.searchsorted(flat_R, own_R)
-            # A gain of 0 is no rise at all.
-            p_R = np.where(own_R > 0, np.minimum(p_R, (1 + as_large_R) / (1 + repetitions) / share), p_R)
+    p_R, tenths_R = np.ones(seen.shape[1]), np.rint(10 * phi_R).astype(int)
+    for tenths in np.unique(tenths_R):
+        flat, own = _without_rise(model, int(tenths), repetitions), tenths_R == tenths
+        for seen_R, flat_R, share in zip(seen[:, own], flat, shares, strict=True):
+            if share:
+                as_large_R = repetitions - np.searchsorted(flat_R, seen_R)
+                # A gain of 0 is no rise at all.
+                p_R[own] = np.where(
+                    seen_R > 0, np.minimum(p_R[own], (1 + as_large_R) / (1 + repetitions) / share), p_R[own]
+                )
     return p_R
 
 
@@ -236,7 +256,8 @@ def _power(model: RiseModel, phi: float, most_phi: float, repetitions: int) -> f
     risen_RC = _noise(model, _POWER_RUNS, phi, np.random.default_rng(1))
     risen_RC[:, model.size - stretches.last :] += RISE
     seen = statistics(stretches, model.best(risen_RC), risen_RC)
-    return float((_p_values(model, seen, most_phi, repetitions) < SIGNIFICANT).mean())
+    p_R = _against_flat_runs(model, seen, np.full(_POWER_RUNS, most_phi), repetitions)
+    return float((p_R < SIGNIFICANT).mean())
 
 
 @dataclass(frozen=True)

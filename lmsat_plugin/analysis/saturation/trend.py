@@ -95,15 +95,15 @@ class RiseModel:
         self.allowed_AT = np.array(knots_T) <= first_A[:, None]
         self._parts_F = [_Whitened.of(self, whitening(place_C, phi)) for phi in PHIS_F]
 
-    def best(self, values_RC: np.ndarray, floor: float = 0.0) -> Best:
-        """Return the most likely models. ``floor`` is the least standard deviation of noise that is possible."""
+    def best(self, values_RC: np.ndarray, floor_R: np.ndarray | float = 0.0) -> Best:
+        """Return the most likely models. ``floor_R`` is the least standard deviation of noise that is possible."""
         runs = len(values_RC)
         values_RC = values_RC - values_RC.mean(1, keepdims=True)
         without_R, late_R, with_R = np.full((3, runs), -np.inf)
         phi_R = np.zeros(runs)
         for phi, parts in zip(PHIS_F, self._parts_F, strict=True):
             squares_R, explained = parts.squares(values_RC @ parts.whiten_CC.T, self.allowed_AT, self.late_A)
-            squares_R = squares_R + self.size * floor**2
+            squares_R = squares_R + self.size * floor_R**2
             falling_R, likelihood_of_late_R, likelihood_R = (parts.likelihood(squares_R - own_R) for own_R in explained)
             without_R, late_R = np.maximum(without_R, falling_R), np.maximum(late_R, likelihood_of_late_R)
             phi_R[likelihood_R > with_R] = phi
@@ -119,7 +119,7 @@ class RiseModel:
             late_gain_R=2 * (late_R - without_R),
             phi_R=phi_R,
             plausible_R=plausible_R,
-            sigma_R=np.maximum(sigma_R, floor),
+            sigma_R=np.maximum(sigma_R, floor_R),
         )
 
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _LEAST = 10
 """How many checkpoints a curve needs: twice the constants of a broken law."""
+LEAST_TO_EXTRAPOLATE = 6
+"""How many checkpoints a saturating law needs: twice its constants."""
 _SATURATING, _BROKEN = "saturating", "broken"
 _RATES = np.geomspace(0.02, 3, 400)
 _SHARPNESS = (0.1, 0.3, 0.8)
@@ -126,6 +128,40 @@ def fit_curves(
     return curves
 
 
+@dataclass(frozen=True, eq=False)
+class Extrapolation:
+    """A run's learning curve and how it may go on, of M later places."""
+
+    now: float
+    """The curve at the last checkpoint."""
+    curve_M: np.ndarray
+    losses_RM: np.ndarray
+    """Later losses in R simulations: of other curves that this run allows, with its AR(1) noise going on."""
+
+
+def extrapolate(
+    t_K: np.ndarray, losses_K: np.ndarray, t_M: np.ndarray, *, repetitions: int, seed: int
+) -> Extrapolation:
+    """Return how a run may go on, by the form that describes it best; a broken law needs ten checkpoints.
+
+    Args:
+        t_K, losses_K: The run so far, of at least `LEAST_TO_EXTRAPOLATE` checkpoints, all numbers above 0.
+        t_M: Where it goes on, in order.
+        repetitions, seed: Of the simulations.
+
+    Raises:
+        LmsatError: For a loss that only rises.
+    """
+    fit = _fit(t_K, losses_K)
+    curves_RM, _ = _simulated(fit, t_M, repetitions, seed)
+    white_RM = np.random.default_rng(seed + 1).standard_normal((repetitions, len(t_M) + 1))
+    noise_RM = fit.sigma * simulate(white_RM, np.full(repetitions, fit.phi))
+    last, kept_M = float(np.log(losses_K[-1] / fit.fitted_K[-1])), fit.phi ** np.arange(1, len(t_M) + 1)
+    # The noise of the last checkpoint is known.
+    noise_RM = noise_RM[:, 1:] + kept_M * (last - noise_RM[:, :1])
+    return Extrapolation(now=float(fit.fitted_K[-1]), curve_M=curves_RM[0], losses_RM=curves_RM[1:] * np.exp(noise_RM))
+
+
 @dataclass(frozen=True)
 class _Form:
     """One form on the grid of its nonlinear constants, for log or relative losses that are linear in the others."""
@@ -192,7 +228,7 @@ class _Fit:
 def _fit(t_K: np.ndarray, losses_K: np.ndarray) -> _Fit:
     """Return the form that the information criterion prefers."""
     fits = []
-    for name in (_SATURATING, _BROKEN):
+    for name in (_SATURATING, _BROKEN) if len(t_K) >= _LEAST else (_SATURATING,):
         weights_K = 1 / losses_K
         form = _form(name, t_K, weights_K)
         best, linear, squares = form.fit(losses_K[None], weights_K)
@@ -218,7 +254,7 @@ def _curve(
 ) -> RunCurve:
     fit = _fit(t_K, losses_K)
     where = float(t_K[-1]) if at is None else float(at)
-    values_R, breaks_R = _simulated(fit, where, repetitions, seed)
+    values_RM, breaks_R = _simulated(fit, np.array([where]), repetitions, seed)
     constants = fit.form.grid_GX[fit.best[0]]
     if fit.form.name == _SATURATING:
         params = {"E": float(fit.linear[0, 0]), "B": float(fit.linear[0, 1]), "c": float(constants[0])}
@@ -243,15 +279,15 @@ def _curve(
         n_points=len(t_K),
         deceleration=deceleration,
         at=where,
-        final=_estimate(values_R),
+        final=_estimate(values_RM[:, 0]),
         held_out=_held_out(t_K, losses_K, repetitions, seed),
         t_K=t_K,
         losses_K=losses_K,
     )
 
 
-def _simulated(fit: _Fit, where: float, repetitions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the loss at t and the break, of the fit and then of simulations of it, each of shape [R]."""
+def _simulated(fit: _Fit, t_M: np.ndarray, repetitions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses at t, [R, M], and the break, [R], of the fit and then of simulations of it."""
     white_RK = np.random.default_rng(seed).standard_normal((repetitions, len(fit.fitted_K)))
     noise_RK = fit.sigma * simulate(white_RK, np.full(repetitions, fit.phi))
     samples_RK = fit.fitted_K * np.exp(noise_RK)
@@ -262,7 +298,7 @@ def _simulated(fit: _Fit, where: float, repetitions: int, seed: int) -> tuple[np
         # The grid's step is part of what is not known.
         step = np.log(fit.form.grid_GX[-1, 0] / fit.form.grid_GX[0, 0]) / (_BREAKS - 1)
         breaks_R[1:] *= np.exp(step * np.random.default_rng(seed).uniform(-0.5, 0.5, repetitions))
-    return fit.form.losses(np.array([where]), best_R, linear_RY)[:, 0], breaks_R
+    return fit.form.losses(t_M, best_R, linear_RY), breaks_R
 
 
 def _estimate(values_R: np.ndarray) -> Derived:
@@ -275,7 +311,7 @@ def _held_out(t_K: np.ndarray, losses_K: np.ndarray, repetitions: int, seed: int
     if seen_K.sum() < _LEAST or seen_K.all():
         return None
     fit = _fit(t_K[seen_K], losses_K[seen_K])
-    values_R, _ = _simulated(fit, float(t_K[-1]), repetitions, seed)
+    values_R = _simulated(fit, t_K[-1:], repetitions, seed)[0][:, 0]
     noise_R = fit.sigma * np.random.default_rng(seed + 1).standard_normal(len(values_R))
     ends = interval((values_R * np.exp(noise_R))[1:])
     known = {"until": float(t_K[seen_K][-1]), "predicted": float(values_R[0]), "observed": float(losses_K[-1])}
