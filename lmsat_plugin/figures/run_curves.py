@@ -60,6 +60,8 @@ def _draw(axes: Axes, result: RunCurve) -> None:
 def _mark(axes: Axes, t: float, ends: tuple[float | None, float | None, float | None], look: dict[str, Any]) -> None:
     """Draw a value with its interval, a little beside its checkpoint."""
     value, low, high = ends
+    if value is None:
+        return
     axes.plot([t], [value], zorder=3, **look)
     if low is not None and high is not None:
         axes.plot([t, t], [low, high], color=look["color"], linewidth=1)
