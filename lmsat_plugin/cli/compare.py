@@ -105,6 +105,9 @@ def _parts(comparison: Comparison) -> Iterator[TextTable | str]:
         if pair.geometry:
             rows = [[values[name] for name in ("task", "metric", "a", "b")] for values in pair.geometry]
             yield TextTable("Geometry", ["task", "metric", pair.reference, pair.model], rows)
+        yield from dict.fromkeys(
+            f"{values['task']}: {values['reason']}." for values in pair.geometry if values["reason"]
+        )
         yield from pair.notes
 
 
