@@ -86,6 +86,7 @@ STOPS = (
     Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
     Stop("Whether every file of it is still as it was written.", "lmsat verify demo/results"),
     Stop("Whether models saturate, and since when.", "lmsat saturation demo-long/results"),
+    Stop("Whether one model is better than another.", "lmsat compare neox-w32 neox-w128 --results demo/results"),
     Stop(
         "A scaling law. The widths differ and the language's entropy rate is 3.677: so much is E.",
         "lmsat fit chinchilla demo-long/results --given E=3.677",

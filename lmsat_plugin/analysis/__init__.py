@@ -1,6 +1,7 @@
 """Analyses: functions from results and tables to small dataclasses. Nothing here imports torch or lm_eval."""
 
 from lmsat_plugin.analysis.benchmark_noise import find_noise
+from lmsat_plugin.analysis.comparison.comparing import compare
 from lmsat_plugin.analysis.emergence.by_task import find_emergence
 from lmsat_plugin.analysis.emergence.direct_scores import fit_direct
 from lmsat_plugin.analysis.emergence.target_scores import predict_scores
@@ -17,6 +18,7 @@ from lmsat_plugin.analysis.scaling_laws.shape import shape_dependence
 
 __all__ = [
     "allocate",
+    "compare",
     "find_context",
     "find_emergence",
     "find_noise",

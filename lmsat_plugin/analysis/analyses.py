@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeVar
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, is_part, last_of, sizes_of, spread
+from lmsat_plugin.analysis.comparison import PairComparison, compare
 from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
@@ -120,6 +122,24 @@ class Analyses:
             return [(corpus, fit("transfer", self.everything.select([*chosen, corpus])))]
 
         return dict(pair for name in others for pair in self._try(f"transfer to {name}", partial(line_to, name)))
+
+    @cached_property
+    def comparison(self) -> list[PairComparison]:
+        """The best model against the next best by their last losses; without lmsat_loss, the two largest.
+
+        Empty where there are not two.
+        """
+
+        def find() -> list[PairComparison]:
+            sizes = list(self.group_sizes)
+            with suppress(LmsatError):
+                losses = self.final_losses()
+                sizes = list(losses.groupby("group").loss.mean().sort_values(ascending=False, kind="stable").index)
+            if len(sizes) < 2:
+                return []
+            return list(compare(*((self.results, str(name)) for name in sizes[-2:])).pairs)
+
+        return self._try("comparison", find)
 
     def final_losses(self, larger: bool = False) -> pd.DataFrame:
         """Return lmsat_loss at each model's last checkpoint, or only of models larger than all that saturate.

@@ -29,6 +29,8 @@ COLUMNS = (
 _PARTS = ("hendrycksTest-", "mmlu_", "ceval-valid_", "cmmlu_", "bbh_", "blimp_")
 _EARLIEST = 0.01
 """The share of a run before which values change too steeply to be drawn beside later ones."""
+_AT_END = 0.99
+"""Runs whose last checkpoint lies before this share of the furthest one have not reached the end."""
 
 
 def sizes_of(table: pd.DataFrame) -> Sizes:
@@ -94,6 +96,15 @@ def last_of(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[~in_unknown_order(rows)]
     order = rows.sort_values(_place(rows), na_position="first", kind="stable")
     return order.groupby("model", sort=False).tail(1)
+
+
+def at_the_end(last: pd.DataFrame) -> pd.DataFrame:
+    """Return the last checkpoints without those of runs that end before others of their model.
+
+    ``last`` has ``model, group, at``, a row for each series.
+    """
+    furthest = last.groupby("group")["at"].transform("max")
+    return last[~(last["at"] < _AT_END * furthest)]
 
 
 def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:

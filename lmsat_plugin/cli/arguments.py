@@ -21,18 +21,19 @@ _NAMED = {"model": "models", "run": "runs", "task": "tasks", "metric": "metrics"
 def add_data(parser: argparse.ArgumentParser, help_: str = FOLDERS, names: Sequence[str] = ("model", "run")) -> None:
     """Add the data of an analysis, and which of them to take; ``names`` are the columns whose names are chosen."""
     parser.add_argument("data", nargs="+", metavar="DATA", help=help_)
-    _add_choice(parser, names)
+    add_choice(parser, names)
     add_steps(parser)
 
 
 def add_tree(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(_NAMED)) -> None:
     """Add folders of results, and which of them to take."""
     parser.add_argument("data", nargs="+", metavar="DIR", help=FOLDERS)
-    _add_choice(parser, names)
+    add_choice(parser, names)
     add_steps(parser)
 
 
-def _add_choice(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+def add_choice(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add which results to take; ``names`` are the columns whose names are chosen."""
     for name in names:
         add_pattern(parser, name)
     parser.set_defaults(chosen_names=names)
@@ -110,6 +111,11 @@ def read_data(args: argparse.Namespace, data: Sequence[str] | None = None) -> Re
     from lmsat_plugin.analysis.input_tables import read_csvs
 
     return chosen_rows(read_csvs([user_path(path) for path in tables]), args)
+
+
+def read_folder(args: argparse.Namespace, folder: str) -> Results:
+    """Return the results in one folder that `add_choice` and `add_steps` ask for. Raises as `read_results`."""
+    return _chosen(_read(args, [folder]), args)
 
 
 def chosen_rows(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from lmsat_plugin.cli.allocate import AllocateCommand
 from lmsat_plugin.cli.bottleneck import BottleneckCommand
 from lmsat_plugin.cli.checkpoints import CheckpointsCommand
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.compare import CompareCommand
 from lmsat_plugin.cli.context import ContextCommand
 from lmsat_plugin.cli.convert import ConvertCommand
 from lmsat_plugin.cli.demo import DemoCommand
@@ -43,6 +44,7 @@ GROUPS: dict[str, tuple[type[Command], ...]] = {
     "Read": (ResultsCommand, VerifyCommand),
     "Analyse": (
         SaturationCommand,
+        CompareCommand,
         FitCommand,
         EmergenceCommand,
         NoiseCommand,

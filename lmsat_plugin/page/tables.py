@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.analysis.comparison import PairComparison
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
@@ -41,6 +42,11 @@ _EMERGENCE = {
     **{"task": "task", "metric": "metric", "variant": "variant", "emergent": "emergent"},
     **{"threshold": "threshold", "low": "lowest threshold", "high": "highest threshold", "p_value": "p"},
     **{"spearman": "Spearman", "chance": "chance", "n_points": "checkpoints", "n_models": "models"},
+}
+_COMPARISON = {
+    **{"task": "task", "metric": "metric", "num_fewshot": "n-shot", "filter": "filter", "a": "a", "b": "b"},
+    **{"difference": "difference", "low": "from", "high": "to", "p": "p", "better": "better", "mde": "detectable"},
+    **{"n": "n", "unit": "paired by", "reason": "not compared"},
 }
 _FINAL = {
     **{"model": "model", "step": "step", "tokens": "tokens", "words": "words", "total_step": "steps in total"},
@@ -90,8 +96,19 @@ def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
                 columns=[name for name in _OF_SCORES if verdicts.get(name, pd.Series([0])).isna().all()]
             )
             tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
+    tables += map(_comparison, analyses.comparison)
     tidy = own.drop(columns=[*PARTS, "group"])
     return [*tables, _final(values), _by_checkpoint(values, tidy), _provenance(sources, folder, analyses)]
+
+
+def _comparison(pair: PairComparison) -> Table:
+    rows = [{**asdict(row), "better": row.better} for row in pair.metrics]
+    shown = _known(pd.DataFrame(rows, columns=list(_COMPARISON))).rename(
+        columns={**_COMPARISON, "a": pair.reference, "b": pair.model}
+    )
+    places = ", ".join(f"{one.run} at {one.place}" for one in pair.checkpoints)
+    about = " ".join([pair.sentence, f"Compared are {places}.", *pair.notes])
+    return _table(shown, "comparison", f"Is the difference real? {pair.model} against {pair.reference}", about)
 
 
 def _in_places(result: Saturation | Emergence) -> dict[str, Any]:

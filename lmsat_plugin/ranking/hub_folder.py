@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.analysis.checkpoint_values import at_the_end
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import PART, check_writable, kind_of, remove_strays, replacing, safe_name, write_atomically
 from lmsat_plugin.ranking.formats import as_csv, as_markdown
 from lmsat_plugin.ranking.leaderboard import Leaderboard
-from lmsat_plugin.ranking.replicates import at_the_end
 from lmsat_plugin.ranking.rows import last_checkpoints, last_losses, ordered, values_at
 from lmsat_plugin.results.array_files import array_path
 from lmsat_plugin.results.failures import FAILURES

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmsat_plugin.analysis.checkpoint_values import at_the_end
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL, TAIL
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 from lmsat_plugin.ranking.rows import Rows
@@ -24,8 +25,6 @@ METHOD = (
     "Where a model has several runs, its row is their mean at the end of training. Its ± adds the variance between "
     "runs, over their number, to that of the sample of documents or questions."
 )
-_AT_END = 0.99
-"""Runs whose last checkpoint lies before this share of the furthest one have not reached the end."""
 _MEANS = (*("loss", "bits_per_byte", "downstream", "anisotropy_last", "head_capacity", "singular_entropy"),)
 _COUNTS = ("n_params", "n_params_from_name", "tokens")
 
@@ -40,15 +39,6 @@ class Pooled:
     between: dict[tuple[str, str], float] = field(default_factory=dict)
     """The standard error of a mean over runs that comes from how these differ, by row and column."""
     notes: list[str] = field(default_factory=list)
-
-
-def at_the_end(last: pd.DataFrame) -> pd.DataFrame:
-    """Return the last checkpoints without those of runs that end before others of their model.
-
-    ``last`` has ``model, group, at``, a row for each series.
-    """
-    furthest = last.groupby("group")["at"].transform("max")
-    return last[~(last["at"] < _AT_END * furthest)]
 
 
 def pool_runs(rows: Rows, last: pd.DataFrame, documents: Documents) -> Pooled:

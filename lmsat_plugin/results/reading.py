@@ -32,7 +32,7 @@ _STATED = ("corpus", "max_tokens", "seed", "text_field")
 _WITHOUT_WINDOWS = {"ngram"}
 """Probes that read a corpus, but no windows, of which older files do not say so."""
 _BULK = {
-    *("results", "groups", "configs", "samples", "versions", "n-shot", "n-samples", "higher_is_better"),
+    *("results", "groups", "configs", "samples", "n-shot", "n-samples", "higher_is_better"),
     *("task_hashes", "pretty_env_info"),
 }
 """The long parts of result files, which `TaskResult` keeps or nothing needs."""

@@ -1,9 +1,9 @@
-"""The tables of a report: which columns a page has room for."""
+"""The tables of a report: which columns a page has room for, and which two models are compared."""
 
 from __future__ import annotations
 
 from report_trees import read_analyses
-from result_trees import STEPS, Made, write_tree
+from result_trees import STEPS, Made, add_arrays, write_tree
 
 from lmsat_plugin.page import tables
 
@@ -22,3 +22,21 @@ def test_columns_that_have_no_room_are_told(tmp_path, monkeypatch):
     assert "lmsat_loss loss" in kept
     assert "5 of 10 columns are in the CSV file alone" in values.about
     assert len(values.csv.splitlines()) == 1 + len(analyses.table)
+
+
+def test_the_best_model_is_compared_with_the_next_best(tmp_path):
+    write_tree(tmp_path, MODELS, tasks={"arc_easy": (0.25, 3.4, 0.010)})
+    add_arrays(tmp_path, documents=20, window=8)
+    found = tables.tables_of(read_analyses(tmp_path), tmp_path / "report")
+    table = next(table for table in found if table.name == "comparison")
+    assert table.title == "Is the difference real? c against b"
+    assert {row[0] for row in table.rows} == {"lmsat_loss", "arc_easy"}
+    assert table.columns[:4] == ["task", "metric", "n-shot", "filter"]
+    assert "document" in next(row for row in table.rows if row[0] == "lmsat_loss")
+    assert table.about.startswith("c's loss is ")
+
+
+def test_a_single_model_is_compared_with_none(tmp_path):
+    write_tree(tmp_path, MODELS[:1])
+    found = tables.tables_of(read_analyses(tmp_path), tmp_path / "report")
+    assert "comparison" not in {table.name for table in found}

@@ -161,21 +161,42 @@ def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(flops=table.flops.fillna(flops) if "flops" in table.columns else flops)
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """Where the least loss so far of a run crosses a loss."""
+
+    after: int
+    """The first checkpoint that reaches it."""
+    share: float
+    """The share of the way to it from the one before, on a line in ln(tokens); 1 for the first checkpoint."""
+
+    def at(self, x_P: np.ndarray) -> float:
+        """Return the tokens, or the compute, of that place, from those of the P checkpoints."""
+        before = x_P[max(0, self.after - 1)]
+        return float(before ** (1 - self.share) * x_P[self.after] ** self.share)
+
+
+def crossing_of(losses_P: np.ndarray, loss: float) -> Crossing | None:
+    """Return where a run, its checkpoints in order, reaches a loss; None if it does not."""
+    least_P = np.minimum.accumulate(losses_P)
+    after = int(np.searchsorted(-least_P, -loss))
+    if after == len(least_P):
+        return None
+    share = 1.0 if after == 0 else (least_P[after - 1] - loss) / (least_P[after - 1] - least_P[after])
+    return Crossing(after, float(share))
+
+
 def _crossing(model: str, run: pd.DataFrame, loss: float) -> Reached:
     tokens_P, flops_P = run.tokens.to_numpy(), run.flops.to_numpy()
-    least_P = np.minimum.accumulate(run.loss.to_numpy())
     n_params = float(run.n_params.iloc[0])
-    after = int(np.searchsorted(-least_P, -loss))
     ratio = float(tokens_P[-1]) / n_params
     reached = partial(Reached, model=model, n_params=n_params, loss=loss, tokens_per_parameter=ratio)
-    if after == len(least_P):
+    crossing = crossing_of(run.loss.to_numpy(), loss)
+    if crossing is None:
         return reached(tokens=None, low=float(tokens_P[-1]), high=None, flops=None)
-    high = float(tokens_P[after])
-    if after == 0:
-        return reached(tokens=high, low=None, high=high, flops=float(flops_P[0]))
-    share = (least_P[after - 1] - loss) / (least_P[after - 1] - least_P[after])
-    tokens, flops = (float(x[after - 1] ** (1 - share) * x[after] ** share) for x in (tokens_P, flops_P))
-    return reached(tokens=tokens, low=float(tokens_P[after - 1]), high=high, flops=flops)
+    tokens, flops = (crossing.at(x_P) for x_P in (tokens_P, flops_P))
+    low = None if crossing.after == 0 else float(tokens_P[crossing.after - 1])
+    return reached(tokens=tokens, low=low, high=float(tokens_P[crossing.after]), flops=flops)
 
 
 def _compared(models: list[Reached]) -> list[Reached]:

@@ -12,8 +12,6 @@ import numpy as np
 
 SIGNIFICANT = 0.05
 POWER = 0.8
-EXACT_UP_TO = 20
-"""Units that differ up to which a test goes through all signs."""
 
 
 def holm(p_values_Q: np.ndarray) -> np.ndarray:
@@ -63,23 +61,6 @@ def two_sided(gap: float, stderr: float, freedom: float = float("inf")) -> float
         return 0.0
     z = abs(gap) / stderr
     return 2 * float(norm.sf(z) if np.isinf(freedom) else t.sf(z, freedom))
-
-
-def sign_test(differences_M: np.ndarray) -> float:
-    """Return the share of all choices of signs that make |Σ ± x_m| at least |Σ x_m| (Fisher's randomisation test).
-
-    Exact where each difference is as likely as its negative, such as between two models that are equally good. For
-    differences of right and wrong answers it is McNemar's exact test. At most `EXACT_UP_TO` differences may be other
-    than 0.
-    """
-    sizes = np.abs(differences_M[differences_M != 0])
-    if len(sizes) > EXACT_UP_TO:
-        raise ValueError(f"{len(sizes)} differences have too many signs to go through")
-    sums = np.zeros(1)
-    for size in sizes:
-        sums = np.concatenate([sums - size, sums + size])
-    seen = abs(differences_M.sum())
-    return float((np.abs(sums) >= seen * (1 - 1e-9)).mean())
 
 
 def smallest_detectable(
