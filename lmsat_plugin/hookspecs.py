@@ -7,7 +7,7 @@ A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,10 @@ class ReportFigure:
     """One sentence for those who cannot see it, with the numbers that matter."""
     draw: Callable[[], Figure]
     """Draws it, with matplotlib."""
+    panels: Sequence[tuple[str, str]] = ()
+    """Tasks and metrics that a browser draws over training in the image's place, a panel each."""
+    group: str | None = None
+    """The one model, with its replicates, whose panels these are; None for all."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError
@@ -35,6 +35,8 @@ _COLOURS = 128
 class ShownFigure:
     """A figure in the page."""
 
+    name: str
+    """Its figure's, made safe for files."""
     figure: ReportFigure
     data: str
     """The image as a ``data:`` URI."""
@@ -42,6 +44,8 @@ class ShownFigure:
     """Width and height in CSS pixels, 96 to the inch."""
     files: list[str]
     """Its files of all formats, relative to the page."""
+    panels: dict[str, Any] | None = None
+    """What a browser draws in its place: the numbers of metrics, and of the one group of models; None: the image."""
 
     @property
     def is_wide(self) -> bool:
@@ -77,7 +81,11 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
             drawing.set_layout_engine(None)
     return [
         ShownFigure(
-            figure=figures[name], data=data, size=sizes[name], files=[f"figures/{name}.{suffix}" for suffix in _FORMATS]
+            name=name,
+            figure=figures[name],
+            data=data,
+            size=sizes[name],
+            files=[f"figures/{name}.{suffix}" for suffix in _FORMATS],
         )
         for name, data in _images(figures, folder / "figures").items()
     ]

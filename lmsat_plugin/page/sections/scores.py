@@ -66,6 +66,9 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
                     {_titled(task, way): chances[task] for task, _, way in shown},
                     looks,
                 ),
+                # A chart has one of the ways in which a score was measured.
+                panels=() if any(way for *_, way in shown) else tuple(key[:2] for key in shown),
+                models=models,
             )
 
 

@@ -40,6 +40,15 @@ for (const section of document.querySelectorAll("section.table")) {
     next.disabled = last === kept.length;
   };
 
+  // The address keeps by what a table is sorted and filtered: a heading's number, below 0 if falling, and the words.
+  const name = `table.${section.id}`;
+  const keep = () => {
+    const place = headings.findIndex((heading) => heading.hasAttribute("aria-sort"));
+    const sign = place >= 0 && headings[place].getAttribute("aria-sort") === "descending" ? "-" : "";
+    const text = `${place < 0 ? "" : `${sign}${place + 1}`}~${input.value}`;
+    document.dispatchEvent(new CustomEvent("tablechange", { detail: { name, text: text === "~" ? "" : text } }));
+  };
+
   const show = (from) => {
     first = from;
     body.replaceChildren(...kept.slice(first, first + size).map(elementOf));
@@ -54,6 +63,7 @@ for (const section of document.querySelectorAll("section.table")) {
     };
     kept = words.length ? rows.filter(holds) : rows;
     show(0);
+    keep();
   };
 
   const sort = (place, heading) => {
@@ -82,5 +92,14 @@ for (const section of document.querySelectorAll("section.table")) {
   next.addEventListener("click", () => show(first + size));
   previous.hidden = next.hidden = rows.length <= size;
   section.querySelector(".tools").hidden = false;
+  const [place, words] = (new URLSearchParams(location.hash.slice(1)).get(name) ?? "~").split(/~(.*)/s);
+  input.value = words ?? "";
+  const sorted = headings[Math.abs(Number(place)) - 1];
+  if (sorted) {
+    if (place.startsWith("-")) sorted.setAttribute("aria-sort", "ascending");
+    sort(headings.indexOf(sorted), sorted);
+  } else if (input.value) {
+    filter();
+  }
   tell();
 }
