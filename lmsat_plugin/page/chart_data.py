@@ -66,7 +66,7 @@ def chart_data(analyses: Analyses) -> ChartData:
     metrics = [_metric(by_heading[heading], measured) for heading in kept]
     values = [
         [
-            [numbers[model], *_columns(one, len(checkpoints[model]))]
+            [numbers[str(model)], *_columns(one, len(checkpoints[str(model)]))]
             for model, one in by_heading[heading].groupby("model", sort=False)
         ]
         for heading in kept
