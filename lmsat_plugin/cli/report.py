@@ -158,7 +158,8 @@ class _LivePage:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._page: Path | None = None
-        self._results: dict[str, Any] | None = {}
+        # Equal to none that are found: a folder without results is worth a word, too.
+        self._results: object = ()
         self._said = ""
 
     def update(self) -> None:

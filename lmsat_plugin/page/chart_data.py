@@ -19,6 +19,7 @@ from lmsat_plugin.figures.model_looks import screen_colours
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.outside_text import printable
+from lmsat_plugin.page.explained import meaning
 from lmsat_plugin.page.sections.cards import ABOVE_CHANCE, above_chance
 from lmsat_plugin.page.tables import headings_of, with_room
 from lmsat_plugin.results.series import AXES, data_seen
@@ -122,6 +123,7 @@ def _metric(rows: pd.DataFrame, measured: Mapping[str, float]) -> dict[str, Any]
     return {
         "name": printable(first.heading),
         "unit": known.unit,
+        "meaning": meaning(first.metric),
         "chance": chance_level(first.task, first.metric, measured),
         "log": positive and (known.is_ratio or first.metric in _LOG),
     }

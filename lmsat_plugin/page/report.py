@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.files import check_writable, write_atomically
+from lmsat_plugin.glossary import WORDS
 from lmsat_plugin.page.chart_data import chart_data
+from lmsat_plugin.page.explained import explained, meaning
 from lmsat_plugin.page.figure_files import write_figures
 from lmsat_plugin.page.missing import missing_analyses
 from lmsat_plugin.page.tables import Table, tables_of
@@ -31,7 +33,7 @@ _ON_PAPER = 16
 """Columns up to which a table is printed on paper."""
 _OWN_FILE = re.compile(r'<a href="(figures/[\w.-]+)" aria-label="[^"]* as (?:SVG|PNG|PDF)"|download="([a-z]+\.csv)"')
 """How a report's page names the files beside it."""
-_SCRIPTS = ("data", "scales", "view", "panel", "figures", "downloads", "explore")
+_SCRIPTS = ("data", "scales", "view", "panel", "figures", "downloads", "checkpoint", "explore")
 """The charts' scripts, each of which uses those before it."""
 _RELOAD = ' data-reload="{}"'
 _INLINE = 100_000
@@ -56,7 +58,8 @@ def write_report(analyses: Analyses, folder: Path, *, reload_every: float | None
     charts = chart_data(analyses)
     figures = [replace(shown, panels=charts.panels(shown.figure)) for shown in write_figures(analyses, folder)]
     page = folder / "index.html"
-    html = page_template("lmsat_plugin.page", "page.html").render(
+    template = page_template("lmsat_plugin.page", "page.html", {"explained": explained, "meaning": meaning})
+    html = template.render(
         name=analyses.results.root.absolute().name,
         summary=_summary(analyses),
         verdicts=verdicts_of(analyses),
@@ -64,6 +67,7 @@ def write_report(analyses: Analyses, folder: Path, *, reload_every: float | None
         tables=tables,
         downloads={table.name: _download(table) for table in tables},
         missing=missing_analyses(analyses),
+        words=WORDS,
         rows_at_once=ROWS,
         columns_on_paper=_ON_PAPER,
         reload=Markup("") if reload_every is None else Markup(_RELOAD).format(reload_every),

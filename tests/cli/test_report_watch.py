@@ -28,10 +28,10 @@ def steps_in(page) -> list[int]:
 
 
 def wait_for(condition) -> None:
-    for _ in range(600):
+    for _ in range(900):
         if condition():
             return
-        time.sleep(0.2)
+        time.sleep(0.3)
     raise AssertionError("never")
 
 

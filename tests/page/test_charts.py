@@ -28,6 +28,8 @@ POINT = """((number, i) => {
     const line = panel.drawn[number];
     return [box.left + panel.plot.valToPos(line.x[i], "x"), box.top + panel.plot.valToPos(line.y[i], "y")];
 })"""
+ROWS = """[...document.querySelectorAll("#checkpoint tbody tr")].map((row) =>
+    [...row.cells].map((cell) => cell.textContent))"""
 SHOWN = f"{EXPLORER}.panels[0].drawn.map((line, i) => {EXPLORER}.panels[0].plot.series[i + 1].show)"
 
 
@@ -250,6 +252,25 @@ def test_the_view_can_be_taken_away(tab, tree):
     values = [float(row["value"]) for row in rows]
     assert [float(cell.split(" ")[0]) for cell in cells] == pytest.approx(values, rel=1e-4)
     assert all(cell.endswith("± 0.006") for cell in cells)
+
+
+def test_a_click_on_a_point_shows_its_checkpoint(tab, tree):
+    tab.click(tuple(tab.ask(f"{POINT}(1, 15)")))
+    tab.wait("location.hash.includes('point=')")
+    assert address(tab)["point"] == [f"../../evil~step{STEPS[15]}"]
+    rows = {row[0]: row[1:] for row in tab.ask(ROWS)}
+    now, before = (loss(tree, "../../evil", step) for step in (STEPS[15], STEPS[14]))
+    assert rows["lmsat_loss loss"][0] == f"{now:.5g}".rstrip("0") + " ± 0.006"
+    assert float(rows["lmsat_loss loss"][1].replace("−", "-")) == pytest.approx(now - before, rel=1e-3)
+    assert len(rows) == tab.ask("charts.values.metrics.length")
+    file = tab.ask("decodeURIComponent(document.querySelector('#checkpoint a').href)")
+    assert f"/step{STEPS[15]}/results_" in file
+    # The checkpoint before, which the verdict leaves out or not, and back to none.
+    tab.click("#checkpoint button")
+    assert address(tab)["point"] == [f"../../evil~step{STEPS[14]}"]
+    tab.press("Escape")
+    assert tab.ask("document.querySelector('#checkpoint').hidden")
+    assert tab.ask("location.hash") == ""
 
 
 def test_names_are_text_in_charts_tips_and_address(tab):

@@ -67,6 +67,13 @@ class Values {
     };
   }
 
+  // A metric's value and error at one checkpoint; null where it was not measured.
+  at(metric, model, k) {
+    const entry = this.values[metric].find(([number]) => number === model);
+    const i = entry ? (entry[1] ? entry[1].indexOf(k) : k) : -1;
+    return i < 0 ? null : { y: entry[2][i], e: entry[3] ? entry[3][i] : null };
+  }
+
   // The mean of a group's runs, each of which is straight between its checkpoints, where some run is.
   meanOf(group, lines) {
     const known = lines.map((line) => {

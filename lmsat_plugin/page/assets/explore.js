@@ -19,6 +19,7 @@ class ChartPage {
       return new ChartFigure(element, panels, group === null ? all : [group], this);
     });
     this.explorer = new Explorer(this, all);
+    this.checkpoint = new CheckpointView(this);
     this.figures.unshift(this.explorer.figure);
     this.figures.forEach((figure) => addMenu(figure));
     this.view.listeners.push(() => this.changed());
@@ -55,6 +56,7 @@ class ChartPage {
     if (this.remember()) this.figures.forEach((figure) => { figure.isStale = true; });
     if (metrics !== this.shownMetrics) this.explorer.show();
     this.bar.update();
+    this.checkpoint.update();
     this.refreshAll();
   }
 
@@ -110,7 +112,7 @@ class Bar {
     this.reset = choices.appendChild(document.createElement("button"));
     Object.assign(this.reset, { type: "button", textContent: "Reset the view" });
     this.reset.addEventListener("click", () => view.change({
-      ...{ x: "", scale: "", y: "", runs: "", hidden: new Set(), zoom: new Map(), metrics: [], at: "" },
+      ...{ x: "", scale: "", y: "", runs: "", hidden: new Set(), zoom: new Map(), metrics: [], at: "", point: "" },
     }));
     this.legend = this.element.appendChild(document.createElement("div"));
     this.legend.className = "legend";

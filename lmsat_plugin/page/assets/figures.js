@@ -205,6 +205,10 @@ class KeyboardCursor {
       this.zoom(lines, event.key === "+" ? 0.5 : 2);
       event.preventDefault();
       return;
+    } else if (event.key === "Enter" && this.point) {
+      event.preventDefault();
+      this.figure.page.checkpoint.go(...this.point);
+      return;
     } else if (event.key === "Escape" || event.key === "0") {
       this.figure.zoomTo(null);
       return;
@@ -225,6 +229,7 @@ class KeyboardCursor {
     const { plot } = panel;
     const [left, top] = [plot.valToPos(line.x[i], "x"), plot.valToPos(line.y[i], "y")];
     this.at = line.x[i];
+    this.point = line.k ? [line.model, line.k[i]] : null;
     plot.setCursor({ left, top });
     const point = { line, i, top };
     this.figure.page.tip.show(panel, [point]);

@@ -38,7 +38,8 @@ class Panel {
     this.about = values.metrics[metric];
     this.head = place.appendChild(document.createElement("div"));
     this.head.className = "panel-head";
-    this.title = this.head.appendChild(document.createElement("span"));
+    this.title = this.head.appendChild(document.createElement(this.about.meaning ? "abbr" : "span"));
+    this.title.title = this.about.meaning;
     this.title.textContent = this.about.unit ? `${this.about.name} (${this.about.unit})` : this.about.name;
     this.readout = this.head.appendChild(document.createElement("output"));
     this.box = place.appendChild(document.createElement("div"));
@@ -83,6 +84,7 @@ class Panel {
     if (!drawn.length) return;
     const data = drawn.length === 1 ? [drawn[0].x, drawn[0].y] : uPlot.join(drawn.map((line) => [line.x, line.y]));
     this.plot = new uPlot(this.options(drawn), data, this.box);
+    this.plot.over.addEventListener("click", () => this.clicked(this.plot));
     this.place.setAttribute("aria-label", this.inWords());
   }
 
@@ -286,6 +288,15 @@ class Panel {
     const visible = this.drawn.filter((line) => this.isVisible(line));
     this.readout.textContent = near.length && visible.length === 1 ? this.pointInWords(near[0]) : "";
     if (plot.over.matches(":hover")) this.figure.hovered(this, near);
+  }
+
+  // A click on a point of a run shows its checkpoint.
+  clicked(plot) {
+    const { left, top } = plot.cursor;
+    const close = this.near(plot)
+      .map((point) => ({ ...point, apart: Math.hypot(point.top - top, plot.valToPos(point.line.x[point.i], "x") - left) }))
+      .filter((point) => point.line.k && point.apart < 15).sort((a, b) => a.apart - b.apart)[0];
+    if (close) this.figure.page.checkpoint.go(close.line.model, close.line.k[close.i]);
   }
 
   pointInWords({ line, i }) {

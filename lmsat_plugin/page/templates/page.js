@@ -19,6 +19,20 @@ const elementOf = (row) => {
   return element;
 };
 
+// A tap on a word that is explained shows what it means: there is no pointing at it.
+document.addEventListener("click", (event) => {
+  document.querySelector(".meaning")?.remove();
+  const word = event.target.closest("abbr[title]");
+  if (!word) return;
+  const place = word.getBoundingClientRect();
+  const meaning = document.body.appendChild(document.createElement("div"));
+  meaning.className = "meaning";
+  meaning.setAttribute("role", "status");
+  meaning.textContent = word.title;
+  meaning.style.left = `${Math.max(4, Math.min(place.left, innerWidth - meaning.offsetWidth - 8)) + scrollX}px`;
+  meaning.style.top = `${place.bottom + 4 + scrollY}px`;
+});
+
 for (const section of document.querySelectorAll("section.table")) {
   const size = Number(section.dataset.rows);
   const rows = JSON.parse(section.querySelector("script").textContent);
@@ -84,6 +98,7 @@ for (const section of document.querySelectorAll("section.table")) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = heading.textContent;
+    if (heading.title) button.setAttribute("aria-description", heading.title);
     button.addEventListener("click", () => sort(place, heading));
     heading.replaceChildren(button);
   });
