@@ -83,8 +83,8 @@ class ReportFigure:
     """Draws it, with matplotlib."""
     panels: Sequence[tuple[str, str]] = ()
     """Tasks and metrics that a browser draws over training in the image's place, a panel each."""
-    group: str | None = None
-    """The one model, with its replicates, whose panels these are; None for all."""
+    models: Sequence[str] | None = None
+    """The models that are drawn there, replicates under the name that they share; None for all."""
 
 
 @dataclass

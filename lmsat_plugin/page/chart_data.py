@@ -15,7 +15,7 @@ import pandas as pd
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.saturation import Saturation
-from lmsat_plugin.figures.model_looks import screen_colours
+from lmsat_plugin.figures.model_looks import screen_looks
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.outside_text import printable
@@ -46,10 +46,12 @@ class ChartData:
 
     def panels(self, figure: ReportFigure) -> dict[str, Any] | None:
         """Return what is drawn in a figure's place, as `ShownFigure.panels`; None where it stays an image."""
-        metrics = [self.places[panel] for panel in figure.panels if panel in self.places]
-        group = None if figure.group is None else self.groups.get(figure.group)
-        drawn = [metric for metric in metrics if group is None or group in self._groups_with(metric)]
-        return {"panels": drawn, "group": group} if drawn else None
+        metrics = dict.fromkeys(self.places[panel] for panel in figure.panels if panel in self.places)
+        if figure.models is None:
+            return {"panels": list(metrics), "groups": None} if metrics else None
+        groups = [self.groups[model] for model in figure.models if model in self.groups]
+        drawn = [metric for metric in metrics if self._groups_with(metric) & set(groups)]
+        return {"panels": drawn, "groups": groups} if drawn else None
 
     def _groups_with(self, metric: int) -> set[int]:
         return {self.content["models"][model]["group"] for model, *_ in self.content["values"][metric]}
@@ -78,7 +80,7 @@ def chart_data(analyses: Analyses) -> ChartData:
     groups = {group: place for place, group in enumerate(analyses.group_sizes)}
     content = {
         "axes": {**AXES, "flops": "compute 6ND (FLOP)", "share": "share of training"},
-        "groups": [[printable(name), *colours] for name, colours in screen_colours(analyses.group_sizes).items()],
+        "groups": [[printable(name), *looks] for name, looks in screen_looks(analyses.group_sizes).items()],
         "models": [
             {"name": printable(model), "group": groups[checkpoints[model].group.iloc[0]], **_places(own)}
             for model in models

@@ -45,7 +45,7 @@ class ShownFigure:
     files: list[str]
     """Its files of all formats, relative to the page."""
     panels: dict[str, Any] | None = None
-    """What a browser draws in its place: the numbers of metrics, and of the one group of models; None: the image."""
+    """What a browser draws in its place: numbers of metrics and of models, these null for all; None: the image."""
 
     @property
     def is_wide(self) -> bool:

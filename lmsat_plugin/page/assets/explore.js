@@ -15,8 +15,8 @@ class ChartPage {
     this.bar = new Bar(this, axes);
     const all = this.values.groups.map((_, group) => group);
     this.figures = [...document.querySelectorAll("figure[data-panels]")].map((element) => {
-      const { panels, group } = JSON.parse(element.dataset.panels);
-      return new ChartFigure(element, panels, group === null ? all : [group], this);
+      const { panels, groups } = JSON.parse(element.dataset.panels);
+      return new ChartFigure(element, panels, groups ?? all, this);
     });
     this.explorer = new Explorer(this, all);
     this.checkpoint = new CheckpointView(this);

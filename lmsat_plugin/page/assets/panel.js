@@ -1,6 +1,7 @@
 // One chart of one metric, drawn by uPlot: lines, bands, and the marks of verdicts.
 
 const STAR = "M0-6L1.8-1.9 6-1.9 2.6 .9 3.8 5.2 0 2.6-3.8 5.2-2.6 .9-6-1.9-1.8-1.9Z";
+const DASHES = [[], [7, 3], [1.5, 3], [7, 3, 1.5, 3]];
 const FEW_LINES = 8;
 const FEW_POINTS = 60;
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -148,6 +149,7 @@ class Panel {
       axes: [axis(this.kind.x, this.scaleX, 44, true), axis(this.kind.y, this.scaleY, 22, false)],
       series: [{}, ...drawn.map((line) => ({
         ...{ label: line.name, stroke: this.colour(line), width: 1.6, show: this.isVisible(line) },
+        dash: DASHES[this.values.groups[line.group][3]],
         points: {
           show: line.x.length <= FEW_POINTS, size: line.x.length === 1 ? 8 : 4.5, fill: this.colour(line), width: 1,
         },

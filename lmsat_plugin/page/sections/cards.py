@@ -54,7 +54,7 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
             alt=_alt(title if model in groups else model, tracks, verdict),
             draw=partial(card_figure, title if model in groups else model, tracks, verdict),
             panels=(*((task, metric) for task, metric, _, _ in _TRACKS), ABOVE_CHANCE),
-            group=model,
+            models=(model,),
         )
     several = int((analyses.table.groupby("group")["at"].nunique() > 1).sum())
     if several > _MOST:
