@@ -76,11 +76,12 @@ def screen_looks(sizes: Sizes) -> dict[str, tuple[str, str, int]]:
     On paper they have the light colour, and the same style of `DASHES`.
     """
     models = ModelLooks(sizes)
-    on_dark = dict(zip(PALETTE, ON_DARK, strict=True))
+    on_dark: dict[Any, Any] = dict(zip(PALETTE, ON_DARK, strict=True))
+    norm: Any = models.colours.norm if models.by_size else None
     looks = {}
     for name, size in sizes.items():
         light = models.looks[name]["color"]
-        dark = _SEQUENTIAL_ON_DARK(models.colours.norm(size)) if models.by_size else on_dark[light]
+        dark: Any = _SEQUENTIAL_ON_DARK(norm(size)) if models.by_size else on_dark[light]
         looks[name] = to_hex(light), to_hex(dark), DASHES.index(models.line(name, 2)["linestyle"])
     return looks
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
-ALL = 2_000_000
+ALL = 1_200_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
 _FORMATS = ("svg", "png", "pdf")
 _WIDEST = 1600

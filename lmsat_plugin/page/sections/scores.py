@@ -67,7 +67,7 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
                     looks,
                 ),
                 # A chart has one of the ways in which a score was measured.
-                panels=() if any(way for *_, way in shown) else tuple(key[:2] for key in shown),
+                panels=tuple(key[:2] for key in shown) if len({key[:2] for key in of_axis}) == len(of_axis) else (),
                 models=models,
             )
 
