@@ -9,7 +9,10 @@ class Values {
       this.models.flatMap((model, number) => (model.group === group ? [number] : [])));
     this.hasRuns = this.members.some((members) => members.length > 1);
     this.verdictOf = new Map(this.verdicts.map((verdict) => [`${verdict.metric} ${verdict.model}`, verdict]));
-    this.byModel = new Map(this.verdicts.map((verdict) => [verdict.model, verdict]));
+    // Of a model that is judged by several scores none marks the charts of others.
+    this.onlyVerdictOf = new Map(this.verdicts
+      .filter(({ model }) => this.verdicts.filter((other) => other.model === model).length === 1)
+      .map((verdict) => [verdict.model, verdict]));
     this.places = new Map();
   }
 

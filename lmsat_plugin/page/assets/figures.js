@@ -9,7 +9,7 @@ class ChartFigure {
     this.panels = [];
     this.isStacked = !element.classList.contains("wide") || this.id === "explore";
     this.setMetrics(metrics);
-    this.keep = new KeyboardCursor(this);
+    this.keys = new KeyboardCursor(this);
     this.resized = new ResizeObserver(() => this.panels.forEach((panel) => panel.resize()));
     this.resized.observe(this.box);
   }
@@ -82,8 +82,11 @@ class ChartFigure {
   // The verdicts whose onsets are shaded: of a figure of one model, or of the one model that is not hidden.
   onsets(panel) {
     const lines = panel.drawn.filter((line) => panel.isVisible(line));
-    const verdict = lines.length === 1 && lines[0].model !== null && this.page.values.byModel.get(lines[0].model);
-    return verdict && verdict.onset ? [verdict] : [];
+    if (lines.length !== 1 || lines[0].model === null) return [];
+    const { verdictOf, onlyVerdictOf } = this.page.values;
+    const { model } = lines[0];
+    const verdict = verdictOf.get(`${panel.metric} ${model}`) ?? onlyVerdictOf.get(model);
+    return verdict?.onset ? [verdict] : [];
   }
 
   draw() {
