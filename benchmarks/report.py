@@ -1,7 +1,7 @@
 """`lmsat report` of 10 models x 150 checkpoints x 60 metrics, on one core, and its page in Chromium.
 
 The tree, from ``tests/helpers/result_trees.py``, holds losses, geometry, LM heads, three scores of three tasks, with
-the arrays of a sweep (40 documents, 2,048 positions, 512 singular values), and 44 metrics of a task of one's own.
+the arrays of a sweep (40 documents, 2,048 positions, 512 singular values), and 44 metrics more of LM heads.
 Timed, each in this process: the analyses, the rest (tables, figures in three formats, the page). To reach: 60 s in all,
 5 MB for the page. In headless Chromium, where it is installed, with real mouse events: from the start of loading until
 the first chart is drawn (at most 1,500 ms), from a move of the mouse over a chart and from a click on a model's name
@@ -112,7 +112,7 @@ def main() -> int:
         for model in models:
             for step in steps:
                 own = {f"metric_{index}": (index + 1) / (1 + step) + 0.1 for index in range(OWN)}
-                write_result(root, model.name, step, {"of_ones_own": own}, model.n_params)
+                write_result(root, model.name, step, {"lmsat_head": own}, model.n_params)
         add_arrays(root, layers=13, width=512, documents=40, window=2048)
         made: list = []
 

@@ -53,7 +53,7 @@ class ChartPage {
 
   changed() {
     const metrics = this.shownMetrics;
-    if (this.remember()) this.figures.forEach((figure) => { figure.isStale = true; });
+    if (this.remember()) this.figures.forEach((figure) => figure.spoil());
     if (metrics !== this.shownMetrics) this.explorer.show();
     this.bar.update();
     this.checkpoint.update();
@@ -61,7 +61,7 @@ class ChartPage {
   }
 
   redraw() {
-    this.figures.forEach((figure) => { figure.isStale = true; });
+    this.figures.forEach((figure) => figure.spoil());
     this.bar.update();
     this.refreshAll();
   }

@@ -4,7 +4,6 @@ class ChartFigure {
   // The element has a place, .chart, for each metric. Without groups it shows all models.
   constructor(element, metrics, groups, page) {
     Object.assign(this, { element, groups, page, view: page.view, id: element.dataset.figure });
-    this.isStale = true;
     this.box = element.querySelector(".charts");
     this.panels = [];
     this.isStacked = !element.classList.contains("wide") || this.id === "explore";
@@ -22,7 +21,7 @@ class ChartFigure {
       places[i].replaceChildren();
       return new Panel(places[i], metric, this.page.values, this);
     });
-    this.isStale = true;
+    this.spoil();
   }
 
   addPlace(i) {
@@ -32,31 +31,39 @@ class ChartFigure {
     return place;
   }
 
-  // The axis that is chosen; of a figure whose models have no place there, the one that they have.
-  get axis() {
+  // What the reader has chosen has changed: the figure is to be drawn anew.
+  spoil() {
+    this.isStale = true;
+    this.settled = null;
+  }
+
+  // The axis of x, its scale, and the least place above 0, where arcsinh turns from straight to logarithmic.
+  settle() {
+    if (this.settled) return this.settled;
     const { values, view } = this.page;
-    const has = (axis) => this.models.some((model) => values.xOf(model, axis).some((x) => x !== null));
-    const own = values.models[this.models[0]].axis;
-    return [view.x, this.page.axis, own].find((axis) => axis && has(axis)) ?? own ?? "step";
+    const models = this.groups.flatMap((group) => values.members[group]);
+    const has = (axis) => models.some((model) => values.xOf(model, axis).some((x) => x !== null));
+    // Of a figure whose models have no place on the axis that is chosen, the one that they have.
+    const own = values.models[models[0]].axis;
+    const axis = [view.x, this.page.axis, own].find((one) => one && has(one)) ?? own ?? "step";
+    const places = models.map((model) => values.xOf(model, axis));
+    // Arcsinh, unless it is chosen otherwise, where a model has checkpoints in the first hundredth of its run.
+    const isEarly = ({ low, high }) => low < 0.01 * high;
+    const scale = view.scale || (places.some((xs) => isEarly(rangeOf([xs]))) ? "asinh" : "linear");
+    this.settled = { axis, scale, least: rangeOf(places).least };
+    return this.settled;
   }
 
-  get models() {
-    return this.groups.flatMap((group) => this.page.values.members[group]);
+  get axis() {
+    return this.settle().axis;
   }
 
-  get places() {
-    return this.models.map((model) => this.page.values.xOf(model, this.axis));
-  }
-
-  // Where the axis turns from straight to logarithmic: at the least place above 0.
-  leastX() {
-    return rangeOf(this.places).least;
-  }
-
-  // Arcsinh, unless it is chosen otherwise, where a model has checkpoints in the first hundredth of its run.
   get scale() {
-    if (this.view.scale) return this.view.scale;
-    return this.places.some((xs) => xs.some((x) => x !== null && x < 0.01 * Math.max(...xs))) ? "asinh" : "linear";
+    return this.settle().scale;
+  }
+
+  leastX() {
+    return this.settle().least;
   }
 
   rangeX() {
@@ -64,11 +71,11 @@ class ChartFigure {
     if (zoom) return zoom;
     const visible = this.groups.filter((group) => !this.view.hidden.has(this.page.values.groups[group][0]));
     const models = (visible.length ? visible : this.groups).flatMap((group) => this.page.values.members[group]);
-    const columns = models.map((model) => this.page.values.xOf(model, this.axis))
-      .map((xs) => xs.filter((x) => this.scale !== "log" || x > 0));
-    const { low, high } = rangeOf(columns);
+    const { axis, scale: kind, least } = this.settle();
+    const columns = models.map((model) => this.page.values.xOf(model, axis));
+    const { low, high } = rangeOf(kind === "log" ? columns.map((xs) => xs.filter((x) => x > 0)) : columns);
     if (high < low) return [0, 1];
-    const scale = scaleOf(this.scale, this.leastX());
+    const scale = scaleOf(kind, least);
     const room = high > low ? 0.015 * (scale.fwd(high) - scale.fwd(low)) : Math.abs(scale.fwd(low)) * 0.1 || 1;
     return [scale.fwd(low) - room, scale.fwd(high) + room].map(scale.bwd);
   }

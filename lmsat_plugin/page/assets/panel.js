@@ -317,7 +317,6 @@ class Panel {
       const [min, max] = this.figure.rangeX();
       this.plot.setScale("x", { min, max });
     });
-    this.plot.redraw();
     this.tell();
     this.place.setAttribute("aria-label", this.inWords());
   }
