@@ -85,6 +85,7 @@ STOPS = (
     Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 24),
     Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
     Stop("Whether every file of it is still as it was written.", "lmsat verify demo/results"),
+    Stop("What a word of verdicts, tables and charts means.", "lmsat explain effective rank"),
     Stop("Whether models saturate, and since when.", "lmsat saturation demo-long/results"),
     Stop("Whether one model is better than another.", "lmsat compare neox-w32 neox-w128 --results demo/results"),
     Stop(

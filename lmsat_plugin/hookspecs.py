@@ -7,7 +7,7 @@ A plugin is a module of functions marked with ``@lmsat_plugin.hookimpl``, named 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,10 @@ class ReportFigure:
     """One sentence for those who cannot see it, with the numbers that matter."""
     draw: Callable[[], Figure]
     """Draws it, with matplotlib."""
+    panels: Sequence[tuple[str, str]] = ()
+    """Tasks and metrics that a browser draws over training in the image's place, a panel each."""
+    models: Sequence[str] | None = None
+    """The models that are drawn there, replicates under the name that they share; None for all."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ GROUND = (
     "files",
     "markdown",
     "metrics",
+    "glossary",
     "yaml_files",
     "passing",
     "hub",

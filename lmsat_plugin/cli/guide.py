@@ -16,6 +16,7 @@ from lmsat_plugin.cli.doctor import DoctorCommand
 from lmsat_plugin.cli.efficiency import EfficiencyCommand
 from lmsat_plugin.cli.emergence import EmergenceCommand
 from lmsat_plugin.cli.eval import EvalCommand
+from lmsat_plugin.cli.explain import ExplainCommand
 from lmsat_plugin.cli.export import ExportCommand
 from lmsat_plugin.cli.fit import FitCommand
 from lmsat_plugin.cli.leaderboard import LeaderboardCommand
@@ -41,7 +42,7 @@ GROUPS: dict[str, tuple[type[Command], ...]] = {
         NgramCommand,
         ProbesCommand,
     ),
-    "Read": (ResultsCommand, VerifyCommand),
+    "Read": (ResultsCommand, VerifyCommand, ExplainCommand),
     "Analyse": (
         SaturationCommand,
         CompareCommand,

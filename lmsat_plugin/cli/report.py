@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_tree, read_tree
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import user_path
 from lmsat_plugin.outside_text import show
+
+if TYPE_CHECKING:
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.sweeps.config import SweepConfig
+
+LONGEST_WATCH = 10_000_000
+"""Seconds."""
 
 
 class ReportCommand(Command):
@@ -17,14 +31,21 @@ class ReportCommand(Command):
 
     Beside it lie the figures as SVG, PNG and PDF, and the tables as CSV. The page lists the analyses that the results
     do not allow, each with the way to get it.
+
+    With --watch the page is written anew whenever a result has come, and an open page shows it by itself, in the view
+    that was chosen.
     """
 
     name = "report"
     help = "one page with verdicts, figures and tables"
-    examples = ("lmsat report results/", "lmsat report results/ --corpus pile --output page")
+    examples = (
+        "lmsat report results/",
+        "lmsat report results/ --corpus pile --output page",
+        "lmsat report results/ --watch --open",
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the results, and where the page goes."""
+        """Add the results, where the page goes, and how long it is kept up to date."""
         add_tree(parser)
         parser.add_argument(
             "--output",
@@ -32,24 +53,151 @@ class ReportCommand(Command):
             metavar="FOLDER",
             help="where the page goes (default: DIR/report; of several DIR, report)",
         )
+        parser.add_argument("--open", action="store_true", help="open the page in the browser")
+        parser.add_argument(
+            "--watch",
+            nargs="?",
+            type=float,
+            const=30.0,
+            metavar="SECONDS",
+            help="write the page anew as results come, looking every 30 seconds, until Ctrl-C",
+        )
+        parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the report; print the verdicts and its path."""
-        from lmsat_plugin.analysis.analyses import Analyses
-        from lmsat_plugin.page.report import write_report
         from lmsat_plugin.page.verdicts import verdicts_of
 
-        results = read_tree(args)
-        analyses = Analyses.of(results, args.corpus, args.variant)
-        page = write_report(analyses, user_path(args.output) if args.output else _folder_of(args.data))
+        if args.watch is not None:
+            check_watch(args.watch)
+            _watch(args)
+            return
+        analyses, page = _write(args)
         for verdicts in verdicts_of(analyses):
             show(verdicts)
         show(page)
+        if args.open:
+            _open(page)
 
 
-def _folder_of(data: Sequence[str]) -> Path:
+def check_watch(seconds: float) -> None:
+    """Raise `LmsatError` for a time that is none to wait."""
+    if not 0 < seconds <= LONGEST_WATCH:
+        raise LmsatError(f"--watch {seconds:g} is not a number of seconds from 0 to {LONGEST_WATCH:,}: correct it")
+
+
+@contextmanager
+def reporting(config: SweepConfig, watch: float | None) -> Iterator[None]:
+    """Write the report of a sweep's results in another process: at the end, and with ``watch`` as they come, too.
+
+    Of several corpora it is on the first.
+    """
+    chosen = ["--corpus", config.corpora[0].corpus] if len(config.corpora) > 1 else []
+    command = [sys.executable, "-m", "lmsat_plugin.cli", "report", str(config.output), *chosen]
+    if watch is None:
+        yield
+        subprocess.run(command, check=False)
+        return
+    show(f"Report: {config.output / 'report' / 'index.html'}")
+    # Ctrl-C reaches the sweep alone. The report ends when its input does: with the sweep, however that ends.
+    live = subprocess.Popen(
+        [*command, "--watch", str(watch), "--with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        live.communicate()
+
+
+def _folder(args: argparse.Namespace) -> Path:
     """Return the folder of the page: in the one tree that is read, else here."""
-    if len(data) > 1:
+    if args.output:
+        return user_path(args.output)
+    if len(args.data) > 1:
         return Path("report")
-    path = user_path(data[0])
+    path = user_path(args.data[0])
     return (path.parent if path.is_file() else path) / "report"
+
+
+def _write(args: argparse.Namespace) -> tuple[Analyses, Path]:
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.page.report import write_report
+
+    analyses = Analyses.of(read_tree(args), args.corpus, args.variant)
+    return analyses, write_report(analyses, _folder(args), reload_every=args.watch)
+
+
+def _open(page: Path) -> None:
+    if not webbrowser.open(page.absolute().as_uri()):
+        show(f"no browser is known here: open {page}")
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Keep the page up to date until Ctrl-C, or until the process that started this one has ended."""
+    from lmsat_plugin.sweeps.interrupts import Interrupts, end_with_parent
+
+    if args.with_parent:
+        end_with_parent()
+    live = _LivePage(args)
+    with Interrupts().handled():
+        try:
+            while True:
+                live.update()
+                time.sleep(args.watch)
+        except KeyboardInterrupt:
+            live.end()
+            raise
+
+
+class _LivePage:
+    """The page of results that still come."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._page: Path | None = None
+        # Equal to none that are found: a folder without results is worth a word, too.
+        self._results: object = ()
+        self._said = ""
+
+    def update(self) -> None:
+        """Write the page anew if the results have changed."""
+        results = _results(self._args)
+        if results == self._results:
+            return
+        try:
+            analyses, page = _write(self._args)
+        except LmsatError as error:
+            # The first results may still have to come.
+            said = f"Waiting: {error}"
+        else:
+            said = f"{page}: {len(analyses.table):,} values"
+            if self._args.open and self._page is None:
+                _open(page)
+            self._page = page
+        if said != self._said:
+            show(said)
+        self._results, self._said = results, said
+
+    def end(self) -> None:
+        """Write the page with what has come last; it no longer loads itself again."""
+        from lmsat_plugin.page.report import end_reloading
+
+        self._args.watch = None
+        self.update()
+        if self._page is not None:
+            end_reloading(self._page)
+
+
+def _results(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the files that may be results, with what tells whether they have changed; None without a folder."""
+    from lmsat_plugin.results.tree_files import tree_files
+
+    own = f"{_folder(args)}/"
+    try:
+        found = [file for folder in args.data for file in tree_files(user_path(folder))]
+    except LmsatError:
+        return None
+    return {file.path: file.stamp for file in found if not file.path.startswith(own)}

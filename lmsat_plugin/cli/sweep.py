@@ -6,12 +6,14 @@ import argparse
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_steps
 from lmsat_plugin.cli.command import Command
+from lmsat_plugin.cli.report import check_watch, reporting
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.outside_text import show
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from lmsat_plugin.sweeps.config import Options, SweepConfig
     from lmsat_plugin.sweeps.summary import Summary
 
-_LONGEST_WATCH = 10_000_000
 _EXECUTORS = ("local", "processes", "slurm")
 
 
@@ -86,6 +87,9 @@ class SweepCommand(Command):
             metavar="SECONDS",
             help="measure checkpoints as they appear, looking every 30 seconds, until Ctrl-C",
         )
+        parser.add_argument(
+            "--report", action="store_true", help="write the results' report, with --watch whenever results have come"
+        )
         parser.add_argument("--wait", action="store_true", help="with slurm: wait until the jobs have ended")
         parser.add_argument("--worker", help=argparse.SUPPRESS)
         parser.add_argument("--run", dest="run_name", help=argparse.SUPPRESS)
@@ -105,10 +109,8 @@ class SweepCommand(Command):
         config, is_of_names = read_arguments(args)
         chosen = {name: getattr(args, name) for name in ("shard", "only", "force", "retry_failed", "watch")}
         options = Options(**chosen, **({"run": args.run_name} if args.run_name else {}))
-        if args.watch is not None and not 0 < args.watch <= _LONGEST_WATCH:
-            raise LmsatError(
-                f"--watch {args.watch:g} is not a number of seconds from 0 to {_LONGEST_WATCH:,}: correct it"
-            )
+        if args.watch is not None:
+            check_watch(args.watch)
         if args.watch is not None and config.executor != "local":
             raise LmsatError(f"--watch does not go with the executor {config.executor}: leave one of them out")
         # Only the first of several processes reports.
@@ -121,7 +123,8 @@ class SweepCommand(Command):
             _show_plan(config, options)
             return 0
         try:
-            summary = _execute(config, options, args)
+            with reporting(config, args.watch) if args.report and not silent else nullcontext():
+                summary = _execute(config, options, args)
         except KeyboardInterrupt:
             if args.worker is None:
                 again = shlex.join(["lmsat", *sys.argv[1:]])

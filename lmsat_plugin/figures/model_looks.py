@@ -10,13 +10,13 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lmsat_plugin.analysis.checkpoint_values import SizeInName, Sizes
-from lmsat_plugin.figures.style import PALETTE, Looks, legend_below, looks_of, lowest_panels, resize
+from lmsat_plugin.figures.style import ON_DARK, PALETTE, Looks, legend_below, looks_of, lowest_panels, resize
 from lmsat_plugin.results.checkpoint_names import without_parameters
 from lmsat_plugin.results.training_order import natural
 
@@ -26,6 +26,7 @@ MOST_NAMES = 12
 """The most models of a figure that names tell apart."""
 SEQUENTIAL = ListedColormap(colormaps["cividis"](np.linspace(0, 0.92, 256)))
 """Safe for the colour-blind, and rising in grey. Its end is left out: it is too light for lines."""
+_SEQUENTIAL_ON_DARK = ListedColormap(colormaps["cividis"](np.linspace(0.35, 1, 256)))
 DASHES = ("-", "--", ":", "-.")
 """The line styles of as many models as there are colours, each."""
 _MOST_MARKERS, _FEW_MARKERS = 30, 5
@@ -67,6 +68,22 @@ def size_words(n_params: float) -> str:
         if n_params >= 0.9995 * unit:
             return f"{n_params / unit:.3g}{letter}"
     return f"{n_params:.3g}"
+
+
+def screen_looks(sizes: Sizes) -> dict[str, tuple[str, str, int]]:
+    """Return the colours of models on a light and on a dark screen, ``#rrggbb``, and the number of their line style.
+
+    On paper they have the light colour, and the same style of `DASHES`.
+    """
+    models = ModelLooks(sizes)
+    on_dark: dict[Any, Any] = dict(zip(PALETTE, ON_DARK, strict=True))
+    norm: Any = models.colours.norm if models.by_size else None
+    looks = {}
+    for name, size in sizes.items():
+        light = models.looks[name]["color"]
+        dark: Any = _SEQUENTIAL_ON_DARK(norm(size)) if models.by_size else on_dark[light]
+        looks[name] = to_hex(light), to_hex(dark), DASHES.index(models.line(name, 2)["linestyle"])
+    return looks
 
 
 class ModelLooks:

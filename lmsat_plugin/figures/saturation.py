@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.several_metrics import names_of
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
+from lmsat_plugin.figures.trajectories import step_axis
 from lmsat_plugin.metrics import axis_label
-from lmsat_plugin.results.series import AXES
 
 _LETTERS = 30
 _CHECKPOINTS: dict[str, Any] = {"color": PALETTE[0], "marker": MARKERS[0], "markersize": 3}
@@ -44,7 +44,7 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
 def _draw(axes: Axes, result: Saturation, name: str) -> None:
     series = result.series
     places, values = series.at_K, series.values_K
-    axes.set(xlabel=AXES[series.axis], ylabel=axis_label(result.metric))
+    axes.set_ylabel(axis_label(result.metric))
     axes.set_title(wrapped(f"{name}: {result.verdict}", _LETTERS))
     axes.plot(places, values, **_CHECKPOINTS)
     if series.stderr_K is not None:
@@ -53,7 +53,7 @@ def _draw(axes: Axes, result: Saturation, name: str) -> None:
     aside = np.isin(places, result.set_aside_at)
     axes.plot(places[aside], values[aside], zorder=3, **_SET_ASIDE)
     axes.plot([result.best_at], [result.best], **_BEST)
-    log_axis(axes, "x")
+    step_axis(axes, places, series.axis)
     if series.is_ratio:
         log_axis(axes, "y")
 

@@ -50,6 +50,8 @@ PANEL = 3.5, 2.7
 """Width and height of a panel with its labels, in inches; its legend comes below."""
 PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#44aa99", "#88ccee", "#aa4499", "#999933")
 """Paul Tol's "high contrast", which differ in grey, too, and then some of his "muted"."""
+ON_DARK = ("#77aadd", "#eecc66", "#ee8899", "#ffffff", "#44bb99", "#99ddff", "#cc99cc", "#bbcc33")
+"""The colours of `PALETTE` on a dark ground."""
 MARKERS = ("o", "s", "^", "D", "v", "X", "p")
 GREY = "#666666"
 BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}

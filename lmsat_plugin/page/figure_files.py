@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.errors import LmsatError
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
-ALL = 2_000_000
+ALL = 1_200_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
 _FORMATS = ("svg", "png", "pdf")
 _WIDEST = 1600
@@ -35,6 +35,8 @@ _COLOURS = 128
 class ShownFigure:
     """A figure in the page."""
 
+    name: str
+    """Its figure's, made safe for files."""
     figure: ReportFigure
     data: str
     """The image as a ``data:`` URI."""
@@ -42,6 +44,8 @@ class ShownFigure:
     """Width and height in CSS pixels, 96 to the inch."""
     files: list[str]
     """Its files of all formats, relative to the page."""
+    panels: dict[str, Any] | None = None
+    """What a browser draws in its place: numbers of metrics and of models, these null for all; None: the image."""
 
     @property
     def is_wide(self) -> bool:
@@ -77,7 +81,11 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
             drawing.set_layout_engine(None)
     return [
         ShownFigure(
-            figure=figures[name], data=data, size=sizes[name], files=[f"figures/{name}.{suffix}" for suffix in _FORMATS]
+            name=name,
+            figure=figures[name],
+            data=data,
+            size=sizes[name],
+            files=[f"figures/{name}.{suffix}" for suffix in _FORMATS],
         )
         for name, data in _images(figures, folder / "figures").items()
     ]

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.files import check_writable, write_atomically
+from lmsat_plugin.glossary import WORDS
+from lmsat_plugin.page.chart_data import chart_data
+from lmsat_plugin.page.explained import explained, meaning
 from lmsat_plugin.page.figure_files import write_figures
 from lmsat_plugin.page.missing import missing_analyses
 from lmsat_plugin.page.tables import Table, tables_of
@@ -25,12 +33,20 @@ _ON_PAPER = 16
 """Columns up to which a table is printed on paper."""
 _OWN_FILE = re.compile(r'<a href="(figures/[\w.-]+)" aria-label="[^"]* as (?:SVG|PNG|PDF)"|download="([a-z]+\.csv)"')
 """How a report's page names the files beside it."""
+_SCRIPTS = ("data", "scales", "view", "panel", "figures", "downloads", "checkpoint", "explore")
+"""The charts' scripts, each of which uses those before it."""
+_RELOAD = ' data-reload="{}"'
 _INLINE = 100_000
 """Letters up to which the page itself holds a table's CSV."""
 
 
-def write_report(analyses: Analyses, folder: Path) -> Path:
+def write_report(analyses: Analyses, folder: Path, *, reload_every: float | None = None) -> Path:
     """Write ``index.html``, figures and CSV files into a folder. Return the page's path.
+
+    Args:
+        analyses: What the report is on.
+        folder: Where it goes.
+        reload_every: Seconds after which an open page loads itself again, in the view that its reader has chosen.
 
     Raises:
         LmsatError: If the folder cannot be written.
@@ -39,9 +55,11 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
     tables = tables_of(analyses, folder)
     for table in tables:
         write_atomically(folder / f"{table.name}.csv", table.csv.encode("utf-8"))
-    figures = write_figures(analyses, folder)
+    charts = chart_data(analyses)
+    figures = [replace(shown, panels=charts.panels(shown.figure)) for shown in write_figures(analyses, folder)]
     page = folder / "index.html"
-    html = page_template("lmsat_plugin.page", "page.html").render(
+    template = page_template("lmsat_plugin.page", "page.html", {"explained": explained, "meaning": meaning})
+    html = template.render(
         name=analyses.results.root.absolute().name,
         summary=_summary(analyses),
         verdicts=verdicts_of(analyses),
@@ -49,13 +67,30 @@ def write_report(analyses: Analyses, folder: Path) -> Path:
         tables=tables,
         downloads={table.name: _download(table) for table in tables},
         missing=missing_analyses(analyses),
+        words=WORDS,
         rows_at_once=ROWS,
         columns_on_paper=_ON_PAPER,
+        reload=Markup("") if reload_every is None else Markup(_RELOAD).format(reload_every),
+        chart_data=htmlsafe_json_dumps(charts.content, separators=(",", ":"), allow_nan=False),
+        chart_scripts=_assets("uplot/uPlot.iife.min.js", *(f"{name}.js" for name in _SCRIPTS)),
+        chart_style=_assets("uplot/uPlot.min.css", "charts.css"),
     )
     written = [f"{table.name}.csv" for table in tables] + [file for shown in figures for file in shown.files]
     _remove_earlier(page, set(written))
     write_atomically(page, html.encode("utf-8"))
     return page
+
+
+def end_reloading(page: Path) -> None:
+    """Let a page that `write_report` has written no longer load itself again."""
+    text = page.read_bytes().decode("utf-8")
+    write_atomically(page, re.sub(_RELOAD.format(r"[\d.e+-]+"), "", text, count=1).encode("utf-8"))
+
+
+def _assets(*names: str) -> Markup:
+    """Return files of the package's folder ``assets``, one after another. They are ours, or checked by their digest."""
+    folder = files("lmsat_plugin.page") / "assets"
+    return Markup("\n".join(folder.joinpath(name).read_text("utf-8") for name in names))
 
 
 def _remove_earlier(page: Path, written: set[str]) -> None:

@@ -145,10 +145,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     texts = values.value.map("{:.5g}".format)
     known = values.stderr.notna()
     texts[known] += " ± " + values.stderr[known].map("{:.2g}".format).astype(str)
-    headings = values.task + " " + values.metric
-    for column, suffix in (("num_fewshot", "-shot"), ("filter", "")):
-        if values.groupby(["task", "metric"])[column].nunique().gt(1).any():
-            headings += " " + values[column].astype(str) + suffix
+    headings = headings_of(values)
     long = values[_CHECKPOINT].assign(heading=headings, text=texts)
     long["checkpoint"] = values.groupby(_CHECKPOINT, dropna=False, sort=False).ngroup()
     # Results that agree in all these columns, but differ in their commit for instance, are one checkpoint's: the last
@@ -159,7 +156,7 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     more = [name for name in _known(values).columns if name in ("words", "total_step", "total_tokens")]
     of_checkpoint = values.assign(checkpoint=long.checkpoint).drop_duplicates("checkpoint").set_index("checkpoint")
     first = of_checkpoint[[*_CHECKPOINT, *more]].rename(columns=_FINAL)
-    kept, left_out = _columns_with_room(values.assign(heading=headings), len(first))
+    kept, left_out = with_room(values.assign(heading=headings), CELLS // len(first))
     files = values.groupby(long.checkpoint).number.agg(lambda column: ", ".join(map(str, sorted(set(column)))))
     order = of_checkpoint.sort_values(["model", "at", "revision"], na_position="first", key=natural_places).index
     about = "A row for each checkpoint, with one standard error where known. The CSV file has a row for each value."
@@ -170,10 +167,19 @@ def _by_checkpoint(values: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     return replace(table, csv=as_csv(tidy))
 
 
-def _columns_with_room(values: pd.DataFrame, checkpoints: int) -> tuple[list[str], int]:
-    """Return the headings of the columns that the page has room for, and the number of columns left out.
+def headings_of(values: pd.DataFrame) -> pd.Series:
+    """Return the name of each value's metric: task and metric, and shots and filters where these differ."""
+    headings = values.task + " " + values.metric
+    for column, suffix in (("num_fewshot", "-shot"), ("filter", "")):
+        if values.groupby(["task", "metric"])[column].nunique().gt(1).any():
+            headings += " " + values[column].astype(str) + suffix
+    return headings
 
-    The loss has room first, then each task's first metric, then each task's second.
+
+def with_room(values: pd.DataFrame, most: int) -> tuple[list[str], int]:
+    """Return the headings of the metrics that the page has room for, and the number of those left out.
+
+    The loss has room first, then each task's first metric, then each task's second. ``values`` have their ``heading``.
     """
     metrics = values.drop_duplicates("heading")
     metrics = metrics.assign(
@@ -182,7 +188,7 @@ def _columns_with_room(values: pd.DataFrame, checkpoints: int) -> tuple[list[str
         last=(metrics.task != LOSS[0]) | (metrics.metric != LOSS[1]),
     )
     by_priority = metrics.sort_values(["last", "position", "other"], kind="stable").heading
-    kept = set(by_priority[: max(1, CELLS // checkpoints)])
+    kept = set(by_priority[: max(1, most)])
     shown = metrics.sort_values(["other", "task"], kind="stable", key=natural_places).heading
     return [heading for heading in shown if heading in kept], len(metrics) - len(kept)
 

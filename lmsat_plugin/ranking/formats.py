@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -68,12 +68,15 @@ def as_json(board: Leaderboard) -> str:
     return json.dumps(board.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def page_template(package: str, name: str) -> jinja2.Template:
-    """Return the template of a page in a package's folder ``templates``."""
+def page_template(
+    package: str, name: str, filters: Mapping[str, Callable[[str], str]] | None = None
+) -> jinja2.Template:
+    """Return the template of a page in a package's folder ``templates``; ``filters`` are its own."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.undefined = jinja2.StrictUndefined
+    environment.filters |= filters or {}
     # The type tells what is HTML already.
     environment.finalize = lambda cell: type(cell)(printable(cell, keep="\r\n\t")) if isinstance(cell, str) else cell
     return environment.get_template(name)

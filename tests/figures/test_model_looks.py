@@ -10,7 +10,7 @@ import pytest
 from figure_checks import check_figure
 
 from lmsat_plugin.analysis.checkpoint_values import SizeInName, spread
-from lmsat_plugin.figures.model_looks import FEW, MOST_NAMES, ModelLooks, model_pages, size_words
+from lmsat_plugin.figures.model_looks import FEW, MOST_NAMES, ModelLooks, model_pages, screen_looks, size_words
 from lmsat_plugin.figures.style import PALETTE, looks_of
 from lmsat_plugin.figures.trajectories import by_step_figure, loss_and_anisotropy_figure, scores_figure
 
@@ -82,3 +82,19 @@ def test_models_look_alike_in_all_figures_while_they_are_few():
     assert looks_of(models[3:5], models) == {name: everywhere[name] for name in models[3:5]}
     assert looks_of(["other"], models[:2])["other"] not in looks_of(models[:2]).values()
     assert looks_of(models[3:5], [*models, "one more"]) == looks_of(models[3:5])
+
+
+def test_screens_have_the_colours_of_paper_and_light_ones_on_dark():
+    def lightness(colour: str) -> int:
+        return sum(int(colour[place : place + 2], 16) for place in (1, 3, 5))
+
+    named = screen_looks({f"m{index}": None for index in range(10)})
+    assert [light for light, *_ in named.values()] == [*PALETTE, *PALETTE[:2]]
+    # Where colours repeat, line styles tell models apart.
+    assert len(set(named.values())) == 10
+    sized = screen_looks({f"m{index}": 10.0**index for index in range(12)})
+    assert [dashes for *_, dashes in sized.values()] == [0] * 12
+    for light, dark, _ in (*named.values(), *sized.values()):
+        assert lightness(light) < 620
+        assert lightness(dark) > 250
+    assert len({dark for _, dark, _ in sized.values()}) == 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from typing import Any
 
 
 class Page(HTMLParser):
@@ -15,6 +16,8 @@ class Page(HTMLParser):
         self.tables: dict[str, list[list[str]]] = {}
         self.links: list[str] = []
         """Of all rows."""
+        self.charts: dict[str, Any] = {}
+        """What the charts draw."""
         self.text = ""
         self._section, self._inside = "", ""
         self.feed(html)
@@ -30,7 +33,9 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.tables[self._section][-1].append("")
         if tag in ("td", "th", "script", "style"):
-            self._inside = attributes.get("type") or tag
+            self._inside = (
+                attributes.get("id") if tag == "script" and "id" in attributes else attributes.get("type") or tag
+            )
 
     def handle_endtag(self, tag):
         if tag in ("tr", "script", "style"):
@@ -39,7 +44,9 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._inside in ("td", "th") and data.strip():
             self.tables[self._section][-1][-1] += data
-        if self._inside == "application/json":
+        if self._inside == "chart-data":
+            self.charts = json.loads(data)
+        elif self._inside == "application/json":
             # All rows, of which the first are elements, too.
             rows = json.loads(data)
             texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lmsat_plugin import ReportFigure
 
 STEPS = (1, 2, 64, 256, *range(1000, 11000, 1000))
+HOSTILE = """<script>alert("x")</script>&'"""
+MODELS = (Made(HOSTILE, 10**7, 4000), Made("../../evil", 10**8), Made("plain", 10**9))
+TASKS = {"arc_easy": (0.25, 3.4, 0.010)}
 LONG_NAME = 'org/"a" <b>$x$_with-a-name-that-goes-on-and-on-lr3e-4-bs512-seed0'
 
 

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 from urllib.parse import unquote
 
 import pytest
 from chromium import BROWSER, run_in_page
 from html_page import Page
-from report_trees import read_analyses
-from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, Made, write_result, write_tree
+from report_trees import HOSTILE, MODELS, TASKS, read_analyses
+from result_trees import CORPUS, STEPS, TOKENS_PER_STEP, write_result
 
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.page import sections
 from lmsat_plugin.page.report import write_report
-
-HOSTILE = """<script>alert("x")</script>&'"""
-MODELS = (Made(HOSTILE, 10**7, 4000), Made("../../evil", 10**8), Made("plain", 10**9))
-TASKS = {"arc_easy": (0.25, 3.4, 0.010)}
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    root = tmp_path_factory.mktemp("deep") / "down" / "results"
-    write_tree(root, MODELS, tasks=TASKS)
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(tree):
-    """The folder of the report on three models by 22 checkpoints, one of which saturates; and what was printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main(["report", str(tree), "--tokens-per-step", str(TOKENS_PER_STEP)]) == 0
-    return tree / "report", printed.getvalue()
-
-
-@pytest.fixture(scope="module")
-def report(run):
-    return run[0]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +40,7 @@ def written(tree):
 
 def test_names_are_text(page):
     assert HOSTILE in page.text
-    assert [one for one in page.named("script") if one != {"type": "application/json"}] == [{}]
+    assert [one for one in page.named("script") if one.get("type") != "application/json"] == [{}]
     assert HOSTILE in page.column("saturation", "model")
     assert any(HOSTILE in attributes["alt"] for attributes in page.named("img"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -26,6 +26,8 @@ _TRACKS = (
     ("lmsat_head", "singular_entropy", "singular\nentropy (nats)", True),
 )
 """Task, metric, label, and whether the axis is logarithmic."""
+ABOVE_CHANCE = "downstream", "score above chance"
+"""What charts call the downstream average, a task and a metric of no result file."""
 
 
 def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
@@ -51,6 +53,8 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
             source="",
             alt=_alt(title if model in groups else model, tracks, verdict),
             draw=partial(card_figure, title if model in groups else model, tracks, verdict),
+            panels=(*((task, metric) for task, metric, _, _ in _TRACKS), ABOVE_CHANCE),
+            models=(model,),
         )
     several = int((analyses.table.groupby("group")["at"].nunique() > 1).sum())
     if several > _MOST:
@@ -65,12 +69,23 @@ def _tracks(analyses: Analyses, model: str) -> list[Track]:
     for task, metric, label, log in _TRACKS:
         rows = over_runs(by_step(values_of(table, task, metric)))
         tracks.append(Track(label=label, table=rows, log=log and bool((rows.value > 0).all())))
-    tracks.append(_downstream(table, analyses.results.groups))
+    values, tasks = _above_chance(table, analyses.results.groups)
+    mean = "one task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    tracks.append(Track(label=f"score above chance\n({mean})", table=over_runs(by_step(values))))
     return [track for track in tracks if len(track.table)]
 
 
-def _downstream(table: pd.DataFrame, groups: Collection[str]) -> Track:
-    """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have."""
+def above_chance(analyses: Analyses) -> pd.DataFrame:
+    """Return the downstream average of all checkpoints, as `_above_chance` does; each model's is over its own tasks."""
+    by_group = (_above_chance(own, analyses.results.groups)[0] for _, own in analyses.table.groupby("group"))
+    return pd.concat(list(by_group), ignore_index=True)
+
+
+def _above_chance(table: pd.DataFrame, groups: Collection[str]) -> tuple[pd.DataFrame, Sequence[str]]:
+    """Return the downstream average of each checkpoint, over the tasks that all checkpoints with scores have.
+
+    Beside it these tasks.
+    """
     rows = table[table["at"].notna()]
     # The average is over what several models share: here each checkpoint is a model.
     number = rows.groupby(["model", "group", "axis", "at"], sort=False).ngroup().astype(str)
@@ -78,10 +93,7 @@ def _downstream(table: pd.DataFrame, groups: Collection[str]) -> Track:
     scores, tasks = ({}, ()) if average is None else (average.scores, average.tasks)
     values = pd.DataFrame([(name, *score) for name, score in scores.items()], columns=["number", "value", "stderr"])
     places = rows[["model", "group", "axis", "at"]].rename(columns={"at": "step"}).assign(number=number)
-    values = values.merge(places.drop_duplicates("number"), on="number").sort_values("step")
-    mean = "one task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-    table = over_runs(by_step(values))
-    return Track(label=f"score above chance\n({mean})", table=table)
+    return values.merge(places.drop_duplicates("number"), on="number").sort_values("step"), tasks
 
 
 def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:

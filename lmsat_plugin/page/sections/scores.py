@@ -66,6 +66,9 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
                     {_titled(task, way): chances[task] for task, _, way in shown},
                     looks,
                 ),
+                # A chart has one of the ways in which a score was measured.
+                panels=tuple(key[:2] for key in shown) if len({key[:2] for key in of_axis}) == len(of_axis) else (),
+                models=models,
             )
 
 

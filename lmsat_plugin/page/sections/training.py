@@ -49,6 +49,7 @@ def _by_step(analyses: Analyses) -> Iterator[ReportFigure]:
                 alt=f"{what} by {AXES[axis]} of {count_of(models.sizes)}: {ends}"
                 + (f" (best {listed(lowest)})." if marked else "."),
                 draw=partial(draw.by_step_figure, rows, models, label, best=marked, log=log),
+                panels=((task, metric),),
             )
 
 

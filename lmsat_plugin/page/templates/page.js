@@ -19,6 +19,20 @@ const elementOf = (row) => {
   return element;
 };
 
+// A tap on a word that is explained shows what it means: there is no pointing at it.
+document.addEventListener("click", (event) => {
+  document.querySelector(".meaning")?.remove();
+  const word = event.target.closest("abbr[title]");
+  if (!word) return;
+  const place = word.getBoundingClientRect();
+  const meaning = document.body.appendChild(document.createElement("div"));
+  meaning.className = "meaning";
+  meaning.setAttribute("role", "status");
+  meaning.textContent = word.title;
+  meaning.style.left = `${Math.max(4, Math.min(place.left, innerWidth - meaning.offsetWidth - 8)) + scrollX}px`;
+  meaning.style.top = `${place.bottom + 4 + scrollY}px`;
+});
+
 for (const section of document.querySelectorAll("section.table")) {
   const size = Number(section.dataset.rows);
   const rows = JSON.parse(section.querySelector("script").textContent);
@@ -40,6 +54,15 @@ for (const section of document.querySelectorAll("section.table")) {
     next.disabled = last === kept.length;
   };
 
+  // The address keeps by what a table is sorted and filtered: a heading's number, below 0 if falling, and the words.
+  const name = `table.${section.id}`;
+  const keep = () => {
+    const place = headings.findIndex((heading) => heading.hasAttribute("aria-sort"));
+    const sign = place >= 0 && headings[place].getAttribute("aria-sort") === "descending" ? "-" : "";
+    const text = `${place < 0 ? "" : `${sign}${place + 1}`}~${input.value}`;
+    document.dispatchEvent(new CustomEvent("tablechange", { detail: { name, text: text === "~" ? "" : text } }));
+  };
+
   const show = (from) => {
     first = from;
     body.replaceChildren(...kept.slice(first, first + size).map(elementOf));
@@ -54,6 +77,7 @@ for (const section of document.querySelectorAll("section.table")) {
     };
     kept = words.length ? rows.filter(holds) : rows;
     show(0);
+    keep();
   };
 
   const sort = (place, heading) => {
@@ -74,6 +98,7 @@ for (const section of document.querySelectorAll("section.table")) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = heading.textContent;
+    if (heading.title) button.setAttribute("aria-description", heading.title);
     button.addEventListener("click", () => sort(place, heading));
     heading.replaceChildren(button);
   });
@@ -82,5 +107,14 @@ for (const section of document.querySelectorAll("section.table")) {
   next.addEventListener("click", () => show(first + size));
   previous.hidden = next.hidden = rows.length <= size;
   section.querySelector(".tools").hidden = false;
+  const [place, words] = (new URLSearchParams(location.hash.slice(1)).get(name) ?? "~").split(/~(.*)/s);
+  input.value = words ?? "";
+  const sorted = headings[Math.abs(Number(place)) - 1];
+  if (sorted) {
+    if (place.startsWith("-")) sorted.setAttribute("aria-sort", "ascending");
+    sort(headings.indexOf(sorted), sorted);
+  } else if (input.value) {
+    filter();
+  }
   tell();
 }

@@ -1,0 +1,41 @@
+"""``lmsat explain``: what a word of verdicts, tables and charts means."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+
+from lmsat_plugin.cli.command import Command
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.glossary import WORDS, Word, similar_to, word_of
+from lmsat_plugin.outside_text import shortened, show
+
+_WIDTH = 100
+
+
+class ExplainCommand(Command):
+    """Print what a word means: of verdicts, of tables, or of a metric. Without one, print all."""
+
+    name = "explain"
+    help = "what a word of verdicts, tables and charts means"
+    examples = ("lmsat explain effective rank", "lmsat explain onset")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the word."""
+        parser.add_argument("words", nargs="*", metavar="WORD", help="such as onset, plateaus, singular entropy, p")
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Print the meaning. Raises `LmsatError` for a word that is not known."""
+        text = " ".join(args.words)
+        word = word_of(text)
+        found = [word] if word is not None else similar_to(text) if text else list(WORDS)
+        if not found:
+            raise LmsatError(f"'{shortened(text)}' is not explained: lmsat explain lists all words that are")
+        for one in found:
+            show(_lines(one))
+
+
+def _lines(word: Word) -> str:
+    also = f" (also {', '.join(word.also)})" if word.also else ""
+    meaning = textwrap.fill(word.meaning, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return f"{word.name}{also}\n{meaning}"
