@@ -229,6 +229,9 @@ def _predicted(unknown: TargetScore, found: _Fit, target: int) -> TargetScore:
     sign, curve = found.scores.sign, found.sigmoids.best
     means_R = sigmoid(found.sigmoids.samples_R4, np.array([unknown.loss]))[:, 0]
     (low, high), (mean_low, mean_high) = found.ends(means_R + found.noise_R()), found.ends(means_R)
+    if low is not None and high is not None and mean_low is not None and mean_high is not None:
+        # By the chance of the samples, an end of the wider interval may come to lie within the other.
+        low, high = min(low, mean_low), max(high, mean_high)
     predicted = sign * float(curve.score(np.array([unknown.loss]))[0])
     return replace(
         unknown,

@@ -110,7 +110,7 @@ def test_pythia(capsys, tmp_path):
     [
         ({}, [2.0], "no model reaches"),
         ({}, [math.nan], "give nats per token"),
-        ({}, [], "give nats per token"),
+        ({}, [], "there is no loss to reach: give some, in nats per token"),
         ({"tokens": 1e6}, [4.0], "several checkpoints"),
         ({"tokens": -1.0}, [4.0], "tokens=-1"),
         ({"n_params": [1.0, 2.0]}, [4.0], "2 values of n_params"),
