@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.metrics import ACCURACIES
 from lmsat_plugin.results.series import AXES, data_seen, labelled
 from lmsat_plugin.results.training_order import natural, natural_places
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -59,6 +61,8 @@ def ways_of(table: pd.DataFrame, task: str, metric: str) -> dict[str, pd.DataFra
 
     Filters are named where there are several.
     """
+    import pandas as pd
+
     table = labelled(table)
     rows = table[(table.task == task) & (table.metric == metric) & np.isfinite(table.value.to_numpy("float64"))]
     several = rows["filter"].nunique(dropna=False) > 1
@@ -120,6 +124,8 @@ def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def in_unknown_order(rows: pd.DataFrame) -> pd.Series:
     """Return which rows are of models with several checkpoints whose names say nothing of their order."""
+    import pandas as pd
+
     by_model = rows.groupby("model", sort=False)
     if "revision" not in rows.columns:
         return pd.Series(data=False, index=rows.index)
@@ -137,6 +143,8 @@ def over_runs(rows: pd.DataFrame, x: str = "step") -> pd.DataFrame:
     which is linear between its checkpoints; ``low`` and ``high`` are the least and the greatest of their values. Where
     several runs are averaged, ``model`` is the name that they share, and ``stderr`` is missing.
     """
+    import pandas as pd
+
     rows = rows.assign(low=np.nan, high=np.nan, runs=1)
     of_group = rows.groupby("group", sort=False).model.transform("nunique")
     parts = [rows[of_group <= 1]]

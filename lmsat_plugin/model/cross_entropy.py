@@ -17,6 +17,8 @@ from lmsat_plugin.model.spectrum import in_float64
 # between the product and the exponential; on a GPU it should fill the device.
 _CPU_TILE = (2048, 1024)
 _GPU_TILE = (8192, 8192)
+_BITS_PER_NAT = {dtype: float(torch.tensor(1 / math.log(2), dtype=dtype)) for dtype in (torch.float32, torch.float64)}
+"""1/ln 2 as each type of logits rounds it."""
 
 
 class TokenScores:
@@ -153,7 +155,7 @@ def _log_sum_exp(logits_NV: torch.Tensor, work_NV: torch.Tensor) -> tuple[torch.
     """
     largest_N1 = logits_NV.amax(1, keepdim=True)
     # 1/ln 2 in the type of the logits, and the shift of each row, which is taken back as it was rounded.
-    factor = float(torch.tensor(1 / math.log(2), dtype=logits_NV.dtype))
+    factor = _BITS_PER_NAT[logits_NV.dtype]
     shift_N1 = largest_N1 * -factor
     sums_N = torch.add(shift_N1, logits_NV, alpha=factor, out=work_NV).exp2_().sum(1)
     largest_N = in_float64(largest_N1[:, 0])

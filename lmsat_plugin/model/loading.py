@@ -231,6 +231,8 @@ def load_head(
         if stated is None and not files.have_one_dtype():
             raise HeadNotFoundError(f"{folder} has weights of several types, and no dtype in its config.json")
         stored = stated or weight.dtype
+        # transformers rounds to the stated type, whatever the file holds, before the model is widened.
+        weight = weight.to(stored)
         n_bytes = stored.itemsize * sum(each.numel() for each in model.parameters())
         dtype = computing_type(stored, device, n_bytes, free=free_memory(torch.device("cpu")))
     note_stored_type(model, stored)

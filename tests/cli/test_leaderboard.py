@@ -35,7 +35,7 @@ def test_bad_input(tree, tmp_path, capsys):
     cases = [
         ([nothing], "holds no lm-eval results"),
         ([others], "neither lmsat_loss nor scores of a task whose chance level is known"),
-        ([tree, "--corpus", "x"], "nothing in"),
+        ([tree, "--corpus", "x"], "no result has --corpus x"),
         ([tree, "--push", "a/b"], "--push a/b needs a folder to upload: add --hub FOLDER"),
         ([tree, "--output", file], "takes no table for people"),
         ([tree, "--hub", file / "sub"], f"cannot write to {file / 'sub'}"),

@@ -32,7 +32,7 @@ def run_in_page(page: Path, script: str) -> tuple[Any, list[str]]:
     The script is the body of a function, which is called when the page is loaded.
     """
     assert BROWSER is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / "index.html"
         copy.write_text(page.read_text("utf-8").replace("</body>", f"{_PROBE % script}</body>"), "utf-8")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
@@ -51,7 +51,7 @@ class Tab:
 
     def __init__(self, page: Path, *, size: tuple[int, int] = (1280, 900), dark: bool = False, at: str = "") -> None:
         assert BROWSER is not None
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         ours, theirs = os.pipe(), os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self._folder.name}/profile"]
         # Chromium reads commands from descriptor 3, and answers on 4.

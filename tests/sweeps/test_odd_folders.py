@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import transformers
 from evaluation import TASKS, evaluate, numbers, rolling_requests
 from odd_folders import FOLDERS, untied_without_a_head
@@ -18,6 +19,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.model.checkpoint_files import weight_paths
+from lmsat_plugin.model.computing_type import widen
 from lmsat_plugin.model.loading import HeadNotFoundError, load_head, load_whole
 from lmsat_plugin.sweeps.weights import read_ahead
 
@@ -68,6 +70,7 @@ def test_all_ways_give_the_numbers_of_what_transformers_loads(name, series, swep
     step = f"step{list(FOLDERS).index(name)}"
     whole, heads, text = swept
     loaded = transformers.AutoModelForCausalLM.from_pretrained(series / step)
+    widen(loaded, torch.device("cpu"))
     expected = metrics_of(measure(loaded, PROBES, tokenizer=tokenizer, corpus=str(text)))
     assert len(expected) > 10
     assert metrics_of(measure(series / step, PROBES, corpus=str(text))) == expected

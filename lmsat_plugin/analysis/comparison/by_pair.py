@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.comparison.contenders import Contender
 from lmsat_plugin.analysis.comparison.measured import Key, Measured, Units
 from lmsat_plugin.analysis.comparison.paired import RunValue, Tested, compared, untested
 from lmsat_plugin.analysis.comparison.same_settings import differing_settings, in_words, settings_of
 from lmsat_plugin.analysis.stats.differences import SIGNIFICANT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOSS, BITS = "loss", "bits_per_byte"
 GEOMETRY = {
@@ -174,7 +176,7 @@ def metric_differences(sides: tuple[Side, Side], matched: Matched) -> Iterator[M
             num_fewshot=lead.task.num_fewshot,
             filter=str(filter_),
             corpus=lead.task.corpus,
-            higher_is_better=None if pd.isna(higher) else bool(higher),
+            higher_is_better=bool(higher) if isinstance(higher, bool | np.bool_) else None,
         )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.checkpoint_values import at_the_end, last_of, spread
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import data_seen, labelled, place_in_words, short_count
 from lmsat_plugin.results.tree import Results
 from lmsat_plugin.settings import closest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 At = Literal["end", "tokens", "compute"]
 Given = Results | tuple[Results, str]

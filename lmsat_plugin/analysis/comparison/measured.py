@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.array_files import ArraysError, loss_tasks
@@ -21,6 +20,9 @@ from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.question_scores import SamplesError, read_questions
 from lmsat_plugin.results.reading import TaskResult
 from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
