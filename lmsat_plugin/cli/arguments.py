@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lmsat_plugin.results.tree import Results
 
 FOLDERS = "folders with result files, or such files"
+_LONGEST_WATCH = 10_000_000
+"""Seconds."""
 _NAMED = {"model": "models", "run": "runs", "task": "tasks", "metric": "metrics"}
 
 
@@ -72,6 +74,24 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens-per-step", type=int, metavar="N", help="tokens in a training step, where names state steps alone"
     )
+
+
+def add_watch(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add that a command goes on with something until it is interrupted."""
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=30.0,
+        metavar="SECONDS",
+        help=f"{what}, looking every 30 seconds, until Ctrl-C",
+    )
+
+
+def check_watch(seconds: float) -> None:
+    """Raise `LmsatError` for a time that is none to wait."""
+    if not 0 < seconds <= _LONGEST_WATCH:
+        raise LmsatError(f"--watch {seconds:g} is not a number of seconds from 0 to {_LONGEST_WATCH:,}: correct it")
 
 
 def read_tree(args: argparse.Namespace) -> Results:

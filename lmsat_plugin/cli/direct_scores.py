@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import read_data
 from lmsat_plugin.cli.command import Answer
-from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.cli.tables import TextTable, signed_percent, three_decimals
 from lmsat_plugin.results.variants import label
 
 if TYPE_CHECKING:
@@ -74,19 +74,19 @@ def _predictions(results: Sequence[DirectFit]) -> TextTable:
         "model": [score.model for _, score in pairs],
         "FLOP": [f"{score.flops:.3g}" for _, score in pairs],
         "tokens per parameter": [_ratio(score.ratio) for _, score in pairs],
-        "predicted": [_score(score.predicted) for _, score in pairs],
+        "predicted": [three_decimals(score.predicted) for _, score in pairs],
         "90 % of new runs": [_ends(score.low, score.high) or None for _, score in pairs],
-        "observed": [_score(score.observed) for _, score in pairs],
-        "error %": [_percent(score.relative_error) for _, score in pairs],
+        "observed": [three_decimals(score.observed) for _, score in pairs],
+        "error %": [signed_percent(score.relative_error) for _, score in pairs],
     }
     two = [score.two_step for _, score in pairs]
     if any(two):
         chained = [one and one.chained for one in two]
         columns |= {
-            "two steps": [one and _score(one.predicted) for one in two],
-            "its error %": [one and _percent(one.relative_error) for one in two],
-            "two steps, from size and tokens": [one and _score(one.predicted) for one in chained],
-            "error of these %": [one and _percent(one.relative_error) for one in chained],
+            "two steps": [one and three_decimals(one.predicted) for one in two],
+            "its error %": [one and signed_percent(one.relative_error) for one in two],
+            "two steps, from size and tokens": [one and three_decimals(one.predicted) for one in chained],
+            "error of these %": [one and signed_percent(one.relative_error) for one in chained],
         }
     for name in ("model", "observed", "error %", "90 % of new runs", "tokens per parameter"):
         if set(columns[name]) == {None}:
@@ -134,14 +134,6 @@ def _sentences(results: Sequence[DirectFit]) -> Iterator[str]:
 
 def _ratio(ratio: float | None) -> str | None:
     return None if ratio is None else f"{ratio:.3g}"
-
-
-def _score(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:+.1f}"
 
 
 def _ends(low: float | None, high: float | None, number: str = "{:.3f}", both: str = "{} to {}") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import Answer, AnsweringCommand
-from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.cli.tables import TextTable, signed_percent, three_decimals
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import label
 
@@ -81,14 +81,14 @@ class EmergenceCommand(AnsweringCommand):
             columns["variant"] = [row["variant"] for row in data]
         columns |= {
             "emergent": [_ANSWERS[row["emergent"]] for row in data],
-            "threshold": [_number(row["threshold"]) for row in data],
+            "threshold": [three_decimals(row["threshold"]) for row in data],
             "90 % interval": [_ends(row) for row in data],
-            "p": [_number(row["p_value"]) for row in data],
-            "Spearman": [_number(row["spearman"]) for row in data],
-            "Pearson": [_number(row["pearson"]) for row in data],
+            "p": [three_decimals(row["p_value"]) for row in data],
+            "Spearman": [three_decimals(row["spearman"]) for row in data],
+            "Pearson": [three_decimals(row["pearson"]) for row in data],
             "points": [str(row["n_points"]) for row in data],
             f"one curve, any {args.factor}": [_ANSWERS[row["shared"]["shared"]] for row in data],
-            "two-step error": [_number(row["two_step"] and row["two_step"]["absolute_error"]) for row in data],
+            "two-step error": [three_decimals(row["two_step"] and row["two_step"]["absolute_error"]) for row in data],
         }
         table = TextTable.of_columns(f"At which {args.loss} scores exceed chance", columns)
         names = [label(f"{row['task']}, {row['metric']}", row["variant"]) for row in data]
@@ -112,17 +112,17 @@ def _predicted(args: argparse.Namespace) -> Answer:
         "task": [label(row["task"], row["variant"]) for row in data],
         "metric": [row["metric"] for row in data],
         "model": [row["model"] for row in data],
-        args.loss: [_number(row["loss"]) for row in data],
-        "predicted": [_number(row["predicted"]) for row in data],
+        args.loss: [three_decimals(row["loss"]) for row in data],
+        "predicted": [three_decimals(row["predicted"]) for row in data],
         "90 % of new runs": [_ends(row) for row in data],
-        "observed": [_number(row["observed"]) for row in data],
-        "error %": [_percent(row["relative_error"]) for row in data],
+        "observed": [three_decimals(row["observed"]) for row in data],
+        "error %": [signed_percent(row["relative_error"]) for row in data],
     }
     if any(chained := [row["chained"] for row in data]):
         columns |= {
-            "from size and tokens": [one and _number(one["predicted"]) for one in chained],
+            "from size and tokens": [one and three_decimals(one["predicted"]) for one in chained],
             "its 90 %": [one and _ends(one) for one in chained],
-            "its error %": [one and _percent(one["relative_error"]) for one in chained],
+            "its error %": [one and signed_percent(one["relative_error"]) for one in chained],
         }
     names = [label(f"{row['task']}, {row['metric']}, {row['model']}", row["variant"]) for row in data]
     sentences = [f"{name}: {row['reason']}." for name, row in zip(names, data, strict=True) if row["reason"]]
@@ -134,11 +134,3 @@ def _predicted(args: argparse.Namespace) -> Answer:
 
 def _ends(row: dict[str, Any]) -> str | None:
     return None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
-
-
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:+.1f}"
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import add_tree, read_tree
+from lmsat_plugin.cli.arguments import add_tree, add_watch, check_watch, read_tree
 from lmsat_plugin.cli.command import Command
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import user_path
@@ -21,9 +21,6 @@ from lmsat_plugin.outside_text import show
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.analyses import Analyses
     from lmsat_plugin.sweeps.config import SweepConfig
-
-LONGEST_WATCH = 10_000_000
-"""Seconds."""
 
 
 class ReportCommand(Command):
@@ -54,14 +51,7 @@ class ReportCommand(Command):
             help="where the page goes (default: DIR/report; of several DIR, report)",
         )
         parser.add_argument("--open", action="store_true", help="open the page in the browser")
-        parser.add_argument(
-            "--watch",
-            nargs="?",
-            type=float,
-            const=30.0,
-            metavar="SECONDS",
-            help="write the page anew as results come, looking every 30 seconds, until Ctrl-C",
-        )
+        add_watch(parser, "write the page anew as results come")
         parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> None:
@@ -78,12 +68,6 @@ class ReportCommand(Command):
         show(page)
         if args.open:
             _open(page)
-
-
-def check_watch(seconds: float) -> None:
-    """Raise `LmsatError` for a time that is none to wait."""
-    if not 0 < seconds <= LONGEST_WATCH:
-        raise LmsatError(f"--watch {seconds:g} is not a number of seconds from 0 to {LONGEST_WATCH:,}: correct it")
 
 
 @contextmanager

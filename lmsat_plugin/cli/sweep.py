@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import add_steps
+from lmsat_plugin.cli.arguments import add_steps, add_watch, check_watch
 from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.report import check_watch, reporting
+from lmsat_plugin.cli.report import reporting
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.outside_text import show
@@ -79,14 +79,7 @@ class SweepCommand(Command):
         parser.add_argument("--only", type=_checkpoint, metavar="MODEL@REVISION", help="only this checkpoint")
         parser.add_argument("--force", action="store_true", help="measure again what is measured already")
         parser.add_argument("--retry-failed", action="store_true", help="measure again what has failed")
-        parser.add_argument(
-            "--watch",
-            nargs="?",
-            type=float,
-            const=30.0,
-            metavar="SECONDS",
-            help="measure checkpoints as they appear, looking every 30 seconds, until Ctrl-C",
-        )
+        add_watch(parser, "measure checkpoints as they appear")
         parser.add_argument(
             "--report", action="store_true", help="write the results' report, with --watch whenever results have come"
         )

@@ -30,6 +30,16 @@ class TextTable(NamedTuple):
         return cls(title, list(columns), list(zip(*columns.values(), strict=True)))
 
 
+def three_decimals(value: float | None) -> str | None:
+    """Return a cell with a score or a loss."""
+    return None if value is None else f"{value:.3f}"
+
+
+def signed_percent(value: float | None) -> str | None:
+    """Return a cell with a relative error, in percent."""
+    return None if value is None else f"{100 * value:+.1f}"
+
+
 def print_parts(parts: Iterable[TextTable | str]) -> None:
     """Print tables and sentences in order, each as soon as it is there."""
     for part in parts:
