@@ -17,7 +17,7 @@ from lmsat_plugin.conversion.state_dicts import StateDictFile
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_file, read_file
 from lmsat_plugin.model.checkpoint_files import weight_paths
-from lmsat_plugin.model.head_files import write_safetensors
+from lmsat_plugin.model.head_files import without_data, write_safetensors
 
 # So many numbers of each part are added at once, so that the sums stay in the processor's cache.
 _CHUNK = 1 << 16
@@ -124,8 +124,7 @@ def _safetensors(stack: ExitStack, name: str, paths: Sequence[Path]) -> _Weights
             check_file(path)
             file = stack.enter_context(safe_open(path, framework="pt"))
             for key in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(key)
-                files[key], like[key] = file, torch.empty_like(tensor, device="meta")
+                files[key], like[key] = file, without_data(file, key)
         except (OSError, SafetensorError) as error:
             raise LmsatError(f"{path} is cut short or broken ({first_sentence(error)}): copy it again") from error
     return _Weights(name, like, lambda key: files[key].get_tensor(key))
