@@ -35,7 +35,8 @@ class CheckpointsCommand(AnsweringCommand):
             metavar="SELECTION",
             help="list only these, as a sweep's `revisions`: all, first, last, log:N (N evenly over the logarithm of "
             "the step), every:N, A..B (steps, such as 1k..10k), stage:NAME, run:NAME, a name, a glob, a step or a "
-            "commit; commits for those of the main branch; words in one selection combine, as in 'stage:1 log:20'",
+            "commit; average:N, average:A..B, ema:D for averages; commits for those of the main branch; words in "
+            "one selection combine, as in 'stage:1 log:20'",
         )
         add_steps(parser)
         parser.add_argument(

@@ -81,6 +81,17 @@ def write_safetensors(
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
+def without_data(file: Any, name: str) -> torch.Tensor:
+    """Return the type and the shape of a tensor in an open file of safetensors, as a tensor on the meta device."""
+    import torch
+
+    piece = file.get_slice(name)
+    found = next((dtype for dtype, code in _DTYPES.items() if code == piece.get_dtype()), None)
+    if found is None:
+        raise LmsatError(f"{name} is of the type {piece.get_dtype()}, which is not known here: convert it")
+    return torch.empty(piece.get_shape(), dtype=getattr(torch, found), device="meta")
+
+
 def load_factors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a head's factors, [V, R] and [R, D]. Raises `LmsatError` for a file without them."""
     with _opened(path, "pt") as file:

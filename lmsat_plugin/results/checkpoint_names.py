@@ -67,6 +67,8 @@ _IN_ANOTHER_FORM = re.compile(
     r"(?:^|[-_.])(?:merged|fp16|bf16|fp8|gguf|onnx|awq|gptq|exl2|mlx|(?:int)?[48]-?bit|int[48]|safetensors)(?=$|[-_.])",
     re.IGNORECASE,
 )
+# Averages of checkpoints that a sweep makes: average:5@step5000, average:1000..5000@step5000, ema:0.9@step5000.
+_AVERAGE = re.compile(r"(?P<how>(?:average|ema):[^@\s]+)@(?P<last>.+)")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class TrainingProgress:
     def is_placed(self) -> bool:
         """Whether a step, tokens or words are known."""
         return not (self.step is None and self.tokens is None and self.words is None)
+
+
+def averaging_of(revision: str | None) -> str | None:
+    """Return how an average of checkpoints is made, such as ``average:5``, by its name; None for another checkpoint."""
+    match = _AVERAGE.fullmatch(revision or "")
+    return match["how"] if match else None
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form, shape_of
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, averaging_of, is_another_form, shape_of
 from lmsat_plugin.results.training_order import Totals, branch_of, natural, stage_order
 from lmsat_plugin.results.variants import label
 
@@ -51,11 +51,11 @@ def begins_again(row: Mapping[Any, Any]) -> bool:
 def in_series(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with `PARTS`, without checkpoints that contradict each other.
 
-    ``branch`` is the stage of a series that begins again, or the revision of a checkpoint that lies on no run, such as
-    the average of several; ``replicate`` is the run where the model has several. ``at`` is the place on ``axis``, one
-    of `AXES`: the one that most of a series' names state, or else the names' natural order if they differ in their
-    numbers alone; missing where nothing is known. Two checkpoints at one place with different values are left out, with
-    a warning.
+    ``branch`` is the stage of a series that begins again, how its checkpoints are averaged, or the revision of a
+    checkpoint that lies on no run; ``replicate`` is the run where the model has several. ``at`` is the place on
+    ``axis``, one of `AXES`: the one that most of a series' names state, or else the names' natural order if they differ
+    in their numbers alone; missing where nothing is known. Two checkpoints at one place with different values are left
+    out, with a warning.
 
     A table that has `PARTS` is returned as it is.
     """
@@ -169,9 +169,11 @@ def _parts(rows: Sequence[dict[Any, Any]]) -> list[tuple[str | None, str | None]
         model, run = row["model"], row["run"]
         several = runs if is_again else pretraining
         branch = row["stage"] if is_again else None
-        loose = not _is_placed(row) and run is None and row["stage"] is None
+        averaging = averaging_of(row["revision"])
+        loose = not _is_placed(row) and run is None and row["stage"] is None and averaging is None
         if loose and (model in branched or len(pretraining.get(model, ())) > 1):
             branch = row["revision"]
+        branch = ", ".join(filter(None, (branch, averaging))) or None
         parts.append((branch, run if len(several.get(model, ())) > 1 else None))
     return parts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmsat_plugin.results.checkpoint_names import TrainingProgress, is_another_form
+from lmsat_plugin.results.checkpoint_names import TrainingProgress, averaging_of, is_another_form
 from lmsat_plugin.results.training_order import Totals, branch_of, natural, totals_of, training_key
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ class Checkpoint:
     subfolder: str | None = None
     """Its path in the repository at the commit; None for the root."""
     folder: Path | None = None
-    """The checkpoint's folder; None for one of the Hub."""
+    """The checkpoint's folder; None for one of the Hub and for an average."""
+    parts: tuple[Checkpoint, ...] = ()
+    """Of an average of checkpoints, those that it is made of, in the order of training; () for all others."""
     aside: str | None = field(default=None, compare=False)
     """Why nothing but its name selects it, such as that it is a copy in another form; None for all others."""
 
@@ -56,6 +58,16 @@ class Checkpoint:
     def name(self) -> str:
         """What it is called among the checkpoints of its model."""
         return f"{self.within}/{self.revision}" if self.within else self.revision
+
+    @property
+    def last(self) -> Checkpoint:
+        """The last part of an average, whose place in training it has; itself for all others."""
+        return self.parts[-1] if self.parts else self
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether its files are the Hub's."""
+        return self.folder is None and not self.parts
 
     @property
     def is_copy(self) -> bool:
@@ -80,8 +92,9 @@ class Checkpoint:
 
     @property
     def branch(self) -> str | None:
-        """The stage that began again and that it is of; None in pretraining."""
-        return branch_of(self.progress, Totals(self.total_step, self.total_tokens))
+        """The stage that began again and that it is of, and how it is averaged; None for one of pretraining."""
+        stage = branch_of(self.progress, Totals(self.total_step, self.total_tokens))
+        return ", ".join(filter(None, (stage, averaging_of(self.revision)))) or None
 
     @property
     def progress(self) -> TrainingProgress:

@@ -1,4 +1,4 @@
-"""Select checkpoints: ``all``, ``last``, ``log:20``, ranges of steps, stages, runs, names, globs."""
+"""Select checkpoints: ``all``, ``last``, ``log:20``, ranges of steps, stages, runs, names, globs; and averages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import is_another_form
 from lmsat_plugin.results.training_order import stage_order
+from lmsat_plugin.series.averages import average, average_all, is_averaging
 from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
@@ -30,20 +31,24 @@ def select(checkpoints: Sequence[Checkpoint], revisions: str | int | Iterable[st
     or a glob. ``first`` to ``every:N`` select so many in each run, and in each stage that begins again. Where steps,
     tokens or words are known, ``all`` to ``every:N`` leave out the checkpoints without any, such as ``main``, and
     copies in another form. Words in one selection select among what those before them have left: ``stage:1 log:20``.
+    A last word ``average:N``, ``average:A..B`` or ``ema:D`` averages what is left, see `averages`; ``@NAME`` after it
+    selects the average that ends with a checkpoint.
 
     Raises `LmsatError` for a selection that is malformed or matches none.
     """
     items = [revisions] if isinstance(revisions, str | int) else list(revisions)
     if not items:
         raise LmsatError("revisions=[] selects nothing: leave it out for all, or name some")
-    chosen = {id(checkpoint) for item in items for checkpoint in _selected(checkpoints, str(item).strip())}
+    chosen = {each.name: each for item in items for each in _selected(checkpoints, str(item).strip())}
     if checkpoints and not chosen:
         reasons = ", ".join(f"{c.name} ({c.aside})" for c in checkpoints[:3])
         model = checkpoints[0].model
         raise LmsatError(
             f"revisions={items[0]}: all checkpoints of {model} are left out, {reasons}: name those to take"
         )
-    return [checkpoint for checkpoint in checkpoints if id(checkpoint) in chosen]
+    places = {checkpoint.name: place for place, checkpoint in enumerate(checkpoints)}
+    # An average follows the last checkpoint that it is made of, whose files are at hand then.
+    return sorted(chosen.values(), key=lambda each: (places[each.last.name], len(each.parts)))
 
 
 def _selected(checkpoints: Sequence[Checkpoint], item: str) -> Sequence[Checkpoint]:
@@ -63,6 +68,8 @@ def _among(checkpoints: Sequence[Checkpoint], word: str, item: str) -> list[Chec
         return [c for series in _series(checkpoints) for c in series[of_all]]
     if found := [c for c in checkpoints if word in (c.revision, c.name)]:
         return found
+    if is_averaging(word):
+        return _averages(checkpoints, word, item)
     if match := re.fullmatch("(log|every):(.*)", word):
         kind, least = match[1], 2 if match[1] == "log" else 1
         if not re.fullmatch("[0-9]{1,9}", match[2]) or int(match[2]) < least:
@@ -83,6 +90,21 @@ def _among(checkpoints: Sequence[Checkpoint], word: str, item: str) -> list[Chec
     if not found:
         raise _unknown(checkpoints, word if word == item else f"{item} ({word})", word)
     return found
+
+
+def _averages(checkpoints: Sequence[Checkpoint], word: str, item: str) -> list[Checkpoint]:
+    """Return the averages that a word names, ``average:5``, or the one of them that ``average:5@NAME`` names."""
+    checkpoints = list({c.name: c for c in checkpoints}.values())
+    if any(c.parts for c in checkpoints):
+        raise LmsatError(f"revisions={item}: averages cannot be averaged: give {word} in a selection of its own")
+    how, _, last = word.partition("@")
+    if match := re.fullmatch(rf"average:({_NUMBER}?\.\.{_NUMBER}?)", how):
+        made = average_all(_series(_range(checkpoints, item, match[2], match[3])), how)
+    else:
+        made = average(_series(checkpoints), how)
+    if found := [c for c in made if not last or last in (c.last.revision, c.last.name)]:
+        return found
+    raise LmsatError(f"revisions={item}: no average ends with {last}: the first is {made[0].name}")
 
 
 def _regular(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -165,7 +165,12 @@ def _of_base(adapter: Adapter) -> Fingerprint:
     return _of_folder(folder, tuple(sorted(_stamps(folder))))
 
 
-@lru_cache(maxsize=8)
+def weights_of(folder: Path) -> str:
+    """Return the hash of a folder's weights, which are read once in each process. Raises as `fingerprint`."""
+    return _of_folder(folder, tuple(sorted(_stamps(folder)))).weights_sha256
+
+
+@lru_cache(maxsize=1024)
 def _of_folder(folder: Path, stamps: tuple[tuple[Path, FileStamp], ...]) -> Fingerprint:
     return _of_model(folder)
 

@@ -21,9 +21,8 @@ from lmsat_plugin.passing import patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
 from lmsat_plugin.sweeps.background import Background
+from lmsat_plugin.sweeps.checkpoint_folders import CheckpointFolders
 from lmsat_plugin.sweeps.config import Options
-from lmsat_plugin.sweeps.conversions import Conversions
-from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.fingerprint import Fingerprint, SeenFiles, describe_base, fingerprint, on_base, remembered
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_errors import raise_outside, reason_of
@@ -62,7 +61,7 @@ class _StartedJob:
     def check_files(self) -> None:
         """Raise `ChangedError` if files of the checkpoint are not what they were. A download may still get more."""
         if self.seen is not None:
-            self.seen.check(may_grow=self.job.checkpoint.folder is None)
+            self.seen.check(may_grow=self.job.checkpoint.on_hub)
 
 
 @dataclass(kw_only=True)
@@ -71,8 +70,7 @@ class JobRunner:
 
     plan: Plan
     store: Store
-    downloads: Downloads
-    conversions: Conversions
+    folders: CheckpointFolders
     launch: Launch
     display: ProgressDisplay
     interrupts: Interrupts
@@ -91,7 +89,7 @@ class JobRunner:
             KeyboardInterrupt: When interrupted; a file that is being written is finished first.
         """
         queue = JobQueue(jobs)
-        self._twins = Twins(jobs, self.downloads, self.store)
+        self._twins = Twins(jobs, self.folders.downloads, self.store)
         wait = self.options.wait and self.options.watch is None
         following: _StartedJob | None = None
         try:
@@ -131,8 +129,7 @@ class JobRunner:
         self.display.postpone(job.label, str(error), pause)
 
     def _release(self, job: Job) -> None:
-        self.downloads.release(job.checkpoint)
-        self.conversions.release(job.checkpoint)
+        self.folders.release(job)
 
     def _start_next(self, queue: JobQueue) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
@@ -208,19 +205,16 @@ class JobRunner:
     def _fetch(self, started: _StartedJob) -> _Fetched:
         checkpoint = started.job.checkpoint
         converts = started.job.converts
-        if converts:
-            folder = self.conversions.fetch(started.job, started.noted)
-        else:
-            folder = self.downloads.fetch(checkpoint, head_only=started.head_only)
+        folder = self.folders.fetch(started.job, started.noted, head_only=started.head_only)
         # Looked at before they are read, so that no later change passes for what was read.
         started.seen = seen = SeenFiles.of(folder)
         if checkpoint.folder is not None and not converts:
             started.noted["files"] = seen.stamp
         # Another time a conversion may write something else.
         known = None if converts else remembered(seen.stamp, started.stored.checkpoints)
-        if known is None and not (started.head_only and checkpoint.folder is None):
+        if known is None and not (started.head_only and checkpoint.on_hub):
             known = fingerprint(folder)
-            if checkpoint.folder is not None:
+            if not checkpoint.on_hub:
                 seen.check()
                 self.store.note_seen(checkpoint, started.stored, {"files": started.noted["files"], **asdict(known)})
         started.noted |= describe_base(folder)
@@ -246,9 +240,9 @@ class JobRunner:
             folder, known = fetched or (Path(), None)
             if known is not None:
                 started.noted["weights_sha256"] = known.weights_sha256
-                if job.checkpoint.folder is not None:
+                if not job.checkpoint.on_hub:
                     weights = started.noted["identity"] = known.identity
-            if job.checkpoint.folder is None:
+            if job.checkpoint.on_hub:
                 weights = on_base(weights, started.noted)
             if fetched and not started.head_only and (policy := self.plan.find_auto_prefix(job, folder)) is not None:
                 started.noted[AUTO_PREFIX] = policy
@@ -292,7 +286,7 @@ class JobRunner:
         with suppress(HeadNotFoundError):
             self.launch.call("load", job, folder, started.head_only)
             return
-        whole = folder if job.checkpoint.folder is not None else self.downloads.fetch(job.checkpoint)
+        whole = self.folders.fetch(job, {}) if job.checkpoint.on_hub else folder
         self.launch.call("load", job, whole, False)
 
     def _evaluate(self, started: _StartedJob, asked: Sequence[PlannedResult]) -> list[tuple[Identity, str]]:

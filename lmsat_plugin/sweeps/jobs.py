@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmsat_plugin.conversion.recipe import Recipe
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.model.checkpoint_files import holds_config, holds_weights
+from lmsat_plugin.results.checkpoint_names import averaging_of
 from lmsat_plugin.series.checkpoint import Checkpoint, Series
 from lmsat_plugin.series.finding import find_series
 from lmsat_plugin.series.on_hub import asks_for_commits
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps.config import ModelEntry, Options, SweepConfig
 from lmsat_plugin.sweeps.fingerprint import RECIPE, Stamp, is_same_base, known_files, on_base, stamp_of
-from lmsat_plugin.sweeps.stored import Stored
+from lmsat_plugin.sweeps.stored import Stored, canonical
 
 _OF_THE_SWEEP = {"pretrained", "revision", "batch_size", "max_batch_size", "device", "arrays"}
 
@@ -46,17 +48,25 @@ class Job:
     def load_args(self) -> dict[str, Any]:
         """The arguments of ``--model lmsat`` that load this checkpoint."""
         checkpoint = self.checkpoint
-        where = {"revision": checkpoint.ref if checkpoint.commit else None, "subfolder": checkpoint.subfolder}
+        has_ref = checkpoint.commit is not None or checkpoint.parts
+        where = {"revision": checkpoint.ref if has_ref else None, "subfolder": checkpoint.subfolder}
         named = {name: value for name, value in where.items() if value is not None}
         return {"pretrained": checkpoint.pretrained, **self.model_args, **named}
 
     def known_weights(self, stored: Stored) -> str | None:
         """Return what identifies the weights, if that is known without reading them."""
-        if self.checkpoint.folder is None:
+        if self.checkpoint.on_hub:
             noted = [known for known in stored.checkpoints if known.get("base")]
             same = (on_base(self.checkpoint.content, known) for known in noted if is_same_base(known["base"]))
             return next(same, None if noted else self.checkpoint.content)
         return (known_files(self.stamp(), stored.checkpoints) or {}).get("identity")
+
+    @property
+    def parts(self) -> tuple[Job, ...]:
+        """The checkpoints that an average is made of, each under a name that says so; () for all others."""
+        name = self.checkpoint.name
+        own = (replace(part, within="/".join(filter(None, (name, part.within)))) for part in self.checkpoint.parts)
+        return tuple(replace(self, checkpoint=part) for part in own)
 
     @property
     def converts(self) -> bool:
@@ -65,11 +75,16 @@ class Job:
         return self.recipe is not None and folder is not None and not (holds_config(folder) and holds_weights(folder))
 
     def stamp(self) -> Stamp:
-        """Return what the files of a checkpoint on disk look like now, and how they are converted."""
-        assert self.checkpoint.folder is not None
+        """Return what the files of a checkpoint look like now, and how they are converted; of an average its parts'."""
+        checkpoint = self.checkpoint
+        if checkpoint.parts:
+            of_parts = [p.stamp() if p.checkpoint.folder else p.checkpoint.content for p in self.parts]
+            digest = hashlib.sha256(canonical({"parts": of_parts}).encode()).hexdigest()
+            return {f"{averaging_of(checkpoint.revision)} of {digest}": []}
+        assert checkpoint.folder is not None
         if not self.converts:
-            return stamp_of(self.checkpoint.folder)
-        return self.with_recipe(stamp_of(self.checkpoint.folder, whole=True))
+            return stamp_of(checkpoint.folder)
+        return self.with_recipe(stamp_of(checkpoint.folder, whole=True))
 
     def with_recipe(self, stamp: Stamp) -> Stamp:
         """Return a stamp that is another one for files that are converted in another way."""
@@ -77,7 +92,7 @@ class Job:
 
     def has_noted_files(self, stored: Stored) -> bool:
         """Return whether results note the very files that its folder has."""
-        return self.checkpoint.folder is not None and known_files(self.stamp(), stored.checkpoints) is not None
+        return not self.checkpoint.on_hub and known_files(self.stamp(), stored.checkpoints) is not None
 
 
 def find_jobs(config: SweepConfig) -> list[Job]:

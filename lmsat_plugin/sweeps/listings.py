@@ -59,7 +59,7 @@ class Listings:
 
     def size(self, checkpoint: Checkpoint) -> int | None:
         """Return the bytes of a checkpoint's weights; None if it has none, or they are not known without asking."""
-        files = self.known(checkpoint) if checkpoint.folder is None else None
+        files = self.known(checkpoint) if checkpoint.on_hub else None
         if files is None:
             return None
         above = f"{checkpoint.subfolder}/" if checkpoint.subfolder else ""
@@ -68,13 +68,13 @@ class Listings:
 
     def ask(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Ask for the files of checkpoints of the Hub, eight at once. Waits for trouble to pass; raises as `files`."""
-        commits = {(each.pretrained, each.commit): each for each in checkpoints if each.folder is None}
+        commits = {(each.pretrained, each.commit): each for each in checkpoints if each.on_hub}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda each: patiently(partial(self.files, each)), commits.values()))
 
     def content(self, checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Content | None:
         """Return what two checkpoints of equal files have in common; None if it is not known without asking."""
-        files = self.known(checkpoint) if checkpoint.folder is None else None
+        files = self.known(checkpoint) if checkpoint.on_hub else None
         if files is None:
             return None
         sizes = {name: file.size for name, file in files.items()}

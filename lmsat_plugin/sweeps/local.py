@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, PassingError
@@ -11,8 +10,9 @@ from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.outside_text import show
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.series.averages import longest_average
+from lmsat_plugin.sweeps.checkpoint_folders import CheckpointFolders
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.conversions import Conversions
 from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
@@ -72,8 +72,12 @@ def make_downloads(config: SweepConfig, store: Store) -> Downloads:
 
 
 def kept(config: SweepConfig) -> int | None:
-    """Return how many checkpoints stay on disk that a sweep has downloaded, and how many that it has converted."""
-    return None if config.keep == "all" else config.keep
+    """Return how many checkpoints stay on disk that a sweep has downloaded, and how many that it has converted.
+
+    Averages that slide over a series need the last few again.
+    """
+    longest = max(longest_average(entry.selections) for entry in config.models)
+    return None if config.keep == "all" else max(config.keep, longest if longest > 1 else 0)
 
 
 def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
@@ -81,8 +85,7 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
     runner = JobRunner(
         plan=plan,
         store=store,
-        downloads=make_downloads(plan.config, store),
-        conversions=Conversions(store.private / "converted", store.private / "conversion_logs", kept(plan.config)),
+        folders=CheckpointFolders(store.private, make_downloads(plan.config, store), kept(plan.config)),
         launch=launch,
         display=ProgressDisplay(len(jobs), options.prefix),
         interrupts=Interrupts(),
@@ -99,12 +102,8 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
             runner.summary.identical = find_identical(plan, store)
     finally:
         runner.display.close()
-        runner.conversions.stop()
         store.clean_claims()
-        # What comes up here must not hide what has ended the sweep.
-        with suppress(LmsatError, OSError):
-            runner.downloads.clean()
-            runner.conversions.clean()
+        runner.folders.close()
     return runner.summary
 
 
@@ -122,7 +121,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
             if str(error) != waiting:
                 show(f"Waiting: {error}")
             jobs, waiting = [], str(error)
-        now = {job: job.stamp() if job.checkpoint.folder else None for job in jobs}
+        now = {job: None if job.checkpoint.on_hub else job.stamp() for job in jobs}
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))

@@ -185,6 +185,7 @@ def _sort_measured(
 
 def check_source(checkpoint: Checkpoint, stored: Stored, weights: str | None) -> None:
     """Raise `UnwritableError` if the results there are of another series of the same name."""
+    checkpoint = checkpoint.last
     for source, measured in stored.sources.items():
         if checkpoint.folder is not None:
             other = Path(source)

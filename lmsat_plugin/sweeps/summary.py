@@ -111,9 +111,11 @@ def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Jo
         work.done += results - undone
         work.failed += failed
         work.todo += undone - failed
-        if checkpoint.folder is None and failed < undone:
-            to_download.append(job)
-    _count_bytes(models, downloads, to_download)
+        if failed < undone:
+            to_download += [each for each in job.parts or (job,) if each.checkpoint.on_hub]
+    # Averages that overlap share their parts.
+    once = {(j.checkpoint.model, j.checkpoint.pretrained, j.checkpoint.content): j for j in reversed(to_download)}
+    _count_bytes(models, downloads, list(reversed(once.values())))
     return models
 
 

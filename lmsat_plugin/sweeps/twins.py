@@ -54,7 +54,7 @@ class Twins:
 
         Raises `LmsatError` if the Hub cannot be asked, or refuses.
         """
-        if job.checkpoint.folder is not None or len(self.jobs) < 2 or self.downloads.cannot_ask:
+        if not job.checkpoint.on_hub or len(self.jobs) < 2 or self.downloads.cannot_ask:
             return False
         self.downloads.listings.files(job.checkpoint)
         twins = self.of(job)

@@ -205,6 +205,8 @@ def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> It
         folder = user_path(pretrained)
     except LmsatError:
         return  # nobody here has that home folder
+    if "average" in checkpoint:
+        return  # its parts are checked by their own results
     if "conversion" in checkpoint:
         stated = {name: seen for name, seen in as_dict(checkpoint.get("files")).items() if not name.startswith(RECIPE)}
         if kind_of(folder) is not None and _unseen(stamp_of(folder, whole=True)) != _unseen(stated):

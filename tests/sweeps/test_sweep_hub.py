@@ -163,3 +163,33 @@ def test_what_the_hub_refuses_is_one_sentence(sweep, hub, tmp_path):
     [record] = (tmp_path / "out").rglob("failures.json")
     assert record.parent.name == "step10"
     assert json.loads(record.read_text())["checkpoint"]["commit"] == hub.commit(REPOSITORY, "step10")
+
+
+def test_averages_share_the_downloads_of_their_parts(sweep, hub, tmp_path):
+    """Each checkpoint is fetched once, though keep=0 would delete it when it is measured."""
+    changes = {"tasks": ["lmsat_loss"], "keep": 0}
+    models = [{"pretrained": REPOSITORY, "revisions": ["step*", "average:2", "ema:0.5"]}]
+    planned = sweep("--dry-run", models=models, **changes)
+    assert planned.returncode == 0, planned.stderr
+    done = sweep(models=models, **changes)
+    assert done.returncode == 0, done.stderr
+    names = {Path(path).parts[1].rpartition("-")[0] or Path(path).parts[1] for path in files_of(tmp_path / "out")}
+    assert len(names) == 8, names
+    whole = sum(path.stat().st_size for step in (0, 10, 100) for path in hub_files(tmp_path, step))
+    assert weights_sent(hub) == whole
+    again = sweep(models=models, **changes)
+    assert again.returncode == 0, again.stderr
+    assert weights_sent(hub) == whole
+    [notes] = [
+        document["config"]["lmsat"]["checkpoint"]
+        for document in files_of(tmp_path / "out").values()
+        if document["config"]["lmsat"]["checkpoint"]["revision"] == "average:2@step10"
+    ]
+    assert [part["commit"] for part in notes["average"]["of"]] == [
+        hub.commit(REPOSITORY, "step0"),
+        hub.commit(REPOSITORY, "step10"),
+    ]
+
+
+def hub_files(tmp_path: Path, step: int) -> list[Path]:
+    return list((tmp_path / "hub" / f"step{step}").glob("*.safetensors"))

@@ -1,0 +1,121 @@
+"""Averages of checkpoints, made for a sweep of the files of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmsat_plugin.conversion.averages import average_checkpoints, move_average
+from lmsat_plugin.results.checkpoint_names import averaging_of
+from lmsat_plugin.series.averages import decay_of
+from lmsat_plugin.series.checkpoint import Checkpoint
+from lmsat_plugin.sweeps.fingerprint import ChangedError, weights_of
+from lmsat_plugin.sweeps.jobs import Job
+from lmsat_plugin.sweeps.made_folders import MadeFolders
+
+_STATE = "state.safetensors"
+"""The file beside the folder of an exponential moving average that has it in float64."""
+
+
+class PartFolders(Protocol):
+    """What gives the folders of the checkpoints that an average is made of."""
+
+    def fetch(self, job: Job, noted: dict[str, Any]) -> Path:
+        """Return the folder of a checkpoint, and keep it until `release`."""
+
+    def release(self, job: Job) -> None:
+        """Let go of a checkpoint's folder."""
+
+
+class Averages:
+    """Averaged checkpoints, by the hash of the stamps of their parts.
+
+    Args:
+        folder: Where to put them.
+        keep: How many released ones stay, of which one is always kept; None for all.
+        parts: Where the parts come from.
+    """
+
+    def __init__(self, folder: Path, keep: int | None, parts: PartFolders) -> None:
+        # A moving average goes on from the one before.
+        self._made = MadeFolders(folder, None if keep is None else max(keep, 1))
+        self._parts = parts
+
+    def fetch(self, job: Job, noted: dict[str, Any]) -> Path:
+        """Return the folder of an average, made unless it was before.
+
+        Adds to ``noted`` the stamp of the parts' files, and the parts. Raises `LmsatError` where it cannot be made, and
+        `ChangedError` where files of the parts change meanwhile.
+        """
+        noted["files"] = job.stamp()
+        folder, noted["average"] = self._made.fetch(job.checkpoint, self._place(job), partial(self._make, job))
+        return folder
+
+    def _place(self, job: Job) -> Path:
+        return self._made.place(job.checkpoint, job.label, job.stamp())
+
+    def _make(self, job: Job, out: Path) -> dict[str, Any]:
+        stamp, decay = job.stamp(), decay_of(job.checkpoint)
+        if decay is None:
+            with self._fetched(job.parts) as folders:
+                average_checkpoints(folders, out)
+                parts = _described(job.parts, folders)
+        else:
+            parts = self._move(job, decay, out)
+        if job.stamp() != stamp:
+            raise ChangedError(
+                f"files of {job.label} changed while they were averaged: start again when nothing writes to them",
+                source=job.checkpoint.pretrained,
+            )
+        return {"how": averaging_of(job.checkpoint.revision), "of": parts}
+
+    def _move(self, job: Job, decay: float, out: Path) -> list[dict[str, Any]]:
+        """Make a moving average of the one before and the last checkpoint; of all checkpoints where that is gone."""
+        before = self._before(job)
+        with self._made.kept(before, job.checkpoint) as notes:
+            there = notes is not None and (before / _STATE).exists()
+            new = job.parts[-1:] if there else job.parts
+            with self._fetched(new) as folders:
+                state = before / _STATE if there else None
+                move_average(state, folders, decay=decay, out=out, new_state=out.with_name(_STATE))
+                return [*(notes["of"] if notes is not None and there else ()), *_described(new, folders)]
+
+    def _before(self, job: Job) -> Path:
+        """Return where the moving average one checkpoint before is, if it is there."""
+        parts, how = job.checkpoint.parts[:-1], averaging_of(job.checkpoint.revision)
+        if not parts:
+            return self._place(job).with_name("nothing")
+        previous = replace(job.checkpoint, revision=f"{how}@{parts[-1].revision}", within=parts[-1].within, parts=parts)
+        return self._place(replace(job, checkpoint=previous))
+
+    @contextmanager
+    def _fetched(self, parts: Sequence[Job]) -> Iterator[list[Path]]:
+        try:
+            yield [self._parts.fetch(part, {}) for part in parts]
+        finally:
+            for part in parts:
+                self._parts.release(part)
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Mark an average as no longer used, and delete all unused ones but the latest ``keep``."""
+        self._made.release(checkpoint)
+
+    def clean(self) -> None:
+        """Release what dead processes had in use, and delete all unused ones but the latest ``keep``."""
+        self._made.clean()
+
+
+def _described(parts: Sequence[Job], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return what results note of the checkpoints that an average is made of."""
+    described = []
+    for part, folder in zip(parts, folders, strict=True):
+        checkpoint = part.checkpoint
+        own = {name: getattr(checkpoint, name) for name in ("revision", "step", "tokens", "commit", "subfolder")}
+        if not checkpoint.on_hub:
+            own["weights_sha256"] = weights_of(folder)
+        described.append({name: value for name, value in own.items() if value is not None})
+    return described
