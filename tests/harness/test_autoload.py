@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -49,57 +50,88 @@ def test_hook_is_switched_off_by_the_environment():
     assert not hooked(LMSAT_AUTOLOAD="0")
 
 
-REGISTERED = "['lmsat' in model_registry, 'lmsat' in lm_eval.models.MODEL_MAPPING, 'lmsat_plugin' in sys.modules]"
 IMPORTS = "import lm_eval.models; from lm_eval.api.registry import model_registry"
-
-
-def test_model_is_registered_lazily():
-    assert result_of(REGISTERED, IMPORTS) == [True, True, False]
-    # A later lm-eval registers the model itself, from the entry point.
-    assert result_of(REGISTERED, IMPORTS, LMSAT_AUTOLOAD="0")[1:] == [False, False]
+REGISTERED = "['lmsat' in model_registry, 'lmsat' in lm_eval.models.MODEL_MAPPING, 'lmsat_plugin' in sys.modules]"
 
 
 def test_hook_is_in_time_after_the_import():
     """Imported by hand, as `lmsat eval` does, when lm-eval is there already."""
-    code = f"{IMPORTS}; import os; os.environ.pop('LMSAT_AUTOLOAD'); import importlib, lmsat_autoload\n"
-    code += "lmsat_autoload.install(); lmsat_autoload.install()"
-    assert result_of(REGISTERED, code, LMSAT_AUTOLOAD="0") == [True, True, False]
+    code = f"""
+{IMPORTS}
+before = {REGISTERED}
+import os; os.environ.pop('LMSAT_AUTOLOAD'); import importlib, lmsat_autoload
+lmsat_autoload.install(); lmsat_autoload.install()
+"""
+    before, after = result_of(f"[before, {REGISTERED}]", code, LMSAT_AUTOLOAD="0")
+    # A later lm-eval registers the model itself, from the entry point.
+    assert before[1:] == [False, False]
+    assert after == [True, True, False]
 
 
 @pytest.fixture(scope="module")
-def managers() -> dict[str, list[str]]:
-    """Return the names that task managers of several kinds find, all in one interpreter: lm-eval's index is slow."""
-    code = """
-from pathlib import Path
-from lm_eval.tasks import TaskManager
-import tempfile
-folder = Path(tempfile.mkdtemp())
-(folder / "mine.yaml").write_text("task: mine\\ndataset_path: json\\noutput_type: loglikelihood_rolling\\n")
-(folder / "loss.yaml").write_text("task: lmsat_loss\\ndataset_path: json\\noutput_type: loglikelihood_rolling\\n")
-default = TaskManager(include_path=str(folder))
-alone = TaskManager(include_defaults=False, include_path=str(folder))
+def lm_eval(checkpoint, tmp_path_factory) -> tuple[dict[str, list], subprocess.CompletedProcess]:
+    """Return what lm-eval finds in an interpreter of its own, and how its command ends on a checkpoint that is cut.
+
+    All in one, for imports and lm-eval's index are slow.
+    """
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine.yaml").write_text("task: mine\ndataset_path: json\noutput_type: loglikelihood_rolling\n")
+    (folder / "loss.yaml").write_text("task: lmsat_loss\ndataset_path: json\noutput_type: loglikelihood_rolling\n")
+    broken = shutil.copytree(checkpoint("gpt_neox"), tmp_path_factory.mktemp("cut") / "model")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    words = ["lm_eval", "run", "--model", "lmsat", "--tasks", "lmsat_anisotropy", "--device", "cpu"]
+    words += ["--model_args", f"pretrained={broken},arrays={broken.parent}/arrays", "--metadata", "max_tokens=100"]
+    code = f"""
+import json, sys
+{IMPORTS}
+registered = {REGISTERED}
+import lm_eval.tasks
+default = lm_eval.tasks.TaskManager(include_path={str(folder)!r})
+alone = lm_eval.tasks.TaskManager(include_defaults=False, include_path={str(folder)!r})
+found = dict(registered=registered, default=default.all_tasks, alone=alone.all_tasks)
+found |= dict(glob=default.match_tasks(["lmsat_*"]), loss=str(default.task_index["lmsat_loss"].yaml_path))
+print(json.dumps(dict(found, heavy="lmsat_plugin" in sys.modules)), flush=True)
+lm_eval.tasks.TaskManager = lambda **_: default
+sys.argv = {[*words, "--output_path", str(broken.parent / "out")]!r}
+from lm_eval.__main__ import cli_evaluate
+cli_evaluate()
 """
-    return result_of(
-        "{'default': default.all_tasks, 'alone': alone.all_tasks, 'glob': default.match_tasks(['lmsat_*']),"
-        " 'loss': str(default.task_index['lmsat_loss'].yaml_path), 'heavy': 'lmsat_plugin' in sys.modules}",
-        code,
-    )
+    done = python(code)
+    assert done.stdout, done.stderr
+    written = [path for path in broken.parent.rglob("*") if path.is_file() and path.parent != broken]
+    assert not written
+    return json.loads(done.stdout.splitlines()[0]), done
 
 
-def test_task_manager_finds_our_tasks(managers):
-    assert {"hellaswag", "wikitext", "mine", *TASKS} <= set(managers["default"])
-    assert set(TASKS) <= set(managers["glob"])
-    assert not managers["heavy"], "our modules are imported when a task is loaded"
+def test_model_is_registered_lazily(lm_eval):
+    assert lm_eval[0]["registered"] == [True, True, False]
 
 
-def test_task_manager_without_defaults_finds_none_of_ours(managers):
-    assert managers["alone"] == ["lmsat_loss", "mine"]
+def test_task_manager_finds_our_tasks(lm_eval):
+    found = lm_eval[0]
+    assert {"hellaswag", "wikitext", "mine", *TASKS} <= set(found["default"])
+    assert set(TASKS) <= set(found["glob"])
+    assert not found["heavy"], "our modules are imported when a task is loaded"
 
 
-def test_folder_of_the_user_comes_after_ours(managers):
+def test_task_manager_without_defaults_finds_none_of_ours(lm_eval):
+    assert lm_eval[0]["alone"] == ["lmsat_loss", "mine"]
+
+
+def test_folder_of_the_user_comes_after_ours(lm_eval):
     """A user's own file of the same name counts."""
-    assert managers["loss"].endswith("loss.yaml")
-    assert not managers["loss"].startswith(str(ROOT))
+    assert lm_eval[0]["loss"].endswith("loss.yaml")
+    assert not lm_eval[0]["loss"].startswith(str(ROOT))
+
+
+def test_the_command_says_in_one_sentence_what_is_wrong(lm_eval):
+    done = lm_eval[1]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("lmsat")]
+    assert "model/model.safetensors" in line
+    assert "copy or download it again" in line
 
 
 LINE = (ROOT / "lmsat_autoload.pth").read_text("utf-8")

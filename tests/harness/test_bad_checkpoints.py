@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -234,45 +232,6 @@ def test_full_disk_costs_the_arrays_only(folder, tmp_path, monkeypatch, caplog):
     assert "arrays" not in results["config"]["lmsat"]
     assert "No space left on device" in caplog.text
     assert list(arrays.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def commands(checkpoint, tmp_path_factory):
-    """Two runs of lm_eval, at the same time: the folder of each, its exit code, and what it printed."""
-    started = {}
-    for name, metadata in (("cut weights", "max_tokens=100"), ("misspelt metadata", "max_token=100")):
-        place = tmp_path_factory.mktemp("command")
-        folder = Path(shutil.copytree(checkpoint("gpt_neox"), place / "broken"))
-        if name == "cut weights":
-            cut(folder)
-        command = [
-            *(sys.executable, "-m", "lm_eval", "run", "--model", "lmsat", "--device", "cpu"),
-            *("--model_args", f"pretrained={folder},arrays={place / 'arrays'}", "--tasks", "lmsat_loss"),
-            *("--metadata", metadata, "--output_path", str(place / "out")),
-        ]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started[name] = place, subprocess.Popen(command, **pipes)
-    return {
-        name: (place, process.communicate(timeout=240)[0], process.returncode)
-        for name, (place, process) in started.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("cut weights", ["broken/model.safetensors", "copy or download it again"]),
-        ("misspelt metadata", ["unknown setting 'max_token'", "did you mean max_tokens?"]),
-    ],
-)
-def test_command_says_one_sentence(commands, name, words):
-    place, output, code = commands[name]
-    assert code > 0
-    assert "Traceback" not in output
-    [line] = [line for line in output.splitlines() if line.startswith("lmsat")]
-    assert all(word in line for word in words), line
-    assert not list(place.glob("arrays/*"))
-    assert not list(place.rglob("out/**/*.json"))
 
 
 def test_measure_refuses_an_incomplete_checkpoint_too(folder, tokenizer):

@@ -108,11 +108,11 @@ def warm_with_hub(empty_hub, tmp_path_factory):
 
 @pytest.fixture
 def start():
-    """Return a function that starts a sweep in a process of its own, which does not outlive the test."""
+    """Return a function that starts a sweep, or a script that runs one, in a process that does not outlive the test."""
     started = []
 
-    def start(config: Path, *arguments: str):
-        started.append(shared().start("sweep", str(config), *arguments))
+    def start(config: Path, *arguments: str, script: Path | None = None):
+        started.append(shared().start(*([str(script)] if script else []), "sweep", str(config), *arguments))
         return started[-1]
 
     yield start

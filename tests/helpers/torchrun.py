@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,24 +12,6 @@ from warm_lmsat import shared
 # A hang would take for ever.
 TIMEOUT = 240
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def torchrun(processes: int, module: str, *arguments: str) -> None:
-    """Run a module under torchrun on CPUs; stop all its processes after a time."""
-    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command = [sys.executable, "-m", "torch.distributed.run", *port, "--nproc_per_node", str(processes)]
-    with subprocess.Popen(
-        [*command, "-m", module, *arguments],
-        env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            _, err = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            _, err = process.communicate()
-            pytest.fail(f"{processes} processes hang:\n{err[-3000:]}")
-    assert process.returncode == 0, err[-10_000:]
 
 
 def launch(processes: int, script: str, *arguments: str) -> None:

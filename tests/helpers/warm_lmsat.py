@@ -131,9 +131,9 @@ def _serve() -> None:
     if first := sys.argv[1:]:
         with contextlib.redirect_stdout(sys.stderr):
             _run(main, first)
-        # To look through all that is imported takes a third of a short sweep.
-        gc.collect()
-        gc.freeze()
+    # To look through all that is imported takes a third of a short sweep.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         arguments, environment, stdout, stderr, code = json.loads(line)

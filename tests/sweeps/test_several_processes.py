@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from places import HELPERS
 from sweep_outputs import files_of, strays, values_of
 
 from lmsat_plugin.cli.main import main
@@ -38,7 +39,8 @@ def pids_at_work(output: Path) -> list[int]:
 def test_workers_share_the_work_and_one_that_is_killed_is_replaced(start, configure, save, run_folder, tmp_path):
     for step in range(200, 900, 100):
         save(run_folder / f"step{step}", step)
-    process = start(configure(), "--executor", "processes", "--workers", "2")
+    workers = {"script": HELPERS / "forked_workers.py"}
+    process = start(configure(), "--executor", "processes", "--workers", "2", **workers)
     process.first_line()
     # Between two checkpoints a worker has none.
     while not (pids := pids_at_work(tmp_path / "out")):
@@ -52,7 +54,7 @@ def test_workers_share_the_work_and_one_that_is_killed_is_replaced(start, config
 
     # Workers that measure all again do so once, and a checkpoint that fails is tried by one of them.
     (run_folder / "step10" / "model.safetensors").write_bytes(b"")
-    process = start(configure(), "--executor", "processes", "--workers", "2", "--force")
+    process = start(configure(), "--executor", "processes", "--workers", "2", "--force", **workers)
     assert process.wait() == 1, process.output
     assert process.output.count("failed: ") == 1, process.output
     assert len(files_of(tmp_path / "out")) == 19
