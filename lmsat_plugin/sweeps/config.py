@@ -172,6 +172,11 @@ class SweepConfig(Settings):
     trackers: dict[str, dict[str, Any]] = {}
     """Where else to log results: trackio, wandb, tensorboard, each with its settings."""
 
+    @property
+    def kept(self) -> int | None:
+        """How many checkpoints stay on disk that are downloaded, and how many that are converted; None for all."""
+        return None if self.keep == "all" else self.keep
+
     def corpus_settings(self) -> list[CorpusSettings]:
         """Return the settings of each corpus; those that it does not have are the sweep's."""
         shared = {key: getattr(self, key) for key in ("max_tokens", "seed", "text_field", "prefix")}
