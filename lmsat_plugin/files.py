@@ -47,6 +47,14 @@ def user_path(name: str | Path) -> Path:
         raise LmsatError(f"{name} is in the home folder of nobody here ({error}): correct the path") from error
 
 
+def cache_folder() -> Path:
+    """Return the folder of files that outlive a run: ``LMSAT_CACHE``, or ``lmsat`` in the user's cache."""
+    given = os.environ.get("LMSAT_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmsat"
+
+
 def kind_of(path: Path) -> Literal["file", "folder", "device"] | None:
     """Return what is at a path; None for nothing, as where the name is too long or holds a zero character.
 

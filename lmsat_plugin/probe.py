@@ -6,16 +6,14 @@ Shapes: N tokens of one batch that are scored, D width of a layer.
 from __future__ import annotations
 
 import enum
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
-import torch
-import torchmetrics
 
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.model.lm_head import Head, head_weight
 from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.settings import Settings
@@ -196,21 +194,26 @@ class Probe(ABC, Generic[SettingsT]):
         """
 
 
-class Sums(torchmetrics.Metric):
+class Sums:
     """Named float64 sums that add up across batches and, when computed, across processes.
 
-    ``Sums(context, total=(), by_layer=(n,))`` makes zeros of these shapes; `update` adds to them.
+    ``Sums(context, total=(), by_layer=(n,))`` makes zeros of these shapes; `update` adds to them. Each is an attribute
+    of its name, on `device`.
     """
 
-    full_state_update = False
-
     def __init__(self, context: ProbeContext, **shapes: tuple[int, ...]) -> None:
-        super().__init__(sync_on_compute=context.synchronise)
-        for name, shape in shapes.items():
-            self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.device = device_of_float64(context.device)
         self.names = tuple(shapes)
-        self.to(device_of_float64(context.device))
+        self._synchronise = context.synchronise
+        for name, shape in shapes.items():
+            setattr(self, name, torch.zeros(shape, dtype=torch.float64, device=self.device))
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> torch.Tensor:
+            """Return the sum of a name, over this process alone."""
+
+    @without_gradients
     def update(self, **increments: torch.Tensor) -> None:
         """Add each tensor to the sum of its name."""
         for name, increment in increments.items():
@@ -218,16 +221,12 @@ class Sums(torchmetrics.Metric):
             # First the device: it may be the one that has no float64.
             total += increment.to(total.device).to(total.dtype)
 
-    def compute(self) -> dict[str, torch.Tensor]:
-        """Return all sums over all processes, on the CPU."""
-        return {name: getattr(self, name).cpu() for name in self.names}
-
     def totals(self) -> dict[str, torch.Tensor]:
-        """Return `compute` in the shapes that the sums were made with.
+        """Return all sums over all processes, on the CPU, in the shapes that they were made with."""
+        sums = {name: getattr(self, name) for name in self.names}
+        if self._synchronise and torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Its import takes longer than torch's own, and one process needs none of it.
+            from torchmetrics.utilities.distributed import gather_all_tensors
 
-        torchmetrics turns single values into scalars, and warns of a process that got no batch.
-        """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")
-            sums = self.compute()
-        return {name: value.reshape(getattr(self, name).shape) for name, value in sums.items()}
+            sums = {name: torch.stack(gather_all_tensors(each)).sum(0) for name, each in sums.items()}
+        return {name: each.cpu() for name, each in sums.items()}

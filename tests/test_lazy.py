@@ -45,3 +45,24 @@ def test_a_package_does_not_import_what_lies_behind_it(module):
     code = f"import sys, {module}; print(*sorted({HEAVY} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_lazy_module_is_the_module(monkeypatch):
+    import torch
+
+    from lmsat_plugin.lazy import torch as lazy
+    from lmsat_plugin.lazy import without_gradients
+
+    assert lazy.Tensor is torch.Tensor
+    monkeypatch.setattr(lazy, "zeros", "changed")
+    assert torch.zeros == "changed"
+    monkeypatch.undo()
+    assert callable(torch.zeros)
+
+    @without_gradients
+    def named(flag: bool = True) -> bool:
+        """Its own words."""
+        return torch.is_grad_enabled() and flag
+
+    assert (named(flag=True), torch.is_grad_enabled()) == (False, True)
+    assert (named.__name__, named.__doc__) == ("named", "Its own words.")

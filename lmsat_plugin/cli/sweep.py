@@ -172,8 +172,8 @@ def _worker_options(options: Options) -> list[str]:
 
 def _show_plan(config: SweepConfig, options: Options) -> None:
     from lmsat_plugin.series.checkpoint import describe_left_out
+    from lmsat_plugin.sweeps.downloads import make_downloads
     from lmsat_plugin.sweeps.jobs import choose_jobs
-    from lmsat_plugin.sweeps.local import make_downloads
     from lmsat_plugin.sweeps.plan import Plan
     from lmsat_plugin.sweeps.store import Store
     from lmsat_plugin.sweeps.summary import count_work, describe_downloads
@@ -181,7 +181,7 @@ def _show_plan(config: SweepConfig, options: Options) -> None:
     plan = Plan(config)
     store = Store(config.output)
     jobs = choose_jobs(plan.jobs, options)
-    work = count_work(plan, store, make_downloads(config, store), jobs)
+    work = count_work(plan, store, make_downloads(config, store.private), jobs)
     tasks: list[tuple[Any, ...]] = []
     for batch in plan.batches:
         read = batch.corpus.corpus, batch.corpus.max_tokens or "all"

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
+from lmsat_plugin.lazy import torch
 
 METADATA = ".metadata"
 SHARDS = "*.distcp"

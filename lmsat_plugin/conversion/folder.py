@@ -12,16 +12,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lmsat_plugin.conversion.names import FittedNames, Rename, fit_names
 from lmsat_plugin.conversion.sources import TensorSource, open_source
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import PART, hold, is_free, read_file, write_atomically
 from lmsat_plugin.hub import hub_errors
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.checkpoint_files import TOKENIZER_FILES, local_folder
 from lmsat_plugin.model.head_files import write_safetensors
-from lmsat_plugin.model.loading import check_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,6 +125,8 @@ def copy_config(config: Path, folder: Path, *, dtype: torch.dtype | None = None)
 def _architecture(config: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """Return the model of a configuration, on the meta device."""
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lmsat_plugin.model.loading import check_decoder
 
     try:
         settings = AutoConfig.from_pretrained(config, trust_remote_code=trust_remote_code)

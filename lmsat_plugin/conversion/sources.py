@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from lmsat_plugin.conversion.distributed import METADATA, SHARDS, DistributedCheckpoint
 from lmsat_plugin.conversion.state_dicts import StateDictFile
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import kind_of
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.checkpoint_files import NO_MODEL, STATE_DICTS
 
 _FIRST = ("model", "pytorch_model", "consolidated", "lit_model", "model_weights", "weights")

@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_file
+from lmsat_plugin.lazy import torch
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
 """The keys under which training code keeps a model's state dict."""

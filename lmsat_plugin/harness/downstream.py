@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import lm_eval.tasks
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lmsat_plugin.errors import LmsatError, first_sentence, sentence_for_lm_eval_command
 from lmsat_plugin.files import kind_of, user_path
 from lmsat_plugin.harness.choices import add_choice_metrics
+from lmsat_plugin.harness.lm_eval_index import LM_EVAL_TASKS
+from lmsat_plugin.harness.metadata_keys import FILES
 from lmsat_plugin.settings import closest, unknown_setting
 
-LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
-FILES = ("nlpcc_kbqa", "clozet", "storycloze")
-"""Keys of ``--metadata`` that name a file with a task's data; its content identifies the task's results."""
 _ONE_SPLIT = {
     **dict.fromkeys(("dataset_name", "dataset_kwargs", "training_split", "validation_split")),
     **dict.fromkeys(("test_split", "fewshot_split"), "file"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import safe_name, write_atomically
-from lmsat_plugin.harness.downstream import FILES
+from lmsat_plugin.harness.metadata_keys import check_metadata
 from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
@@ -28,13 +27,9 @@ from lmsat_plugin.model.loading import check_decoder
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, Probe, Settings
 from lmsat_plugin.results.array_files import pack_arrays
-from lmsat_plugin.settings import closest, unknown_setting
 from lmsat_plugin.text.corpora import CorpusSettings
 
 logger = logging.getLogger(__name__)
-
-# What lm-eval itself puts into a task's metadata.
-_LM_EVAL_METADATA = {"version", "config_source"}
 
 Text = tuple[CorpusSettings, int | None]
 """What one pass runs over: a corpus, and the number of its documents that lm-eval's ``--limit`` leaves."""
@@ -165,19 +160,6 @@ def provenance_of(lm: Any) -> dict[str, Any]:
     if provenance:
         added["lmsat"] = provenance[0] if len(provenance) == 1 else provenance
     return added
-
-
-def check_metadata(metadata: dict[str, Any], known_arguments: Collection[str] | None) -> None:
-    """Raise `LmsatError` for a key that neither lm-eval nor the model nor a probe knows."""
-    settings = {*CorpusSettings.model_fields, *FILES}
-    for probe in plugins().probes.values():
-        settings |= probe.settings_type.model_fields.keys()
-    model = set(inspect.signature(HFLM.__init__).parameters) | set(known_arguments or ())
-    for key in sorted(metadata.keys() - settings - model - _LM_EVAL_METADATA):
-        # A plain HFLM hands what it does not know to transformers: only a likely misspelling is an error.
-        if known_arguments is not None or closest(key, settings):
-            raise unknown_setting(key, settings)
-        logger.warning("'%s' is no setting of lmsat; taken for a model argument", key)
 
 
 def _is_tensor_parallel(lm: HFLM) -> bool:

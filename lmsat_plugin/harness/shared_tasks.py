@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 import lmsat_autoload
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.harness.choices import add_choice_metrics
-from lmsat_plugin.harness.downstream import LM_EVAL_TASKS, identity_of
+from lmsat_plugin.harness.downstream import identity_of
+from lmsat_plugin.harness.lm_eval_index import LM_EVAL_TASKS, lm_eval_index
 from lmsat_plugin.harness.task_files import sha256_of, task_files
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
@@ -55,7 +55,7 @@ class SharedTasks(TaskManager):
 
     def _add_lm_evals(self) -> None:
         """Add lm-eval's own tasks, of which those with a name that is known already are left out."""
-        self._index: dict[str, Entry] = {**_lm_eval_index(), **self.task_index}
+        self._index: dict[str, Entry] = {**lm_eval_index(), **self.task_index}
         kinds: dict[Kind, list[str]] = defaultdict(list)
         self._all_tasks = sorted(self._index)
         for name in self._all_tasks:
@@ -155,12 +155,6 @@ class SharedTasks(TaskManager):
                 add_choice_metrics(task)
             self._loaded[spec] = loaded
         return self._loaded[spec]
-
-
-@functools.cache
-def _lm_eval_index() -> dict[str, Entry]:
-    """Return lm-eval's own tasks, which take seconds to index."""
-    return TaskManager().task_index
 
 
 def _build_once(task: Task) -> None:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lm_eval.tasks._yaml_loader import load_yaml
-
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import FileStamp, kind_of, read_file, stamp_file, user_path
 
@@ -55,6 +53,8 @@ def stamps_of(files: Iterable[Path]) -> tuple[tuple[Path, FileStamp | None], ...
 
 
 def _included(yaml: Path) -> Iterator[Path]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
     own = load_yaml(yaml, resolve_func=False, recursive=False)
     names = own.get("include") or []
     for name in [names] if isinstance(names, str) else names:

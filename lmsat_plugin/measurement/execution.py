@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import torch
-import torch.distributed
-
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.text.corpora import CorpusSource
 from lmsat_plugin.text.windows import Window

@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
 
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy, check_positions, hidden_states, own_logits
 from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
@@ -101,7 +101,7 @@ class ForwardPass:
                     self._run_batch(part, callbacks)
                     bar.update(sum(map(len, part)))
 
-    @torch.no_grad()
+    @without_gradients
     def _run_batch(self, windows: Sequence[Window], callbacks: PassCallbacks) -> None:
         device = self.execution.device
         padded = PaddedBatch.of(windows)

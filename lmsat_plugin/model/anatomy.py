@@ -10,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.model.adapters import check_kind
 from lmsat_plugin.model.lm_head import Head, find_head
 from lmsat_plugin.model.spectrum import in_float64
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
     StatesCallback = Callable[[int, torch.Tensor], None]
@@ -94,7 +93,8 @@ def check_positions(model: PreTrainedModel, length: int) -> None:
 def _has_position_table(model: PreTrainedModel, limit: int) -> bool:
     """Return whether a module has a row for each of its positions, and a few more at most."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module is not inputs]
+    others = (module for module in model.modules() if module is not inputs)
+    tables = [module.weight for module in others if isinstance(module, torch.nn.Embedding)]
     # GPT-J and CodeGen keep sines, and XGLM a module, that is no embedding.
     tables += [tensor for name, tensor in (*model.named_buffers(), *model.named_parameters()) if "position" in name]
     outside = {id(getattr(module, "weight", None)) for module in (inputs, outputs)}
@@ -153,7 +153,7 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
     return not torch.isfinite(difference) or bool(difference <= tolerance * theirs.abs().max())
 
 
-@torch.no_grad()
+@without_gradients
 def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     """Take a causal language model apart and check the parts on the first tokens of ``window``, ids [T].
 
@@ -180,7 +180,7 @@ def dissect(loaded: Any, window: torch.Tensor) -> Anatomy:
     base = model.base_model
     head = find_head(model)
     n_blocks = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    lists = (tuple(module) for module in base.modules() if isinstance(module, nn.ModuleList))
+    lists = (tuple(module) for module in base.modules() if isinstance(module, torch.nn.ModuleList))
     blocks = next((modules for modules in lists if len(modules) == n_blocks), None)
     seen: list[torch.Tensor] = []
     try:

@@ -5,11 +5,11 @@ Shapes: N tokens, S rows of logits, D width, V rows of the head.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
-import torch
-
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import in_float64
 
@@ -17,8 +17,6 @@ from lmsat_plugin.model.spectrum import in_float64
 # between the product and the exponential; on a GPU it should fill the device.
 _CPU_TILE = (2048, 1024)
 _GPU_TILE = (8192, 8192)
-_BITS_PER_NAT = {dtype: float(torch.tensor(1 / math.log(2), dtype=dtype)) for dtype in (torch.float32, torch.float64)}
-"""1/ln 2 as each type of logits rounds it."""
 
 
 class TokenScores:
@@ -155,9 +153,15 @@ def _log_sum_exp(logits_NV: torch.Tensor, work_NV: torch.Tensor) -> tuple[torch.
     """
     largest_N1 = logits_NV.amax(1, keepdim=True)
     # 1/ln 2 in the type of the logits, and the shift of each row, which is taken back as it was rounded.
-    factor = _BITS_PER_NAT[logits_NV.dtype]
+    factor = _bits_per_nat(logits_NV.dtype)
     shift_N1 = largest_N1 * -factor
     sums_N = torch.add(shift_N1, logits_NV, alpha=factor, out=work_NV).exp2_().sum(1)
     largest_N = in_float64(largest_N1[:, 0])
     unscaled_N = in_float64(shift_N1[:, 0]) * math.log(2) + largest_N * (factor * math.log(2) - 1)
     return in_float64(sums_N).log_() - unscaled_N, largest_N1[:, 0]
+
+
+@functools.cache
+def _bits_per_nat(dtype: torch.dtype) -> float:
+    """Return 1/ln 2 as a type of logits rounds it."""
+    return float(torch.tensor(1 / math.log(2), dtype=dtype))

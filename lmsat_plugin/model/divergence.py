@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 

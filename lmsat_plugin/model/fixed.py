@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 
-import torch
 from torch import nn
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.lazy import torch
 
 _COLUMNS = 1021
 """A prime, so that rows that change places change the sums."""

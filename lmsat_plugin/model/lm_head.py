@@ -10,16 +10,12 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lmsat_plugin.errors import DivergedError, LmsatError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.spectrum import decompose, in_float64, multiply_rows, triangle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# From PyTorch 2.8 on, and not in its builds for AMD's GPUs.
-_ADDS_HALVES_IN_FLOAT32 = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8) and torch.version.cuda is not None
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Head:
     def _multiplies_halves(self, hidden_ND: torch.Tensor) -> bool:
         # A CUDA kernel multiplies half types exactly and adds in float32, at tensor-core speed.
         is_half = hidden_ND.dtype == self.weight_VD.dtype and hidden_ND.dtype.itemsize == 2
-        return _ADDS_HALVES_IN_FLOAT32 and hidden_ND.is_cuda and is_half
+        return _adds_halves_in_float32() and hidden_ND.is_cuda and is_half
 
     def logits(self, hidden_ND: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Return the logits of rows ``start`` to ``stop`` for `prepare`\\ d states, shape [N, stop − start]."""
@@ -174,3 +170,9 @@ def is_tied(model: PreTrainedModel) -> bool:
     if inputs is None or outputs is None:
         return False
     return inputs is outputs or inputs.data_ptr() == outputs.data_ptr() != 0
+
+
+@functools.cache
+def _adds_halves_in_float32() -> bool:
+    """Return whether it is PyTorch 2.8 or later, and none of its builds for AMD's GPUs."""
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8) and torch.version.cuda is not None

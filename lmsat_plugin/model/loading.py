@@ -12,11 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from lmsat_plugin.errors import LmsatError, first_sentence
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.checkpoint_files import (
     check_checkpoint_folder,
     local_folder,
@@ -238,7 +237,7 @@ def load_head(
     note_stored_type(model, stored)
     # What has no data, too: the model says of itself that it is of this type.
     model.to(dtype)
-    parameter = nn.Parameter(weight.to(dtype), requires_grad=False)
+    parameter = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
     head.weight = parameter
     if tied:
         inputs.weight = parameter

@@ -9,9 +9,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.cross_entropy import TokenScores, tile_shape
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import decompose, multiply_rows

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import torch
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.lazy import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS_AND_USES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))

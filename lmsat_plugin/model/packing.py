@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import masking_utils
+if TYPE_CHECKING:
+    import torch
+
 
 _NAME = "find_packed_sequence_indices"
 
@@ -18,6 +19,8 @@ def without_packing() -> Iterator[None]:
 
     Each batch would wait for the one before it to end before any of its own work was sent to the GPU.
     """
+    from transformers import masking_utils
+
     search: Any = getattr(masking_utils, _NAME, None)
     if search is None:
         yield

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
+
+from lmsat_plugin.lazy import torch
 
 _ROWS = 8192
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import DivergedError, LmsatError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.spectrum import effective_rank, in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings

@@ -5,9 +5,8 @@ Shapes: N tokens, D width, V rows of the head, K head rank, M documents.
 
 from __future__ import annotations
 
-import torch
-
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.cross_entropy import tile_shape
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch

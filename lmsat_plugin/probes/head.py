@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lmsat_plugin.errors import DivergedError, LmsatError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import divergence_from_uniform, effective_rank, singular_values
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import PositiveInt
 
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.settings import Settings
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lmsat_plugin.analysis.stats.ratio import ratio_stderr
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.metrics import directions
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from lmsat_plugin.results.checkpoint_names import parse_count
+from lmsat_plugin.series.averages import longest_average
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings, PrefixPolicy
 from lmsat_plugin.yaml_files import read_config
@@ -171,6 +172,15 @@ class SweepConfig(Settings):
     slurm: SlurmSettings = SlurmSettings()
     trackers: dict[str, dict[str, Any]] = {}
     """Where else to log results: trackio, wandb, tensorboard, each with its settings."""
+
+    @property
+    def kept(self) -> int | None:
+        """How many checkpoints stay on disk that are downloaded, and how many that are converted; None for all.
+
+        Averages that slide over a series need the last few again.
+        """
+        longest = max(longest_average(entry.selections) for entry in self.models)
+        return None if self.keep == "all" else max(self.keep, longest if longest > 1 else 0)
 
     def corpus_settings(self) -> list[CorpusSettings]:
         """Return the settings of each corpus; those that it does not have are the sweep's."""

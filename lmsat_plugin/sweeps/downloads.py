@@ -19,6 +19,7 @@ from lmsat_plugin.hub import cached_snapshot, hub_errors
 from lmsat_plugin.model.checkpoint_files import holds_config, holds_model, weight_files, weight_paths
 from lmsat_plugin.passing import SERVER
 from lmsat_plugin.series.checkpoint import Checkpoint
+from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.kept_folders import KeptFolders, user_of
 from lmsat_plugin.sweeps.listings import Content, Listings, files_to_load, local_name
 from lmsat_plugin.sweeps.transfers import fetch_files, files_unlike
@@ -314,3 +315,14 @@ def _missing(place: Path, files: Mapping[str, int]) -> dict[str, int]:
             return -1
 
     return {name: size for name, size in files.items() if size_of(name) != size}
+
+
+def make_downloads(config: SweepConfig, folder: Path) -> Downloads:
+    """Return the downloads of a sweep, in the folder of what is its own."""
+    args = [config.model_args, *(entry.model_args for entry in config.models)]
+    return Downloads(
+        folder / "downloads",
+        config.kept,
+        trust_remote_code=any(each.get("trust_remote_code") for each in args),
+        listings=Listings(folder / "listings"),
+    )

@@ -10,16 +10,14 @@ from lmsat_plugin.harness.command import quiet
 from lmsat_plugin.hookspecs import SweepFinished
 from lmsat_plugin.outside_text import show
 from lmsat_plugin.plugins import plugins
-from lmsat_plugin.series.averages import longest_average
 from lmsat_plugin.sweeps.checkpoint_folders import CheckpointFolders
 from lmsat_plugin.sweeps.config import Options, SweepConfig
-from lmsat_plugin.sweeps.downloads import Downloads
+from lmsat_plugin.sweeps.downloads import make_downloads
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
 from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
 from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
-from lmsat_plugin.sweeps.listings import Listings
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
 from lmsat_plugin.sweeps.store import Store
@@ -60,32 +58,12 @@ def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
     return summary
 
 
-def make_downloads(config: SweepConfig, store: Store) -> Downloads:
-    """Return the downloads of a sweep, in its output folder."""
-    args = [config.model_args, *(entry.model_args for entry in config.models)]
-    return Downloads(
-        store.private / "downloads",
-        kept(config),
-        trust_remote_code=any(each.get("trust_remote_code") for each in args),
-        listings=Listings(store.private / "listings"),
-    )
-
-
-def kept(config: SweepConfig) -> int | None:
-    """Return how many checkpoints stay on disk that a sweep has downloaded, and how many that it has converted.
-
-    Averages that slide over a series need the last few again.
-    """
-    longest = max(longest_average(entry.selections) for entry in config.models)
-    return None if config.keep == "all" else max(config.keep, longest if longest > 1 else 0)
-
-
 def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
     jobs = choose_jobs(plan.jobs, options) if options.watch is None else []
     runner = JobRunner(
         plan=plan,
         store=store,
-        folders=CheckpointFolders(store.private, make_downloads(plan.config, store), kept(plan.config)),
+        folders=CheckpointFolders(store.private, make_downloads(plan.config, store.private), plan.config.kept),
         launch=launch,
         display=ProgressDisplay(len(jobs), options.prefix),
         interrupts=Interrupts(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.harness.downstream import FILES
+from lmsat_plugin.harness.metadata_keys import FILES
 from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results.failures import is_diverged

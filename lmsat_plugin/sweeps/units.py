@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.files import FileStamp
-from lmsat_plugin.harness.probe_requests import check_metadata
-from lmsat_plugin.harness.shared_tasks import SharedTasks
+from lmsat_plugin.harness.metadata_keys import check_metadata
+from lmsat_plugin.harness.probe_tasks import ProbeTasks, find_probe_tasks
 from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import CORPUS, WINDOWS, Need
@@ -16,6 +16,9 @@ from lmsat_plugin.settings import Settings, parse_own
 from lmsat_plugin.sweeps.config import SweepConfig
 from lmsat_plugin.sweeps.jobs import model_args
 from lmsat_plugin.text.corpora import CorpusSettings
+
+if TYPE_CHECKING:
+    from lmsat_plugin.harness.shared_tasks import SharedTasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
 
     Raises `LmsatError` for a task or a setting that is not there or not right.
     """
-    tasks = SharedTasks([entry.task for entry in config.tasks], config.include_path, dict(config.metadata))
+    tasks = _find_tasks(config)
     arguments = {key for entry in config.models for key in model_args(config, entry)}
     corpora = config.corpus_settings()
     texts = list({corpus.text: corpus for corpus in reversed(corpora)}.values())[::-1]
@@ -84,6 +87,15 @@ def find_batches(config: SweepConfig) -> list[Batch]:
     return [
         Batch(corpus=corpus, num_fewshot=shots, units=tuple(group.values())) for (corpus, shots), group in units.items()
     ]
+
+
+def _find_tasks(config: SweepConfig) -> ProbeTasks | SharedTasks:
+    wanted = [entry.task for entry in config.tasks]
+    if (tasks := find_probe_tasks(wanted, config.include_path)) is not None:
+        return tasks
+    from lmsat_plugin.harness.shared_tasks import SharedTasks
+
+    return SharedTasks(wanted, config.include_path, dict(config.metadata))
 
 
 def probe_settings(probe: str, metadata: dict[str, Any]) -> Settings:

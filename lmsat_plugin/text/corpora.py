@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +17,7 @@ from lmsat_plugin.files import FileStamp, kind_of, stamp_file, user_path
 from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.document_files import find_document_files, read_documents
+from lmsat_plugin.text.sample import sample_documents
 
 PrefixPolicy = Literal["auto", "window", "document"]
 """Where the prefix token stands; ``auto`` is ``window`` for tokenizers that prepend BOS, else ``document``."""
@@ -123,33 +121,7 @@ def sample(settings: CorpusSettings) -> Iterator[str]:
 
     Every machine has this text. It differs between versions of Python, so results record its hash.
     """
-    yield from _cpython_documentation()
-
-
-# It takes a second or two, and the tasks of one run ask for it with different settings.
-@functools.cache
-def _cpython_documentation() -> tuple[str, ...]:
-    from pydoc_data.topics import topics
-
-    modules = (ast.parse(path.read_bytes()) for path in sorted(Path(os.__file__).parent.glob("*.py")))
-    return (
-        *topics.values(),
-        *("\n\n".join(filter(None, map(ast.get_docstring, _documented(each)))) for each in modules),
-    )
-
-
-def _documented(module: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Yield a module, its classes and its functions, in the order of `ast.walk`.
-
-    Expressions, which are most of a tree, hold none of them and are left out.
-    """
-    holders = (ast.stmt, ast.ExceptHandler, ast.match_case)
-    waiting: deque[ast.AST] = deque([module])
-    while waiting:
-        node = waiting.popleft()
-        waiting.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, holders))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+    yield from sample_documents()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.lazy import torch
 
 DEFAULT_WINDOW = 2048
 PREFIX_POLICIES = {

@@ -6,8 +6,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from result_trees import Made, write_tree
+from safetensors.numpy import save_file
+
+from lmsat_plugin.text.sample import sample_documents
 
 CODE = """
 import sys
@@ -55,4 +59,26 @@ def test_arguments_of_a_sweep_that_are_wrong_are_refused_before_anything_heavy_i
     arguments = [sys.executable, "-c", REFUSED, json.dumps(wrong)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+PLANNED = """
+import sys
+from lmsat_plugin.cli.main import main
+assert main(["sweep", "run", "--dry-run"]) == 0
+heavy = {"torch", "torchmetrics", "transformers", "lm_eval", "datasets", "pandas", "scipy.signal", "pydoc_data"}
+print("heavy:", *sorted(heavy & sys.modules.keys()))
+"""
+
+
+def test_a_plan_of_lmsats_own_tasks_imports_nothing_that_only_measuring_needs(tmp_path):
+    """Nor is the sample text read from the standard library anew."""
+    sample_documents()
+    for step in (1, 8):
+        (tmp_path / f"run/step{step}").mkdir(parents=True)
+        (tmp_path / f"run/step{step}/config.json").write_text("{}")
+        save_file({"weight": np.zeros(3)}, tmp_path / f"run/step{step}/model.safetensors")
+    done = subprocess.run([sys.executable, "-c", PLANNED], capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "run" in done.stdout
     assert done.stdout.splitlines()[-1] == "heavy:"

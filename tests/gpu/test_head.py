@@ -51,7 +51,7 @@ def test_logits_and_losses_of_half_types(sizes, dtype, parts, device):
 
 def test_older_pytorch_multiplies_in_float32(device, monkeypatch):
     """Below 2.8 PyTorch has no product of halves that comes out in float32."""
-    monkeypatch.setattr("lmsat_plugin.model.lm_head._ADDS_HALVES_IN_FLOAT32", False)
+    monkeypatch.setattr("lmsat_plugin.model.lm_head._adds_halves_in_float32", lambda: False)
     head, states_ND, _ = head_of((576, 3000), torch.bfloat16, device)
     expected_NV = states_ND.double() @ head.weight_VD.double().T
     found_NV = head.logits(head.prepare(states_ND))

@@ -11,7 +11,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 from places import ROOT
 
-from lmsat_plugin.harness.downstream import LM_EVAL_TASKS
+from lmsat_plugin.harness.lm_eval_index import LM_EVAL_TASKS
 
 PYTHIA = [
     *("lmsat-lambada", "lmsat-piqa", "lmsat-winogrande-pythia", "lmsat-arc-easy", "lmsat-arc-challenge"),

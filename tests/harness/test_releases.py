@@ -6,7 +6,7 @@ import json
 
 from downstream_data import CLOZET, load, refusal
 
-from lmsat_plugin.harness.probe_requests import check_metadata
+from lmsat_plugin.harness.metadata_keys import check_metadata
 
 
 def test_cluewsc_pairs_right_and_wrong(asked):

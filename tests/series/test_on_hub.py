@@ -22,7 +22,7 @@ from lmsat_plugin.series.on_hub import find_on_hub
 from lmsat_plugin.series.selection import select
 from lmsat_plugin.sweeps import summary
 from lmsat_plugin.sweeps.config import SweepConfig
-from lmsat_plugin.sweeps.local import make_downloads
+from lmsat_plugin.sweeps.downloads import make_downloads
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.verification import verify
@@ -283,7 +283,7 @@ def test_a_dry_run_asks_for_the_sizes_of_some(in_process, tmp_path, monkeypatch)
     monkeypatch.setattr(summary, "ASKED", 2)
     config = SweepConfig(models=["org/sized"], tasks=["lmsat_head"], output=tmp_path / "out")
     plan, store = Plan(config), Store(config.output)
-    work = summary.count_work(plan, store, make_downloads(config, store), plan.jobs)
+    work = summary.count_work(plan, store, make_downloads(config, store.private), plan.jobs)
     # The mean of 100 and 200 bytes for the two that are not asked about; step9 has the files of step0.
     assert work["org/sized"].download_bytes == 300 + 2 * 150
     assert summary.describe_downloads(work) == [

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 
 import pytest
 
-from lmsat_plugin.text import corpora
 from lmsat_plugin.text.corpora import CorpusSettings, load_corpus
 
 TEXTS = ["two\nlines", "line\u2028separator, paragraph\u2029separator", "next\x85line, form\x0cfeed", 'quotes " and \\']
@@ -36,21 +34,3 @@ def test_good_parquet_and_folders_are_read(tmp_path):
     (tmp_path / "b.parquet").unlink()
     read = load_corpus(CorpusSettings(corpus=str(tmp_path)), {})
     assert read.documents == ("a whole\nfile", "only a string", "another")
-
-
-def test_the_sample_has_each_docstring_in_the_order_of_the_tree():
-    """A module as it may be written: definitions within statements of every kind, and in each other."""
-    tree = ast.parse(
-        '"""module"""\n'
-        "try:\n    def a():\n        '''a'''\n        def deep():\n            '''deep'''\n"
-        "except OSError:\n    def b():\n        '''b'''\n"
-        "else:\n    class C:\n        '''C'''\n        async def method(self): '''method'''\n"
-        "finally:\n    def d(): '''d'''\n"
-        "match 1:\n    case 1:\n        def e(): '''e'''\n"
-        "for _ in ():\n    pass\nelse:\n    with open('x'):\n        if (lambda: 1)():\n            def f(): '''f'''\n"
-        "def undocumented(): return [g for g in ()]\n"
-    )
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    found = list(corpora._documented(tree))
-    assert found == [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    assert {ast.get_docstring(node) for node in found} == {"module", *"abCdef", "deep", "method", None}

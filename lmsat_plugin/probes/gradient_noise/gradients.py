@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed
-from torch.nn import functional
-
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.packing import without_packing
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.text.windows import Window
@@ -23,10 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-_HALVES = (torch.float16, torch.bfloat16)
 # Kinds of attention that take no float32.
 _HALVES_ALONE = ("flash_attention_2", "flash_attention_3")
-_TRAINABLE = (*_HALVES, torch.float32, torch.float64)
 # A prime, so that no column of a matrix falls into few entries.
 SKETCH = 262_147
 _PIECE = 16 * SKETCH
@@ -41,7 +36,8 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
 
     Raises `LmsatError` if no parameter can have a gradient, or if processes hold parts of them.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.dtype in _TRAINABLE]
+    trainable = (*_halves(), torch.float32, torch.float64)
+    parameters = [parameter for parameter in model.parameters() if parameter.dtype in trainable]
     if not parameters:
         raise LmsatError(
             "no parameter of the model is of floating point, so that none has a gradient: load it unquantised"
@@ -50,7 +46,7 @@ def differentiable(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
         raise LmsatError(
             "each process holds a part of the model, whose gradients have no norm there: run without tp_plan"
         )
-    halves = [t for t in (*parameters, *model.buffers()) if t.dtype in _HALVES]
+    halves = [t for t in (*parameters, *model.buffers()) if t.dtype in _halves()]
     attention = getattr(model.config, "_attn_implementation", None)
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
     modes = [(module, module.training) for module in model.modules()]
@@ -173,4 +169,8 @@ def sequence_loss(model: PreTrainedModel, window: Window, device: torch.device) 
     with without_packing():
         logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -window.scored :]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(logits, tokens[-window.scored :].to(logits.device), reduction="sum")
+    return torch.nn.functional.cross_entropy(logits, tokens[-window.scored :].to(logits.device), reduction="sum")
+
+
+def _halves() -> tuple[torch.dtype, torch.dtype]:
+    return torch.float16, torch.bfloat16

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.files import check_writable
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.model.cross_entropy import score_tokens
 from lmsat_plugin.model.low_rank import NestedHeads, Truncation
 from lmsat_plugin.model.spectrum import in_float64
@@ -58,7 +58,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
         text = {"corpus": settings.train_corpus, "max_tokens": settings.train_tokens}
         return {"train_corpus": corpus.model_copy(update=text)}
 
-    @torch.no_grad()
+    @without_gradients
     def prepare(self, context: ProbeContext) -> None:
         """Decompose the head, in the metric of the training text, and train the heads."""
         assert context.head is not None

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.files import safe_name
+from lmsat_plugin.files import cache_folder, safe_name
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.head_files import save_restricted_head
 from lmsat_plugin.model.low_rank import NestedHeads
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import ProbeContext, TrainingStream
 from lmsat_plugin.probes.rank_head.settings import SEARCHED, SEARCHED_SHARE, RankHeadSettings, default_rate
 from lmsat_plugin.probes.rank_head.trainer import HeadTrainer, LowRankHead
-from lmsat_plugin.probes.rank_head.training_state import TrainingState, cache_folder
+from lmsat_plugin.probes.rank_head.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,9 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-import torch.distributed
-
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.measurement.forward import token_bar
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import device_of_float64, in_float64
@@ -30,10 +29,15 @@ _ROUND_TOKENS = 16_384
 # A head diverges if it ends so many nats above its first loss; less is the variation between batches.
 _RISE = 1.0
 
+
+def _fused(name: str, parameters: Sequence[torch.Tensor], **options: Any) -> torch.optim.Optimizer:
+    return getattr(torch.optim, name)(parameters, fused=True, **options)
+
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": functools.partial(torch.optim.AdamW, betas=(0.9, 0.95), eps=1e-8, fused=True),
-    "adam": functools.partial(torch.optim.Adam, betas=(0.9, 0.95), eps=1e-8, fused=True),
-    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
+    "adamw": functools.partial(_fused, "AdamW", betas=(0.9, 0.95), eps=1e-8),
+    "adam": functools.partial(_fused, "Adam", betas=(0.9, 0.95), eps=1e-8),
+    "sgd": functools.partial(_fused, "SGD", momentum=0.9),
 }
 """Pythia's AdamW (Biderman et al. 2023), and others to compare it with."""
 
@@ -184,7 +188,7 @@ class HeadTrainer:
             factor = cosine_schedule(first_step + number, total_steps)
             self.step(self._prepare(states.states_ND[own_N]), states.targets_N[own_N], count, factor)
 
-    @torch.no_grad()
+    @without_gradients
     def step(self, states_ND: torch.Tensor, targets_N: torch.Tensor, count: int, factor: float) -> None:
         """Take one step of every head on this process' part of a batch of ``count`` tokens."""
         targets_N = targets_N.to(states_ND.device)

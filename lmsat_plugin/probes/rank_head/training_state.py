@@ -5,32 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-import torch.distributed
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import kind_of, remove_strays
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.head_files import write_safetensors
 
 logger = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 60.0
-
-
-def cache_folder() -> Path:
-    """Return the folder of files that outlive a run: ``LMSAT_CACHE``, or ``lmsat`` in the user's cache."""
-    given = os.environ.get("LMSAT_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmsat"
 
 
 class TrainedHead(Protocol):
