@@ -124,7 +124,7 @@ def _forecast(forecast: Forecast) -> Iterator[str]:
     if forecast.p_saturates is not None and forecast.precedents:
         known = [one.sentence() for one in forecast.precedents if one.here_at is not None or one.before_onset]
         if known:
-            yield f"{forecast.label}: {'; '.join(known)}."
+            yield f"{forecast.name}: {'; '.join(known)}."
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:

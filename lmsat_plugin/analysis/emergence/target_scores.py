@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.emergence.named_models import are_named, check_names
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
 from lmsat_plugin.analysis.emergence.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, sigmoid
 from lmsat_plugin.analysis.emergence.two_step import LEAST_FITTED, ideal_of, rises
@@ -117,9 +118,9 @@ def predict_scores(
     check_simulation(repetitions, seed, usual=400)
     found: list[TargetScore] = []
     everything = scores_of(data, loss=loss, task=task, metric=metric)
-    _check_names([scores.table for scores in everything], fit_models, predict_models)
+    check_names([scores.table for scores in everything], fit_models, predict_models)
     for scores in everything:
-        fitted_P, target_P = (_named(scores.table, names) for names in (fit_models, predict_models))
+        fitted_P, target_P = (are_named(scores.table, names) for names in (fit_models, predict_models))
         if fitted_P.any() and target_P.any():
             found += _predictions(scores, fitted_P, target_P, repetitions, seed=seed)
     if not found:
@@ -127,23 +128,6 @@ def predict_scores(
             f"no task has scores of both {', '.join(fit_models)} and {', '.join(predict_models)}: give rows of both"
         )
     return found
-
-
-def _named(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """Return which rows are of models or sizes with these names."""
-    named_P = table["model"].astype(str).isin(names).to_numpy()
-    return named_P | table["size"].astype(str).isin(names).to_numpy() if "size" in table.columns else named_P
-
-
-def _check_names(tables: Sequence[pd.DataFrame], fit_models: Sequence[str], predict_models: Sequence[str]) -> None:
-    columns = [name for name in ("size", "model") if any(name in table.columns for table in tables)]
-    known = list(dict.fromkeys(str(name) for column in columns for table in tables for name in table[column].unique()))
-    for name in (*fit_models, *predict_models):
-        if name not in known:
-            raise LmsatError(f"the table has no model or size '{name}': give some of {', '.join(known[:12])}")
-    for table in tables:
-        if (both_P := _named(table, fit_models) & _named(table, predict_models)).any():
-            raise LmsatError(f"{table['model'][both_P].iloc[0]} is both fitted and predicted: name it once")
 
 
 @dataclass(frozen=True)
