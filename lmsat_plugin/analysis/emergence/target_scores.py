@@ -100,8 +100,9 @@ def predict_scores(
 
     The sigmoid of each task has a free floor and ceiling and an ideal point; see `fit_sigmoid`. The first tenth of each
     run's checkpoints is not fitted. The interval of the sigmoid is of a bootstrap over runs; that of a new run is of a
-    jackknife over sizes, and adds how far sizes lie from each other's sigmoid (`Departures`). Where the table has ``n_params`` and ``tokens``, the last checkpoints of the fitted runs
-    give the law L = E + A/N^alpha + B/D^beta of the task's loss, and from it the chained prediction.
+    jackknife over sizes, and adds how far sizes lie from each other's sigmoid (`Departures`). Where the table has
+    ``n_params`` and ``tokens``, the last checkpoints of the fitted runs give the law L = E + A/N^alpha + B/D^beta of
+    the task's loss, and from it the chained prediction.
 
     Args:
         data: As for `scores_of`. A column ``size`` may name the models of one size.
@@ -143,7 +144,7 @@ class _Fit:
     seed: int
 
     def new_runs(self, losses_R: np.ndarray, loss: float) -> np.ndarray:
-        """Return draws of the score of a new run at draws of its loss, of which ``loss`` is the likeliest, shape [R]."""
+        """Return draws of the score of a new run, shape [R], at draws of its loss, of which ``loss`` is likeliest."""
         return self.sigmoids.best.score(losses_R) + self.departures.draws(loss, len(losses_R), self.seed)
 
     def ends(self, values_R: np.ndarray) -> tuple[float, float] | tuple[None, None]:
