@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, is_part, last_of, sizes_of, spread
+from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, last_of, sizes_of, spread
 from lmsat_plugin.analysis.comparison import PairComparison, compare
 from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
@@ -80,11 +80,8 @@ class Analyses:
 
     @cached_property
     def saturation(self) -> list[Saturation]:
-        """The verdicts by lmsat_loss, or without it by each task that is no part of an exam such as MMLU."""
-        series = self.results.series
-        whole = series[~is_part(series.task)]
-        judged = self.results if whole.empty else replace(self.results, table=whole)
-        return self._try("saturation", lambda: find_saturation(judged))
+        """The verdicts by lmsat_loss, or without it by one metric of each task (`judged_scores`)."""
+        return self._try("saturation", lambda: find_saturation(self.results))
 
     @cached_property
     def diverged(self) -> set[str]:

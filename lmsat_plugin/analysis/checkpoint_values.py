@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.results.series import AXES, data_seen, labelled
 from lmsat_plugin.results.training_order import natural, natural_places
 
@@ -175,9 +176,23 @@ def spread(items: Iterable[T], most: int) -> list[T]:
     ]
 
 
-def is_part(tasks: pd.Series) -> pd.Series:
-    """Return whether each task is a part of a benchmark, such as one of MMLU's subjects."""
-    return tasks.str.startswith(_PARTS)
+def judged_scores(pairs: Sequence[tuple[str, str]], groups: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Return one metric of each task of these, without what repeats others: what is judged unless more is asked for.
+
+    It is a perplexity where the task has one, else the first of its `ACCURACIES`; a task with neither keeps its metrics.
+    Left out are parts of a benchmark, and ``groups``, the means of tasks that are there themselves.
+    """
+    whole = [pair for pair in pairs if not pair[0].startswith(_PARTS)]
+    whole = [pair for pair in whole if pair[0] not in groups or f"{pair[0]}_" in _PARTS] or whole or list(pairs)
+    by_task: dict[str, list[str]] = {}
+    for task, metric in whole:
+        by_task.setdefault(task, []).append(metric)
+    chosen = []
+    for task, metrics in by_task.items():
+        ratios = [name for name in metrics if known_metric(name).is_ratio]
+        first = next((name for name in (*ratios, *ACCURACIES) if name in metrics), None)
+        chosen += [(task, name) for name in ([first] if first else metrics)]
+    return chosen
 
 
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.results.checkpoint_names import parse_count
+from lmsat_plugin.results.checkpoint_names import parse_count, parse_size, size_in_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _ALIKE = 1.1
 """The ratio of numbers of parameters up to which two models have one size."""
-# 160m in pythia-160m-deduped, 1.4b; not the 1.1 of v1.1-160m, nor 240b in 240b_tokens.
-_SIZE = re.compile(r"(?<![a-z\d.])\d+(?:\.\d+)?[mb](?![a-z\d]|[-_]?tokens?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,10 @@ def recipes_of(models: pd.DataFrame) -> dict[str, str]:
         if _is_stated(stated):
             recipes[name] = str(stated)
             continue
-        found = row.get("size") if _is_stated(row.get("size")) and str(row["size"]) in name else size_in(name)
+        found = row.get("size") if _is_stated(row.get("size")) and str(row["size"]) in name else size_in_name(name)
         if found is not None:
             recipes[name] = " ".join(re.split(r"[\s_/-]+", name.replace(str(found), " "))).strip()
     return recipes
-
-
-def size_in(name: str) -> str | None:
-    """Return the size that a model's name states, such as ``160m``; None if it states none."""
-    match = _SIZE.search(name)
-    return match[0] if match else None
 
 
 def _size(row: Mapping[Any, Any]) -> tuple[str | None, float | None]:
@@ -84,8 +76,8 @@ def _size(row: Mapping[Any, Any]) -> tuple[str | None, float | None]:
         return label, parse_count(label) or number
     if number is not None:
         return short_size(number), number
-    named = size_in(str(row["group"]))
-    return (None, None) if named is None else (named.upper(), parse_count(named))
+    named = size_in_name(str(row["group"]))
+    return (None, None) if named is None else (named.upper(), parse_size(named))
 
 
 def short_size(number: float) -> str:

@@ -34,8 +34,11 @@ class NoiseCommand(AnsweringCommand):
 
     name = "noise"
     help = "which benchmark can tell models apart"
-    examples = ("lmsat noise results/", "lmsat noise scores.csv --task 'arc_*' --metric acc --difference 0.01")
-    has_figure = False
+    examples = (
+        "lmsat noise results/",
+        "lmsat noise scores.csv --task 'arc_*' --metric acc --difference 0.01",
+        "lmsat noise results/ --figure noise.png",
+    )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the data, and which models, tasks and metrics to take."""

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.saturation.outlook import Forecast
 
 
+_ONE_EACH = (
+    "Judged is one metric of each task, a perplexity or else the first accuracy, and no part of a benchmark such as "
+    "MMLU: --task '*' judges all."
+)
+
+
 class SaturationCommand(AnsweringCommand):
     """Decide for each model whether it saturates, plateaus or is still improving, or that this is unclear, and why.
 
@@ -44,8 +50,8 @@ class SaturationCommand(AnsweringCommand):
             "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
             "stderr",
         )
-        parser.add_argument("--task", metavar="GLOB", help="by default lmsat_loss, or without it each task")
-        parser.add_argument("--metric", metavar="GLOB", help="by default loss, or each metric of the tasks")
+        parser.add_argument("--task", metavar="GLOB", help="by default lmsat_loss, or without it each task that is no part of another")
+        parser.add_argument("--metric", metavar="GLOB", help="by default loss, or one of each task")
         parser.add_argument(
             "--min-step",
             type=int,
@@ -94,6 +100,8 @@ class SaturationCommand(AnsweringCommand):
         ]
         if several:
             sentences += [f"{label}: {said}." for label, said in summaries(results).items()]
+            if args.task is None and args.metric is None:
+                sentences.append(_ONE_EACH)
         data = [result.to_dict() for result in results]
         sentences += sentences_on_runs(results)
         if args.forecast:
@@ -124,7 +132,7 @@ def _forecast(forecast: Forecast) -> Iterator[str]:
     if forecast.p_saturates is not None and forecast.precedents:
         known = [one.sentence() for one in forecast.precedents if one.here_at is not None or one.before_onset]
         if known:
-            yield f"{forecast.label}: {'; '.join(known)}."
+            yield f"{forecast.name}: {'; '.join(known)}."
 
 
 def _table(results: Sequence[Saturation]) -> TextTable:

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lmsat_plugin.analysis.benchmark_noise import BenchmarkNoise
 from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
@@ -25,6 +26,7 @@ from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.isoflops import isoflops_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.leaderboard import leaderboard_figure
+from lmsat_plugin.figures.noise import noise_figure
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.run_curves import run_curves_figure
 from lmsat_plugin.figures.saturation import saturation_figure
@@ -40,6 +42,7 @@ _FIGURES_OF_LISTS = {
     CheckpointContext: context_figure,
     CheckpointRanks: rank_needed_figure,
     RunCurve: run_curves_figure,
+    BenchmarkNoise: noise_figure,
 }
 
 
@@ -48,8 +51,8 @@ def plot(result: Any, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
     Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `fit_direct`, `find_context`,
-    `find_rank_needed` and `fit_curves`, one or a list; of `context_gain`, `sample_efficiency`, `shape_dependence` and
-    `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
+    `find_rank_needed`, `fit_curves` and `find_noise`, one or a list; of `context_gain`, `sample_efficiency`,
+    `shape_dependence` and `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
 
     Raises:
         LmsatError: For anything else.

@@ -78,8 +78,8 @@ def _of_scores(results: Sequence[Saturation], counts: Counter[Verdict]) -> Verdi
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return Verdicts(
         title="Saturation",
-        summary=f"{len(results)} series of {scores} scores, without lmsat_loss: {counted}. p is corrected for the "
-        "number of scores of a model (Holm).",
+        summary=f"{len(results)} series of {scores} scores, without lmsat_loss: {counted}. One metric of each task is "
+        "judged, and no part of a benchmark such as MMLU. p is corrected for the number of scores of a model (Holm).",
         sentences=[
             *((label, f"{said}.") for label, said in summaries(results).items()),
             *((f"{result.label}, {score_of(result)}", f"{result.verdict}: {result.reason}.") for result in grave),

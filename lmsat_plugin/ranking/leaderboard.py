@@ -17,7 +17,7 @@ from lmsat_plugin.analysis.downstream_average import downstream_average
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.by_model import document_losses
 from lmsat_plugin.analysis.saturation.replicates import groups_of, over_runs
-from lmsat_plugin.analysis.saturation.several_metrics import by_scores, has_several_metrics
+from lmsat_plugin.analysis.saturation.several_metrics import by_scores
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.ranking.columns import BY_NAME, COLUMNS, Column
@@ -88,7 +88,7 @@ def make_leaderboard(
 
     Args:
         table: Tidy, on one corpus; see `lmsat_plugin.load_results`.
-        saturation: Verdicts; those on the loss are shown, or without any how many scores saturate.
+        saturation: Verdicts; those on the loss are shown, or without any that of the score, or how many scores saturate.
         law: A law of lmsat_loss in ``n_params`` and ``tokens``.
         documents: Nats and tokens of the M documents, by the path of their result.
         groups: Tasks that are means of other tasks.
@@ -110,9 +110,11 @@ def make_leaderboard(
             rows[result.label]["verdict"] = result.verdict
             if result.verdict == "diverged" and rows[result.label].get("loss") is None:
                 diverged.append(f"{result.label}: {result.verdict}: {result.reason}; it has no rank.")
-    if has_several_metrics(saturation):
+    if all(result.metric != "loss" for result in saturation):
+        several = len({result.label for result in saturation}) < len(saturation)
         for name in {result.label for result in saturation} & rows.keys():
-            rows[name]["verdict"] = by_scores([result for result in saturation if result.label == name])
+            own = [result for result in saturation if result.label == name]
+            rows[name]["verdict"] = by_scores(own) if several else own[0].verdict
     same = same_tokens(finals)
     paths = zip(losses.model, losses.path, strict=True)
     by_model = {model: documents[path] for model, path in paths if documents and path in documents}

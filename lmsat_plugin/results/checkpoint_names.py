@@ -18,6 +18,15 @@ SIZE = r"(?:\d+(?:\.\d+)?[kmbt]|\d+[mb]\d)(?![a-z\d]|\.\d)"
 # Not Mixtral's 8x7B, of which parts are shared, nor Gemma's E2B, which leaves some out, nor 100M words of data.
 _PARAMETERS = re.compile(rf"(?<![a-z\d.])(?!0)(?![\d.]+[kt]){SIZE}(?![-_ ]?(?:tokens?|words?)(?![a-z]))", re.IGNORECASE)
 _NAMED_AFTER_DATA = re.compile("babylm", re.IGNORECASE)
+# More than 1B after the name of a corpus, as in fineweb-edu-10B, is how much of it was read. Up to 1B it is a model's
+# size, as in DataDecide's c4-150M. Not DCLM and RedPajama, after which larger models are named as well.
+_CORPUS_BEFORE = re.compile(
+    r"(?<![a-z])(?:fineweb\d?|c4|(?:the[-_]?)?pile|slimpajama|openwebtext\d?|owt\d?|wikitext|dolma|refinedweb|"
+    r"cosmopedia|open[-_]?web[-_]?math|climbmix|nemotron[-_]?cc|starcoderdata)"
+    r"(?:[-_ ]?(?:edu|en|v\d|dedup(?:ed|licated)?|sample))*[-_ ]?$",
+    re.IGNORECASE,
+)
+_LARGEST_AFTER_CORPUS = 1_000_000_000
 _GROUPS = ("run", "stage", "step", "tokens", "words")
 # Pythia's step1000, OLMo's stage1-step5000-tokens21B, Megatron's iter_0001000, the Trainer's checkpoint-500,
 # DeepSpeed's global_step1000, Lightning's epoch=1-step=2000, TinyLlama's step-1431k-3T, step1e5.
@@ -210,15 +219,33 @@ def parameters_in_name(model: str) -> int | None:
 
     None for a name that states none, or several numbers, as OLMoE-1B-7B and GPT2-124M-10B do.
     """
-    name = model.rpartition("/")[2]
-    found = {parse_size(match[0]) for match in _PARAMETERS.finditer(name)}
-    return found.pop() if len(found) == 1 and not _NAMED_AFTER_DATA.search(name) else None
+    found = {parse_size(match[0]) for match in _sizes_in(model)}
+    return found.pop() if len(found) == 1 else None
+
+
+def size_in_name(model: str) -> str | None:
+    """Return the number of parameters of `parameters_in_name` as the name writes it, such as ``160m``."""
+    return _sizes_in(model)[0][0] if parameters_in_name(model) is not None else None
 
 
 def without_parameters(model: str) -> str:
     """Return a model's name without the number of parameters that it states: what a family of models shares."""
     head, slash, name = model.rpartition("/")
-    return head + slash + _PARAMETERS.sub("", name)
+    for match in reversed(_sizes_in(name)):
+        name = name[: match.start()] + name[match.end() :]
+    return head + slash + name
+
+
+def _sizes_in(model: str) -> list[re.Match[str]]:
+    """Return where a model's name, without its organisation, states numbers of parameters."""
+    name = model.rpartition("/")[2]
+    if _NAMED_AFTER_DATA.search(name):
+        return []
+    return [
+        match
+        for match in _PARAMETERS.finditer(name)
+        if (parse_size(match[0]) or 0) <= _LARGEST_AFTER_CORPUS or not _CORPUS_BEFORE.search(name[: match.start()])
+    ]
 
 
 def _by_rules(name: str) -> tuple[TrainingProgress, bool]:

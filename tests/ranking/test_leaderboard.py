@@ -123,6 +123,14 @@ def test_a_model_without_losses_saturates_by_so_many_of_its_scores():
     found = make_leaderboard(table_of(table.assign(stderr=0.003).to_dict("records")), find_saturation(table))
     verdicts = {row["model"]: row["verdict"] for row in found.rows}
     assert verdicts == {"a": "saturates by 1 of 2 scores", "b": "saturates by 0 of 2 scores"}
+    # Of one task the verdict itself, or that with each number of shots.
+    one = table[table.task == "sciq"]
+    finals = table_of(one.assign(stderr=0.003).to_dict("records"))
+    found = make_leaderboard(finals, find_saturation(one))
+    assert {row["model"]: row["verdict"] for row in found.rows} == {"a": "saturates", "b": "improving"}
+    both = pd.concat([one, one[one.model == "a"].assign(num_fewshot=5)])
+    found = make_leaderboard(finals, find_saturation(both))
+    assert {row["model"]: row["verdict"] for row in found.rows}["a"] == "saturates by 2 of 2 scores"
 
 
 @pytest.mark.skipif(not PYTHIA_EVALS.is_dir(), reason="needs EleutherAI's published scores")

@@ -170,6 +170,11 @@ def test_a_pattern_that_finds_thousands_of_digits():
         ("Qwen3-30B-A3B", 30e9),
         # Shared experts, parts left out, two numbers, amounts of data, an organisation, no number.
         *((name, None) for name in ("Mixtral-8x7B-v0.1", "gemma-3n-E2B-it", "OLMoE-1B-7B-0924", "gpt2-10B-tokens")),
+        *((name, None) for name in ("fineweb-10B", "gpt2_fineweb10B", "fineweb-edu-sample-350B", "the-pile-300B")),
+        ("gpt2-124M-fineweb-10B", 124e6),
+        ("DataDecide-fineweb-edu-150M", 150e6),
+        ("falcon-rw-1b", 1e9),
+        ("DCLM-7B", 7e9),
         *((name, None) for name in ("babylm-100M", "fineweb-28BT", "train_00220B", "350m-lab/x", "gpt2-xl")),
     ],
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.benchmark_scores import Benchmark, benchmarks_of
+from lmsat_plugin.analysis.emergence.named_models import are_named, check_names
 from lmsat_plugin.analysis.emergence.target_scores import TargetScore, predict_scores
 from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
 from lmsat_plugin.analysis.input_tables import check_magnitudes
@@ -198,8 +199,8 @@ def fit_direct(
             "no score is a share of right answers or a probability, as the law needs: choose such a metric"
         )
     ends = [(one, _with_compute(one.rows.groupby("model", sort=False).tail(1))) for one in shares]
-    _check(ends, fit_models, predict_models)
-    others = {str(name) for _, rows in ends for name in rows.group[~_are_named(rows, predict_models)]}
+    check_names([rows for _, rows in ends], fit_models, predict_models)
+    others = {str(name) for _, rows in ends for name in rows.group[~are_named(rows, predict_models)]}
     fitted = fit_models or sorted(others)
     two_steps: list[TargetScore] = []
     two_step_reason = None
@@ -212,11 +213,11 @@ def fit_direct(
             two_step_reason = str(error)
     found = []
     for benchmark, rows in ends:
-        own = _fit(benchmark, rows[_are_named(rows, fitted)], repetitions, seed=seed)
+        own = _fit(benchmark, rows[are_named(rows, fitted)], repetitions, seed=seed)
         beside = {_key(one, one.model, one.observed): one for one in two_steps}
         predictions = [
             _predicted(own.laws, row, own.reason, beside.get(_key(benchmark, row.group, row.score)))
-            for _, row in rows[_are_named(rows, predict_models)].iterrows()
+            for _, row in rows[are_named(rows, predict_models)].iterrows()
         ]
         if at is not None:
             predictions += list(_at(own.laws, at))
@@ -226,23 +227,6 @@ def fit_direct(
 
 def _key(one: Benchmark | TargetScore, model: str, score: float) -> tuple[Any, ...]:
     return one.task, one.metric, one.variant, str(model), float(score)
-
-
-def _are_named(rows: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    named_P = rows["group"].isin(names) | rows["model"].isin(names)
-    return (named_P | rows["size"].astype(str).isin(names) if "size" in rows.columns else named_P).to_numpy()
-
-
-def _check(
-    ends: Sequence[tuple[Benchmark, pd.DataFrame]], fit_models: Sequence[str], predict_models: Sequence[str]
-) -> None:
-    for name in (*fit_models, *predict_models):
-        if not any(_are_named(rows, [name]).any() for _, rows in ends):
-            known = sorted({str(group) for _, rows in ends for group in rows.group})
-            raise LmsatError(f"no model or size is called '{name}': give some of {', '.join(known[:12])}")
-    for _, rows in ends:
-        if fit_models and (both_P := _are_named(rows, fit_models) & _are_named(rows, predict_models)).any():
-            raise LmsatError(f"{rows['model'][both_P].iloc[0]} is both fitted and predicted: name it once")
 
 
 def _with_compute(rows: pd.DataFrame) -> pd.DataFrame:

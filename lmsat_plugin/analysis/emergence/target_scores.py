@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.emergence.named_models import are_named, check_names
+from lmsat_plugin.analysis.emergence.new_run import Departures, sizes_of
 from lmsat_plugin.analysis.emergence.points import Scores, scores_of
 from lmsat_plugin.analysis.emergence.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, sigmoid
 from lmsat_plugin.analysis.emergence.two_step import LEAST_FITTED, ideal_of, rises
@@ -97,9 +99,10 @@ def predict_scores(
     """Return the scores of target models, predicted from their own loss by smaller models (Bhagia et al. 2024).
 
     The sigmoid of each task has a free floor and ceiling and an ideal point; see `fit_sigmoid`. The first tenth of each
-    run's checkpoints is not fitted. Intervals are of a bootstrap over runs; that of a new run adds the scatter of
-    scores about the sigmoid. Where the table has ``n_params`` and ``tokens``, the last checkpoints of the fitted runs
-    give the law L = E + A/N^alpha + B/D^beta of the task's loss, and from it the chained prediction.
+    run's checkpoints is not fitted. The interval of the sigmoid is of a bootstrap over runs; that of a new run is of a
+    jackknife over sizes, and adds how far sizes lie from each other's sigmoid (`Departures`). Where the table has
+    ``n_params`` and ``tokens``, the last checkpoints of the fitted runs give the law L = E + A/N^alpha + B/D^beta of
+    the task's loss, and from it the chained prediction.
 
     Args:
         data: As for `scores_of`. A column ``size`` may name the models of one size.
@@ -117,9 +120,9 @@ def predict_scores(
     check_simulation(repetitions, seed, usual=400)
     found: list[TargetScore] = []
     everything = scores_of(data, loss=loss, task=task, metric=metric)
-    _check_names([scores.table for scores in everything], fit_models, predict_models)
+    check_names([scores.table for scores in everything], fit_models, predict_models)
     for scores in everything:
-        fitted_P, target_P = (_named(scores.table, names) for names in (fit_models, predict_models))
+        fitted_P, target_P = (are_named(scores.table, names) for names in (fit_models, predict_models))
         if fitted_P.any() and target_P.any():
             found += _predictions(scores, fitted_P, target_P, repetitions, seed=seed)
     if not found:
@@ -129,37 +132,20 @@ def predict_scores(
     return found
 
 
-def _named(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """Return which rows are of models or sizes with these names."""
-    named_P = table["model"].astype(str).isin(names).to_numpy()
-    return named_P | table["size"].astype(str).isin(names).to_numpy() if "size" in table.columns else named_P
-
-
-def _check_names(tables: Sequence[pd.DataFrame], fit_models: Sequence[str], predict_models: Sequence[str]) -> None:
-    columns = [name for name in ("size", "model") if any(name in table.columns for table in tables)]
-    known = list(dict.fromkeys(str(name) for column in columns for table in tables for name in table[column].unique()))
-    for name in (*fit_models, *predict_models):
-        if name not in known:
-            raise LmsatError(f"the table has no model or size '{name}': give some of {', '.join(known[:12])}")
-    for table in tables:
-        if (both_P := _named(table, fit_models) & _named(table, predict_models)).any():
-            raise LmsatError(f"{table['model'][both_P].iloc[0]} is both fitted and predicted: name it once")
-
-
 @dataclass(frozen=True)
 class _Fit:
     """A sigmoid of one task's fitted models, and what its bootstrap draws."""
 
     scores: Scores
     sigmoids: SigmoidFit
-    residuals_P: np.ndarray
+    departures: Departures
     last: list[int]
     """The row of the last checkpoint of each run."""
     seed: int
 
-    def noise_R(self) -> np.ndarray:
-        """Return draws of how far a score lies from the sigmoid."""
-        return np.random.default_rng(self.seed).choice(self.residuals_P, len(self.sigmoids.samples_R4))
+    def new_runs(self, losses_R: np.ndarray, loss: float) -> np.ndarray:
+        """Return draws of the score of a new run, shape [R], at draws of its loss, of which ``loss`` is likeliest."""
+        return self.sigmoids.best.score(losses_R) + self.departures.draws(loss, len(losses_R), self.seed)
 
     def ends(self, values_R: np.ndarray) -> tuple[float, float] | tuple[None, None]:
         """Return the 90 % interval of scores, within those that are possible."""
@@ -183,15 +169,16 @@ def _predictions(
     least = _CONSTANTS + RUNS_BEYOND
     if reason is None:
         draws_RG = draw_runs(runs_P, repetitions if len(runs) >= least else 0, _CONSTANTS, seed)
-        without_GG = 1.0 - np.eye(len(runs))
-        counts_RG = np.concatenate([without_GG, draws_RG]) if len(draws_RG) else draws_RG
-        both = fit_sigmoid(losses_P, values_P, ideal=ideal_of(scores), counts_RP=counts_RG[:, runs_P])
-        fitted = replace(both, samples_R4=both.samples_R4[len(runs) :])
+        sizes_P = sizes_of(scores.table.iloc[rows_P])
+        sizes = int(sizes_P.max()) + 1
+        counts_RP = np.concatenate([(1.0 - np.eye(sizes))[:, sizes_P], draws_RG[:, runs_P]])
+        both = fit_sigmoid(losses_P, values_P, ideal=ideal_of(scores), counts_RP=counts_RP)
+        fitted = replace(both, samples_R4=both.samples_R4[sizes:])
         if rises(fitted, values_P):
             found = _Fit(
                 scores,
                 fitted,
-                _left_out(both.samples_R4[: len(runs)], losses_P, values_P, runs_P),
+                Departures.of(both.samples_R4[:sizes], losses_P, values_P, sizes_P),
                 [int(run[-1]) for run in runs],
                 seed=seed,
             )
@@ -216,19 +203,12 @@ def _predictions(
         yield unknown if found is None else _predicted(unknown, found, target)
 
 
-def _left_out(without_G4: np.ndarray, losses_P: np.ndarray, values_P: np.ndarray, runs_P: np.ndarray) -> np.ndarray:
-    """Return how far each run's scores lie from the sigmoid of the other runs, shape [P]; empty without these."""
-    if not len(without_G4):
-        return np.zeros(0)
-    fitted_GP = sigmoid(without_G4, losses_P)
-    return values_P - fitted_GP[runs_P, np.arange(len(losses_P))]
-
-
 def _predicted(unknown: TargetScore, found: _Fit, target: int) -> TargetScore:
     """Return a target with what the fit predicts for it."""
     sign, curve = found.scores.sign, found.sigmoids.best
     means_R = sigmoid(found.sigmoids.samples_R4, np.array([unknown.loss]))[:, 0]
-    (low, high), (mean_low, mean_high) = found.ends(means_R + found.noise_R()), found.ends(means_R)
+    mean_low, mean_high = found.ends(means_R)
+    low, high = found.ends(found.new_runs(np.full(len(means_R), unknown.loss), unknown.loss))
     if low is not None and high is not None and mean_low is not None and mean_high is not None:
         # By the chance of the samples, an end of the wider interval may come to lie within the other.
         low, high = min(low, mean_low), max(high, mean_high)
@@ -268,7 +248,6 @@ def _chained(found: _Fit, target: int, observed: float) -> Chained | None:
     if not (rows[list(numbers)] > 0).all(axis=None):
         return None
     try:
-        # From the same seed and number of runs, both steps draw the same runs.
         samples = len(found.sigmoids.samples_R4)
         law = fit("chinchilla", rows.iloc[:-1][["run", *numbers]], repetitions=samples, seed=found.seed)
     except LmsatError:
@@ -278,8 +257,7 @@ def _chained(found: _Fit, target: int, observed: float) -> Chained | None:
     predicted = found.scores.sign * float(found.sigmoids.best.score(losses_R[:1])[0])
     low, high = None, None
     if samples and len(losses_R) == samples + 1:
-        scores_R = sigmoid(found.sigmoids.samples_R4, losses_R[1:, None])[:, 0]
-        low, high = found.ends(scores_R + found.noise_R())
+        low, high = found.ends(found.new_runs(losses_R[1:], float(losses_R[0])))
     return Chained(
         loss=float(losses_R[0]), predicted=predicted, low=low, high=high, relative_error=_relative(predicted, observed)
     )

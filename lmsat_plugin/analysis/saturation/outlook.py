@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
 from lmsat_plugin.analysis.saturation.by_model import Saturation
 from lmsat_plugin.analysis.saturation.hindcasts import (
     LEAST_RUNS,
@@ -25,6 +26,7 @@ from lmsat_plugin.analysis.saturation.metric_series import MetricSeries
 from lmsat_plugin.analysis.saturation.own_future import check_enough, own_future, power_law_losses
 from lmsat_plugin.analysis.saturation.precedents import Precedent, precedents_of
 from lmsat_plugin.analysis.saturation.preparation import LEAST_CHECKPOINTS
+from lmsat_plugin.analysis.saturation.several_metrics import names_of
 from lmsat_plugin.analysis.stats.bootstrap import Estimate
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import place_in_words
@@ -43,7 +45,8 @@ _MOST_LATER = 150
 class Forecast:
     """Where one run is going."""
 
-    label: str
+    name: str
+    """What people call the run; no other forecast beside it has this name."""
     until: int | None
     """The place at which training ends, on the series' axis; None where it is not known."""
     seen: float | None
@@ -85,12 +88,12 @@ class Forecast:
     def sentence(self) -> str:
         """Return the forecast in words."""
         if self.p_saturates is None or self.expected_gain is None or self.until is None:
-            return f"{self.label}: no forecast: {self.reason}."
+            return f"{self.name}: no forecast: {self.reason}."
         series = self.series
         name = "the loss" if series.metric == "loss" else f"{series.task} {series.metric}"
         turned = "below its highest" if series.higher_is_better else "above its least"
         return (
-            f"{self.label}: If training goes on to {place_in_words(series.axis, self.until)}, {name} ends {turned} "
+            f"{self.name}: If training goes on to {place_in_words(series.axis, self.until)}, {name} ends {turned} "
             f"value with a chance of {100 * self.p_saturates:.0f} % (base rate {100 * self.base.value:.0f} %), and "
             f"{_change(series, self.expected_gain)}."
         )
@@ -115,21 +118,21 @@ def forecast_saturation(
         repetitions, seed: Of each simulation.
 
     Raises:
-        LmsatError: For an ``until`` below 1 and for fewer than 2 repetitions.
+        LmsatError: For an ``until`` below 1, fewer than 2 repetitions, and a ``seed`` out of range.
     """
-    if until is not None and not 1 <= until < np.inf:
-        raise LmsatError(f"until={until:g} is no place at which training ends: give a step or tokens")
-    if repetitions < 2:
-        raise LmsatError(f"repetitions={repetitions} are too few: give about 100")
+    if until is not None:
+        check_number("until", until, "give a step or tokens at which training ends", least=1, ends=True)
+    check_simulation(repetitions, seed, usual=100, least=2)
     groups: dict[tuple[object, ...], list[Saturation]] = {}
     for result in results:
         groups.setdefault(_kind(result), []).append(result)
     hindsight = {kind: hindcasts(group, repetitions=repetitions, seed=seed) for kind, group in groups.items()}
-    return [
-        _forecast(result, groups[kind], hindsight[kind], until=until, repetitions=repetitions, seed=seed)
-        for result in results
-        for kind in [_kind(result)]
-    ]
+    found = []
+    for name, result in zip(names_of(results), results, strict=True):
+        kind = _kind(result)
+        forecast = _forecast(result, groups[kind], hindsight[kind], until=until, repetitions=repetitions, seed=seed)
+        found.append(replace(forecast, name=name))
+    return found
 
 
 def _kind(result: Saturation) -> tuple[object, ...]:
@@ -165,7 +168,7 @@ def _forecast(
         gain = widened(own, seen, [one for one in found if one.label != result.label])
     enough = len({one.label for one in found}) >= LEAST_RUNS
     return Forecast(
-        label=result.label,
+        name=result.label,
         until=end,
         seen=seen,
         p_saturates=p_saturates,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.checkpoint_values import judged_scores
 from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
 from lmsat_plugin.analysis.input_tables import is_tidy, series_in
 from lmsat_plugin.analysis.saturation.by_model import Judgement, Saturation, verdicts_by
@@ -49,14 +50,14 @@ def find_saturation(
     surely differ by less than the tolerance (two one-sided tests, each at 5 %). It is *unclear* in all other cases. A
     model whose last values are not finite has *diverged*, and what came before is not judged.
 
-    Of several tasks and metrics without lmsat_loss each has its verdicts, unless one is named. Then the p of a series
-    are corrected for their number by Holm's method (1979), and ``saturates`` is what is left below 0.05. Scores at
-    chance have no p, and do not count.
+    Without lmsat_loss, and if no task is named, one metric of each task has its verdicts (`judged_scores`). Then the p
+    of a series are corrected for their number by Holm's method (1979), and ``saturates`` is what is left below 0.05.
+    Scores at chance have no p, and do not count.
 
     Args:
         data: Results, whose losses by document are used where they were kept, or a table as `series_of` takes it,
             which may hold the geometry, too.
-        task, metric: See `metrics_of`.
+        task, metric: See `metrics_of`; ``*`` judges parts of benchmarks and further metrics of a task, too.
         min_step: Checkpoints before this step, or these tokens or words where a series counts these, are left out; by
             default those before a hundredth of the last one.
         tolerance: Of *plateaus*, in the unit of the metric, or as a difference of logarithms for perplexities. By
@@ -75,9 +76,8 @@ def find_saturation(
     options = Judgement(min_step=min_step, tolerance=tolerance, repetitions=repetitions, seed=seed)
     table = series_in(data)
     pairs = metrics_of(table, task, metric) if is_tidy(table) else []
-    if isinstance(data, Results) and task is None:
-        # The mean of tasks that are judged themselves is no further score.
-        pairs = [pair for pair in pairs if pair[0] not in data.groups] or pairs
+    if task is None and metric is None:
+        pairs = judged_scores(pairs, data.groups if isinstance(data, Results) else ())
     if len(pairs) < 2:
         task, metric = pairs[0] if pairs else (task, metric)
         return verdicts_by(data, table, task, metric, options=options)

@@ -27,6 +27,8 @@ _LARGEST = 1e100
 _BUMP = 3.0
 """How far above the level a bump has to be, in standard deviations of the noise."""
 _SHORTEST_BUMP = 3
+_MOST_PER_CENT = 1.1
+"""The ratio of two perplexities from which on it is said as a factor: 2.26 times is not 126 % better."""
 """Cells."""
 
 
@@ -204,9 +206,13 @@ def _bump(judged: Judged) -> tuple[int, int, str] | None:
 
 
 def in_words(series: MetricSeries, size: float) -> str:
-    """Return a difference of `MetricSeries.losses_K` in words."""
+    """Return a difference of `MetricSeries.losses_K` in words.
+
+    That of perplexities is a ratio: in per cent while that is nearly the same in both directions, else a factor.
+    """
     if series.is_ratio:
-        return f"{100 * np.expm1(size):.3g} % of perplexity"
+        ratio = float(np.exp(size))
+        return f"{100 * (ratio - 1):.3g} %" if ratio < _MOST_PER_CENT else f"a factor of {ratio:.3g}"
     if series.higher_is_better:
         return f"{100 * size:.3g} points"
     unit = " nats" if series.metric == "loss" else ""

@@ -121,7 +121,7 @@ def test_what_the_data_do_not_say_is_null():
 
 @pytest.mark.parametrize(
     ("fitted", "targets", "sentence"),
-    [(SMALL, ["9B"], "no model or size '9B'"), (SMALL, ["800M-20"], "800M-20 is both fitted and predicted")],
+    [(SMALL, ["9B"], "no model or size is called '9B'"), (SMALL, ["800M-20"], "800M-20 is both fitted and predicted")],
 )
 def test_wrong_names(fitted, targets, sentence):
     with pytest.raises(LmsatError, match=sentence):

@@ -9,6 +9,7 @@ from training_runs import falling, results_of
 
 from lmsat_plugin.analysis import find_saturation
 from lmsat_plugin.analysis.saturation import series_of
+from lmsat_plugin.analysis.saturation.verdict import in_words
 from lmsat_plugin.errors import LmsatError
 
 
@@ -37,7 +38,8 @@ def test_series_are_told_apart_and_perplexities_compared_by_ratio():
     found = find_saturation(pd.concat(tables))
     assert [one.num_fewshot for one in found] == [0, 5]
     assert found[0].series.losses_K == pytest.approx(np.log(tables[0].value))
-    assert "% of perplexity" in found[0].reason
+    assert " % better than" in found[0].reason
+    assert in_words(found[0].series, np.log(2.26)) == "a factor of 2.26"
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ def test_a_run_without_a_curve_is_null():
         assert words in found.reason
 
 
+def test_runs_that_differ_in_their_shots_have_names_of_their_own():
+    values = 0.6 - 0.3 * (STEPS / 5000) ** -0.7
+    parts = [results_of(values, stderr=1e-4).assign(num_fewshot=shots) for shots in (0, 5)]
+    verdicts = find_saturation(pd.concat(parts))
+    found = forecast_saturation(verdicts, until=STEPS[-1], **FEW)
+    assert [one.sentence().partition(":")[0] for one in found] == ["m, 0-shot", "m, 5-shot"]
+
+
 def test_scores_and_perplexities_are_told_in_their_own_words():
     rng = np.random.default_rng(3)
     noise = 0.002 * rng.standard_normal(28)
@@ -124,10 +132,9 @@ def test_scores_and_perplexities_are_told_in_their_own_words():
 
 
 def test_what_is_asked_wrongly_is_one_sentence(runs, tmp_path, capsys):
-    with pytest.raises(LmsatError, match="no place at which training ends"):
-        forecast_saturation([], until=float("nan"))
-    with pytest.raises(LmsatError, match="repetitions=0 are too few"):
-        forecast_saturation([], repetitions=0)
+    for wrong in ({"until": float("nan")}, {"until": 0}, {"until": "143000"}, {"repetitions": 0}, {"seed": "a"}):
+        with pytest.raises(LmsatError, match=f"{next(iter(wrong))}=.* is out of range"):
+            forecast_saturation([], **wrong)
     several = pd.concat([results_of(falling(np.random.default_rng(4)), task=task, higher=False) for task in "ab"])
     several.to_csv(tmp_path / "several.csv", index=False)
     for words, message in {

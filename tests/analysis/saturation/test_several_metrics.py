@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from training_runs import falling, results_of
+from training_runs import STEPS, falling, results_of
 
 from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.analysis.checkpoint_values import judged_scores
 from lmsat_plugin.analysis.saturation.several_metrics import summaries
 
 
@@ -45,3 +46,24 @@ def test_a_rise_that_many_scores_could_show_by_chance_is_unclear():
     risen = find_saturation(pd.concat(parts))[7]
     assert (risen.verdict, risen.onset_step) == ("unclear", None)
     assert "corrected for the 20 scores of this model, p =" in risen.reason
+
+
+def test_one_metric_of_each_task_is_judged_unless_more_is_asked_for():
+    values = 0.5 + 0.01 * np.sqrt(STEPS / 5000)
+    parts = [
+        results_of(values, task=task, metric=metric, higher=metric != "ppl")
+        for task, metrics in (("piqa", ("acc_norm", "acc")), ("lambada", ("acc", "ppl")), ("mmlu_law", ("acc",)))
+        for metric in metrics
+    ]
+    table = pd.concat(parts)
+
+    def judged(*asked):
+        return sorted((one.task, one.metric) for one in find_saturation(table, *asked))
+
+    assert judged() == [("lambada", "ppl"), ("piqa", "acc")]
+    assert len(judged("*")) == 5
+    assert judged(None, "acc*") == [("lambada", "acc"), ("mmlu_law", "acc"), ("piqa", "acc"), ("piqa", "acc_norm")]
+    # The mean of the parts is judged in their place; the mean of other tasks is none of its own.
+    pairs = [(task, "acc") for task in ("mmlu", "mmlu_law", "suite", "piqa")]
+    assert judged_scores(pairs, {"mmlu", "suite"}) == [("mmlu", "acc"), ("piqa", "acc")]
+    assert judged_scores([("mmlu_law", "acc")]) == [("mmlu_law", "acc")]

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 from lmsat_plugin.analysis.stats.differences import smallest_detectable
-from lmsat_plugin.analysis.stats.randomisation import detectable, sign_test, subset_interval
+from lmsat_plugin.analysis.stats.randomisation import detectable, sign_test, sign_tests, subset_interval
 
 
 def test_a_sign_test_is_that_of_all_signs():
@@ -36,6 +36,18 @@ def test_of_many_alike_units_it_is_students():
 def test_what_no_draw_reaches_has_a_bound():
     assert sign_test(np.ones(400)) < 1e-80
     assert sign_test(np.zeros(400)) == 1
+
+
+def test_tests_of_all_pairs_are_those_of_each():
+    rng = np.random.default_rng(3)
+    sums = 1e4 + rng.normal(np.array([0.0, 0.3, 0.6, 8.0])[:, None], 1, (4, 30))
+    found = sign_tests(np.vstack([sums, sums[:1]]))
+    assert np.array_equal(found, found.T)
+    assert found[0, 4] == found[0, 0] == 1
+    for a, b in itertools.combinations(range(4), 2):
+        one = sign_test(sums[a] - sums[b])
+        assert found[a, b] == pytest.approx(one, abs=0.01, rel=0.01 if one < 1e-4 else None)
+    assert found[0, 3] < 1e-5
 
 
 def test_the_interval_holds_what_the_test_does_not_refuse():
