@@ -26,6 +26,7 @@ from lmsat_plugin.page.explained import meaning
 from lmsat_plugin.page.numbers import number, numbers_of
 from lmsat_plugin.page.sample_data import sample_data
 from lmsat_plugin.page.sections.cards import ABOVE_CHANCE, above_chance
+from lmsat_plugin.page.sections.every_metric import is_logarithmic
 from lmsat_plugin.page.tables import headings_of, with_room
 from lmsat_plugin.results.series import AXES, data_seen
 
@@ -34,8 +35,6 @@ VALUES = 400_000
 _DIGITS, _ERROR_DIGITS = 7, 3
 _CHECKPOINT = ["model", "revision", "at"]
 _METRIC = ["task", "num_fewshot", "metric", "filter"]
-_LOG = ("singular_entropy",)
-"""Metrics that are drawn on a logarithmic axis, beside perplexities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +132,12 @@ def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
 def _metric(rows: pd.DataFrame, measured: Mapping[str, float]) -> dict[str, Any]:
     first = rows.iloc[0]
     known = known_metric(first.metric)
-    positive = bool((rows.value.dropna() > 0).all())
     return {
         "name": printable(first.heading),
         "unit": known.unit,
         "meaning": meaning(first.metric),
         "chance": chance_level(first.task, first.metric, measured),
-        "log": positive and (known.is_ratio or first.metric in _LOG),
+        "log": is_logarithmic(first.metric, rows.value),
     }
 
 
