@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from matplotlib.ticker import Formatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.figures.fonts import FAMILY, pdf_families
 from lmsat_plugin.files import replacing
 from lmsat_plugin.outside_text import printable
 
@@ -23,7 +25,8 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
     "figure.titlesize": 10,
     "figure.constrained_layout.w_pad": 0.08,
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "font.sans-serif": [FAMILY],
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -44,6 +47,7 @@ STYLE: dict[Any, Any] = {
     # Names from outside may hold dollar signs.
     "text.parse_math": False,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",
     "svg.hashsalt": "lmsat",
 }
 PANEL = 3.5, 2.7
@@ -75,8 +79,13 @@ def check_suffix(path: Path) -> None:
         raise LmsatError(f"{path} is not a figure's file name: give one that ends in {', '.join(_FORMATS)}")
 
 
-def write_figure(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path, *, widest: float = inf) -> None:
     """Write a figure in the format that the file's name ends in. A failed write leaves no file.
+
+    Args:
+        figure: The figure.
+        path: Its file.
+        widest: The most pixels in a line of a PNG.
 
     Raises:
         LmsatError: For an unknown format, and for a folder that cannot be written.
@@ -87,8 +96,11 @@ def write_figure(figure: Figure, path: Path) -> None:
         # An SVG file with a control character is not XML.
         if (shown := printable(text.get_text(), keep="\n")) != text.get_text():
             text.set_text(shown)
-    with rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, format=suffix[1:], metadata=_FORMATS[suffix])
+    # Text of an SVG stays text: where the font is missing, a browser takes another one.
+    families = pdf_families() if suffix == ".pdf" else [FAMILY, "sans-serif"] if suffix == ".svg" else [FAMILY]
+    with rc_context({**STYLE, "font.sans-serif": families}), replacing(path) as temporary:
+        dpi = min(STYLE["figure.dpi"], widest / figure.get_size_inches()[0])
+        figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=_FORMATS[suffix])
 
 
 def looks_of(names: Iterable[str], among: Iterable[str] = ()) -> Looks:

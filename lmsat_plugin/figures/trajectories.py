@@ -80,7 +80,7 @@ def by_step_figure(
         log: Whether the y axis is logarithmic.
     """
     figure, (axes,) = subplots()
-    _draw_by_step(axes, table, models)
+    draw_by_step(axes, table, models)
     axes.set_ylabel(label)
     marks: list[Artist] = []
     for model, (step, value) in (best or {}).items():
@@ -89,12 +89,12 @@ def by_step_figure(
             marks = [Line2D([], [], color=GREY, label="best checkpoint", **BEST)]
     if log:
         log_axis(axes, "y")
-    models.finish(figure, [*marks, *_band_handles([table], models)])
+    models.finish(figure, [*marks, *band_handles([table], models)])
     return figure
 
 
-def _band_handles(tables: Iterable[pd.DataFrame], models: ModelLooks) -> list[Artist]:
-    """Return the legend's entries of the bands that `_draw_by_step` draws."""
+def band_handles(tables: Iterable[pd.DataFrame], models: ModelLooks) -> list[Artist]:
+    """Return the legend's entries of the bands that `draw_by_step` draws."""
     labels = []
     tables = list(tables)
     if any(_over_runs(table).any() for table in tables):
@@ -108,7 +108,7 @@ def _over_runs(table: pd.DataFrame) -> pd.Series:
     return table.get("low", pd.Series(np.nan, index=table.index)).notna()
 
 
-def _draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
+def draw_by_step(axes: Axes, table: pd.DataFrame, models: ModelLooks) -> None:
     """Draw values by step, bands of runs, and, where models are few, bands of the standard errors that are known."""
     for model in models.sizes:
         rows = table[table.model == model].sort_values("step")
@@ -141,13 +141,13 @@ def scores_figure(
     figure, panels = subplots(len(by_task))
     for axes, ((title, metric), table) in zip(panels, by_task.items(), strict=True):
         axes.set(title=wrapped(title, _LETTERS), ylabel=metric)
-        _draw_by_step(axes, table, models)
+        draw_by_step(axes, table, models)
         if (chance := chances[title]) is not None:
             axes.axhline(chance, color=GREY, **REFERENCE)
     marks: list[Artist] = []
     if any(chance is not None for chance in chances.values()):
         marks.append(Line2D([], [], color=GREY, label="chance", **REFERENCE))
-    models.finish(figure, [*marks, *_band_handles(by_task.values(), models)])
+    models.finish(figure, [*marks, *band_handles(by_task.values(), models)])
     return figure
 
 

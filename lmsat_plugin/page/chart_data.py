@@ -5,22 +5,28 @@ A chart has all checkpoints. Those that a verdict leaves out are marked by what 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
 from lmsat_plugin.analysis.saturation import Saturation
-from lmsat_plugin.figures.model_looks import screen_looks
+from lmsat_plugin.figures.model_looks import SEQUENTIAL, screen_looks
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.outside_text import printable
+from lmsat_plugin.page.array_data import array_data
+from lmsat_plugin.page.commands import commands_of
 from lmsat_plugin.page.explained import meaning
+from lmsat_plugin.page.numbers import number, numbers_of
+from lmsat_plugin.page.sample_data import sample_data
 from lmsat_plugin.page.sections.cards import ABOVE_CHANCE, above_chance
+from lmsat_plugin.page.sections.every_metric import is_logarithmic
 from lmsat_plugin.page.tables import headings_of, with_room
 from lmsat_plugin.results.series import AXES, data_seen
 
@@ -29,8 +35,6 @@ VALUES = 400_000
 _DIGITS, _ERROR_DIGITS = 7, 3
 _CHECKPOINT = ["model", "revision", "at"]
 _METRIC = ["task", "num_fewshot", "metric", "filter"]
-_LOG = ("singular_entropy",)
-"""Metrics that are drawn on a logarithmic axis, beside perplexities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,8 @@ class ChartData:
     """The values, and which of them the page's figures draw."""
 
     content: dict[str, Any]
-    """As the page holds it: ``axes``, ``groups``, ``models``, ``metrics``, ``values``, ``verdicts``, ``left_out``."""
+    """As the page holds it: ``axes``, ``groups``, ``models``, ``metrics``, ``values``, ``verdicts``, ``left_out``; and
+    what `ArrayData`, `SampleData` and `commands_of` have."""
     groups: dict[str, int]
     """The place of a model, with its replicates, in ``groups``."""
     places: dict[tuple[str, str], int]
@@ -63,8 +68,7 @@ def chart_data(analyses: Analyses) -> ChartData:
     rows = rows.assign(heading=headings_of(rows))
     kept, left_out = with_room(rows, VALUES * rows.heading.nunique() // len(rows))
     by_heading = dict(list(rows.groupby("heading", sort=False)))
-    models = list(analyses.sizes)
-    numbers = {model: number for number, model in enumerate(models)}
+    numbers = {model: number for number, model in enumerate(checkpoints)}
     measured = measured_chances(analyses.table)
     metrics = [_metric(by_heading[heading], measured) for heading in kept]
     values = [
@@ -82,9 +86,8 @@ def chart_data(analyses: Analyses) -> ChartData:
         "axes": {**AXES, "flops": "compute 6ND (FLOP)", "share": "share of training"},
         "groups": [[printable(name), *looks] for name, looks in screen_looks(analyses.group_sizes).items()],
         "models": [
-            {"name": printable(model), "group": groups[checkpoints[model].group.iloc[0]], **_places(own)}
-            for model in models
-            for own in [checkpoints[model]]
+            {"name": printable(model), "group": groups[own.group.iloc[0]], **_places(own)}
+            for model, own in checkpoints.items()
         ],
         "metrics": metrics,
         "values": values,
@@ -94,12 +97,19 @@ def chart_data(analyses: Analyses) -> ChartData:
             if _key(vars(result)) in exact
         ],
         "left_out": left_out,
+        "map": [to_hex(colour) for colour in SEQUENTIAL(np.linspace(0, 1, 17))],
+        **vars(array_data(analyses, checkpoints)),
+        **vars(sample_data(analyses, checkpoints)),
+        **commands_of(analyses, checkpoints),
     }
     return ChartData(content, groups, places)
 
 
 def _rows(analyses: Analyses) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Return the values with their checkpoint's number ``k`` of its model, and each model's checkpoints in order."""
+    """Return the values with their checkpoint's number ``k`` of its model, and each model's checkpoints in order.
+
+    The models are in the order of their sizes, which is that of their numbers in the page.
+    """
     table = analyses.table.assign(tokens=data_seen(analyses.table))
     first = table.drop_duplicates(_CHECKPOINT).sort_values("at", na_position="last", kind="stable")
     first = first.assign(k=first.groupby("model").cumcount())
@@ -110,7 +120,8 @@ def _rows(analyses: Analyses) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     columns = ["model", "k", *_METRIC, "value", "stderr"]
     rows = pd.concat([table[columns], derived.reindex(columns=columns).astype(table[columns].dtypes)])
     rows = rows.drop_duplicates(["model", "k", *_METRIC], keep="last").sort_values(["model", "k"], kind="stable")
-    return rows, {str(model): own for model, own in first.groupby("model", sort=False)}
+    by_model = {str(model): own for model, own in first.groupby("model", sort=False)}
+    return rows, {model: by_model[model] for model in analyses.sizes}
 
 
 def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
@@ -121,13 +132,12 @@ def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
 def _metric(rows: pd.DataFrame, measured: Mapping[str, float]) -> dict[str, Any]:
     first = rows.iloc[0]
     known = known_metric(first.metric)
-    positive = bool((rows.value.dropna() > 0).all())
     return {
         "name": printable(first.heading),
         "unit": known.unit,
         "meaning": meaning(first.metric),
         "chance": chance_level(first.task, first.metric, measured),
-        "log": positive and (known.is_ratio or first.metric in _LOG),
+        "log": is_logarithmic(first.metric, rows.value),
     }
 
 
@@ -164,16 +174,3 @@ def _verdict(result: Saturation) -> dict[str, Any]:
         "aside": result.set_aside_at,
         "diverged": result.diverged_at,
     }
-
-
-def numbers_of(column: Sequence[Any] | pd.Series, digits: int) -> list[float | int | None]:
-    """Return `number` of each."""
-    return [number(value, digits) for value in pd.Series(column).astype("float64").tolist()]
-
-
-def number(value: float, digits: int) -> float | int | None:
-    """Return a number with so many significant digits, as JSON writes it shortest; None if it is not finite."""
-    if not math.isfinite(value):
-        return None
-    rounded = float(f"{value:.{digits}g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
 ALL = 1_200_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
-_FORMATS = ("svg", "png", "pdf")
+_FORMATS = ("svg", "pdf")
 _WIDEST = 1600
 _COLOURS = 128
 
@@ -79,6 +80,7 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
             write_figure(drawing, folder / "figures" / f"{name}.{suffix}")
             # The layout of the first format serves the others: to find it takes as long as to draw.
             drawing.set_layout_engine(None)
+    svgs = {name: (folder / "figures" / f"{name}.svg").read_bytes() for name in figures}
     return [
         ShownFigure(
             name=name,
@@ -87,7 +89,7 @@ def write_figures(analyses: Analyses, folder: Path) -> list[ShownFigure]:
             size=sizes[name],
             files=[f"figures/{name}.{suffix}" for suffix in _FORMATS],
         )
-        for name, data in _images(figures, folder / "figures").items()
+        for name, data in _images(svgs, lambda name: _small_png(drawings[name])).items()
     ]
 
 
@@ -98,27 +100,29 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return next(candidate for candidate in candidates if candidate.lower() not in lower)
 
 
-def _images(figures: Mapping[str, ReportFigure], folder: Path) -> dict[str, str]:
+def _images(svgs: Mapping[str, bytes], png: Callable[[str], bytes]) -> dict[str, str]:
     """Return each figure's image as a ``data:`` URI: the SVG, or a PNG where it is large or all together are."""
-    chosen = {name: ("svg+xml", (folder / f"{name}.svg").read_bytes()) for name in figures}
-    total = sum(len(data) for _, data in chosen.values())
-    for name in sorted(figures, key=lambda name: -len(chosen[name][1])):
-        size = len(chosen[name][1])
+    chosen = {name: ("svg+xml", svg) for name, svg in svgs.items()}
+    total = sum(map(len, svgs.values()))
+    for name in sorted(svgs, key=lambda name: -len(svgs[name])):
+        size = len(svgs[name])
         if size > LARGE or total > ALL:
-            small = _small_png(folder / f"{name}.png")
+            small = png(name)
             if len(small) < size:
                 chosen[name] = "png", small
                 total += len(small) - size
     return {name: f"data:image/{kind};base64,{b64encode(data).decode()}" for name, (kind, data) in chosen.items()}
 
 
-def _small_png(file: Path) -> bytes:
-    """Return a PNG with fewer pixels and colours, for the screen."""
+def _small_png(drawing: Figure) -> bytes:
+    """Return a figure as a PNG with few pixels and colours, for the screen."""
     from PIL import Image
 
-    with Image.open(file) as image:
-        small = image.convert("RGB")
-    small.thumbnail((_WIDEST, 10 * _WIDEST))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "small.png"
+        write_figure(drawing, file, widest=_WIDEST)
+        with Image.open(file) as image:
+            small = image.convert("RGB")
     buffer = BytesIO()
     small.quantize(_COLOURS).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

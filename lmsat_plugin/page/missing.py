@@ -21,6 +21,7 @@ _ANALYSES = {
     ),
     "ranks": ("Rank of the LM head", ""),
     "context": ("Loss by position in the context", ""),
+    "every metric": ("Every metric", "Choose any other in the field above the figures; values.csv has all."),
     "cards": ("Cards of all models", "A report on the folder of one model has its card: lmsat report DIR/MODEL."),
 }
 """Each analysis' title, and what it needs, where the reason why it is missing does not say it."""

@@ -33,7 +33,7 @@ _ON_PAPER = 16
 """Columns up to which a table is printed on paper."""
 _OWN_FILE = re.compile(r'<a href="(figures/[\w.-]+)" aria-label="[^"]* as (?:SVG|PNG|PDF)"|download="([a-z]+\.csv)"')
 """How a report's page names the files beside it."""
-_SCRIPTS = ("data", "scales", "view", "panel", "figures", "downloads", "checkpoint", "explore")
+_SCRIPTS = (*("data", "scales", "view", "panel", "figures", "downloads", "canvas", "arrays", "checkpoint"), "explore")
 """The charts' scripts, each of which uses those before it."""
 _RELOAD = ' data-reload="{}"'
 _INLINE = 100_000

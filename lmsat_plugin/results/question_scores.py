@@ -65,23 +65,36 @@ def read_samples(path: Path, sha256: str | None = None) -> bytes:
     return data
 
 
+def samples_file(result: ResultFile, task: str) -> Path | None:
+    """Return the file of a task's samples: the one that is there, else the one that the result names; None without."""
+    stamp = _STAMP.search(result.path.stem)
+    if stamp is None:
+        return None
+    names = [f"samples_{name}_{stamp[0]}.jsonl" for name in dict.fromkeys((task, safe_name(task)))]
+    path = next((path for name in names if kind_of(path := result.path.parent / name) == "file"), None)
+    if path is None:
+        noted = next((name for name in names if name in _all_digests(result)), None)
+        path = None if noted is None else result.path.parent / noted
+    return path
+
+
 def read_questions(result: ResultFile, task: str) -> dict[str, Questions]:
     """Return the questions of a task by filter; empty where a result has no samples.
 
     Raises `SamplesError` for samples that the result names and that are missing, and for damaged ones.
     """
-    stamp = _STAMP.search(result.path.stem)
-    if stamp is None:
-        return {}
-    digests = {name: digest for part in result.provenance for name, digest in _digests(part).items()}
-    names = [f"samples_{name}_{stamp[0]}.jsonl" for name in dict.fromkeys((task, safe_name(task)))]
-    path = next((path for name in names if kind_of(path := result.path.parent / name) == "file"), None)
+    return {name: _questions(samples) for name, samples in read_lines(result, task).items()}
+
+
+def read_lines(result: ResultFile, task: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the samples of a task as lm-eval wrote them, by filter; empty where a result has none.
+
+    Raises `SamplesError` as `read_questions`.
+    """
+    path = samples_file(result, task)
     if path is None:
-        noted = next((name for name in names if name in digests), None)
-        if noted is None:
-            return {}
-        path = result.path.parent / noted
-    data = read_samples(path, digests.get(path.name))
+        return {}
+    data = read_samples(path, _all_digests(result).get(path.name))
     lines: dict[str, list[dict[str, Any]]] = {}
     try:
         for line in data.splitlines():
@@ -90,7 +103,11 @@ def read_questions(result: ResultFile, task: str) -> dict[str, Questions]:
                 lines.setdefault(as_text(sample.get("filter")) or "none", []).append(sample)
     except (ValueError, RecursionError) as error:
         raise SamplesError(f"the samples {path} cannot be read ({first_sentence(error)})") from error
-    return {name: _questions(samples) for name, samples in lines.items()}
+    return lines
+
+
+def _all_digests(result: ResultFile) -> dict[str, str]:
+    return {name: digest for part in result.provenance for name, digest in _digests(part).items()}
 
 
 def _digests(notes: dict[str, Any]) -> dict[str, str]:
@@ -101,7 +118,7 @@ def _questions(samples: Sequence[dict[str, Any]]) -> Questions:
     seen: Counter[str] = Counter()
     keys = []
     for sample in samples:
-        key = _key(sample)
+        key = key_of(sample)
         keys.append(f"{key} {seen[key]}" if seen[key] else key)
         seen[key] += 1
     names = [as_text(name) for name in as_list(samples[0].get("metrics"))] or [*samples[0].keys() - _NO_SCORES]
@@ -114,7 +131,7 @@ def _questions(samples: Sequence[dict[str, Any]]) -> Questions:
     )
 
 
-def _key(sample: dict[str, Any]) -> str:
+def key_of(sample: dict[str, Any]) -> str:
     """Return what identifies a question. Versions before 0.4.2 state no hash of its document."""
     stated = as_text(sample.get("doc_hash"))
     if stated is not None:
@@ -128,13 +145,13 @@ def _scores(values: Sequence[Any]) -> np.ndarray | None:
     pairs = all(isinstance(value, list) and len(value) == 2 for value in values)
     try:
         if pairs:
-            return np.array([[_number(one) for one in value] for value in values], dtype=np.float64)
-        return np.array([_number(value) for value in values], dtype=np.float64)
+            return np.array([[number_in(one) for one in value] for value in values], dtype=np.float64)
+        return np.array([number_in(value) for value in values], dtype=np.float64)
     except ValueError:
         return None
 
 
-def _number(value: Any) -> float:
+def number_in(value: Any) -> float:
     """Return a number, which lm-eval writes as text where it is NumPy's. Raises ValueError for anything else."""
     if value in ("True", "False"):
         return float(value == "True")

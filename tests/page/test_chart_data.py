@@ -13,7 +13,8 @@ from report_trees import HOSTILE, MODELS, read_analyses
 from result_trees import STEPS, TOKENS_PER_STEP, write_result
 
 from lmsat_plugin.page import chart_data as module
-from lmsat_plugin.page.chart_data import chart_data, number
+from lmsat_plugin.page.chart_data import chart_data
+from lmsat_plugin.page.numbers import number
 from lmsat_plugin.page.report import _SCRIPTS, _assets
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
+from io import BytesIO
+
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page import figure_files
 
 
-def test_large_figures_are_shown_as_pictures(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (300, 2000, 3), dtype=np.uint8)
-    for name, size in (("small", 1000), ("large", figure_files.LARGE + 300_000)):
-        (tmp_path / f"{name}.svg").write_bytes(b"x" * size)
-        Image.fromarray(noise if name == "large" else noise[:9, :9]).save(tmp_path / f"{name}.png")
-    figures = {name: ReportFigure(name, name, "", "", draw=Figure) for name in ("small", "large")}
-    images = figure_files._images(figures, tmp_path)
+def test_large_figures_are_shown_as_pictures(monkeypatch):
+    svgs = {"small": b"x" * 1000, "large": b"x" * (figure_files.LARGE + 1)}
+    images = figure_files._images(svgs, lambda name: b"y" * 900)
     assert images["small"].startswith("data:image/svg+xml;base64,")
     assert images["large"].startswith("data:image/png;base64,")
     assert list(images) == ["small", "large"]
     # Far too much in all: what is not smaller as a picture stays.
     monkeypatch.setattr(figure_files, "ALL", 10)
-    assert figure_files._images({"small": figures["small"]}, tmp_path)["small"].startswith("data:image/png")
+    assert figure_files._images({"small": svgs["small"]}, lambda name: b"y" * 900)["small"].startswith("data:image/png")
+    assert "svg" in figure_files._images({"small": svgs["small"]}, lambda name: b"y" * 1001)["small"]
+
+
+def test_pictures_have_fewer_pixels():
+    drawing = Figure(figsize=(20, 2), dpi=200)
+    drawing.add_subplot().plot([1, 2])
+    with Image.open(BytesIO(figure_files._small_png(drawing))) as image:
+        assert image.size == (1600, 160)
+        assert image.mode == "P"
 
 
 def test_figures_of_one_name_have_files_of_their_own():

@@ -50,7 +50,7 @@ def test_names_are_no_paths(tree, report):
     outside = [path for path in above.rglob("*") if path.suffix in (".svg", ".png", ".pdf", ".html", ".csv")]
     assert outside
     assert all(path.is_relative_to(report) for path in outside)
-    assert {path.suffix for path in (report / "figures").iterdir()} == {".svg", ".png", ".pdf"}
+    assert {path.suffix for path in (report / "figures").iterdir()} == {".svg", ".pdf"}
 
 
 def test_nothing_comes_from_elsewhere(page, report):

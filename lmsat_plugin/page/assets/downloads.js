@@ -16,23 +16,24 @@ const csvCell = (cell) => {
 };
 
 function saveCsv(figure) {
-  const columns = ["metric", "model", "checkpoint", "x", "value", "stderr", "low", "high", "note"];
-  const header = columns.map((name) => (name === "x" ? figure.page.values.axes[figure.axis] : name));
-  const lines = figure.rows().map((row) => columns.map((name) => csvCell(row[name])).join(","));
-  save(new Blob([[header.join(","), ...lines, ""].join("\n")], { type: "text/csv" }), `${figure.id}.csv`);
+  const columns = figure.columns();
+  const header = columns.map(([name, title]) => csvCell(title ?? name)).join(",");
+  const lines = figure.rows().map((row) => columns.map(([name]) => csvCell(row[name])).join(","));
+  save(new Blob([[header, ...lines, ""].join("\n")], { type: "text/csv" }), `${figure.id}.csv`);
 }
 
 // The panels below each other, with their titles and the names of the models.
 function savePng(figure) {
-  const panels = figure.panels.filter((panel) => panel.plot);
+  const panels = figure.panels.map((panel) => ({ canvas: panel.canvas ?? panel.plot?.ctx.canvas, panel }))
+    .filter(({ canvas }) => canvas && !canvas.hidden);
   const ratio = uPlot.pxRatio;
-  const names = [...new Map(panels.flatMap((panel) => panel.drawn.filter((line) => panel.isVisible(line))
+  const names = [...new Map(panels.flatMap(({ panel }) => (panel.drawn ?? []).filter((line) => panel.isVisible(line))
     .map((line) => [line.name, panel.colour(line)])))];
-  const width = Math.max(...panels.map((panel) => panel.plot.ctx.canvas.width));
+  const width = Math.max(...panels.map(({ canvas }) => canvas.width));
   const line = 18 * ratio;
   const canvas = document.createElement("canvas");
   canvas.width = width;
-  canvas.height = panels.reduce((sum, panel) => sum + panel.plot.ctx.canvas.height + 2 * line, 0)
+  canvas.height = panels.reduce((sum, one) => sum + one.canvas.height + 2 * line, 0)
     + (names.length + 2) * line;
   const ctx = canvas.getContext("2d");
   ctx.fillStyle = themed("--card");
@@ -44,11 +45,12 @@ function savePng(figure) {
     ctx.fillText(text, x, y, width - x);
     y += line;
   };
-  for (const panel of panels) {
+  for (const { canvas: drawn, panel } of panels) {
     write(panel.title.textContent, 0.5 * line, themed("--text"));
-    ctx.drawImage(panel.plot.ctx.canvas, 0, y - 0.5 * line);
-    y += panel.plot.ctx.canvas.height;
-    write(figure.page.values.axes[figure.axis], width / 2, themed("--quiet"));
+    ctx.drawImage(drawn, 0, y - 0.5 * line);
+    y += drawn.height;
+    if (panel.canvas) y += line;
+    else write(figure.page.values.axes[figure.axis], width / 2, themed("--quiet"));
   }
   for (const [name, colour] of names) {
     ctx.fillStyle = colour;
@@ -73,8 +75,9 @@ function toggleTable(figure) {
   const table = place.appendChild(document.createElement("table"));
   const head = table.createTHead().insertRow();
   const rows = figure.rows();
-  const columns = [["model"], ["checkpoint"], ["x", figure.page.values.axes[figure.axis]], ["metric"], ["value"], ["note"]]
-    .filter(([name]) => name !== "note" || rows.some((row) => row.note));
+  // An error stands beside its value.
+  const columns = figure.columns().filter(([name]) => !["stderr", "low", "high"].includes(name)
+    && (name !== "note" || rows.some((row) => row.note)));
   for (const [name, title] of columns) {
     const cell = head.appendChild(document.createElement("th"));
     cell.scope = "col";

@@ -20,7 +20,9 @@ class ChartPage {
     });
     this.explorer = new Explorer(this, all);
     this.checkpoint = new CheckpointView(this);
+    this.arrays = new ArrayFigure(this);
     this.figures.unshift(this.explorer.figure);
+    if (this.values.arrays.length) this.figures.push(this.arrays);
     this.figures.forEach((figure) => addMenu(figure));
     this.view.listeners.push(() => this.changed());
     this.seen = new Set();
@@ -63,6 +65,7 @@ class ChartPage {
   redraw() {
     this.figures.forEach((figure) => figure.spoil());
     this.bar.update();
+    this.checkpoint.redraw();
     this.refreshAll();
   }
 
@@ -112,7 +115,8 @@ class Bar {
     this.reset = choices.appendChild(document.createElement("button"));
     Object.assign(this.reset, { type: "button", textContent: "Reset the view" });
     this.reset.addEventListener("click", () => view.change({
-      ...{ x: "", scale: "", y: "", runs: "", hidden: new Set(), zoom: new Map(), metrics: [], at: "", point: "" },
+      ...{ x: "", scale: "", y: "", runs: "", hidden: new Set(), zoom: new Map(), metrics: [], at: "" },
+      ...{ point: "", array: "", as: "" },
     }));
     this.legend = this.element.appendChild(document.createElement("div"));
     this.legend.className = "legend";

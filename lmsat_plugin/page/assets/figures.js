@@ -127,6 +127,11 @@ class ChartFigure {
     this.page.tip.show(panel, near);
   }
 
+  columns() {
+    const titles = ["metric", "model", "checkpoint", "x", "value", "stderr", "low", "high", "note"];
+    return titles.map((name) => (name === "x" ? ["x", this.page.values.axes[this.axis]] : [name]));
+  }
+
   // The values that are in view, one a row.
   rows() {
     const [low, high] = this.rangeX();
@@ -174,10 +179,26 @@ class Tip {
     const why = line.k ? values.leftOut(panel.metric, line.model, line.k[i]) : "";
     if (why) this.add("em", why);
     const over = plot.over.getBoundingClientRect();
+    this.place(over.left + left, over.top + top);
+  }
+
+  // Pairs of words, the first of each in bold, beside a point of the window.
+  showLines(lines, x, y) {
+    this.element.hidden = false;
+    this.element.replaceChildren();
+    for (const [bold, more] of lines) {
+      const line = this.add("div", "");
+      line.appendChild(document.createElement("strong")).textContent = bold;
+      line.append(more);
+    }
+    this.place(x, y);
+  }
+
+  place(x, y) {
     const { offsetWidth: width, offsetHeight: height } = this.element;
-    const onRight = over.left + left + 16 + width < innerWidth;
-    this.element.style.left = `${Math.max(4, onRight ? over.left + left + 16 : over.left + left - width - 16)}px`;
-    this.element.style.top = `${Math.max(4, Math.min(over.top + top - height / 2, innerHeight - height - 4))}px`;
+    const onRight = x + 16 + width < innerWidth;
+    this.element.style.left = `${Math.max(4, onRight ? x + 16 : x - width - 16)}px`;
+    this.element.style.top = `${Math.max(4, Math.min(y - height / 2, innerHeight - height - 4))}px`;
   }
 
   add(tag, text) {

@@ -1,9 +1,9 @@
 // What the reader has chosen: all of it is in the address after #, so that a link leads to the same view.
 
 // In the address: x, scale, y, runs; live ("off": the page does not load itself again); hide or only (names of models);
-// point (a model and its checkpoint, whose values are shown); m (metrics of the explorer); zoom (a figure and the ends of its x axis); table.NAME (what a table is sorted and filtered
-// by); at (where the page stands). An address without "=" is an anchor of the page, as before.
-const CHOICES = ["x", "scale", "y", "runs", "live", "point"];
+// point (a model and its checkpoint, whose values are shown); array, and as (what it is drawn as); m (metrics of the
+// explorer); zoom (a figure and the ends of its x axis); table.NAME (what a table is sorted and filtered by); at (where the page stands). An address without "=" is an anchor of the page, as before.
+const CHOICES = ["x", "scale", "y", "runs", "live", "point", "array", "as"];
 
 class View {
   constructor(groups) {

@@ -1,0 +1,100 @@
+"""The commands that measure a checkpoint again, as its result files state how it was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.outside_text import printable
+from lmsat_plugin.results.json_values import as_dict, as_text
+from lmsat_plugin.results.reading import ResultFile
+
+NAME = "\x00"
+"""Stands for the checkpoint's name in a command, so that those of a model are one."""
+_SECRET = re.compile(r"(^|_)(token|auth|api|secret|password|key)($|_)")
+_CORPUS = ("corpus", "max_tokens", "seed", "text_field", "prefix")
+_MOST_TASKS = 40
+
+
+def commands_of(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return ``commands``, with `NAME` in a checkpoint's name's place, and ``commands_of``: by model and checkpoint.
+
+    ``checkpoints`` has a row for each checkpoint of a model, with its number ``k``. A model all of whose checkpoints
+    have the same commands has one list of their numbers, others have a list for each checkpoint.
+    """
+    keys = ["model", "revision", "at"]
+    numbered = pd.concat(list(checkpoints.values()))[[*keys, "k"]]
+    rows = analyses.table[[*keys, "path", "task", "num_fewshot"]].merge(numbered, on=keys)
+    commands: dict[str, int] = {}
+    by_model: dict[str, list[list[int]]] = {model: [[] for _ in own.k] for model, own in checkpoints.items()}
+    for _, own in rows.groupby(["model", "k", "path"], sort=False):
+        shots = {
+            str(task): None if pd.isna(shot) else int(shot)
+            for task, shot in own[["task", "num_fewshot"]].itertuples(index=False)
+        }
+        first = own.iloc[0]
+        for command in _of_file(analyses.results.files[first.path], shots):
+            text = printable(command)
+            if isinstance(first.revision, str) and len(first.revision) > 1:
+                text = text.replace(printable(first.revision), NAME)
+            by_model[first.model][int(first.k)].append(commands.setdefault(text, len(commands)))
+    return {
+        "commands": list(commands),
+        "commands_of": [own[0] if all(one == own[0] for one in own) else own for own in by_model.values()],
+    }
+
+
+def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]:
+    """Yield a command for each number of shots of some tasks in a file; none where it does not say how it was made."""
+    config = as_dict(file.header.get("config"))
+    model, given = as_text(config.get("model")), config.get("model_args")
+    arguments = _arguments(given)
+    if model is None or arguments is None:
+        return
+    members = {member for group in shots for member in file.group_members.get(group, [])}
+    by_shots: dict[int | None, list[str]] = {}
+    for task, shot in shots.items():
+        if task not in members:
+            by_shots.setdefault(None if task.startswith("lmsat_") else shot, []).append(task)
+    for shot, tasks in by_shots.items():
+        words = ["lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(tasks[:_MOST_TASKS])]
+        if shot is not None:
+            words += ["--num_fewshot", str(shot)]
+        if config.get("limit") is not None:
+            words += ["--limit", str(config["limit"])]
+        metadata = _metadata(file, tasks)
+        yield shlex.join([*words, *(["--metadata", *metadata] if metadata else [])])
+
+
+def _arguments(given: Any) -> str | None:
+    """Return the arguments of a model as lm-eval takes them, without secrets; None where they are not stated."""
+    if isinstance(given, str):
+        parts = [part for part in given.split(",") if not _SECRET.search(part.partition("=")[0])]
+        return ",".join(parts) or None
+    known = {key: value for key, value in as_dict(given).items() if value is not None and not _SECRET.search(key)}
+    if not known:
+        return None
+    simple = all(isinstance(value, str | int | float) and not set(",=") & set(str(value)) for value in known.values())
+    return ",".join(f"{key}={value}" for key, value in known.items()) if simple else json.dumps(known)
+
+
+def _metadata(file: ResultFile, tasks: Sequence[str]) -> list[str]:
+    """Return what ``--metadata`` has to say: the text, and the settings of probes."""
+    settings: dict[str, Any] = {}
+    for task in tasks:
+        notes = file.notes(task)
+        corpus = as_dict(notes.get("corpus"))
+        settings |= {name: corpus[name] for name in _CORPUS if corpus.get(name) is not None}
+        probe = as_dict(notes.get("tasks")).get(task, task.removeprefix("lmsat_"))
+        own = as_dict(as_dict(as_dict(notes.get("probes")).get(probe)).get("settings"))
+        settings |= {name: value for name, value in own.items() if value is not None}
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in settings.items()
+    ]
