@@ -90,6 +90,34 @@ WORDS = (
         ("anisotropy_last", "anisotropy_mean", "anisotropy_max"),
     ),
     Word(
+        "RankMe",
+        "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
+        "entropy of their singular values.",
+        ("rankme",),
+    ),
+    Word(
+        "α-ReQ",
+        "How fast the variance of the hidden states falls from one direction to the next: the exponent of a power law. "
+        "Larger means that fewer directions hold most of it.",
+        ("alpha_req",),
+    ),
+    Word(
+        "participation ratio",
+        "Another number of directions in which hidden states vary: the squared sum of their variances over the sum of "
+        "the squares.",
+        ("participation_ratio",),
+    ),
+    Word(
+        "IsoScore",
+        "How evenly hidden states vary in all directions: 1 if equally in each, 0 if along a single line.",
+        ("isoscore",),
+    ),
+    Word(
+        "top direction share",
+        "The share of the hidden states' variance along the direction in which they vary most.",
+        ("top_direction_share",),
+    ),
+    Word(
         "singular entropy",
         "How far the LM head's squared singular values are from equal, KL(p‖u) in nats: 0 for a flat spectrum, larger "
         "as few directions take over. It rises when a small model saturates.",

@@ -67,6 +67,10 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("singular_entropy singular_entropy_linear", None, 0, inf, "nats", None),
     ("effective_rank effective_rank_last stable_rank", None, 1, inf, "", None),
     ("condition_number top_singular_ratio", None, 1, inf, "", None),
+    ("rankme participation_ratio", None, 1, inf, "", None),
+    ("alpha_req", None, -inf, inf, "", None),
+    ("isoscore", None, 0, 1, "", None),
+    ("top_direction_share", None, 0, 1, "proportion", None),
     ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
 )
 """Names, whether higher is better, the ends of the range, unit, chance."""

@@ -6,6 +6,7 @@ Shapes: N tokens of one batch that are scored, D width of a layer.
 from __future__ import annotations
 
 import enum
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 import torchmetrics
 
 from lmsat_plugin.model.lm_head import Head, head_weight
-from lmsat_plugin.model.spectrum import device_of_float64
+from lmsat_plugin.model.spectrum import covariance_eigenvalues, device_of_float64, in_float64
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
 from lmsat_plugin.text.tokenization import TokenizedCorpus
@@ -47,9 +48,11 @@ class Need(enum.Flag):
     """`Probe.update_final` for every batch, and `ProbeContext.head`, which maps these states to logits."""
     HEAD = enum.auto()
     """The LM head's weight, in `ProbeContext.head_weight_VD`. If no probe needs more, nothing else is loaded."""
+    LAST_MOMENTS = enum.auto()
+    """The sums of the last layer's states and of their products, in `ProbeContext.last_moments`."""
 
 
-FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES | Need.LAST_MOMENTS
 WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM
 """What depends on where the prefix token stands."""
 CORPUS = WINDOWS | Need.TOKENS
@@ -105,6 +108,9 @@ class ProbeContext:
     rest of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    last_moments: StateMoments | None = None
+    """Of the last layer, after the final norm. The engine fills it, once for all probes, before their `finish`; None
+    before `start` and if no probe of this run needs it."""
 
     @property
     def head_weight_VD(self) -> torch.Tensor:
@@ -134,6 +140,19 @@ class Measurement:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     """How it was made, beyond the settings, for the provenance."""
+
+    @classmethod
+    def with_gaps(
+        cls,
+        metrics: Mapping[str, float],
+        reasons: Mapping[str, str],
+        arrays: Mapping[str, np.ndarray],
+        details: Mapping[str, Any] | None = None,
+    ) -> Measurement:
+        """Return a measurement whose metrics are null where a sentence gives the reason."""
+        values: dict[str, Any] = {**metrics, **dict.fromkeys(reasons)}
+        noted = {"reasons": dict(reasons)} if reasons else {}
+        return cls(values, dict(arrays), {**(details or {}), **noted})
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -231,3 +250,49 @@ class Sums(torchmetrics.Metric):
             warnings.filterwarnings("ignore", message=".*compute.*before.*update.*")
             sums = self.compute()
         return {name: value.reshape(getattr(self, name).shape) for name, value in sums.items()}
+
+
+_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class StateSpectrum:
+    """What the moments of n states h of width D say of them.
+
+    Eigenvalues are falling; one of which only its rounding is left is 0.
+    """
+
+    tokens: int
+    is_finite: bool
+    covariance_D: np.ndarray
+    """Eigenvalues of the covariance E[(h − E h)(h − E h)ᵀ]."""
+    second_moment_D: np.ndarray
+    """Eigenvalues of E[h hᵀ]: the squares of the singular values of the matrix of states over n."""
+
+
+class StateMoments(Sums):
+    """Number n, sum and products Σ h hᵀ of a layer's states h, of which several probes make use. Float64."""
+
+    def __init__(self, context: ProbeContext, width: int) -> None:
+        super().__init__(context, tokens=(), total=(width,), products=(width, width))
+
+    def add(self, states_ND: torch.Tensor) -> None:
+        """Add states, a few thousand rows at a time, since they are of float64."""
+        for rows_ND in map(in_float64, states_ND.split(_ROWS)):
+            tokens = torch.full_like(rows_ND[0, 0], len(rows_ND))
+            self.update(tokens=tokens, total=rows_ND.sum(0), products=rows_ND.T @ rows_ND)
+
+    @functools.cached_property
+    def spectrum(self) -> StateSpectrum:
+        """The spectrum of the states of all processes. It is computed once; all processes have to ask."""
+        sums = self.totals()
+        n, total_D, products_DD = float(sums["tokens"]), sums["total"], sums["products"]
+        if n == 0 or not torch.isfinite(products_DD).all():
+            nothing_D = np.zeros(len(total_D))
+            return StateSpectrum(int(n), n == 0, nothing_D, nothing_D)
+        centred_D, plain_D = (
+            # On a GPU too: a process of torchrun has a single thread.
+            covariance_eigenvalues(products_DD.to(self.device) / n, mean_D.to(self.device))
+            for mean_D in (total_D / n, torch.zeros_like(total_D))
+        )
+        return StateSpectrum(int(n), True, centred_D, plain_D)
