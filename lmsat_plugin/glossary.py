@@ -118,6 +118,22 @@ WORDS = (
         ("top_direction_share",),
     ),
     Word(
+        "entropy of the predictions",
+        "How uncertain the model is about the next token: −Σ p ln p of its probabilities in nats, the mean over tokens.",
+        ("entropy",),
+    ),
+    Word(
+        "calibration error",
+        "How far the probability of the most probable next token is from how often it comes, over 15 groups of tokens "
+        "of like probability. 0 is the best.",
+        ("calibration_error",),
+    ),
+    Word(
+        "loss by frequency",
+        "The loss of the text's tokens in three equal parts: the most frequent ones, the middle, and the rare ones.",
+        ("loss_frequent", "loss_medium", "loss_rare"),
+    ),
+    Word(
         "singular entropy",
         "How far the LM head's squared singular values are from equal, KL(p‖u) in nats: 0 for a flat spectrum, larger "
         "as few directions take over. It rises when a small model saturates.",
@@ -189,7 +205,8 @@ WORDS = (
         ("law_gap",),
     ),
     Word("n-shot", "How many solved examples stand before each question.", ("num_fewshot", "shots")),
-    Word("acc", "The share of questions whose right option is the most probable one.", ("accuracy",)),
+    Word("acc", "The share of questions whose right option is the most probable one."),
+    Word("accuracy", "The share of the text's tokens that the model holds to be the most probable next ones."),
     Word(
         "acc_norm", "acc with each option's log-probability divided by its length, so that long options can win, too."
     ),

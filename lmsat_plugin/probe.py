@@ -9,7 +9,7 @@ import enum
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torchmetrics
 
+from lmsat_plugin.model.cross_entropy import TokenPredictions
 from lmsat_plugin.model.lm_head import Head, head_weight
 from lmsat_plugin.model.spectrum import covariance_eigenvalues, device_of_float64, in_float64
 from lmsat_plugin.settings import Settings
@@ -50,9 +51,11 @@ class Need(enum.Flag):
     """The LM head's weight, in `ProbeContext.head_weight_VD`. If no probe needs more, nothing else is loaded."""
     LAST_MOMENTS = enum.auto()
     """The sums of the last layer's states and of their products, in `ProbeContext.last_moments`."""
+    PREDICTIONS = enum.auto()
+    """`Probe.update_predictions` for every batch."""
 
 
-FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES | Need.LAST_MOMENTS
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES | Need.LAST_MOMENTS | Need.PREDICTIONS
 WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM
 """What depends on where the prefix token stands."""
 CORPUS = WINDOWS | Need.TOKENS
@@ -128,6 +131,10 @@ class TokenBatch:
     """Index of each token's document in `ProbeContext.corpus`."""
     positions_N: torch.Tensor
     """Number of tokens in the window before the predicting one: at 0, only the first token is seen."""
+    places_N: torch.Tensor | None = None
+    """Index of each token in its document."""
+    inputs_N: torch.Tensor | None = None
+    """Ids of the tokens at which the states stand that predict these: the one before each in its window."""
     draws_N: np.ndarray | None = None
     """Document and position added up, on the CPU, by which tokens can be drawn without waiting for a GPU."""
 
@@ -162,8 +169,8 @@ class Probe(ABC, Generic[SettingsT]):
     """One measurement of a checkpoint.
 
     The engine makes an instance for each checkpoint and corpus. It calls `prepare`, then `start`, then for each batch
-    those of `update_hidden`, `update_final` and `update_losses` that the probe needs, then `finish`. A pass that runs
-    out of memory begins again with `start`.
+    those of `update_hidden`, `update_final`, `update_losses` and `update_predictions` that the probe needs, then
+    `finish`. A pass that runs out of memory begins again with `start`.
     """
 
     name: ClassVar[str]
@@ -174,9 +181,25 @@ class Probe(ABC, Generic[SettingsT]):
     settings_type: ClassVar[type[Settings]] = Settings
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
     """The direction of metrics that have a better one. Geometry has none."""
+    additions: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Groups of metrics and arrays that the probe has gained without a new version of the others, by a name.
+
+    A sweep measures a group where results lack it, and lets the others stand. A group that is named as a setting is
+    measured where that is true; the other values must not depend on that setting.
+    """
 
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
+
+    @classmethod
+    def asked_additions(cls, settings: Settings) -> list[str]:
+        """Return the names of the groups of `additions` that are measured with some settings."""
+        return [name for name in cls.additions if getattr(settings, name, True)]
+
+    @classmethod
+    def identifying(cls, settings: Settings) -> dict[str, Any]:
+        """Return the settings, as JSON has them, without those that only switch `additions` on."""
+        return {key: value for key, value in settings.model_dump(mode="json").items() if key not in cls.additions}
 
     @classmethod
     def other_corpora(cls, settings: SettingsT, corpus: CorpusSettings) -> Mapping[str, CorpusSettings]:
@@ -206,6 +229,9 @@ class Probe(ABC, Generic[SettingsT]):
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """Receive the losses of a batch's tokens, in nats, float64."""
+
+    def update_predictions(self, predictions: TokenPredictions, batch: TokenBatch) -> None:
+        """Receive what is read off a batch's logits. The losses among it are those of `update_losses`."""
 
     @abstractmethod
     def finish(self) -> Measurement:

@@ -211,6 +211,7 @@ def _callbacks(context: ProbeContext, probes: Mapping[str, Probe], foreign: Fore
         on_layer=see_layer,
         on_final=calls(Need.FINAL_STATES, "update_final"),
         on_losses=calls(Need.TOKEN_LOSSES, "update_losses"),
+        on_predictions=calls(Need.PREDICTIONS, "update_predictions"),
     )
 
 
