@@ -90,6 +90,50 @@ WORDS = (
         ("anisotropy_last", "anisotropy_mean", "anisotropy_max"),
     ),
     Word(
+        "RankMe",
+        "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
+        "entropy of their singular values.",
+        ("rankme",),
+    ),
+    Word(
+        "α-ReQ",
+        "How fast the variance of the hidden states falls from one direction to the next: the exponent of a power law. "
+        "Larger means that fewer directions hold most of it.",
+        ("alpha_req",),
+    ),
+    Word(
+        "participation ratio",
+        "Another number of directions in which hidden states vary: the squared sum of their variances over the sum of "
+        "the squares.",
+        ("participation_ratio",),
+    ),
+    Word(
+        "IsoScore",
+        "How evenly hidden states vary in all directions: 1 if equally in each, 0 if along a single line.",
+        ("isoscore",),
+    ),
+    Word(
+        "top direction share",
+        "The share of the hidden states' variance along the direction in which they vary most.",
+        ("top_direction_share",),
+    ),
+    Word(
+        "entropy of the predictions",
+        "How uncertain the model is of the next token: −Σ p ln p of its probabilities in nats, averaged over tokens.",
+        ("entropy",),
+    ),
+    Word(
+        "calibration error",
+        "How far the probability of the most probable next token is from how often it comes, over 15 groups of tokens "
+        "of like probability. 0 is the best.",
+        ("calibration_error",),
+    ),
+    Word(
+        "loss by frequency",
+        "The loss of the text's tokens in three equal parts: the most frequent ones, the middle, and the rare ones.",
+        ("loss_frequent", "loss_medium", "loss_rare"),
+    ),
+    Word(
         "singular entropy",
         "How far the LM head's squared singular values are from equal, KL(p‖u) in nats: 0 for a flat spectrum, larger "
         "as few directions take over. It rises when a small model saturates.",
@@ -161,7 +205,8 @@ WORDS = (
         ("law_gap",),
     ),
     Word("n-shot", "How many solved examples stand before each question.", ("num_fewshot", "shots")),
-    Word("acc", "The share of questions whose right option is the most probable one.", ("accuracy",)),
+    Word("acc", "The share of questions whose right option is the most probable one."),
+    Word("accuracy", "The share of the text's tokens that the model holds to be the most probable next ones."),
     Word(
         "acc_norm", "acc with each option's log-probability divided by its length, so that long options can win, too."
     ),

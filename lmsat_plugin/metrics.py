@@ -63,10 +63,18 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("loss", False, 0, inf, "nats per token", None),
     ("bits_per_byte bits_per_byte_corr", False, 0, inf, "bits per byte", None),
     ("unigram_loss", None, 0, inf, "nats per token", None),
+    ("loss_frequent loss_medium loss_rare", False, 0, inf, "nats per token", None),
+    ("accuracy", True, 0, 1, "proportion", None),
+    ("entropy", None, 0, inf, "nats", None),
+    ("calibration_error", False, 0, 1, "proportion", None),
     ("tokens bytes", None, 0, inf, "count", None),
     ("singular_entropy singular_entropy_linear", None, 0, inf, "nats", None),
     ("effective_rank effective_rank_last stable_rank", None, 1, inf, "", None),
     ("condition_number top_singular_ratio", None, 1, inf, "", None),
+    ("rankme participation_ratio", None, 1, inf, "", None),
+    ("alpha_req", None, -inf, inf, "", None),
+    ("isoscore", None, 0, 1, "", None),
+    ("top_direction_share", None, 0, 1, "proportion", None),
     ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
 )
 """Names, whether higher is better, the ends of the range, unit, chance."""

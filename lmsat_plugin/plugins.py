@@ -52,6 +52,7 @@ class BuiltIn:
     def lmsat_register_probes(self, registry: ProbeRegistry) -> None:
         """Register the built-in probes."""
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
+        from lmsat_plugin.probes.geometry import GeometryProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
         from lmsat_plugin.probes.gradient_noise.probe import GradientNoiseProbe
         from lmsat_plugin.probes.head import HeadProbe
@@ -61,7 +62,7 @@ class BuiltIn:
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
-            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe),
+            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe),
         ):
             registry.add(probe)
 

@@ -6,16 +6,18 @@ Shapes: N tokens of one batch that are scored, D width of a layer.
 from __future__ import annotations
 
 import enum
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
 from lmsat_plugin.lazy import torch, without_gradients
+from lmsat_plugin.model.cross_entropy import TokenPredictions
 from lmsat_plugin.model.lm_head import Head, head_weight
-from lmsat_plugin.model.spectrum import device_of_float64
+from lmsat_plugin.model.spectrum import covariance_eigenvalues, device_of_float64, in_float64
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
 from lmsat_plugin.text.tokenization import TokenizedCorpus
@@ -45,9 +47,13 @@ class Need(enum.Flag):
     """`Probe.update_final` for every batch, and `ProbeContext.head`, which maps these states to logits."""
     HEAD = enum.auto()
     """The LM head's weight, in `ProbeContext.head_weight_VD`. If no probe needs more, nothing else is loaded."""
+    LAST_MOMENTS = enum.auto()
+    """The sums of the last layer's states and of their products, in `ProbeContext.last_moments`."""
+    PREDICTIONS = enum.auto()
+    """`Probe.update_predictions` for every batch."""
 
 
-FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES
+FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES | Need.LAST_MOMENTS | Need.PREDICTIONS
 WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM
 """What depends on where the prefix token stands."""
 CORPUS = WINDOWS | Need.TOKENS
@@ -103,6 +109,9 @@ class ProbeContext:
     rest of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    last_moments: StateMoments | None = None
+    """Of the last layer, after the final norm. The engine fills it, once for all probes, before their `finish`; None
+    before `start` and if no probe of this run needs it."""
 
     @property
     def head_weight_VD(self) -> torch.Tensor:
@@ -120,6 +129,10 @@ class TokenBatch:
     """Index of each token's document in `ProbeContext.corpus`."""
     positions_N: torch.Tensor
     """Number of tokens in the window before the predicting one: at 0, only the first token is seen."""
+    places_N: torch.Tensor | None = None
+    """Index of each token in its document."""
+    inputs_N: torch.Tensor | None = None
+    """Ids of the tokens at which the states stand that predict these: the one before each in its window."""
     draws_N: np.ndarray | None = None
     """Document and position added up, on the CPU, by which tokens can be drawn without waiting for a GPU."""
 
@@ -133,6 +146,19 @@ class Measurement:
     details: dict[str, Any] = field(default_factory=dict)
     """How it was made, beyond the settings, for the provenance."""
 
+    @classmethod
+    def with_gaps(
+        cls,
+        metrics: Mapping[str, float],
+        reasons: Mapping[str, str],
+        arrays: Mapping[str, np.ndarray],
+        details: Mapping[str, Any] | None = None,
+    ) -> Measurement:
+        """Return a measurement whose metrics are null where a sentence gives the reason."""
+        values: dict[str, Any] = {**metrics, **dict.fromkeys(reasons)}
+        noted = {"reasons": dict(reasons)} if reasons else {}
+        return cls(values, dict(arrays), {**(details or {}), **noted})
+
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -141,8 +167,8 @@ class Probe(ABC, Generic[SettingsT]):
     """One measurement of a checkpoint.
 
     The engine makes an instance for each checkpoint and corpus. It calls `prepare`, then `start`, then for each batch
-    those of `update_hidden`, `update_final` and `update_losses` that the probe needs, then `finish`. A pass that runs
-    out of memory begins again with `start`.
+    those of `update_hidden`, `update_final`, `update_losses` and `update_predictions` that the probe needs, then
+    `finish`. A pass that runs out of memory begins again with `start`.
     """
 
     name: ClassVar[str]
@@ -153,9 +179,25 @@ class Probe(ABC, Generic[SettingsT]):
     settings_type: ClassVar[type[Settings]] = Settings
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
     """The direction of metrics that have a better one. Geometry has none."""
+    additions: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Groups of metrics and arrays that the probe has gained without a new version of the others, by a name.
+
+    A sweep measures a group where results lack it, and lets the others stand. A group that is named as a setting is
+    measured where that is true; the other values must not depend on that setting.
+    """
 
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
+
+    @classmethod
+    def asked_additions(cls, settings: Settings) -> list[str]:
+        """Return the names of the groups of `additions` that are measured with some settings."""
+        return [name for name in cls.additions if getattr(settings, name, True)]
+
+    @classmethod
+    def identifying(cls, settings: Settings) -> dict[str, Any]:
+        """Return the settings, as JSON has them, without those that only switch `additions` on."""
+        return {key: value for key, value in settings.model_dump(mode="json").items() if key not in cls.additions}
 
     @classmethod
     def other_corpora(cls, settings: SettingsT, corpus: CorpusSettings) -> Mapping[str, CorpusSettings]:
@@ -185,6 +227,9 @@ class Probe(ABC, Generic[SettingsT]):
 
     def update_losses(self, losses_N: torch.Tensor, batch: TokenBatch) -> None:
         """Receive the losses of a batch's tokens, in nats, float64."""
+
+    def update_predictions(self, predictions: TokenPredictions, batch: TokenBatch) -> None:
+        """Receive what is read off a batch's logits. The losses among it are those of `update_losses`."""
 
     @abstractmethod
     def finish(self) -> Measurement:
@@ -230,3 +275,49 @@ class Sums:
 
             sums = {name: torch.stack(gather_all_tensors(each)).sum(0) for name, each in sums.items()}
         return {name: each.cpu() for name, each in sums.items()}
+
+
+_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class StateSpectrum:
+    """What the moments of n states h of width D say of them.
+
+    Eigenvalues are falling; one of which only its rounding is left is 0.
+    """
+
+    tokens: int
+    is_finite: bool
+    covariance_D: np.ndarray
+    """Eigenvalues of the covariance E[(h − E h)(h − E h)ᵀ]."""
+    second_moment_D: np.ndarray
+    """Eigenvalues of E[h hᵀ]: the squares of the singular values of the matrix of states over n."""
+
+
+class StateMoments(Sums):
+    """Number n, sum and products Σ h hᵀ of a layer's states h, of which several probes make use. Float64."""
+
+    def __init__(self, context: ProbeContext, width: int) -> None:
+        super().__init__(context, tokens=(), total=(width,), products=(width, width))
+
+    def add(self, states_ND: torch.Tensor) -> None:
+        """Add states, a few thousand rows at a time, since they are of float64."""
+        for rows_ND in map(in_float64, states_ND.split(_ROWS)):
+            tokens = torch.full_like(rows_ND[0, 0], len(rows_ND))
+            self.update(tokens=tokens, total=rows_ND.sum(0), products=rows_ND.T @ rows_ND)
+
+    @functools.cached_property
+    def spectrum(self) -> StateSpectrum:
+        """The spectrum of the states of all processes. It is computed once; all processes have to ask."""
+        sums = self.totals()
+        n, total_D, products_DD = float(sums["tokens"]), sums["total"], sums["products"]
+        if n == 0 or not torch.isfinite(products_DD).all():
+            nothing_D = np.zeros(len(total_D))
+            return StateSpectrum(int(n), n == 0, nothing_D, nothing_D)
+        centred_D, plain_D = (
+            # On a GPU too: a process of torchrun has a single thread.
+            covariance_eigenvalues(products_DD.to(self.device) / n, mean_D.to(self.device))
+            for mean_D in (total_D / n, torch.zeros_like(total_D))
+        )
+        return StateSpectrum(int(n), True, centred_D, plain_D)

@@ -176,13 +176,18 @@ def spread(items: Iterable[T], most: int) -> list[T]:
     ]
 
 
+def is_part(task: str) -> bool:
+    """Return whether a task is a part of a benchmark, such as one of MMLU's subjects."""
+    return task.startswith(_PARTS)
+
+
 def judged_scores(pairs: Sequence[tuple[str, str]], groups: Collection[str] = ()) -> list[tuple[str, str]]:
     """Return one metric of each task of these, without what repeats others: what is judged unless more is asked for.
 
-    It is a perplexity where the task has one, else the first of its `ACCURACIES`; a task with neither keeps its metrics.
+    It is a perplexity where the task has one, else the first of its `ACCURACIES`; a task with neither keeps all.
     Left out are parts of a benchmark, and ``groups``, the means of tasks that are there themselves.
     """
-    whole = [pair for pair in pairs if not pair[0].startswith(_PARTS)]
+    whole = [pair for pair in pairs if not is_part(pair[0])]
     whole = [pair for pair in whole if pair[0] not in groups or f"{pair[0]}_" in _PARTS] or whole or list(pairs)
     by_task: dict[str, list[str]] = {}
     for task, metric in whole:
@@ -198,6 +203,6 @@ def judged_scores(pairs: Sequence[tuple[str, str]], groups: Collection[str] = ()
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return each downstream task with the metric that is its score, without parts such as MMLU's subjects."""
     there = set(zip(table.task, table.metric, strict=True))
-    tasks = [task for task in sorted(set(table.task), key=natural) if not task.startswith((*_PARTS, "lmsat_"))]
+    tasks = [task for task in sorted(set(table.task), key=natural) if not (is_part(task) or task.startswith("lmsat_"))]
     scores = ((task, next((name for name in ACCURACIES if (task, name) in there), None)) for task in tasks)
     return [(task, metric) for task, metric in scores if metric is not None]

@@ -50,7 +50,9 @@ class SaturationCommand(AnsweringCommand):
             "a folder with results of any lm-eval, or a CSV with the columns model, step, loss and, if known, tokens, "
             "stderr",
         )
-        parser.add_argument("--task", metavar="GLOB", help="by default lmsat_loss, or without it each task that is no part of another")
+        parser.add_argument(
+            "--task", metavar="GLOB", help="by default lmsat_loss, or without it each task that is no part of another"
+        )
         parser.add_argument("--metric", metavar="GLOB", help="by default loss, or one of each task")
         parser.add_argument(
             "--min-step",

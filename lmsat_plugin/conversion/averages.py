@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from lmsat_plugin.conversion.folder import copy_config, making
 from lmsat_plugin.conversion.state_dicts import StateDictFile
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import check_file, read_file
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.checkpoint_files import weight_paths
 from lmsat_plugin.model.head_files import without_data, write_safetensors
 
@@ -140,13 +140,13 @@ def _write(out: Path, config: Path, weights: Sequence[_Weights], read: Callable[
 def _blockwise(
     combine: Callable[[Sequence[torch.Tensor]], torch.Tensor],
     parts: Sequence[torch.Tensor],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Combine tensors a block at a time; of numbers that are no floats, return the last."""
+    """Combine tensors a block at a time, into float32 by default; of numbers that are no floats, return the last."""
     last = parts[-1]
     if not last.is_floating_point():
         return last
-    combined = torch.empty(last.shape, dtype=dtype)
+    combined = torch.empty(last.shape, dtype=dtype or torch.float32)
     out, flat = combined.view(-1), [part.reshape(-1) for part in parts]
     for begin in range(0, len(out), _CHUNK):
         out[begin : begin + _CHUNK] = combine([part[begin : begin + _CHUNK] for part in flat])

@@ -23,7 +23,7 @@ from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.loading import check_decoder
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.plugin_code import contained
-from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, TrainingStream
+from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, StateMoments, TokenBatch, TrainingStream
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
 from lmsat_plugin.text.windows import DEFAULT_WINDOW, Window
@@ -161,7 +161,8 @@ def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[st
             f"the logits of {type(model).__name__} are not a known function of its last hidden states: "
             f"leave out {', '.join(f'lmsat_{name}' for name in asking)}"
         )
-    if not anatomy.layer_widths and any(Need.HIDDEN_STATES in probe.needs for probe in probes.values()):
+    of_layers = Need.HIDDEN_STATES | Need.LAST_MOMENTS
+    if not anatomy.layer_widths and any(probe.needs & of_layers for probe in probes.values()):
         raise LmsatError(
             f"{type(model).__name__} does not give its hidden states: ask for probes that do not need them"
         )
@@ -201,14 +202,37 @@ def _callbacks(context: ProbeContext, probes: Mapping[str, Probe], foreign: Fore
 
         return call_all if updates else None
 
-    start = calls(FORWARD, "start")
+    start, see_layer = calls(FORWARD, "start"), calls(Need.HIDDEN_STATES, "update_hidden")
     assert start is not None
+    if any(probe.needs & Need.LAST_MOMENTS for probe in probes.values()):
+        start, see_layer = _with_last_moments(context, start, see_layer)
     return PassCallbacks(
         start=partial(start, context),
-        on_layer=calls(Need.HIDDEN_STATES, "update_hidden"),
+        on_layer=see_layer,
         on_final=calls(Need.FINAL_STATES, "update_final"),
         on_losses=calls(Need.TOKEN_LOSSES, "update_losses"),
+        on_predictions=calls(Need.PREDICTIONS, "update_predictions"),
     )
+
+
+def _with_last_moments(
+    context: ProbeContext, start: Callable[..., None], see_layer: Callable[..., None] | None
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return what starts a pass and what sees its layers, such that the last layer's moments are added up, too."""
+    last, moments = len(context.layer_widths) - 1, None
+
+    def start_anew(context: ProbeContext) -> None:
+        nonlocal moments
+        moments = StateMoments(context, context.layer_widths[last])
+        start(replace(context, last_moments=moments))
+
+    def add_and_see(layer: int, states_ND: torch.Tensor, batch: TokenBatch) -> None:
+        if layer == last and moments is not None:
+            moments.add(states_ND)
+        if see_layer is not None:
+            see_layer(layer, states_ND, batch)
+
+    return start_anew, add_and_see
 
 
 def window_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 
+from lmsat_plugin.model.cross_entropy import TokenPredictions
 from lmsat_plugin.model.fixed import AlteredError, model_digest
 from lmsat_plugin.probe import Probe, ProbeContext, TokenBatch
 from lmsat_plugin.text.tokenization import tokenizer_hash
@@ -76,11 +78,8 @@ class Foreign:
 def _copy(argument: Any) -> Any:
     if isinstance(argument, torch.Tensor):
         return argument.clone()
-    if isinstance(argument, TokenBatch):
-        return TokenBatch(
-            targets_N=argument.targets_N.clone(),
-            documents_N=argument.documents_N.clone(),
-            positions_N=argument.positions_N.clone(),
-            draws_N=None if argument.draws_N is None else argument.draws_N.copy(),
-        )
+    if isinstance(argument, np.ndarray):
+        return argument.copy()
+    if isinstance(argument, TokenBatch | TokenPredictions):
+        return type(argument)(**{field.name: _copy(getattr(argument, field.name)) for field in fields(argument)})
     return argument

@@ -16,7 +16,13 @@ from tqdm import tqdm
 from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.measurement.execution import Execution
 from lmsat_plugin.model.anatomy import Anatomy, check_positions, hidden_states, own_logits
-from lmsat_plugin.model.cross_entropy import losses_of_logits, token_losses
+from lmsat_plugin.model.cross_entropy import (
+    TokenPredictions,
+    losses_of_logits,
+    predict_tokens,
+    predictions_of_logits,
+    token_losses,
+)
 from lmsat_plugin.model.memory import give_back_memory, is_out_of_memory, no_memory_for
 from lmsat_plugin.model.packing import without_packing
 from lmsat_plugin.model.spectrum import device_of_float64
@@ -26,6 +32,7 @@ from lmsat_plugin.text.windows import PaddedBatch, Window, make_batches
 if TYPE_CHECKING:
     LayerCallback = Callable[[int, torch.Tensor, TokenBatch], None]
     BatchCallback = Callable[[torch.Tensor, TokenBatch], None]
+    PredictionsCallback = Callable[[TokenPredictions, TokenBatch], None]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ class PassCallbacks:
     on_layer: LayerCallback | None = None
     on_final: BatchCallback | None = None
     on_losses: BatchCallback | None = None
+    on_predictions: PredictionsCallback | None = None
 
 
 class ForwardPass:
@@ -108,7 +116,12 @@ class ForwardPass:
         draws_N = (padded.documents_N + padded.positions_N).numpy()
         padded = padded.to(device)
         batch = TokenBatch(
-            targets_N=padded.targets_N, documents_N=padded.documents_N, positions_N=padded.positions_N, draws_N=draws_N
+            targets_N=padded.targets_N,
+            documents_N=padded.documents_N,
+            positions_N=padded.positions_N,
+            places_N=padded.places_N,
+            inputs_N=padded.inputs_N,
+            draws_N=draws_N,
         )
         inputs_BT, scored_N = padded.inputs_BT, padded.scored_N
         complete = len(scored_N) == inputs_BT.numel()
@@ -131,10 +144,24 @@ class ForwardPass:
         final = scored(final)
         if callbacks.on_final is not None:
             callbacks.on_final(final, batch)
-        if callbacks.on_losses is None:
-            return
-        if anatomy.head is None:
-            losses_N = losses_of_logits(final, batch.targets_N)
-        else:
-            losses_N = token_losses(final, batch.targets_N, anatomy.head)
-        callbacks.on_losses(losses_N.to(device_of_float64(device)), batch)
+        self._score(final, batch, callbacks)
+
+    def _score(self, final: torch.Tensor, batch: TokenBatch, callbacks: PassCallbacks) -> None:
+        """Hand on what the logits say, as far as it is asked for. ``final`` are states or, without a head, logits."""
+        head, device = self.anatomy.head, device_of_float64(self.execution.device)
+        predictions = None
+        if callbacks.on_predictions is not None:
+            if head is None:
+                predictions = predictions_of_logits(final, batch.targets_N).to(device)
+            else:
+                predictions = predict_tokens(final, batch.targets_N, head).to(device)
+        if callbacks.on_losses is not None:
+            if predictions is not None:
+                losses_N = predictions.losses_N
+            elif head is None:
+                losses_N = losses_of_logits(final, batch.targets_N)
+            else:
+                losses_N = token_losses(final, batch.targets_N, head)
+            callbacks.on_losses(losses_N.to(device), batch)
+        if callbacks.on_predictions is not None and predictions is not None:
+            callbacks.on_predictions(predictions, batch)

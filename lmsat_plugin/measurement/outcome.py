@@ -63,7 +63,7 @@ def describe_run(
         "probes": {
             name: {
                 "version": probe.version,
-                "settings": probe.settings.model_dump(),
+                "settings": probe.identifying(probe.settings),
                 "reads_corpus": bool(probe.needs & CORPUS),
                 "reads_windows": bool(probe.needs & WINDOWS),
                 "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),

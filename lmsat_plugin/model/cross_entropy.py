@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.lm_head import Head
@@ -17,6 +18,27 @@ from lmsat_plugin.model.spectrum import in_float64
 # between the product and the exponential; on a GPU it should fill the device.
 _CPU_TILE = (2048, 1024)
 _GPU_TILE = (8192, 8192)
+_LEAST_EXPONENT = -1e6
+
+
+@dataclass(frozen=True)
+class TokenPredictions:
+    """What a model predicts at N tokens, from its logits z of all rows of the head, padding included. Of length N."""
+
+    losses_N: torch.Tensor
+    """−ln p of the targets in nats, float64."""
+    log_sums_N: torch.Tensor
+    """ln Σ exp z, float64."""
+    entropies_N: torch.Tensor
+    """−Σ p ln p in nats, float64."""
+    top_N: torch.Tensor
+    """The probability of the most probable token, float64."""
+    hits_N: torch.Tensor
+    """Whether no token is more probable than the target."""
+
+    def to(self, device: torch.device) -> TokenPredictions:
+        """Return the predictions on a device."""
+        return TokenPredictions(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class TokenScores:
@@ -34,11 +56,19 @@ class TokenScores:
         self._largest_S = torch.full((len(targets_N) if rows_N is None else rows,), -torch.inf, device=targets_N.device)
         self._first_S = torch.zeros(len(self._largest_S), device=targets_N.device, dtype=torch.int64)
         self._log_sums: list[torch.Tensor] = []
+        self._means: list[torch.Tensor] = []
 
-    def add(self, logits_SV: torch.Tensor, start: int, work_SV: torch.Tensor | None = None) -> None:
+    def add(
+        self,
+        logits_SV: torch.Tensor,
+        start: int,
+        work_SV: torch.Tensor | None = None,
+        spare_SV: torch.Tensor | None = None,
+    ) -> None:
         """Take in the logits of the vocabulary's rows from ``start`` on.
 
-        ``work_SV``, of their shape and type, is overwritten, or without it the logits themselves.
+        ``work_SV``, of their shape and type, is overwritten, or without it the logits themselves. So is ``spare_SV``,
+        which `predictions` needs.
         """
         columns_N = self._targets_N - start
         inside_N = (columns_N >= 0) & (columns_N < logits_SV.shape[1])
@@ -47,12 +77,23 @@ class TokenScores:
             logits_N, first_S = logits_SV.gather(1, columns_N[:, None])[:, 0], None
         else:
             logits_N, first_S = logits_SV[self._rows_N, columns_N], logits_SV.argmax(1)
-        log_sum_S, largest_S = _log_sum_exp(logits_SV, logits_SV if work_SV is None else work_SV)
+        work_SV = logits_SV if work_SV is None else work_SV
+        log_sum_S, largest_S, mean_S = _log_sum_exp(logits_SV, work_SV, spare_SV)
         if first_S is not None:
             self._first_S = torch.where(largest_S > self._largest_S, first_S + start, self._first_S)
         self._target_N = torch.where(inside_N, logits_N, self._target_N)
         self._largest_S = torch.maximum(self._largest_S, largest_S)
         self._log_sums.append(log_sum_S)
+        if mean_S is not None:
+            self._means.append(mean_S)
+
+    @property
+    def predictions(self) -> TokenPredictions:
+        """All that the logits say, where each tile was added with ``spare_SV`` and each row has one token."""
+        log_sums_TN = torch.stack(self._log_sums)
+        log_sums_N = torch.logsumexp(log_sums_TN, 0)
+        means_N = ((log_sums_TN - log_sums_N).exp() * torch.stack(self._means)).sum(0)
+        return _predictions(in_float64(self._target_N), in_float64(self._largest_S), log_sums_N, means_N)
 
     @property
     def losses_N(self) -> torch.Tensor:
@@ -86,6 +127,17 @@ def score_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -
     return _in_tiles(hidden_ND, targets_N, head)
 
 
+def predict_tokens(hidden_ND: torch.Tensor, targets_N: torch.Tensor, head: Head) -> TokenPredictions:
+    """Return what the model predicts at tokens: `token_losses` and what else the same tiles of logits give."""
+    parts = [scores.predictions for scores in _in_tiles(hidden_ND, targets_N, head, predicts=True)]
+    if not parts:
+        nothing_N = in_float64(hidden_ND.new_zeros(0))
+        return _predictions(nothing_N, nothing_N, nothing_N, nothing_N)
+    return TokenPredictions(
+        *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TokenPredictions))
+    )
+
+
 def score_targets(
     hidden_SD: torch.Tensor, rows_N: torch.Tensor, targets_N: torch.Tensor, head: Head
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +157,12 @@ def score_targets(
 
 
 def _in_tiles(
-    hidden_SD: torch.Tensor, targets_N: torch.Tensor, head: Head, rows_N: torch.Tensor | None = None
+    hidden_SD: torch.Tensor,
+    targets_N: torch.Tensor,
+    head: Head,
+    rows_N: torch.Tensor | None = None,
+    *,
+    predicts: bool = False,
 ) -> Iterator[TokenScores]:
     device = head.weight_VD.device
     step, columns = tile_shape(device)
@@ -118,8 +175,10 @@ def _in_tiles(
             low, high = (int(torch.searchsorted(rows_N, bound)) for bound in (first, first + step))
             rows = (rows_N[low:high] - first).to(device)
             scores = TokenScores(targets_N[low:high].to(device), rows, len(hidden))
+        spare = hidden.new_empty(len(hidden) * columns, dtype=head.dtype) if predicts else None
         for start in range(0, vocabulary, columns):
-            scores.add(head.logits(hidden, start, min(start + columns, vocabulary)), start)
+            logits = head.logits(hidden, start, min(start + columns, vocabulary))
+            scores.add(logits, start, spare_SV=None if spare is None else spare[: logits.numel()].view_as(logits))
         yield scores
 
 
@@ -136,6 +195,29 @@ def losses_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.
     return _log_sum_exp(logits_NV, torch.empty_like(logits_NV))[0] - target
 
 
+def predictions_of_logits(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> TokenPredictions:
+    """Return what `predict_tokens` returns, from a model's own logits."""
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    targets_N1 = in_float64(logits_NV.gather(1, targets_N.to(logits_NV.device)[:, None]))
+    work_NV, spare_NV = torch.empty_like(logits_NV), torch.empty_like(logits_NV)
+    log_sums_N, largest_N, means_N = _log_sum_exp(logits_NV, work_NV, spare_NV)
+    assert means_N is not None
+    return _predictions(targets_N1[:, 0], in_float64(largest_N), log_sums_N, means_N)
+
+
+def _predictions(
+    targets_N: torch.Tensor, largest_N: torch.Tensor, log_sums_N: torch.Tensor, means_N: torch.Tensor
+) -> TokenPredictions:
+    """Return predictions of the targets' logits, the largest ones, ln Σ exp z, and Σ p z, all float64."""
+    return TokenPredictions(
+        losses_N=log_sums_N - targets_N,
+        log_sums_N=log_sums_N,
+        entropies_N=log_sums_N - means_N,
+        top_N=(largest_N - log_sums_N).exp(),
+        hits_N=targets_N >= largest_N,
+    )
+
+
 def targets_in_logits(
     logits_SV: torch.Tensor, rows_N: torch.Tensor, targets_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,19 +228,32 @@ def targets_in_logits(
     return found_N - _log_sum_exp(logits_SV, torch.empty_like(logits_SV))[0][rows_N], greedy_N
 
 
-def _log_sum_exp(logits_NV: torch.Tensor, work_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log Σ exp over each row in float64, and each row's maximum, shape [N]; ``work_NV`` is overwritten.
+def _log_sum_exp(
+    logits_NV: torch.Tensor, work_NV: torch.Tensor, spare_NV: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return log Σ exp over each row in float64, each row's maximum, and with ``spare_NV`` Σ p z in float64, shape [N].
 
-    On a CPU, powers of 2 take half the time of powers of e: e^z = 2^(z/ln 2).
+    ``work_NV`` and ``spare_NV`` are overwritten. On a CPU, powers of 2 take half the time of powers of e:
+    e^z = 2^(z/ln 2).
     """
     largest_N1 = logits_NV.amax(1, keepdim=True)
     # 1/ln 2 in the type of the logits, and the shift of each row, which is taken back as it was rounded.
     factor = _bits_per_nat(logits_NV.dtype)
     shift_N1 = largest_N1 * -factor
-    sums_N = torch.add(shift_N1, logits_NV, alpha=factor, out=work_NV).exp2_().sum(1)
+    powers_NV = torch.add(shift_N1, logits_NV, alpha=factor, out=work_NV)
+    if spare_NV is None:
+        powers_NV.exp2_()
+    else:
+        exponents_NV, powers_NV = powers_NV, torch.exp2(powers_NV, out=spare_NV)
+    sums_N = powers_NV.sum(1)
     largest_N = in_float64(largest_N1[:, 0])
     unscaled_N = in_float64(shift_N1[:, 0]) * math.log(2) + largest_N * (factor * math.log(2) - 1)
-    return in_float64(sums_N).log_() - unscaled_N, largest_N1[:, 0]
+    means_N = None
+    if spare_NV is not None:
+        # A logit of −∞ has no part in the mean.
+        weighted_N = exponents_NV.clamp_min_(_LEAST_EXPONENT).mul_(powers_NV).sum(1)
+        means_N = (in_float64(weighted_N) / in_float64(sums_N) - in_float64(shift_N1[:, 0])) / factor
+    return in_float64(sums_N).log_() - unscaled_N, largest_N1[:, 0], means_N
 
 
 @functools.cache

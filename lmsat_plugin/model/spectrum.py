@@ -78,6 +78,17 @@ def _own_cores(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def covariance_eigenvalues(second_moment_DD: torch.Tensor, mean_D: torch.Tensor) -> np.ndarray:
+    """Return the eigenvalues of M − m mᵀ, M = E[h hᵀ] and m = E[h] in float64, falling, shape [D].
+
+    Of a direction without variance, as after a norm without bias, only the rounding of M is left: it has 0.
+    """
+    covariance_DD = second_moment_DD - torch.outer(mean_D, mean_D)
+    eigenvalues_D = torch.linalg.eigvalsh(covariance_DD).cpu().flip(0).numpy()
+    rounding = len(mean_D) * np.finfo(float).eps * float(second_moment_DD.trace())
+    return np.where(eigenvalues_D > rounding, eigenvalues_D, 0.0)
+
+
 def entropy(weights: np.ndarray) -> float:
     """Return H(p) = −Σ p ln p in nats, p the weights over their sum; 0 ln 0 is 0."""
     p = weights / weights.sum()

@@ -28,19 +28,18 @@ class AnisotropyProbe(Probe[Settings]):
     """
 
     name = "anisotropy"
-    needs = Need.HIDDEN_STATES
+    needs = Need.HIDDEN_STATES | Need.LAST_MOMENTS
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
         widths = context.layer_widths
-        self.last, d = len(widths) - 1, widths[-1]
+        self.last = len(widths) - 1
+        assert context.last_moments is not None
+        self.moments = context.last_moments
         self.sums = Sums(
             context,
-            tokens=(),
             norms=(len(widths),),
             zeros=(len(widths),),
-            last_sum=(d,),
-            last_squares=(d, d),
             **{f"units_{layer}": (width,) for layer, width in enumerate(widths)},
         )
 
@@ -52,20 +51,16 @@ class AnisotropyProbe(Probe[Settings]):
     def _add(self, layer: int, states_ND: torch.Tensor) -> None:
         norms_N = torch.linalg.vector_norm(states_ND, dim=1)
         zero_N = norms_N == 0
-        increments = {f"units_{layer}": norms_N.reciprocal().masked_fill(zero_N, 0) @ states_ND}
+        units = {f"units_{layer}": norms_N.reciprocal().masked_fill(zero_N, 0) @ states_ND}
         norms = norms_N.new_zeros(self.last + 1)
         zeros = torch.zeros_like(norms)
         norms[layer], zeros[layer] = norms_N.sum(), zero_N.sum()
-        if layer == self.last:
-            increments["tokens"] = torch.full_like(norms[0], len(norms_N))
-            increments["last_sum"] = states_ND.sum(0)
-            increments["last_squares"] = states_ND.T @ states_ND
-        self.sums.update(norms=norms, zeros=zeros, **increments)
+        self.sums.update(norms=norms, zeros=zeros, **units)
 
     def finish(self) -> Measurement:
         """Turn the sums into mean cosines. Raises `LmsatError` for fewer than two tokens."""
-        sums = self.sums.totals()
-        n = float(sums["tokens"])
+        sums, spectrum = self.sums.totals(), self.moments.spectrum
+        n = spectrum.tokens
         if n < 2:
             raise LmsatError("anisotropy needs at least 2 tokens: give a longer corpus or raise max_tokens")
         zeros = sums["zeros"].numpy()
@@ -81,24 +76,17 @@ class AnisotropyProbe(Probe[Settings]):
                 f"{where} are zero: the checkpoint's weights or its precision are broken; "
                 "load it with dtype=float32 or leave it out"
             )
-        mean = sums["last_sum"] / n
-        covariance = sums["last_squares"] / n - torch.outer(mean, mean)
-        # On a GPU too: a process of torchrun has a single thread.
-        eigenvalues = torch.linalg.eigvalsh(covariance.to(self.sums.device)).cpu().flip(0).numpy()
-        # Of a direction without variance, as after a norm without bias, only the sums' rounding is left: drop it.
-        rounding = len(mean) * np.finfo(float).eps * float(sums["last_squares"].trace()) / n
-        eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)
         return Measurement(
             metrics={
                 "anisotropy_last": float(by_layer[-1]),
                 "anisotropy_mean": float(by_layer.mean()),
                 "anisotropy_max": float(by_layer.max()),
-                "effective_rank_last": effective_rank(np.sqrt(eigenvalues)),
+                "effective_rank_last": effective_rank(np.sqrt(spectrum.covariance_D)),
             },
             arrays={
                 "by_layer": by_layer,
                 "mean_norm_by_layer": (sums["norms"] / n).numpy(),
-                "last_covariance_eigenvalues": eigenvalues,
+                "last_covariance_eigenvalues": spectrum.covariance_D,
             },
             details={"zero_states_by_layer": [int(count) for count in zeros]} if zeros.any() else {},
         )

@@ -88,7 +88,7 @@ def make_leaderboard(
 
     Args:
         table: Tidy, on one corpus; see `lmsat_plugin.load_results`.
-        saturation: Verdicts; those on the loss are shown, or without any that of the score, or how many scores saturate.
+        saturation: Verdicts; those on the loss are shown, or else that of the score, or how many scores saturate.
         law: A law of lmsat_loss in ``n_params`` and ``tokens``.
         documents: Nats and tokens of the M documents, by the path of their result.
         groups: Tasks that are means of other tasks.

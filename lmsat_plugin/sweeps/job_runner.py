@@ -20,6 +20,7 @@ from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe import Need
+from lmsat_plugin.sweeps.additions import only_asked
 from lmsat_plugin.sweeps.background import Background
 from lmsat_plugin.sweeps.checkpoint_folders import CheckpointFolders
 from lmsat_plugin.sweeps.config import Options
@@ -290,23 +291,24 @@ class JobRunner:
         self.launch.call("load", job, whole, False)
 
     def _evaluate(self, started: _StartedJob, asked: Sequence[PlannedResult]) -> list[tuple[Identity, str]]:
-        """Evaluate results of one batch together; where that fails, one by one, so that one does not cost the others.
+        """Evaluate results of one batch together; where that fails, task by task, so that one does not cost the others.
 
         Adds what was measured to ``started.values``; returns what failed.
         """
-        names = [result.unit.task for result in asked]
+        names = list(dict.fromkeys(result.unit.task for result in asked))
         try:
             results, arrays = self.launch.call("evaluate", started.job, asked[0].batch, names)
         except Exception as error:
             raise_outside(error)
             reason = reason_of(error)
         else:
-            self._record_evaluation(started, asked, results, arrays)
+            self._record_evaluation(started, asked, *only_asked(asked, results, arrays))
             return []
         # Outside the except clause, whose traceback holds the tensors that have to go.
-        if len(asked) == 1:
-            return [(asked[0].identity, reason)]
-        return [failure for result in asked for failure in self._evaluate(started, [result])]
+        if len(names) == 1:
+            return [(result.identity, reason) for result in asked]
+        of_tasks = ([result for result in asked if result.unit.task == name] for name in names)
+        return [failure for results in of_tasks for failure in self._evaluate(started, results)]
 
     def _record_evaluation(
         self,

@@ -19,7 +19,7 @@ from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
-from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
+from lmsat_plugin.sweeps.stored import ADDITION, AUTO_PREFIX, Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
 
@@ -70,9 +70,10 @@ class Plan:
     def of_each_checkpoint(self) -> list[PlannedResult]:
         """All results of a checkpoint, with the part of their identities that is the same for every checkpoint."""
         return [
-            PlannedResult(number, unit, self._shared_identity(batch, unit))
+            PlannedResult(number, unit, identity)
             for number, batch in enumerate(self.batches)
             for unit in batch.units
+            for identity in self._with_additions(unit, self._shared_identity(batch, unit))
         ]
 
     @cached_property
@@ -82,6 +83,13 @@ class Plan:
             for batch in self.batches
             if any(unit.reads_corpus for unit in batch.units)
         }
+
+    def _with_additions(self, unit: Unit, identity: Identity) -> list[Identity]:
+        """Return the identity of a result, and of each group of values that its probe has gained since."""
+        if unit.probe is None:
+            return [identity]
+        asked = plugins().probe(unit.probe).asked_additions(probe_settings(unit.probe, self.config.metadata))
+        return [identity, *({**identity, ADDITION: name} for name in asked)]
 
     def _shared_identity(self, batch: Batch, unit: Unit) -> Identity:
         config = self.config
@@ -98,7 +106,7 @@ class Plan:
             )
         else:
             settings = probe_settings(unit.probe, config.metadata)
-            identity["settings"] = settings.model_dump(mode="json")
+            identity["settings"] = plugins().probe(unit.probe).identifying(settings)
             if unit.reads_corpus:
                 identity.update(corpus=self._corpora[batch.corpus], limit=config.limit)
             others = plugins().probe(unit.probe).other_corpora(settings, batch.corpus)

@@ -32,6 +32,8 @@ AUTO_PREFIX = "auto_prefix"
 
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
+ADDITION = "addition"
+"""In an identity the group of values that it is about, of those that a probe has gained without a new version."""
 
 
 # What a result is measured anew for and the old one stands no more; other settings make another result.
@@ -41,6 +43,11 @@ _REPLACED_BY = ("weights", "version")
 def canonical(identity: Identity) -> str:
     """Return the one text of an identity, to compare it by."""
     return json.dumps(identity, sort_keys=True, default=str)
+
+
+def of_whole(identity: Identity) -> str:
+    """Return the one text of the identity that a probe's result has as a whole, whatever group of values it is of."""
+    return canonical({key: value for key, value in identity.items() if key != ADDITION})
 
 
 def replaceable(identity: Identity) -> str:
@@ -210,12 +217,12 @@ def superseded(stored: Stored, identities: Sequence[Identity], members: dict[str
         return [name, *(task for member in members.get(name, ()) for task in with_members(member))]
 
     ours = {replaceable(identity) for identity in identities}
-    files: dict[str, list[str]] = {}
+    files: dict[str, dict[str, None]] = {}
     for text, name in (*stored.lost.items(), *stored.done.items(), *stored.replaced):
         identity = json.loads(text)
         if replaceable(identity) in ours:
-            files.setdefault(name, []).extend(with_members(identity["task"]))
-    return files
+            files.setdefault(name, {}).update(dict.fromkeys(with_members(identity["task"])))
+    return {name: list(tasks) for name, tasks in files.items()}
 
 
 def strays_of(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from lmsat_plugin.sweeps.downloads import Downloads
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.store import Store
-from lmsat_plugin.sweeps.stored import canonical
+from lmsat_plugin.sweeps.stored import canonical, of_whole
 
 ASKED = 200
 """Checkpoints about whose files a dry run asks the Hub, at most."""
@@ -103,9 +103,10 @@ def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Jo
         work = models.setdefault(checkpoint.model, ModelWork())
         stored = store.read(checkpoint)
         weights = job.known_weights(stored)
-        results = len(plan.work(job, weights))
-        failed = len(plan.failures(job, stored, weights))
-        undone = len(plan.pending(job, stored, weights))
+        # A result of which only a group of values is missing is one to be measured.
+        results = len({of_whole(result.identity) for result in plan.work(job, weights)})
+        failed = len({of_whole(identity) for identity, _ in plan.failures(job, stored, weights)})
+        undone = len({of_whole(result.identity) for result in plan.pending(job, stored, weights)})
         work.checkpoints += 1
         work.results += results
         work.done += results - undone

@@ -233,12 +233,12 @@ def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Itera
             probe, noted = _probes().get(str(name)), as_dict(as_dict(part.get("probes")).get(str(name)))
             if probe is None or not noted or (result.path, task) in superseded:
                 continue
-            version, settings_type = probe
+            version, settings_type, switches = probe
             stated, settings = noted.get("version", version), as_dict(noted.get("settings"))
             what = None
             if stated != version:
                 what = f"{task} is of version {stated} of the probe '{name}', and installed is version {version}"
-            elif unknown := sorted(settings.keys() ^ settings_type.model_fields.keys()):
+            elif unknown := sorted(settings.keys() ^ (settings_type.model_fields.keys() - switches)):
                 lacks = "has no setting" if unknown[0] in settings else "has a setting more,"
                 what = f"the probe '{name}' of {task} {lacks} '{unknown[0]}' now"
             else:
@@ -250,11 +250,12 @@ def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Itera
 
 
 @cache
-def _probes() -> dict[str, tuple[int, type[Settings]]]:
+def _probes() -> dict[str, tuple[int, type[Settings], frozenset[str]]]:
     # They import PyTorch, which a tree without results of probes does not need.
     from lmsat_plugin.plugins import plugins
 
-    return {name: (probe.version, probe.settings_type) for name, probe in plugins().probes.items()}
+    probes = plugins().probes.items()
+    return {name: (probe.version, probe.settings_type, frozenset(probe.additions)) for name, probe in probes}
 
 
 @cache

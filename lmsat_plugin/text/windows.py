@@ -33,6 +33,8 @@ class Window:
     document: int
     tokens: np.ndarray
     scored: int
+    start: int = 0
+    """The place in the document of the first token that is predicted."""
 
     def __len__(self) -> int:
         """The number of tokens that go into the model."""
@@ -58,7 +60,7 @@ def rolling_windows(
         stretch = tokens[stop - most - 1 : stop] if start else tokens[:stop]
         if not start or policy == "window":
             stretch = np.concatenate([[prefix], stretch])
-        yield Window(document=document, tokens=stretch, scored=stop - start)
+        yield Window(document=document, tokens=stretch, scored=stop - start, start=start)
         start = stop
 
 
@@ -99,6 +101,10 @@ class PaddedBatch:
     targets_N: torch.Tensor
     documents_N: torch.Tensor
     positions_N: torch.Tensor
+    places_N: torch.Tensor
+    """Index of each target in its document."""
+    inputs_N: torch.Tensor
+    """The token at each position that predicts one."""
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> PaddedBatch:
@@ -110,8 +116,10 @@ class PaddedBatch:
             inputs_BT[row, : len(window)] = window.tokens[:-1]
             positions = np.arange(len(window) - window.scored, len(window))
             documents = np.full(window.scored, window.document)
-            parts.append((row * length + positions, window.tokens[-window.scored :], documents, positions))
-        scored_N, targets_N, documents_N, positions_N = (
+            places = np.arange(window.start, window.start + window.scored)
+            targets, inputs = window.tokens[-window.scored :], window.tokens[-window.scored - 1 : -1]
+            parts.append((row * length + positions, targets, documents, positions, places, inputs))
+        scored_N, targets_N, documents_N, positions_N, places_N, inputs_N = (
             torch.from_numpy(np.concatenate(column).astype(np.int64)) for column in zip(*parts, strict=True)
         )
         return cls(
@@ -120,6 +128,8 @@ class PaddedBatch:
             targets_N=targets_N,
             documents_N=documents_N,
             positions_N=positions_N,
+            places_N=places_N,
+            inputs_N=inputs_N,
         )
 
     def to(self, device: torch.device) -> PaddedBatch:

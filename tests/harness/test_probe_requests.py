@@ -73,6 +73,7 @@ def test_arrays_are_stored(model_args, corpus_file, tmp_path):
     assert set(arrays) == {
         *("loss/by_position", "loss/by_position_tokens"),
         *("loss/by_document", "loss/by_document_tokens", "loss/by_document_bytes"),
+        *("loss/by_frequency", "loss/by_frequency_tokens"),
         *("anisotropy/by_layer", "anisotropy/mean_norm_by_layer", "anisotropy/last_covariance_eigenvalues"),
         "head/singular_values",
     }
@@ -199,7 +200,7 @@ def test_one_process_writes_where_each_has_the_whole_text(lm, corpus_file, tmp_p
 def requests_of(lm, corpus_file) -> list[Instance]:
     request = ProbeRequest(
         probe="loss",
-        probe_settings=Settings(),
+        probe_settings=plugins().probe("loss").settings_type(),
         corpus_settings=CorpusSettings(corpus=str(corpus_file), max_tokens=300),
         limit=None,
         metadata={},

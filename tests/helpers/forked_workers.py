@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], streams: Mapp
     try:
         for number, end in streams.items():
             os.dup2(end, number)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         os.environ.update(environment)
         code = main(list(arguments))
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,29 +12,13 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tiny_models import GROUPED, WINDOW, make_model
+from window_passes import states_of
 
 from lmsat_plugin import measure
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.probe import ProbeContext
+from lmsat_plugin.probe import ProbeContext, StateMoments
 from lmsat_plugin.probes.anisotropy import AnisotropyProbe
-
-
-def states_of(model, tokenizer, texts) -> list[np.ndarray]:
-    """Return each layer's states [tokens, width] that predict a token, from lm-eval's windows one by one."""
-    parts = []
-    for text in texts:
-        tokens = tokenizer.encode(text, add_special_tokens=False)
-        pairs = get_rolling_token_windows(tokens, prefix_token=0, max_seq_len=WINDOW, context_len=1)
-        for context, continuation in map(make_disjoint_window, pairs):
-            inputs = torch.tensor([[*context, *continuation[:-1]]])
-            with torch.no_grad():
-                layers = list(model(inputs, output_hidden_states=True).hidden_states)
-                if model.config.model_type == "mamba":  # its list begins after the first block
-                    layers = [model.get_input_embeddings()(inputs), *layers[:-2], layers[-1]]
-            parts.append([layer[0, -len(continuation) :].double().numpy() for layer in layers])
-    return list(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def mean_cosine_of_pairs(states) -> float:
@@ -100,10 +85,13 @@ def anisotropy_of(batches: list[torch.Tensor]) -> float:
         model=None, tokenizer=None, vocab_rows=0, device=torch.device("cpu"), synchronise=False,
         layer_widths=(width, width),
     )  # fmt: skip
+    moments = StateMoments(context, width)
     probe = AnisotropyProbe()
-    probe.start(context)
-    for batch, layer in itertools.product(batches, (0, 1)):
-        probe.update_hidden(layer, batch, None)
+    probe.start(replace(context, last_moments=moments))
+    for batch in batches:
+        moments.add(batch)
+        for layer in (0, 1):
+            probe.update_hidden(layer, batch, None)
     return probe.finish().metrics["anisotropy_last"]
 
 

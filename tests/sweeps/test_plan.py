@@ -252,7 +252,7 @@ def test_the_content_of_files_that_a_configuration_names_identifies_results(
     path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     now = identities()
-    changed = [a["task"] for a, b in zip(before, now, strict=True) if a != b]
+    changed = {a["task"] for a, b in zip(before, now, strict=True) if a != b}
     assert sorted(changed) == (["lmsat_loss", "quiz"] if what == "tokenizer" else ["quiz"])
     results = [r._replace(identity=i) for r, i in zip(plan.of_each_checkpoint, before, strict=True)]
     with pytest.raises(LmsatError, match="changed while it was measured: start the sweep again"):

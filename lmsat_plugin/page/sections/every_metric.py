@@ -42,7 +42,7 @@ def _every_metric(analyses: Analyses) -> Iterator[ReportFigure]:
     """
     table = analyses.table
     scored = {task for task, _ in shown_scores(table)}
-    tasks = [task for task in table.task[~is_part(table.task)].unique() if task not in scored]
+    tasks = [task for task in table.task.unique() if task not in scored and not is_part(task)]
     tasks.sort(key=lambda task: (not task.startswith("lmsat"), natural(task)))
     figures = [figure for task in tasks for figure in _of_task(analyses, str(task))]
     if len(figures) > _MOST:
