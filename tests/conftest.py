@@ -16,11 +16,16 @@ import itertools
 import json
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import transformers
 from tiny_models import ARCHITECTURES, VOCAB, make_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("lmsat", deadline=None)
+hypothesis.settings.load_profile("lmsat")
 
 
 @pytest.fixture(scope="module", autouse=True)
