@@ -41,7 +41,8 @@ def describe(installed: Plugins) -> dict[str, Any]:
         "probes": [
             {
                 "name": name,
-                "task": f"lmsat_{name}",
+                "task": probe.task(),
+                "cost": probe.cost,
                 "origin": installed.origins[f"probe:{name}"],
                 "version": probe.version,
                 "needs": [need.name for need in probe.needs],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmsat_plugin.measurement.execution import Execution
+from lmsat_plugin.metrics import task_of_probe
 from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.model.computing_type import name_of, stored_type
 from lmsat_plugin.model.lm_head import is_tied
@@ -29,9 +30,12 @@ class Outcome:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All scalars, named ``lmsat_probe/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
+        """All scalars, named ``task/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
+        notes = self.provenance.get("probes", {})
         return {
-            f"lmsat_{name}/{key}": value for name, m in self.measurements.items() for key, value in m.metrics.items()
+            f"{notes.get(name, {}).get('task', task_of_probe(name))}/{key}": value
+            for name, measurement in self.measurements.items()
+            for key, value in measurement.metrics.items()
         }
 
     @property
@@ -67,6 +71,7 @@ def describe_run(
                 "reads_corpus": bool(probe.needs & CORPUS),
                 "reads_windows": bool(probe.needs & WINDOWS),
                 "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
+                **({"task": probe.task()} if probe.is_expensive else {}),
             }
             for name, probe in probes.items()
         },

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.metrics import is_measurement, probe_of_task
 from lmsat_plugin.outside_text import printable
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.reading import ResultFile
@@ -61,7 +62,7 @@ def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]
     by_shots: dict[int | None, list[str]] = {}
     for task, shot in shots.items():
         if task not in members:
-            by_shots.setdefault(None if task.startswith("lmsat_") else shot, []).append(task)
+            by_shots.setdefault(None if is_measurement(task) else shot, []).append(task)
     for shot, tasks in by_shots.items():
         words = ["lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(tasks[:_MOST_TASKS])]
         if shot is not None:
@@ -91,7 +92,7 @@ def _metadata(file: ResultFile, tasks: Sequence[str]) -> list[str]:
         notes = file.notes(task)
         corpus = as_dict(notes.get("corpus"))
         settings |= {name: corpus[name] for name in _CORPUS if corpus.get(name) is not None}
-        probe = as_dict(notes.get("tasks")).get(task, task.removeprefix("lmsat_"))
+        probe = as_dict(notes.get("tasks")).get(task, probe_of_task(task))
         own = as_dict(as_dict(as_dict(notes.get("probes")).get(probe)).get("settings"))
         settings |= {name: value for name, value in own.items() if value is not None}
     return [
