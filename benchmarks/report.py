@@ -69,7 +69,7 @@ def in_browser(page: Path) -> list[common.Row]:
         tab.open(page.as_uri() + "#figures")
         tab.wait("window.drawn")
         opened = tab.ask("Math.max(performance.getEntriesByType('navigation')[0].loadEventEnd, drawn)")
-        tab.wait("charts.figures.every((figure) => !figure.isStale)")
+        tab.wait("charts.figures.every((figure) => !figure.isStale && !figure.isBusy)")
         tab.ask(LISTEN)
         x, y = tab.centre("#figure-explore .u-over")
         for step in range(20):

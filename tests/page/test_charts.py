@@ -61,7 +61,7 @@ def loss(tree, model: str, step: int) -> float:
 
 def test_every_figure_over_training_is_a_chart(tab):
     """Each has a canvas, sooner or later, in the place of its image; the others keep theirs."""
-    tab.wait("charts.figures.every((figure) => !figure.isStale)")
+    tab.wait("charts.figures.every((figure) => !figure.isStale && !figure.isBusy)")
     figures = tab.ask(
         """[...document.querySelectorAll("figure[data-panels]")].map((figure) => [
             figure.id, figure.querySelectorAll(".chart canvas").length, figure.querySelectorAll(".chart").length,

@@ -1,5 +1,7 @@
 // A figure: panels above each other or side by side on one axis of x, with one cursor and one zoom.
 
+const AT_ONCE = 4;
+
 class ChartFigure {
   // The element has a place, .chart, for each metric. Without groups it shows all models.
   constructor(element, metrics, groups, page) {
@@ -99,8 +101,9 @@ class ChartFigure {
   draw() {
     try {
       this.element.classList.add("live");
-      this.panels.forEach((panel) => panel.draw());
       this.isStale = false;
+      this.panels.slice(0, AT_ONCE).forEach((panel) => panel.draw());
+      this.drawRest(this.panels, AT_ONCE);
     } catch (error) {
       // The image is still there.
       this.element.classList.remove("live");
@@ -108,6 +111,17 @@ class ChartFigure {
       console.error(error);
     }
     this.updateVisibility();
+  }
+
+  // Of many panels the others are drawn one a frame, unless all change meanwhile.
+  drawRest(panels, from) {
+    this.isBusy = from < panels.length;
+    if (!this.isBusy) return;
+    requestAnimationFrame(() => {
+      if (this.panels !== panels || this.isStale) return;
+      panels[from].draw();
+      this.drawRest(panels, from + 1);
+    });
   }
 
   refresh() {

@@ -4,8 +4,15 @@ const STAR = "M0-6L1.8-1.9 6-1.9 2.6 .9 3.8 5.2 0 2.6-3.8 5.2-2.6 .9-6-1.9-1.8-1
 const DASHES = [[], [7, 3], [1.5, 3], [7, 3, 1.5, 3]];
 const FEW_LINES = 8;
 const FEW_POINTS = 60;
-const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
+const themes = { light: new Map(), dark: new Map() };
+
+// A colour of the style sheet. It is kept: to ask for one while the page changes takes the browser long.
+function themed(name) {
+  const known = themes[isDark() ? "dark" : "light"];
+  if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return known.get(name);
+}
 
 // The least number above 0 of some columns, and the least and the greatest of all.
 function rangeOf(columns) {
@@ -66,7 +73,9 @@ class Panel {
       const off = isOn.filter((on) => !on).length;
       const kept = (column) => column && column.filter((_, i) => isOn[i]);
       const columns = Object.fromEntries(["k", "x", "y", "e", "low", "high"].map((name) => [name, kept(line[name])]));
-      return { ...line, ...columns, off };
+      const verdict = line.model === null ? null : this.values.verdictOf.get(`${this.metric} ${line.model}`) ?? null;
+      const left = verdict && columns.k.map((k) => this.values.leftOut(this.metric, line.model, k) !== "");
+      return { ...line, ...columns, off, verdict, left };
     });
   }
 
@@ -249,12 +258,11 @@ class Panel {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    for (const line of this.drawn.filter((one) => one.model !== null && this.isVisible(one))) {
-      const verdict = this.values.verdictOf.get(`${this.metric} ${line.model}`);
-      if (!verdict) continue;
+    for (const line of this.drawn.filter((one) => one.verdict && this.isVisible(one))) {
+      const { verdict } = line;
       ctx.fillStyle = themed("--left-out");
       line.x.forEach((x, i) => {
-        if (line.y[i] === null || !this.values.leftOut(this.metric, line.model, line.k[i])) return;
+        if (line.y[i] === null || !line.left[i]) return;
         ctx.beginPath();
         ctx.arc(plot.valToPos(x, "x", true), plot.valToPos(line.y[i], "y", true), 3 * uPlot.pxRatio, 0, 7);
         ctx.fill();
