@@ -51,6 +51,10 @@ class ChartData:
 
     def panels(self, figure: ReportFigure) -> dict[str, Any] | None:
         """Return what is drawn in a figure's place, as `ShownFigure.panels`; None where it stays an image."""
+        if figure.axes:
+            pairs = zip(figure.panels, figure.axes, strict=True)
+            known = [(self.places[panel], axis) for panel, axis in pairs if panel in self.places]
+            return {"panels": [metric for metric, _ in known], "groups": None, "axes": [axis for _, axis in known]}
         metrics = dict.fromkeys(self.places[panel] for panel in figure.panels if panel in self.places)
         if figure.models is None:
             return {"panels": list(metrics), "groups": None} if metrics else None

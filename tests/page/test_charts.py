@@ -117,7 +117,7 @@ def test_a_card_has_one_cursor_and_one_zoom(tab):
     assert [float(low), float(high)] == ranges[0]
     assert STEPS[0] < float(low) < float(high) < STEPS[-1]
     # The other figures are as they were.
-    assert tab.ask(f"{EXPLORER}.rangeX()[0]") < STEPS[0]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()[0]") < STEPS[0]
     tab.click((left + width / 2, middle), count=2)
     tab.wait("!location.hash.includes('zoom=')")
     assert tab.ask(f"{card}.panels[0].plot.scales.x.max") >= STEPS[-1]
@@ -141,10 +141,10 @@ def test_a_name_in_the_legend_hides_a_model_everywhere(tab, page):
     tab.open(page.as_uri() + "#only=plain&only=nobody&x=tokens&y=log&zoom=explore~1e9~2e10&m=arc_easy+acc")
     tab.wait(DRAWN)
     assert tab.ask(SHOWN) == [False, False, True]
-    assert tab.ask(f"[{EXPLORER}.axis, {EXPLORER}.panels[0].kind.y, {EXPLORER}.panels[0].about.name]") == [
+    assert tab.ask(f"[{EXPLORER}.frame.axis, {EXPLORER}.panels[0].kind.y, {EXPLORER}.panels[0].about.name]") == [
         "tokens", "log", "arc_easy acc",
     ]  # fmt: skip
-    assert tab.ask(f"{EXPLORER}.rangeX()") == [1e9, 2e10]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()") == [1e9, 2e10]
     # So does a link within the page, and the view stays.
     tab.ask("location.hash = '#values'")
     tab.wait("location.hash.includes('at=values')")
@@ -212,11 +212,11 @@ def test_keys_alone_read_and_zoom(tab, tree):
     first, last = (f"{loss(tree, MODELS[1].name, step):.5g}".rstrip("0") for step in (STEPS[0], STEPS[-2]))
     assert tab.ask(said) == f"../../evil, step {STEPS[-2]:,}, lmsat_loss loss, {last} ± 0.006"
     tab.press("+")
-    low, high = tab.ask(f"{EXPLORER}.rangeX()")
+    low, high = tab.ask(f"{EXPLORER}.frame.rangeX()")
     assert low > STEPS[0]
     assert low < STEPS[-2] < high
     tab.press("Escape")
-    assert tab.ask(f"{EXPLORER}.rangeX()[0]") < STEPS[0]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()[0]") < STEPS[0]
     tab.press("Home")
     assert first in tab.ask(said)
     assert "before a hundredth" in tab.ask(said)
@@ -360,7 +360,7 @@ def test_odd_runs_are_shown_as_far_as_it_goes(tmp_path, monkeypatch):
         assert tab.ask(f"{mean}.low") == pytest.approx(means.low.tolist())
         assert tab.ask(f"{mean}.high") == pytest.approx(means.high.tolist())
         # Step 0 has a place on the axis that is logarithmic beyond it.
-        assert tab.ask(f"{EXPLORER}.scale") == "asinh"
+        assert tab.ask(f"{EXPLORER}.frame.scale") == "asinh"
         assert tab.ask(f"{EXPLORER}.panels[0].plot.scales.x.min") < 0
         tab.ask("charts.view.change({ scale: 'log', runs: 'each' })")
         assert tab.ask(f"{EXPLORER}.panels[0].drawn.length") == 5

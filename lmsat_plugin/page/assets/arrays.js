@@ -266,7 +266,7 @@ class ArrayFigure {
   settle() {
     if (this.settled) return this.settled;
     const { explorer } = this.page;
-    this.settled = { axis: explorer.figure.axis, scale: explorer.figure.scale };
+    this.settled = { axis: explorer.figure.frame.axis, scale: explorer.figure.frame.scale };
     return this.settled;
   }
 
