@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
-ALL = 1_200_000
+ALL = 900_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
 _FORMATS = ("svg", "pdf")
 _WIDEST = 1600
