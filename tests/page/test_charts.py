@@ -175,6 +175,30 @@ def test_axes(tab, axis, last):
     assert high >= line[-1]
 
 
+def test_a_figure_may_have_axes_of_its_own(tab):
+    """The loss is drawn against tokens and against compute, whatever axis the page has; a zoom is of one of them."""
+    figure = "charts.figures.find((figure) => figure.id === 'loss-by-tokens')"
+    tab.ask(f"{figure}.element.scrollIntoView({{ block: 'center' }})")
+    tab.wait(f"{figure}.panels.every((panel) => panel.plot)")
+    assert tab.ask(f"{figure}.panels.map((panel) => [panel.frame.axis, panel.kind.x, panel.kind.y])") == [
+        ["tokens", "log", "log"], ["flops", "log", "log"],
+    ]  # fmt: skip
+    tokens = tab.ask(f"{figure}.panels[0].drawn[0].x")
+    assert tokens == [step * TOKENS_PER_STEP for step in STEPS]
+    flops = tab.ask(f"{figure}.panels[1].drawn[0].x")
+    assert np.array(flops) / np.array(tokens) == pytest.approx(6 * (MODELS[0].n_params * 9 // 10))
+    tab.ask(f"{figure}.panels[1].frame.zoomTo([1e17, 1e18])")
+    assert address(tab)["zoom"] == ["loss-by-tokens.flops~100000000000000000~1000000000000000000"]
+    low, high = tab.ask(f"(({{ min, max }}) => [min, max])({figure}.panels[0].plot.scales.x)")
+    assert low < tokens[0] < tokens[-1] < high
+    # What stays an image can be had as PNG.
+    tab.ask("void (window.save = (blob, name) => { window.saved = [blob, name]; })")
+    tab.ask("document.querySelector('.figures > figure:not([data-panels]) .menu ul button').click()")
+    tab.wait("window.saved")
+    assert tab.ask("saved[0].type") == "image/png"
+    assert tab.ask("saved[1].endsWith('.png')")
+
+
 def test_any_metric_is_found_by_its_name(tab):
     tab.click("#metric-search")
     for letter in "brier":

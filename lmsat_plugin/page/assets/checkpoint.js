@@ -11,9 +11,10 @@ class CheckpointView {
   // The checkpoint that the address names, by model and name; none: nothing is shown.
   update() {
     const { view, values } = this.page;
-    const [name, checkpoint] = view.point.split("~");
-    const model = values.models.findIndex((one) => one.name === name);
-    const k = model < 0 ? -1 : values.models[model].names.indexOf(checkpoint ?? "");
+    // Either name may hold the sign between them.
+    const place = ({ name, names }) => (view.point.startsWith(`${name}~`) ? names.indexOf(view.point.slice(name.length + 1)) : -1);
+    const model = values.models.findIndex((one) => place(one) >= 0);
+    const k = model < 0 ? -1 : place(values.models[model]);
     this.element.hidden = k < 0;
     if (k >= 0 && this.shown !== view.point) this.show(model, k);
     this.shown = k < 0 ? "" : view.point;
