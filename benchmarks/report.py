@@ -2,7 +2,7 @@
 
 The tree, from ``tests/helpers/result_trees.py``, holds losses, geometry, LM heads, three scores of three tasks, with
 the arrays of a sweep (40 documents, 2,048 positions, 512 singular values), and 44 metrics more of LM heads.
-Timed, each in this process: the analyses, the rest (tables, figures in three formats, the page). To reach: 60 s in all,
+Timed, each in this process: the analyses, the rest (tables, figures in two formats, the page). To reach: 60 s in all,
 5 MB for the page. In headless Chromium, where it is installed, with real mouse events: from the start of loading until
 the first chart is drawn (at most 1,500 ms), from a move of the mouse over a chart and from a click on a model's name
 until the next frame is painted (each at most 50 ms, the longest of 20), and the longest of a sort by each column of the
