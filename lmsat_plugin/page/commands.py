@@ -34,17 +34,17 @@ def commands_of(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> 
     rows = analyses.table[[*keys, "path", "task", "num_fewshot"]].merge(numbered, on=keys)
     commands: dict[str, int] = {}
     by_model: dict[str, list[list[int]]] = {model: [[] for _ in own.k] for model, own in checkpoints.items()}
-    for _, own in rows.groupby(["model", "k", "path"], sort=False):
-        shots = {
-            str(task): None if pd.isna(shot) else int(shot)
-            for task, shot in own[["task", "num_fewshot"]].itertuples(index=False)
-        }
-        first = own.iloc[0]
-        for command in _of_file(analyses.results.files[first.path], shots):
+    by_file: dict[tuple[str, int, str, Any], dict[str, int | None]] = {}
+    for model, name, path, task, shot, k in rows[[*keys[:2], "path", "task", "num_fewshot", "k"]].itertuples(
+        index=False
+    ):
+        by_file.setdefault((str(model), int(k), str(path), name), {})[str(task)] = None if pd.isna(shot) else int(shot)
+    for (model, k, path, name), shots in by_file.items():
+        for command in _of_file(analyses.results.files[path], shots):
             text = printable(command)
-            if isinstance(first.revision, str) and len(first.revision) > 1:
-                text = text.replace(printable(first.revision), NAME)
-            by_model[first.model][int(first.k)].append(commands.setdefault(text, len(commands)))
+            if isinstance(name, str) and len(name) > 1:
+                text = text.replace(printable(name), NAME)
+            by_model[model][k].append(commands.setdefault(text, len(commands)))
     return {
         "commands": list(commands),
         "commands_of": [own[0] if all(one == own[0] for one in own) else own for own in by_model.values()],
