@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+from places import ROOT
 from result_files import new, write
 
 from lmsat_plugin import metrics
 from lmsat_plugin.analysis.chance import chance_level
-from lmsat_plugin.metrics import ACCURACIES, Metric, axis_label, directions, metric
+from lmsat_plugin.metrics import (
+    ACCURACIES,
+    Metric,
+    axis_label,
+    directions,
+    is_measurement,
+    metric,
+    probe_of_task,
+    task_of_probe,
+)
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.results import load_results
 
@@ -77,3 +88,18 @@ def test_labels_of_axes():
     assert axis_label("acc") == "acc"
     assert axis_label("my_metric") == "my_metric"
     assert metric("perplexity").high == math.inf
+
+
+def test_measurements_are_told_from_scores():
+    """By the names of the tasks: all of lmsat's own files, and a plugin's."""
+    names = {"measurement": set(), "score": set()}
+    for path in (ROOT / "tasks").rglob("*.yaml"):
+        for kind, name in re.findall(r"^(task|group): *(\S+)$", path.read_text("utf-8"), re.MULTILINE):
+            names["score" if path.parent.name == "downstream" else "measurement"].add(name)
+            assert kind == "task" or path.parent.name == "downstream"
+    ours = [probe for probe in plugins().probes.values() if probe.__module__.startswith("lmsat_plugin.")]
+    assert names["measurement"] == {probe.task() for probe in ours}
+    assert all(is_measurement(name) for name in (*names["measurement"], "lmsat_ours", "lmsat-ours-too"))
+    assert not any(is_measurement(name) for name in (*names["score"], "piqa", "lmsat"))
+    for name in ("a", "b_c"):
+        assert [probe_of_task(task_of_probe(name, is_expensive=hyphens)) for hyphens in (True, False)] == [name, name]
