@@ -21,6 +21,7 @@ from lmsat_plugin.analysis.scaling_laws.known_laws import LAWS
 from lmsat_plugin.analysis.scaling_laws.laws import RUNS_BEYOND, TOTAL, Law, Points, counts_of, draw_runs, rows_of
 from lmsat_plugin.analysis.scaling_laws.misfit import misfits
 from lmsat_plugin.analysis.scaling_laws.unidentified import of_derived, unidentified
+from lmsat_plugin.analysis.stats.bootstrap import weights
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
@@ -54,7 +55,7 @@ def fit(
         given: Values of constants that are not fitted, by name.
         repetitions: Samples of the bootstrap; 0 for no intervals.
         robust: Whether runs above the frontier, as those that were under-tuned, are left out, in every sample of the
-            bootstrap anew.
+            bootstrap anew. Samples weigh the runs then, instead of drawing them (`weights`).
         seed: Of the bootstrap.
 
     Raises:
@@ -111,7 +112,11 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     if free and request.repetitions and points.runs < least:
         few = f"with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
     elif free and request.repetitions:
-        draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
+        if request.robust:
+            # Trimming takes more runs away from samples that lack a third of them.
+            draws_RG = weights(points.runs, request.repetitions, request.seed)
+        else:
+            draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
         starts_RQ, draws_RP = np.repeat(theta_RQ, request.repetitions, axis=0), draws_RG[:, points.runs_P]
         minimise = outliers.minimise_trimmed if request.robust else huber.minimise
         samples_RQ, _ = minimise(problem, starts_RQ, free_Q, draws_RP)
