@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ def reliability_figure(groups: Mapping[str, Sequence[ForecastClass]]) -> Figure:
     Bars are 90 % intervals of the shares (Wilson 1927), as if hindcasts were independent; numbers count hindcasts.
     """
     figure, panels = subplots(len(groups))
-    points = {"marker": "o", "color": PALETTE[0]}
+    points: dict[str, Any] = {"marker": "o", "color": PALETTE[0], "linestyle": "none"}
     for axes, (title, classes) in zip(panels, groups.items(), strict=True):
         forecast, happened, number = np.array(classes).T
         middle = (happened + NORMAL**2 / (2 * number)) / (1 + NORMAL**2 / number)
@@ -28,7 +29,7 @@ def reliability_figure(groups: Mapping[str, Sequence[ForecastClass]]) -> Figure:
         half /= 1 + NORMAL**2 / number
         axes.plot([0, 1], [0, 1], color=GREY, **REFERENCE)
         axes.vlines(forecast, middle - half, middle + half, color=points["color"], linewidth=1)
-        axes.plot(forecast, happened, linewidth=0.8, **points)
+        axes.plot(forecast, happened, **points)
         for own in classes:
             # Beside the bar, inward.
             left = own.forecast > 0.8
