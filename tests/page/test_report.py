@@ -126,7 +126,7 @@ def test_verdicts_come_first_and_are_printed(tree, page, run):
 
 def test_results_without_ours(tmp_path, capsys):
     for step in STEPS:
-        write_result(tmp_path / "tree", "m", step, {"piqa": {"acc": (0.6, 0.01), "acc_norm": (0.6, 0.01)}})
+        write_result(tmp_path / "tree", "m", step, {task: {"acc": (0.6, 0.01)} for task in ("piqa", "sciq")})
     assert main(["report", str(tmp_path / "tree"), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{tmp_path / 'out' / 'index.html'}\n")
@@ -137,7 +137,7 @@ def test_results_without_ours(tmp_path, capsys):
     for title in ("Emergence:", "Scaling law:", "Rank of the LM head:"):
         assert title in page.text.partition("What is missing, and why")[2]
     assert len(page.tables["values"]) == 1 + len(STEPS)
-    assert page.column("saturation", "metric") == ["acc", "acc_norm"]
+    assert page.column("saturation", "task") == ["piqa", "sciq"]
     assert page.column("saturation", "verdict") == ["unclear", "unclear"]
     assert str(tmp_path) not in page.text
 
