@@ -1,9 +1,11 @@
 """How good forecasts of saturation are in hindsight, beside the base rate: published, simulated and own runs.
 
-    python benchmarks/forecasts.py [--quick] [--runs 500] [--data DATA [--task T --metric M]] [--figure FILE]
+    python benchmarks/forecasts.py [--quick] [--runs 500] [--data DATA [--task T --metric M]] [--save NAME.json]
+    python benchmarks/forecasts.py --draw NAME.json ... --figure docs/images/reliability.png
 
 Prints the tables of docs/analysis.md: Brier scores of hindcasts from 30, 50 and 70 % of training, how often the
-interval of the gain holds what was gained, and a reliability table. DATA is what `lmsat saturation` reads.
+interval of the gain holds what was gained, and a reliability table, which --save keeps. --draw makes the figure of
+several of these. DATA is what `lmsat saturation` reads.
 
 Without it runs of 28 checkpoints are simulated. They fall as a power law. A third of them rises from a place between 35
 and 85 % of training on, at once or over 15 % of it, by 2 to 6 standard deviations of the noise. A tenth has a bump of
@@ -13,6 +15,7 @@ that height that comes back. The noise is AR(1) with a correlation of 0, 0.2 or 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,16 +24,25 @@ import pandas as pd
 
 from lmsat_plugin.analysis import find_saturation
 from lmsat_plugin.analysis.input_tables import read_csv
-from lmsat_plugin.analysis.saturation.hindcasts import SHARES, Hindcast, hindcasts, skill_of, widened
+from lmsat_plugin.analysis.saturation.hindcasts import (
+    SHARES,
+    ForecastClass,
+    Hindcast,
+    hindcasts,
+    reliability,
+    skill_of,
+    widened,
+)
 from lmsat_plugin.analysis.stats.autoregressive import simulate
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE
+from lmsat_plugin.figures import write_figure
+from lmsat_plugin.figures.reliability import reliability_figure
 from lmsat_plugin.results import Results
 
 _CHECKPOINTS = 28
 _NOISE = 0.01
 _AT_ONCE = 100
 """Simulated runs that are each other's base rate."""
-_EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def simulated(runs: int, seed: int = 0) -> pd.DataFrame:
@@ -80,42 +92,15 @@ def _holds(one: Hindcast, found: Sequence[Hindcast], *, wide: bool) -> bool:
     return bool(gain.low <= one.observed_gain <= gain.high)
 
 
-def reliability(found: Sequence[Hindcast]) -> list[tuple[float, float, int]]:
-    """Print and return the mean forecast, the share that saturated and the number of hindcasts of each class."""
-    forecast = np.array([one.p_saturates for one in found])
-    happened = np.array([one.saturates for one in found])
-    classes = np.digitize(forecast, _EDGES[1:-1])
-    rows = [
-        (float(forecast[classes == k].mean()), float(happened[classes == k].mean()), int((classes == k).sum()))
-        for k in range(len(_EDGES) - 1)
-        if (classes == k).any()
-    ]
+def print_reliability(classes: Sequence[ForecastClass]) -> None:
+    """Print the mean forecast, the share that saturated and the number of hindcasts of each class."""
     print("\n| mean forecast | saturated | hindcasts |\n| --- | --- | --- |")
-    for mean, share, number in rows:
-        print(f"| {100 * mean:.0f} % | {100 * share:.0f} % | {number} |")
-    return rows
-
-
-def draw(rows: Sequence[tuple[float, float, int]], title: str, path: Path) -> None:
-    """Draw the reliability table: on the diagonal, forecasts come true as often as they say."""
-    from matplotlib.figure import Figure
-
-    from lmsat_plugin.figures import write_figure
-
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    mean, share, number = np.array(rows).T
-    error = 1.645 * np.sqrt(np.maximum(share * (1 - share), 0.25 / number) / number)
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    axes.errorbar(mean, share, error, fmt="o-", markersize=4)
-    for x, y, n in rows:
-        axes.annotate(f"{n}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
-    axes.set(xlabel="chance forecast", ylabel="share that saturated", title=title, xlim=(0, 1), ylim=(0, 1))
-    write_figure(figure, path)
+    for own in classes:
+        print(f"| {100 * own.forecast:.0f} % | {100 * own.happened:.0f} % | {own.hindcasts} |")
 
 
 def main() -> None:
-    """Print the tables, and draw the reliability."""
+    """Print the tables, or draw those that were saved."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20 simulated runs")
     parser.add_argument("--runs", type=int, default=500)
@@ -124,8 +109,15 @@ def main() -> None:
     parser.add_argument("--task")
     parser.add_argument("--metric")
     parser.add_argument("--without", metavar="TEXT", help="leave out models with this in their names")
-    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--save", type=Path, help="keep the reliability table for --draw; its name is the title")
+    parser.add_argument("--draw", type=Path, nargs="+", help="draw saved reliability tables, and do nothing else")
+    parser.add_argument("--figure", type=Path, default=Path("reliability.png"))
     args = parser.parse_args()
+    if args.draw:
+        saved = {path.stem: json.loads(path.read_text("utf-8")) for path in args.draw}
+        classes = {name: [ForecastClass(*own) for own in rows] for name, rows in saved.items()}
+        write_figure(reliability_figure(classes), args.figure)
+        return
     found: list[Hindcast] = []
     runs = 20 if args.quick else args.runs
     for seed in range(-(-runs // _AT_ONCE) if args.data is None else 0):
@@ -139,9 +131,10 @@ def main() -> None:
         for shots in dict.fromkeys(one.num_fewshot for one in verdicts):
             found += hindcasts([one for one in verdicts if one.num_fewshot == shots], repetitions=args.repetitions)
     table(found)
-    rows = reliability(found)
-    if args.figure is not None:
-        draw(rows, f"{len(found)} hindcasts of {len({one.label for one in found})} runs", args.figure)
+    classes = reliability(found)
+    print_reliability(classes)
+    if args.save is not None:
+        args.save.write_text(json.dumps(classes), "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, last_of, sizes_of, spread
+from lmsat_plugin.analysis.checkpoint_values import Sizes, evenly, last_of, sizes_of, spread, values_of
 from lmsat_plugin.analysis.comparison import PairComparison, compare
 from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
@@ -20,6 +20,8 @@ from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
 from lmsat_plugin.analysis.saturation import Saturation, find_saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, find_context
+from lmsat_plugin.analysis.scaling_laws.isoflops import IsoFlops, fit_isoflops
+from lmsat_plugin.analysis.scaling_laws.run_curves import LEAST_FOR_CURVE, RunCurve, fit_curves
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.array_files import ArraysError
 from lmsat_plugin.results.series import labelled
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 _CONTEXTS, _CONTEXT_MODELS = 8, 8
 """How many checkpoints of a model, and how many models, have their losses by position analysed: a fit takes long."""
+_CURVE_MODELS = 9
+"""How many learning curves are drawn: as many as fit on a page."""
 _HOFFMANN_DATA = {"E": 1.69, "B": 410.7, "beta": 0.28}
 """Hoffmann et al. 2022 as printed; Godey et al. 2024 fit A and alpha beside them (Fig. 1b)."""
 
@@ -191,3 +195,29 @@ class Analyses:
             some = replace(some, table=some.table[self.table.model[some.table.index].isin(chosen)])
         order = list(self.sizes).index
         return self._try("context", lambda: sorted(find_context(some), key=lambda result: order(result.label)))
+
+    @cached_property
+    def models_with_curves(self) -> list[str]:
+        """The models, from small to large, whose losses at ten or more steps make a learning curve."""
+        rows = self._curve_rows
+        number = rows.groupby("model").step.nunique()
+        return [model for model in self.sizes if number.get(model, 0) >= LEAST_FOR_CURVE]
+
+    @cached_property
+    def curves(self) -> list[RunCurve]:
+        """The learning curves of some models, from small to large."""
+        chosen = spread(self.models_with_curves, _CURVE_MODELS)
+        rows = self._curve_rows[self._curve_rows.model.isin(chosen)]
+        found = self._try("curves", lambda: fit_curves(rows)) if chosen else []
+        return sorted(found, key=lambda curve: chosen.index(curve.model))
+
+    @property
+    def _curve_rows(self) -> pd.DataFrame:
+        rows = values_of(self.table, "lmsat_loss", "loss").rename(columns={"value": "loss"})[["model", "step", "loss"]]
+        return rows[(rows.step > 0) & ~rows.model.isin(self.diverged)]
+
+    @cached_property
+    def isoflops(self) -> IsoFlops | None:
+        """The sizes of least loss at equal compute, by the models' last checkpoints; None where they show none."""
+        found = self._try("isoflops", lambda: [fit_isoflops(self.final_losses())])
+        return found[0] if found else None

@@ -173,7 +173,9 @@ def headings_of(values: pd.DataFrame) -> pd.Series:
     headings = values.task + " " + values.metric
     for column, suffix in (("num_fewshot", "-shot"), ("filter", "")):
         if values.groupby(["task", "metric"])[column].nunique().gt(1).any():
-            headings += " " + values[column].astype(str) + suffix
+            # An old result may name neither, and what is derived has no filter.
+            named = " " + values[column].astype("string") + suffix
+            headings += named.fillna("").astype(headings.dtype)
     return headings
 
 

@@ -13,6 +13,7 @@ from lmsat_plugin.analysis.saturation.replicates import ORDER, groups_of, senten
 from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, score_of, summaries
 from lmsat_plugin.analysis.saturation.verdict import Verdict
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
+from lmsat_plugin.results.training_order import natural
 from lmsat_plugin.results.variants import label
 
 _MOST_NAMED = 4
@@ -72,16 +73,18 @@ def _of_saturation(results: Sequence[Saturation]) -> Verdicts:
 
 
 def _of_scores(results: Sequence[Saturation], counts: Counter[Verdict]) -> Verdicts:
-    """Return a sentence on each model by its scores, and one on each score that saturates."""
+    """Return a sentence on each model by its scores, those that saturate first, and one on each score that does."""
     scores = len({(result.task, result.metric) for result in results})
     grave = [result for result in results if result.verdict in ("saturates", "diverged")]
+    first = {result.label for result in grave}
+    said = summaries(sorted(results, key=lambda result: (result.label not in first, natural(result.label))))
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return Verdicts(
         title="Saturation",
         summary=f"{len(results)} series of {scores} scores, without lmsat_loss: {counted}. One metric of each task is "
         "judged, and no part of a benchmark such as MMLU. p is corrected for the number of scores of a model (Holm).",
         sentences=[
-            *((label, f"{said}.") for label, said in summaries(results).items()),
+            *((label, f"{sentence}.") for label, sentence in said.items()),
             *((f"{result.label}, {score_of(result)}", f"{result.verdict}: {result.reason}.") for result in grave),
         ],
     )

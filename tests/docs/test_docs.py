@@ -85,9 +85,9 @@ def test_commands_page_has_what_help_shows(name, monkeypatch):
 
 def test_commands_page_has_every_task():
     text = (DOCS / "commands.md").read_text("utf-8")
-    tasks = {path.stem for path in (ROOT / "tasks").glob("lmsat_*.yaml")}
+    tasks = {path.stem for path in (ROOT / "tasks").glob("lmsat[_-]*.yaml")}
     assert len(tasks) >= 8
-    assert tasks == set(re.findall(r"^### (lmsat_\w+)$", text, re.MULTILINE))
+    assert tasks == set(re.findall(r"^### (lmsat[_-][\w-]+)$", text, re.MULTILINE))
 
 
 @pages

@@ -126,19 +126,19 @@ def test_verdicts_come_first_and_are_printed(tree, page, run):
 
 def test_results_without_ours(tmp_path, capsys):
     for step in STEPS:
-        write_result(tmp_path / "tree", "m", step, {"piqa": {"acc": (0.6, 0.01), "acc_norm": (0.6, 0.01)}})
+        write_result(tmp_path / "tree", "m", step, {task: {"acc": (0.6, 0.01)} for task in ("piqa", "sciq")})
     assert main(["report", str(tmp_path / "tree"), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{tmp_path / 'out' / 'index.html'}\n")
     page = Page((tmp_path / "out" / "index.html").read_text("utf-8"))
-    # Without lmsat_loss each task's first score has a verdict. This one is constant, and says nothing.
+    # Without lmsat_loss the scores have verdicts. These are constant, and say nothing.
     for said in (printed, page.text):
-        assert "1 series of piqa acc: 1 unclear" in said
+        assert "saturates by 0 of 2 scores, 2 unclear" in said
     for title in ("Emergence:", "Scaling law:", "Rank of the LM head:"):
         assert title in page.text.partition("What is missing, and why")[2]
     assert len(page.tables["values"]) == 1 + len(STEPS)
-    assert page.column("saturation", "metric") == ["acc"]
-    assert page.column("saturation", "verdict") == ["unclear"]
+    assert page.column("saturation", "task") == ["piqa", "sciq"]
+    assert page.column("saturation", "verdict") == ["unclear", "unclear"]
     assert str(tmp_path) not in page.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from report_trees import read_analyses
 from result_trees import STEPS, Made, add_arrays, write_tree
 
@@ -40,3 +41,12 @@ def test_a_single_model_is_compared_with_none(tmp_path):
     write_tree(tmp_path, MODELS[:1])
     found = tables.tables_of(read_analyses(tmp_path), tmp_path / "report")
     assert "comparison" not in {table.name for table in found}
+
+
+def test_every_value_has_a_heading_where_some_name_no_filter_and_no_shots():
+    """What is derived has no filter, and old results name none: their headings say the task and the metric."""
+    values = pd.DataFrame({"task": ["a", "a", "b", "a"], "metric": "acc"}).assign(
+        num_fewshot=pd.array([0, 5, 5, None], dtype="Int64"),
+        filter=pd.array(["none", "strict", None, None], dtype="string"),
+    )
+    assert tables.headings_of(values).tolist() == ["a acc 0-shot none", "a acc 5-shot strict", "b acc 5-shot", "a acc"]

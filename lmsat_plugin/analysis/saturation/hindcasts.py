@@ -19,6 +19,8 @@ from lmsat_plugin.errors import LmsatError
 
 SHARES = (0.3, 0.5, 0.7)
 """The shares of a run from which its end is forecast."""
+_CLASSES = (0.1, 0.2, 0.4, 0.6, 0.8)
+"""The chances that part the classes of `reliability`."""
 LEAST_RUNS = 3
 """Fewer runs at hand say too little: published ones stand in."""
 PUBLISHED_RUNS, PUBLISHED_SATURATING = 37, 7
@@ -100,6 +102,28 @@ def widened(own: OwnFuture, seen: float, others: Sequence[Hindcast]) -> Estimate
     width = error * own.now * min(1.0, (1 - seen) / (1 - SHARES[-1]))
     low, high = (gain.value if end is None else end for end in (gain.low, gain.high))
     return Estimate(gain.value, min(low, gain.value - width), max(high, gain.value + width))
+
+
+class ForecastClass(NamedTuple):
+    """Hindcasts of similar chances."""
+
+    forecast: float
+    """The mean of their chances."""
+    happened: float
+    """The share of them whose run saturates."""
+    hindcasts: int
+
+
+def reliability(found: Sequence[Hindcast]) -> list[ForecastClass]:
+    """Return hindcasts in classes of their chance: of a reliable forecast as many come true as it says."""
+    forecast = np.array([one.p_saturates for one in found])
+    happened = np.array([one.saturates for one in found])
+    class_of = np.digitize(forecast, _CLASSES)
+    return [
+        ForecastClass(float(forecast[own].mean()), float(happened[own].mean()), int(own.sum()))
+        for own in (class_of == number for number in range(len(_CLASSES) + 1))
+        if own.any()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

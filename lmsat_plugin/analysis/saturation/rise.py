@@ -16,6 +16,7 @@ from lmsat_plugin.analysis.saturation.trend import LONG, Best, RiseModel, least_
 from lmsat_plugin.analysis.stats.autoregressive import simulate, stderr_of_sum
 from lmsat_plugin.analysis.stats.bootstrap import TAIL, Simulation
 from lmsat_plugin.analysis.stats.differences import SIGNIFICANT
+from lmsat_plugin.analysis.stats.tails import tail_p_values
 
 SHORTEST = 3
 """The least number of cells in a stretch."""
@@ -241,11 +242,9 @@ def _against_flat_runs(model: RiseModel, seen: np.ndarray, phi_R: np.ndarray, re
         flat, own = _without_rise(model, int(tenths), repetitions), tenths_R == tenths
         for seen_R, flat_R, share in zip(seen[:, own], flat, shares, strict=True):
             if share:
-                as_large_R = repetitions - np.searchsorted(flat_R, seen_R)
                 # A gain of 0 is no rise at all.
-                p_R[own] = np.where(
-                    seen_R > 0, np.minimum(p_R[own], (1 + as_large_R) / (1 + repetitions) / share), p_R[own]
-                )
+                each_R = np.minimum(p_R[own], tail_p_values(seen_R, flat_R) / share)
+                p_R[own] = np.where(seen_R > 0, each_R, p_R[own])
     return p_R
 
 

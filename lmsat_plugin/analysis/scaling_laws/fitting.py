@@ -21,6 +21,7 @@ from lmsat_plugin.analysis.scaling_laws.known_laws import LAWS
 from lmsat_plugin.analysis.scaling_laws.laws import RUNS_BEYOND, TOTAL, Law, Points, counts_of, draw_runs, rows_of
 from lmsat_plugin.analysis.scaling_laws.misfit import misfits
 from lmsat_plugin.analysis.scaling_laws.unidentified import of_derived, unidentified
+from lmsat_plugin.analysis.stats.bootstrap import weights
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 0.01
 _SAME = 1e-6
+_WEIGHED_FROM = 5
+"""Runs for each fitted constant, from which on robust fits weigh runs. With 2.4, such intervals cover 73 to 83 %."""
 _HELD_OUT = 0.2
 """The share of the sizes, the largest ones, whose points are held out; it is one size at least."""
 
@@ -54,7 +57,8 @@ def fit(
         given: Values of constants that are not fitted, by name.
         repetitions: Samples of the bootstrap; 0 for no intervals.
         robust: Whether runs above the frontier, as those that were under-tuned, are left out, in every sample of the
-            bootstrap anew.
+            bootstrap anew. From five runs for each fitted constant on, samples weigh the runs then (`weights`) instead
+            of drawing them.
         seed: Of the bootstrap.
 
     Raises:
@@ -111,7 +115,11 @@ def _fit(request: _Request, points: Points, count: str | None, model: str | None
     if free and request.repetitions and points.runs < least:
         few = f"with {len(free)} fitted constants they need {least} runs, here are {points.runs}"
     elif free and request.repetitions:
-        draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
+        if request.robust and points.runs >= _WEIGHED_FROM * len(free):
+            # Trimming takes more runs away from samples that lack a third of them.
+            draws_RG = weights(points.runs, request.repetitions, request.seed)
+        else:
+            draws_RG = draw_runs(points.runs_P, request.repetitions, len(free), request.seed)
         starts_RQ, draws_RP = np.repeat(theta_RQ, request.repetitions, axis=0), draws_RG[:, points.runs_P]
         minimise = outliers.minimise_trimmed if request.robust else huber.minimise
         samples_RQ, _ = minimise(problem, starts_RQ, free_Q, draws_RP)

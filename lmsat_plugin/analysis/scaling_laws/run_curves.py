@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LEAST = 10
+LEAST_FOR_CURVE = 10
 """How many checkpoints a curve needs: twice the constants of a broken law."""
 LEAST_TO_EXTRAPOLATE = 6
 """How many checkpoints a saturating law needs: twice its constants."""
@@ -115,8 +115,8 @@ def fit_curves(
     curves, short = [], []
     for model, rows in table.groupby("model", sort=False):
         rows = rows.sort_values(axis, kind="stable").drop_duplicates(axis, keep="last")
-        if len(rows) < _LEAST:
-            short.append(f"{model} has {len(rows)} checkpoints after the first step: a curve needs {_LEAST}")
+        if len(rows) < LEAST_FOR_CURVE:
+            short.append(f"{model} has {len(rows)} checkpoints after the first step: a curve needs {LEAST_FOR_CURVE}")
             continue
         rows = rows.iloc[:: -(-len(rows) // _MOST_POINTS)] if len(rows) > _MOST_POINTS else rows
         t_K, losses_K = rows[axis].to_numpy(), rows["loss"].to_numpy()
@@ -228,7 +228,7 @@ class _Fit:
 def _fit(t_K: np.ndarray, losses_K: np.ndarray) -> _Fit:
     """Return the form that the information criterion prefers."""
     fits = []
-    for name in (_SATURATING, _BROKEN) if len(t_K) >= _LEAST else (_SATURATING,):
+    for name in (_SATURATING, _BROKEN) if len(t_K) >= LEAST_FOR_CURVE else (_SATURATING,):
         weights_K = 1 / losses_K
         form = _form(name, t_K, weights_K)
         best, linear, squares = form.fit(losses_K[None], weights_K)
@@ -308,7 +308,7 @@ def _estimate(values_R: np.ndarray) -> Derived:
 
 def _held_out(t_K: np.ndarray, losses_K: np.ndarray, repetitions: int, seed: int) -> dict[str, float] | None:
     seen_K = t_K <= t_K[0] + _SEEN * (t_K[-1] - t_K[0])
-    if seen_K.sum() < _LEAST or seen_K.all():
+    if seen_K.sum() < LEAST_FOR_CURVE or seen_K.all():
         return None
     fit = _fit(t_K[seen_K], losses_K[seen_K])
     values_R = _simulated(fit, t_K[-1:], repetitions, seed)[0][:, 0]

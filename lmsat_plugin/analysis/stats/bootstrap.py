@@ -46,6 +46,15 @@ def resample(
     return np.concatenate(kept)[:repetitions].astype(np.float64)
 
 
+def weights(units: int, repetitions: int, seed: int) -> np.ndarray:
+    """Return how much each unit counts, float64, shape [R, G], its mean 1: the Bayesian bootstrap (Rubin 1981).
+
+    They have the variance of the counts of `resample` (times G / (G + 1)), but no unit is missing. Of few units a third
+    is missing where they are drawn, so that a fit with several constants scatters more than it does over data.
+    """
+    return units * np.random.default_rng(seed).dirichlet(np.ones(units), repetitions)
+
+
 def resampled_sums(values_GX: np.ndarray, repetitions: int, seed: int) -> np.ndarray:
     """Return the sums over the units of each sample, shape [R, X]. Memory is bounded, whatever the number of units."""
     rng = np.random.default_rng(seed)

@@ -13,8 +13,10 @@ from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures import scaling as draw
 from lmsat_plugin.figures.context import context_figure
+from lmsat_plugin.figures.isoflops import isoflops_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.model_looks import ModelLooks
+from lmsat_plugin.figures.run_curves import run_curves_figure
 from lmsat_plugin.hookspecs import ReportFigure
 from lmsat_plugin.page.sections.alt_text import by_model, count_of, listed, some_of
 
@@ -122,6 +124,32 @@ def _law(analyses: Analyses) -> Iterator[ReportFigure]:
         )
 
 
+def _run_curves(analyses: Analyses) -> Iterator[ReportFigure]:
+    curves = analyses.curves
+    if curves:
+        ends = (f"{curve.model} {curve.final.value:.4g}" for curve in curves if curve.final.value is not None)
+        yield ReportFigure(
+            name="learning-curves",
+            title="Learning curves and where they slow down"
+            + some_of([curve.model for curve in curves], analyses.models_with_curves),
+            source="Caballero et al. 2023, eq. 1",
+            alt=f"Fitted loss at the last checkpoint: {listed(ends)}.",
+            draw=lambda: run_curves_figure(curves),
+        )
+
+
+def _isoflops(analyses: Analyses) -> Iterator[ReportFigure]:
+    found = analyses.isoflops
+    if found is not None:
+        yield ReportFigure(
+            name="isoflops",
+            title="Size of least loss at equal compute",
+            source="Hoffmann et al. 2022, Fig. 3",
+            alt=f"The size of least loss grows as compute to the power of {found.a.value:.3g}.",
+            draw=lambda: isoflops_figure(found),
+        )
+
+
 def _context(analyses: Analyses) -> Iterator[ReportFigure]:
     results = analyses.context
     if results:
@@ -149,4 +177,4 @@ def _transfer(analyses: Analyses) -> Iterator[ReportFigure]:
         )
 
 
-PARTS = (_curves, _power_laws, _law, _context, _transfer)
+PARTS = (_curves, _run_curves, _power_laws, _law, _isoflops, _context, _transfer)

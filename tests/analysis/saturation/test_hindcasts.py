@@ -18,6 +18,7 @@ from lmsat_plugin.analysis.saturation.hindcasts import (
     base_rate,
     chance,
     hindcasts,
+    reliability,
     skill_of,
     widened,
 )
@@ -56,6 +57,13 @@ def test_brier_scores_are_means_of_squares():
     assert not even.better
     assert even.sentence().endswith("no better than the base rate.")
     assert not skill_of([hindcast("a", 0.9, 0.5, True)]).better
+
+
+def test_classes_of_chances_count_what_came_true():
+    found = [hindcast(f"m{i}", p, 0.2, happened) for i, (p, happened) in enumerate([(0.3, 1), (0.32, 0), (0.9, 1)])]
+    low, high = reliability(found)
+    assert low == (pytest.approx(np.mean([one.p_saturates for one in found[:2]])), 0.5, 2)
+    assert high == (pytest.approx(found[2].p_saturates), 1.0, 1)
 
 
 def test_forecasts_that_do_not_know_are_rarely_called_better():

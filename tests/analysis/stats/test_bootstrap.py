@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, NORMAL, TAIL, interval, p_value, resample, resampled_sums
+from lmsat_plugin.analysis.stats.bootstrap import (
+    CONFIDENCE,
+    NORMAL,
+    TAIL,
+    interval,
+    p_value,
+    resample,
+    resampled_sums,
+    weights,
+)
 
 DOCUMENTS, REPETITIONS = 60, 20_000
 
@@ -90,3 +99,12 @@ def test_unknown_ends():
 
 def test_p_values_are_never_zero():
     assert (p_value(0, 999), p_value(999, 999)) == (0.001, 1.0)
+
+
+def test_weights_are_dirichlet_s():
+    found = weights(5, 20_000, seed=0)
+    assert found.sum(1) == pytest.approx(np.full(20_000, 5))
+    assert (found > 0).all()
+    assert found.mean(0) == pytest.approx(np.ones(5), abs=0.03)
+    # Var of G·Dirichlet(1, ..., 1) is (G − 1) / (G + 1).
+    assert found.var(0) == pytest.approx(np.full(5, 4 / 6), rel=0.05)

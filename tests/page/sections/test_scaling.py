@@ -9,6 +9,7 @@ from result_trees import write_result, write_tree
 
 from lmsat_plugin.analysis.checkpoint_values import values_of
 from lmsat_plugin.page.sections import all_figures
+from lmsat_plugin.page.sections.scaling import PARTS
 
 
 def test_two_corpora_stand_on_two_axes(tmp_path):
@@ -32,3 +33,24 @@ def test_two_corpora_stand_on_two_axes(tmp_path):
         not read_analyses(tmp_path, corpus="other").transfer
         or "transfer" not in read_analyses(tmp_path, corpus="other").missing
     )
+
+
+def test_learning_curves_and_sizes_of_least_loss(tmp_path):
+    """Three computes with four sizes each: a parabola of the loss about its least; losses fall along a power law."""
+    for c, flops in enumerate(np.geomspace(1e17, 1e19, 3)):
+        best = (flops / 6) ** 0.5 / 5
+        for s, n in enumerate(np.geomspace(0.6, 1.6, 4) * best):
+            steps = round(flops / (6 * n) / 10_000) * np.arange(1, 11) // 10
+            final = 2 + 0.3 * np.log(n / best) ** 2 + 1e3 / flops**0.2
+            for step in steps:
+                loss = final * (1 + 0.5 * (steps[0] / step) ** 0.5 - 0.5 / 10**0.5)
+                write_result(tmp_path, f"m{c}{s}", int(step), {"lmsat_loss": {"loss": loss}}, round(n))
+    analyses = read_analyses(tmp_path, tokens_per_step=10_000)
+    figures = [figure for part in PARTS if "_law" not in part.__name__ for figure in part(analyses)]
+    curves = named(figures, "learning-curves")
+    assert "9 of 12 models" in curves.title
+    assert f"{analyses.curves[0].model} {analyses.curves[0].final.value:.4g}" in curves.alt
+    check_figure(curves.draw())
+    isoflops = named(figures, "isoflops")
+    assert "to the power of 0.5" in isoflops.alt
+    check_figure(isoflops.draw())
