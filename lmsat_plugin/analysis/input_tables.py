@@ -109,7 +109,7 @@ def series_in(data: Results | pd.DataFrame) -> pd.DataFrame:
     """Return the table of results by series: see `in_series`."""
     if isinstance(data, Results):
         return data.series
-    counts = [name for name in _COUNTS if name in data.columns and data[name].dtype in (object, bool)]
+    counts = [name for name in _COUNTS if name in data.columns and data[name].dtype.kind in "Ob"]
     return in_series(data.assign(**{name: as_floats(data[name]) for name in counts}))
 
 
