@@ -73,6 +73,11 @@ def measure(
         settings: Settings of the probes.
 
     Raises `LmsatError` for bad input; the message is one sentence that says what to do.
+
+    Example:
+        >>> outcome = lmsat_plugin.measure("run/step1", ["loss", "head"], max_tokens=300)
+        >>> outcome.to_frame().task.unique().tolist()
+        ['lmsat_loss', 'lmsat_head']
     """
     loaded: Any = model
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path

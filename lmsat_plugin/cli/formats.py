@@ -12,6 +12,7 @@ from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.markdown import markdown_table
 from lmsat_plugin.outside_text import as_csv, printable
+from lmsat_plugin.results.framed import flat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def table_of(answer: Answer) -> pd.DataFrame:
     import pandas as pd
 
     if isinstance(answer.data, list) and all(isinstance(entry, Mapping) for entry in answer.data):
-        return pd.DataFrame([_flat(entry) for entry in answer.data]).convert_dtypes()
+        return pd.DataFrame([_with_json(flat(entry)) for entry in answer.data]).convert_dtypes()
     return shown_table_of(answer)
 
 
@@ -48,14 +49,8 @@ def shown_table_of(answer: Answer) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows or not tables else list(tables[0].columns)).convert_dtypes()
 
 
-def _flat(entry: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in entry.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
-    return flat
+def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: json.dumps(cell) if isinstance(cell, list | tuple) else cell for key, cell in row.items()}
 
 
 def write_table(table: pd.DataFrame, form: str, *, raw: bool = False, shown: pd.DataFrame | None = None) -> bytes:
