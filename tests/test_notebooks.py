@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -142,3 +144,15 @@ def test_verdicts_are_drawn_over_tokens(place):
         lmsat_plugin.plot(lmsat_plugin.saturation(pd.DataFrame(unknown)), x="tokens")
     with pytest.raises(LmsatError, match="x=tokens is not what can be drawn over"):
         lmsat_plugin.plot(lmsat_plugin.leaderboard(place / "results"), x="tokens")
+
+
+def test_notebooks_cut_no_legend_off(place):
+    """As IPython prints figures: with the bounding box of what takes part in the layout."""
+    figure = lmsat_plugin.plot(lmsat_plugin.saturation(place / "results"))
+    figure.set_dpi(50)
+    whole, cut = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png")
+    figure.savefig(cut, format="png", bbox_inches="tight", pad_inches=0)
+    sizes = [mpl.image.imread(io.BytesIO(each.getvalue())).shape for each in (whole, cut)]
+    assert sizes[1][0] >= sizes[0][0] - 1
+    assert sizes[1][1] >= sizes[0][1] - 1

@@ -107,7 +107,7 @@ def _measure_pairs(args: argparse.Namespace) -> None:
     if given := [name for name in _SET_BY_CONFIG if getattr(args, name) not in (None, False)]:
         raise LmsatError(f"'{given[0]}' does not go with --config: set it in {args.config}, or leave one out")
     pairs = measure_pairs(
-        read_config(args.config, PairsConfig),
+        read_config(args.config, PairsConfig, others={"lmsat sweep": {"models", "tasks"}}),
         _settings(args),
         sources=plugins().corpora,
         text_field=args.text_field,

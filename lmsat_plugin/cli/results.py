@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.answers import Answer
-from lmsat_plugin.cli.arguments import add_tree, chosen_rows
+from lmsat_plugin.cli.arguments import add_tree, check_trees, chosen_rows
 from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.formats import plain, write_table
 from lmsat_plugin.cli.tables import TextTable
@@ -49,6 +49,7 @@ class ResultsCommand(AnsweringCommand):
 
         if args.wide and args.all:
             raise LmsatError("--wide shows one value of each metric, and --all several: leave one of them out")
+        check_trees(args.data)
         table = load_results(
             args.data, all_results=args.all, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step
         )

@@ -121,7 +121,7 @@ class SweepCommand(Command):
             _show_plan(config, options)
             return 0
         page = wants_page(args.report) and not silent
-        if not silent:
+        if not silent and sys.stderr.isatty():
             show("loading tasks", file=sys.stderr)
         try:
             with nullcontext() if args.watch is None or not page else live_page(config, args.watch):

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lmsat_plugin.analysis.benchmark_noise import BenchmarkNoise
 from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
@@ -72,7 +73,10 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
     if x is not None:
         result = _over(x, result)
     if ax is None:
-        return _draw(result, **options)
+        figure = _draw(result, **options)
+        # Notebooks cut figures to what takes part in the layout, which the legends below the panels do not.
+        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, fill=False, linewidth=0))
+        return figure
     top = top_figure(ax)
     with drawing_in(ax):
         _draw(result, **options)

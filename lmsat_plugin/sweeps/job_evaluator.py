@@ -79,11 +79,7 @@ class JobEvaluator:
             files = [entry.task for entry in config.tasks if Path(entry.task).is_file()]
             wanted = [*files, *(unit.task for unit in batch.units)]
             metadata = self.plan.metadata(batch, job)
-            if (
-                not self._said
-                and os.environ.get("RANK", "0") == "0"
-                and any(unit.probe is None for unit in batch.units)
-            ):
+            if sys.stderr.isatty() and not self._said and any(unit.probe is None for unit in batch.units):
                 # Their data may have to be downloaded.
                 tqdm.write("loading the data of tasks", file=sys.stderr)
                 self._said = True
