@@ -10,6 +10,7 @@ from lmsat_plugin.version import __version__
 if TYPE_CHECKING:
     from lmsat_plugin.callback import SaturationCallback
     from lmsat_plugin.errors import LmsatError
+    from lmsat_plugin.figures.drawing import plot
     from lmsat_plugin.hookspecs import (
         CheckpointEvaluated,
         CheckpointMeasured,
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from lmsat_plugin.measuring import measure
+    from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, report, saturation, sweep
     from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.results.framed import Answers
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
 
 __all__ = [
+    "Answers",
     "CheckpointEvaluated",
     "CheckpointMeasured",
     "CorpusRegistry",
@@ -44,9 +48,17 @@ __all__ = [
     "SweepFinished",
     "TokenBatch",
     "__version__",
+    "compare",
+    "emergence",
+    "fit",
     "hookimpl",
+    "leaderboard",
     "load_results",
     "measure",
+    "plot",
+    "report",
+    "saturation",
+    "sweep",
 ]
 
 # `import lmsat_plugin` does not import torch.
@@ -59,9 +71,17 @@ __getattr__ = lazy_names(
             *("CheckpointEvaluated", "CheckpointMeasured", "CorpusRegistry", "FigureRegistry"),
             *("ProbeRegistry", "ReportFigure", "SweepFinished", "hookimpl"),
         ],
+        "figures.drawing": ["plot"],
         "measuring": ["measure"],
+        "notebooks": ["compare", "emergence", "fit", "leaderboard", "report", "saturation", "sweep"],
         "probe": ["Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
+        "results.framed": ["Answers"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],
     },
 )
+
+
+def __dir__() -> list[str]:
+    """Return the public names, which a notebook completes."""
+    return __all__

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def measure(
     model: PreTrainedModel | str | Path,
-    probes: Sequence[str | Probe] = ("loss", "anisotropy", "head"),
+    probes: str | Probe | Sequence[str | Probe] = ("loss", "anisotropy", "head"),
     *,
     corpus: str | Iterable[str] = "sample",
     tokenizer: PreTrainedTokenizerBase | str | None = None,
@@ -53,7 +53,7 @@ def measure(
     Args:
         model: A loaded transformers model, a folder, or a Hub name (with ``revision`` and ``dtype``). An adapter is put
             on the base model that it names.
-        probes: Names of probes, or instances.
+        probes: Names of probes, or instances; or one.
         corpus: ``sample``, a path, a named corpus, or the documents themselves.
         tokenizer: A tokenizer, its folder or its name; by default the one beside the model.
         max_tokens: Tokens to measure; None takes the whole corpus.
@@ -73,6 +73,11 @@ def measure(
         settings: Settings of the probes.
 
     Raises `LmsatError` for bad input; the message is one sentence that says what to do.
+
+    Example:
+        >>> outcome = lmsat_plugin.measure("run/step1", ["loss", "head"], max_tokens=300)
+        >>> outcome.to_frame().task.unique().tolist()
+        ['lmsat_loss', 'lmsat_head']
     """
     loaded: Any = model
     source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
@@ -96,7 +101,7 @@ def measure(
     if not isinstance(corpus, str):
         corpus, documents = "documents", Corpus("documents", tuple(corpus))
     corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **text})
-    probes_by_name = make_probes(probes, settings)
+    probes_by_name = make_probes([probes] if isinstance(probes, str | Probe) else probes, settings)
     execution = Execution(
         device=input_device(unwrap(loaded)),
         batch_size=batch_size,

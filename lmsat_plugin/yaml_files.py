@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +30,7 @@ def read_config(
     *,
     aliases: Mapping[str, str] = _NOTHING,
     entries: Mapping[str, type[Settings]] = _NOTHING,
+    others: Mapping[str, Collection[str]] = _NOTHING,
 ) -> SettingsT:
     """Read a YAML file as settings. A path ``configs/NAME.yaml`` that is not here stands for lmsat's own.
 
@@ -37,6 +38,7 @@ def read_config(
         overrides: Values that take precedence over the file's.
         aliases: Other names of keys, of which a file has one or the other.
         entries: The settings within the values of some keys, to name what is known there.
+        others: Commands with configurations of their own, and keys that these alone have.
 
     Raises `LmsatError` for a file that cannot be read or is no YAML, an unknown key or a wrong value, with its line.
     """
@@ -61,10 +63,14 @@ def read_config(
             )
         if alias in values:
             values[name] = values.pop(alias)
+    for command, keys in others.items():
+        if values.keys() & {*keys}:
+            raise LmsatError(f"{path} is a configuration of `{command}`: give it to that command, or give another file")
     try:
         return kind(**{**values, **overrides})
     except ValidationError as error:
-        wrong = error.errors()
+        # A key that is misspelled is missing, too.
+        wrong = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden" or len(one["loc"]) > 1)
     location = _location(wrong[0]["loc"])
     where = (
         "on the command line"

@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models are far too small for several threads, which on a busy machine wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A page takes longer to make than the sweep of a tiny model: tests that are about it ask for it.
+os.environ["LMSAT_REPORT"] = "0"
 
 import functools
 import gc

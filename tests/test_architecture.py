@@ -29,7 +29,8 @@ ROOMS = (
     *GROUND,
     *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "scoring", "probes"),
     *("hookspecs", "trackers", "plugins", "measuring", "harness"),
-    *("ranking", "figures", "page", "series", "conversion", "sweeps", "synthetic", "callback", "demo", "cli"),
+    *("ranking", "figures", "page", "series", "conversion", "sweeps", "synthetic", "callback", "demo"),
+    *("notebooks", "cli"),
 )
 """From the ground up: a room imports only rooms before it. docs/architecture.md draws them."""
 LONGEST, MEDIAN, LONGEST_TEST = 400, 130, 450

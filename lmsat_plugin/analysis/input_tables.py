@@ -18,6 +18,7 @@ from lmsat_plugin.outside_text import from_csv_cell, map_text
 from lmsat_plugin.results.patterns import matching
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.tree import Results
+from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,8 @@ _LEAST, _MOST = 1e-30, 1e60
 
 TIDY = ("model", "task", "metric", "value")
 """The columns that make a table one of results."""
+_ADDED = ("branch", "replicate", "axis", "at", "higher_is_better", "series", "group")
+"""Columns that analyses add to a table of the user's."""
 _COUNTS = ("step", "tokens", "words", "total_step", "total_tokens")
 
 
@@ -109,7 +112,7 @@ def series_in(data: Results | pd.DataFrame) -> pd.DataFrame:
     """Return the table of results by series: see `in_series`."""
     if isinstance(data, Results):
         return data.series
-    counts = [name for name in _COUNTS if name in data.columns and data[name].dtype in (object, bool)]
+    counts = [name for name in _COUNTS if name in data.columns and data[name].dtype.kind in "Ob"]
     return in_series(data.assign(**{name: as_floats(data[name]) for name in counts}))
 
 
@@ -149,6 +152,15 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
     rows = table.to_dict("records")
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+
+
+def lacking(missing: str, needed: Sequence[str], table: pd.DataFrame) -> LmsatError:
+    """Return the error for a table without a needed column, which names the column that may be meant."""
+    own = [str(name) for name in table.columns if name not in _ADDED]
+    meant = next((name for name in own if missing in name.lower().split("_")), None) or closest(missing, own)
+    if meant is not None and meant not in needed:
+        return LmsatError(f"the table has no column '{missing}': did you mean {meant}? Then rename it to {missing}")
+    return LmsatError(f"the table has no column '{missing}': it needs {', '.join(needed)}, and has {', '.join(own)}")
 
 
 def of_corpora(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -196,9 +208,7 @@ def numbers(
         LmsatError: For a needed column that is missing, a number that has to be above 0 and is not, and no row left.
     """
     if missing := [name for name in needed if name not in table.columns]:
-        raise LmsatError(
-            f"the table has no column '{missing[0]}': it needs {', '.join(needed)}, and has {', '.join(table.columns)}"
-        )
+        raise lacking(missing[0], needed, table)
     present = [*needed, *(name for name in optional if name in table.columns)]
     columns = {name: as_floats(table[name]) for name in present}
     table = table.assign(**columns)

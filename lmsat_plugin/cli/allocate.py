@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:

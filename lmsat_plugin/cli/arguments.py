@@ -97,9 +97,19 @@ def check_watch(seconds: float) -> None:
 def read_tree(args: argparse.Namespace) -> Results:
     """Return the results of the names that `add_tree` asks for, on all corpora.
 
-    Raises `LmsatError` if there are none, and for a name that is not there.
+    Raises `LmsatError` if there are none, for a table of the user's, and for a name that is not there.
     """
+    check_trees(args.data)
     return _of_names(_read(args, args.data), args)
+
+
+def check_trees(paths: Sequence[str]) -> None:
+    """Raise `LmsatError` for a table of the user's, where result files are needed."""
+    if tables := [path for path in paths if _is_csv(path)]:
+        raise LmsatError(
+            f"{tables[0]} is a table of your own, and no results: give the folder of results, or give the table to a "
+            "command that takes one, such as lmsat saturation or lmsat fit"
+        )
 
 
 def read_results(args: argparse.Namespace) -> Results:

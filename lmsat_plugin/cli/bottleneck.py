@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_results
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file, user_path

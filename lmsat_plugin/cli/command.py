@@ -1,4 +1,4 @@
-"""What a subcommand is, and the two kinds that answer a question: in tables or JSON, or in one of many formats."""
+"""What a subcommand is, and the kind that answers a question: in tables for people, or in a format for programs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from lmsat_plugin.cli.tables import TextTable, print_parts
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.formats import BINARY, FORMATS, shown_table_of, table_of, write_table
+from lmsat_plugin.cli.tables import print_parts
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
 from lmsat_plugin.outside_text import printable
@@ -38,24 +38,14 @@ class Command(ABC):
         """Run it, and return the exit code. Raises `LmsatError` for bad input."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The answer of a command."""
-
-    data: Any
-    """Plain data, as ``--json`` prints it; or, of a `FormattingCommand`, what it writes in its formats."""
-    parts: Iterable[TextTable | str]
-    """Tables and sentences for people, in order."""
-    result: Any = None
-    """The result that ``--figure`` draws, see `lmsat_plugin.figures.plot`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of `plot`."""
-
-
 class AnsweringCommand(Command):
-    """A subcommand that answers in tables for people or in JSON, and may draw a figure."""
+    """A subcommand that answers in tables for people or in a format for programs, and may draw a figure."""
 
     has_figure: ClassVar[bool] = True
+    has_output: ClassVar[bool] = True
+    """Whether ``--output`` is where the answer goes."""
+    formats: ClassVar[tuple[str, ...]] = FORMATS
+    """All formats but the table."""
     json_indent: ClassVar[int | None] = 2
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -66,6 +56,14 @@ class AnsweringCommand(Command):
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the answer. Raises `LmsatError` for bad input."""
 
+    def write(self, answer: Answer, form: str, *, raw: bool = False) -> bytes:
+        """Return the content of a file in one of the formats; ``raw`` leaves text as it is in CSV."""
+        if form == "json":
+            return (json.dumps(answer.data, indent=self.json_indent, allow_nan=False) + "\n").encode()
+        if form in ("md", "latex"):
+            return write_table(shown_table_of(answer), form)
+        return write_table(table_of(answer), form, raw=raw)
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
         self.add_options(parser)
@@ -73,10 +71,29 @@ class AnsweringCommand(Command):
             parser.add_argument(
                 "--figure", type=Path, metavar="FILE", help="draw into a file, whose name ends in .png, .svg or .pdf"
             )
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--format",
+            choices=("table", *self.formats),
+            default="table",
+            help="how the answer is written (default: table)",
+        )
+        parser.add_argument(
+            "--json", dest="format", action="store_const", const="json", help="print JSON, as --format json"
+        )
+        if self.has_output:
+            parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+        parser.add_argument(
+            "--raw", action="store_true", help="csv: leave text as it is that a spreadsheet takes for a formula"
+        )
 
-    def run(self, args: argparse.Namespace) -> None:
-        """Write the figure, and print the answer."""
+    def run(self, args: argparse.Namespace) -> int | None:
+        """Write the figure, and print the answer or write it to a file."""
+        form, output = args.format, self._output(args)
+        if form == "table" and output is not None:
+            *others, last = self.formats
+            raise LmsatError(f"--output {output} takes no table for people: add --format {', '.join(others)} or {last}")
+        if form in BINARY and output is None:
+            raise LmsatError(f"--format {form} is not for a terminal: name a file with --output FILE")
         figure: Path | None = getattr(args, "figure", None)
         if figure is None:
             answer = self.answer(args)
@@ -88,51 +105,18 @@ class AnsweringCommand(Command):
             check_suffix(figure)
             answer = self.answer(args)
             write_figure(plot(answer.result, **answer.options), figure)
-        if args.json:
-            print(json.dumps(answer.data, indent=self.json_indent, allow_nan=False))
-        else:
+        return self.present(args, answer)
+
+    def _output(self, args: argparse.Namespace) -> Path | None:
+        return args.output if self.has_output else None
+
+    def present(self, args: argparse.Namespace, answer: Answer) -> int | None:
+        """Print the answer, or write it to a file; return the exit code."""
+        if args.format == "table":
             print_parts(answer.parts)
-
-
-class FormattingCommand(AnsweringCommand):
-    """A subcommand that answers in a table for people, or in other formats, on the terminal or in a file."""
-
-    formats: ClassVar[tuple[str, ...]]
-    """All formats but the table."""
-    binary_formats: ClassVar[tuple[str, ...]] = ()
-    """Those of them that a terminal cannot show."""
-
-    @abstractmethod
-    def write(self, data: Any, form: str, *, raw: bool = False) -> bytes:
-        """Return the content of a file in one of the formats; ``raw`` leaves text as it is in CSV."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments."""
-        self.add_options(parser)
-        parser.add_argument(
-            "--format",
-            choices=("table", *self.formats),
-            default="table",
-            help="how the table is written (default: table)",
-        )
-        parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
-        parser.add_argument(
-            "--raw", action="store_true", help="csv: leave text as it is that a spreadsheet takes for a formula"
-        )
-
-    def run(self, args: argparse.Namespace) -> None:
-        """Print the answer, or write it to a file."""
-        form, output = args.format, args.output
-        if form == "table" and output is not None:
-            *others, last = self.formats
-            raise LmsatError(f"--output {output} takes no table for people: add --format {', '.join(others)} or {last}")
-        if form in self.binary_formats and output is None:
-            raise LmsatError(f"--format {form} is not for a terminal: name a file with --output FILE")
-        answer = self.answer(args)
-        if form == "table":
-            print_parts(answer.parts)
-        elif output is not None:
-            write_atomically(output, self.write(answer.data, form, raw=args.raw))
+        elif (output := self._output(args)) is not None:
+            write_atomically(output, self.write(answer, args.format, raw=args.raw))
         else:
-            text = self.write(answer.data, form, raw=args.raw).decode("utf-8")
+            text = self.write(answer, args.format, raw=args.raw).decode("utf-8")
             sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+        return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_results
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:

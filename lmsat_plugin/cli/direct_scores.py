@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import read_data
-from lmsat_plugin.cli.command import Answer
 from lmsat_plugin.cli.tables import TextTable, signed_percent, three_decimals
 from lmsat_plugin.results.variants import label
 

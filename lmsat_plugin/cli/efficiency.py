@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_data
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_data
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable, signed_percent, three_decimals
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.variants import label

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_tree, read_tree
-from lmsat_plugin.cli.command import Answer, FormattingCommand
+from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.formats import FORMATS, shown_table_of, write_table
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.ranking.leaderboard import Leaderboard
 
 
-class LeaderboardCommand(FormattingCommand):
+class LeaderboardCommand(AnsweringCommand):
     """Rank models by the loss at their last checkpoints, beside what else is known of these.
 
     A rank is 1 + the number of models that are significantly better, and ties share it. All pairs of models are tested,
@@ -31,7 +33,8 @@ class LeaderboardCommand(FormattingCommand):
         "lmsat leaderboard results/",
         "lmsat leaderboard results/ --corpus pile --format html --output leaderboard.html",
     )
-    formats = ("md", "csv", "html", "json")
+    has_figure = False
+    formats = (*FORMATS, "html")
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder and the Hub."""
@@ -58,11 +61,18 @@ class LeaderboardCommand(FormattingCommand):
                 push(args.hub, args.push)
         return Answer(data=board, parts=[_table(board), *board.notes])
 
-    def write(self, data: Leaderboard, form: str, *, raw: bool = False) -> bytes:
+    def write(self, answer: Answer, form: str, *, raw: bool = False) -> bytes:
         """Return the content of a file in one of the formats."""
-        from lmsat_plugin.ranking.formats import FORMATS, as_csv
+        import pandas as pd
 
-        return (as_csv(data, raw=raw) if form == "csv" else FORMATS[form](data)).encode("utf-8")
+        from lmsat_plugin.ranking.formats import FORMATS as WRITERS
+        from lmsat_plugin.ranking.formats import as_csv
+
+        board: Leaderboard = answer.data
+        if form in ("latex", "parquet"):
+            shown = shown_table_of(answer)
+            return write_table(pd.DataFrame(board.rows).convert_dtypes(), form, shown=shown)
+        return (as_csv(board, raw=raw) if form == "csv" else WRITERS[form](board)).encode("utf-8")
 
 
 def _table(board: Leaderboard) -> TextTable:

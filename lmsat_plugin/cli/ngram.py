@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import write_atomically
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.ngrams.corpus import CorpusNgrams
     from lmsat_plugin.ngrams.documents import NgramSettings
 
-_SET_BY_CONFIG = ("corpus", "tokenizer", "order", "max_tokens", "output", "json")
+_SET_BY_CONFIG = ("corpus", "tokenizer", "order", "max_tokens", "output")
 
 
 class NgramCommand(AnsweringCommand):
@@ -37,6 +38,7 @@ class NgramCommand(AnsweringCommand):
         "lmsat ngram --config configs/godey-fig7.yaml",
     )
     has_figure = False
+    has_output = False
     json_indent = None
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -64,6 +66,8 @@ class NgramCommand(AnsweringCommand):
         """Measure one corpus and print the answer, or measure all pairs of a configuration."""
         if args.config is None:
             super().run(args)
+        elif args.format != "table":
+            raise LmsatError(f"'{args.format}' does not go with --config, which writes JSON files: leave one out")
         else:
             _measure_pairs(args)
 
@@ -103,7 +107,7 @@ def _measure_pairs(args: argparse.Namespace) -> None:
     if given := [name for name in _SET_BY_CONFIG if getattr(args, name) not in (None, False)]:
         raise LmsatError(f"'{given[0]}' does not go with --config: set it in {args.config}, or leave one out")
     pairs = measure_pairs(
-        read_config(args.config, PairsConfig),
+        read_config(args.config, PairsConfig, others={"lmsat sweep": {"models", "tasks"}}),
         _settings(args),
         sources=plugins().corpora,
         text_field=args.text_field,

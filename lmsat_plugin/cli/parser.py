@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lmsat",
         description="Measure saturation of language-model checkpoints inside the LM Evaluation Harness.",
-        epilog="LMSAT_DEBUG=1 shows tracebacks, LMSAT_PLUGINS=0 leaves installed plugins out.",
+        epilog="LMSAT_DEBUG=1 shows tracebacks, LMSAT_PLUGINS=0 leaves installed plugins out, LMSAT_REPORT=0 has "
+        "sweeps make no page.",
     )
     parser.add_argument("--version", action="version", version=f"lmsat {__version__}")
     shtab.add_argument_to(

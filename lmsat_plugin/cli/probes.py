@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 
 if TYPE_CHECKING:

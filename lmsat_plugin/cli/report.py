@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +16,6 @@ from lmsat_plugin.outside_text import show
 
 if TYPE_CHECKING:
     from lmsat_plugin.analysis.analyses import Analyses
-    from lmsat_plugin.sweeps.config import SweepConfig
 
 
 class ReportCommand(Command):
@@ -68,32 +63,6 @@ class ReportCommand(Command):
         show(page)
         if args.open:
             _open(page)
-
-
-@contextmanager
-def reporting(config: SweepConfig, watch: float | None) -> Iterator[None]:
-    """Write the report of a sweep's results in another process: at the end, and with ``watch`` as they come, too.
-
-    Of several corpora it is on the first.
-    """
-    chosen = ["--corpus", config.corpora[0].corpus] if len(config.corpora) > 1 else []
-    command = [sys.executable, "-m", "lmsat_plugin.cli", "report", str(config.output), *chosen]
-    if watch is None:
-        yield
-        subprocess.run(command, check=False)
-        return
-    show(f"Report: {config.output / 'report' / 'index.html'}")
-    # Ctrl-C reaches the sweep alone. The report ends when its input does: with the sweep, however that ends.
-    live = subprocess.Popen(
-        [*command, "--watch", str(watch), "--with-parent"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        live.communicate()
 
 
 def _folder(args: argparse.Namespace) -> Path:

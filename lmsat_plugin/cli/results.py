@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.arguments import add_tree, chosen_rows
-from lmsat_plugin.cli.command import Answer, FormattingCommand
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.arguments import add_tree, check_trees, chosen_rows
+from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.formats import plain, write_table
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.markdown import markdown_table
-from lmsat_plugin.outside_text import as_csv, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +23,9 @@ _TITLES = {
 }
 """The columns for people, and their titles."""
 _SHOWN_IF_DIFFERENT = ("variant", "corpus", "filter")
-_LATEX = str.maketrans({"±": "$\\pm$", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}"})
-"""What pandas' escaping leaves, and LaTeX's default encoding prints as another letter."""
 
 
-class ResultsCommand(FormattingCommand):
+class ResultsCommand(AnsweringCommand):
     """Print the values in result files of any lm-eval, or of another tool, the newest of each, one a row."""
 
     name = "results"
@@ -39,8 +34,7 @@ class ResultsCommand(FormattingCommand):
         "lmsat results results/ --wide",
         "lmsat results results/ --task 'lmsat_*' --metric loss --format csv --output losses.csv",
     )
-    formats = ("csv", "json", "md", "latex", "parquet")
-    binary_formats = ("parquet",)
+    has_figure = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, and which values to keep."""
@@ -55,6 +49,7 @@ class ResultsCommand(FormattingCommand):
 
         if args.wide and args.all:
             raise LmsatError("--wide shows one value of each metric, and --all several: leave one of them out")
+        check_trees(args.data)
         table = load_results(
             args.data, all_results=args.all, step_pattern=args.step_pattern, tokens_per_step=args.tokens_per_step
         )
@@ -63,11 +58,13 @@ class ResultsCommand(FormattingCommand):
             table = wide_table(table)
         return Answer(data=table, parts=_parts(table, "checkpoints" if args.wide else "results"))
 
-    def write(self, data: pd.DataFrame, form: str, *, raw: bool = False) -> bytes:
+    def write(self, answer: Answer, form: str, *, raw: bool = False) -> bytes:
         """Return the content of a file in one of the formats."""
-        if form == "csv":
-            return as_csv(_with_text_dates(data), raw=raw).encode("utf-8")
-        return {"json": _as_json, "md": _as_markdown, "latex": _as_latex, "parquet": _as_parquet}[form](data)
+        import pandas as pd
+
+        table: pd.DataFrame = answer.data
+        shown = pd.DataFrame(_columns(table), dtype=object) if form in ("md", "latex") else None
+        return write_table(table, form, raw=raw, shown=shown)
 
 
 def _parts(table: pd.DataFrame, rows: str) -> Iterator[TextTable]:
@@ -81,7 +78,7 @@ def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
         return _wide_columns(table)
     shown = table.assign(step=table.step.astype(object).where(table.step.notna(), table.revision))
     return {
-        title: _plain(shown[name])
+        title: plain(shown[name])
         for name, title in _TITLES.items()
         if name not in _SHOWN_IF_DIFFERENT or table[name].nunique(dropna=False) > 1
     }
@@ -92,69 +89,10 @@ def _wide_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
     shown = table.dropna(axis="columns", how="all")
     shorter = {name: name.partition("/")[2] or name for name in map(str, shown)}
     count = Counter(shorter.values())
-    return {short if count[short] == 1 else name: _plain(shown[name]) for name, short in shorter.items()}
+    return {short if count[short] == 1 else name: plain(shown[name]) for name, short in shorter.items()}
 
 
 def _whole(cell: Any) -> Any:
     """Return a whole number without decimals."""
     whole = isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15
     return int(cell) if whole else cell
-
-
-def _texts(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns for people as text of six digits."""
-    return {title: [_text(cell) for cell in cells] for title, cells in _columns(table).items()}
-
-
-def _text(cell: Any) -> str:
-    return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-
-
-def _as_json(table: pd.DataFrame) -> bytes:
-    table = _with_text_dates(table)
-    columns = [[_strict(cell) for cell in _plain(table[name])] for name in table]
-    lines = (json.dumps(dict(zip(table, row, strict=True))) for row in zip(*columns, strict=True))
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode("utf-8")
-
-
-def _as_markdown(table: pd.DataFrame) -> bytes:
-    columns = _texts(table)
-    return markdown_table(list(columns), zip(*columns.values(), strict=True)).encode("utf-8")
-
-
-def _as_latex(table: pd.DataFrame) -> bytes:
-    import pandas as pd
-
-    texts = {
-        title: [printable(" ".join(cell.splitlines())) for cell in cells] for title, cells in _texts(table).items()
-    }
-    cells = pd.DataFrame(texts)
-    # pandas cuts off what is longer, without a word.
-    with pd.option_context("styler.render.max_elements", cells.size + 1):
-        latex = cells.to_latex(index=False, escape=True)
-    return ("% \\usepackage{booktabs}\n" + latex.translate(_LATEX)).encode("utf-8")
-
-
-def _as_parquet(table: pd.DataFrame) -> bytes:
-    # A column without any text would have no type.
-    texts = {name: "string" for name in table.columns if table[name].dtype == object}
-    buffer = io.BytesIO()
-    table.astype(texts).to_parquet(buffer, index=False)
-    return buffer.getvalue()
-
-
-def _plain(column: pd.Series) -> list[Any]:
-    """Return a column's values as Python's own types, None for unknown values."""
-    return column.astype(object).where(column.notna(), None).tolist()
-
-
-def _strict(cell: Any) -> Any:
-    """Return None for infinity, which JSON does not know."""
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
-
-
-def _with_text_dates(table: pd.DataFrame) -> pd.DataFrame:
-    if "date" not in table:
-        return table
-    texts = {date: date.isoformat() for date in table["date"].dropna().unique()}
-    return table.assign(date=table["date"].map(texts))

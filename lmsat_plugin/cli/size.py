@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmsat_plugin.cli.command import Answer, AnsweringCommand
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError, first_sentence
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.arguments import add_steps, add_watch, check_watch
 from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.report import reporting
+from lmsat_plugin.cli.sweep_end import live_page, show_end, wants_page
 from lmsat_plugin.cli.tables import print_table
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.outside_text import show
@@ -32,6 +32,8 @@ class SweepCommand(Command):
     log axis, with `--watch` on all. The results of a folder go beside it, into runs/my-model-results, those of a
     repository into results/pythia-160m, and those of several models together into results. The YAML file that the names
     stand for is printed first.
+
+    At its end it prints a verdict on each model and the path of a page with the figures, which `lmsat report` explains.
 
     The exit code is 0 if everything is measured, 1 if a checkpoint failed or is left, 2 for bad input,
     130 after Ctrl-C.
@@ -81,7 +83,10 @@ class SweepCommand(Command):
         parser.add_argument("--retry-failed", action="store_true", help="measure again what has failed")
         add_watch(parser, "measure checkpoints as they appear")
         parser.add_argument(
-            "--report", action="store_true", help="write the results' report, with --watch whenever results have come"
+            "--report",
+            action=argparse.BooleanOptionalAction,
+            help="write the page with the results' figures, with --watch whenever results have come (default: written, "
+            "unless LMSAT_REPORT=0)",
         )
         parser.add_argument("--wait", action="store_true", help="with slurm: wait until the jobs have ended")
         parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -115,8 +120,11 @@ class SweepCommand(Command):
         if args.dry_run:
             _show_plan(config, options)
             return 0
+        page = wants_page(args.report) and not silent
+        if not silent and sys.stderr.isatty():
+            show("loading tasks", file=sys.stderr)
         try:
-            with reporting(config, args.watch) if args.report and not silent else nullcontext():
+            with nullcontext() if args.watch is None or not page else live_page(config, args.watch):
                 summary = _execute(config, options, args)
         except KeyboardInterrupt:
             if args.worker is None:
@@ -124,7 +132,12 @@ class SweepCommand(Command):
                 kept = f"what is measured is kept in {config.output}. Go on with: {again}"
                 show(f"lmsat: interrupted; {kept}", file=sys.stderr)
             return 130
-        return 0 if silent else _report(config, summary)
+        if silent:
+            return 0
+        code = _report(config, summary)
+        if summary.measured or summary.done_before:
+            show_end(config, page=page)
+        return code
 
 
 def _execute(config: SweepConfig, options: Options, args: argparse.Namespace) -> Summary:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.files import user_path
 
 if TYPE_CHECKING:
     from lmsat_plugin.sweeps.verification import TreeProblem
 
 
-class VerifyCommand(Command):
+class VerifyCommand(AnsweringCommand):
     """Check everything in a folder of results. Nothing is measured, and without --repair nothing is changed.
 
     What is checked: whether files can be read and hold their digests; arrays and samples against their results; whether
@@ -32,7 +32,9 @@ class VerifyCommand(Command):
     help = "check that results are as they were written; put aside what is damaged"
     examples = ("lmsat verify results/", "lmsat verify results/ --repair")
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    has_figure = False
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the folder, and what to do with problems."""
         parser.add_argument("folder", metavar="DIR", help="a folder with result files, or one file")
         parser.add_argument(
@@ -40,26 +42,27 @@ class VerifyCommand(Command):
             action="store_true",
             help="rename what is damaged to *.quarantined, remove what killed processes left, and say what to run",
         )
-        parser.add_argument("--json", action="store_true", help="print JSON")
 
-    def run(self, args: argparse.Namespace) -> int:
-        """Print the problems, and repair what can be repaired."""
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the problems."""
         from lmsat_plugin.sweeps.verification import verify
 
         root = user_path(args.folder)
         found = verify(root)
         rows = [(_shown(problem.path, root), problem.kind, problem.what) for problem in found.problems]
-        if args.json:
-            problems = [dict(zip(("path", "kind", "what"), row, strict=True)) for row in rows]
-            print(json.dumps({"files": found.files, "problems": problems}, indent=2))
-        elif rows:
-            print_table(f"{len(rows):,} problems in {found.files:,} files", ("path", "kind", "what"), rows)
-        else:
-            print(f"{found.files:,} files, no problem.")
-        if rows:
+        columns = ("path", "kind", "what")
+        table = TextTable(f"{len(rows):,} problems in {found.files:,} files", columns, rows)
+        problems = [dict(zip(columns, row, strict=True)) for row in rows]
+        parts = [table if rows else f"{found.files:,} files, no problem."]
+        return Answer(data={"files": found.files, "problems": problems}, parts=parts, result=found.problems)
+
+    def present(self, args: argparse.Namespace, answer: Answer) -> int:
+        """Print the problems, and repair what can be repaired."""
+        super().present(args, answer)
+        if problems := answer.result:
             # Not among the JSON.
-            print(_repair(found.problems) if args.repair else _advice(found.problems), file=sys.stderr)
-        return int(bool(rows))
+            print(_repair(problems) if args.repair else _advice(problems), file=sys.stderr)
+        return int(bool(problems))
 
 
 def _shown(path: Path, root: Path) -> str:

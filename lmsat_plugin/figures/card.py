@@ -14,7 +14,17 @@ from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
-from lmsat_plugin.figures.style import BAND, LETTERS_WIDE, PALETTE, legend_below, log_axis, resize, styled, wrapped
+from lmsat_plugin.figures.style import (
+    BAND,
+    LETTERS_WIDE,
+    PALETTE,
+    legend_below,
+    log_axis,
+    new_figure,
+    resize,
+    styled,
+    wrapped,
+)
 from lmsat_plugin.figures.trajectories import BEST, axis_of, step_axis
 
 _WIDTH, _HEIGHT = 5.0, 1.25
@@ -42,7 +52,7 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
         tracks: From top to bottom.
         saturation: The verdict on the first track: its best checkpoint and its onset are marked in all tracks.
     """
-    figure = Figure(layout="constrained")
+    figure = new_figure()
     panels = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
     title = model if saturation is None else f"{model}: {saturation.verdict}"
     panels[0].set_title(wrapped(title, 2 * LETTERS_WIDE - 20))

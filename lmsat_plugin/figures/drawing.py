@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lmsat_plugin.analysis.benchmark_noise import BenchmarkNoise
 from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
@@ -29,8 +31,9 @@ from lmsat_plugin.figures.leaderboard import leaderboard_figure
 from lmsat_plugin.figures.noise import noise_figure
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.run_curves import run_curves_figure
-from lmsat_plugin.figures.saturation import saturation_figure
+from lmsat_plugin.figures.saturation import over_tokens, saturation_figure
 from lmsat_plugin.figures.shape import shape_figure
+from lmsat_plugin.figures.style import drawing_in, top_figure
 from lmsat_plugin.figures.target_scores import target_scores_figure
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
@@ -46,23 +49,55 @@ _FIGURES_OF_LISTS = {
 }
 
 
-@singledispatch
-def plot(result: Any, **options: Any) -> Figure:
+def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options: Any) -> Figure:
     """Return the figure of a result, or of a list of results of one kind.
 
     Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `fit_direct`, `find_context`,
     `find_rank_needed`, `fit_curves` and `find_noise`, one or a list; of `context_gain`, `sample_efficiency`,
     `shape_dependence` and `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
 
+    Args:
+        result: What to draw.
+        x: ``tokens`` draws verdicts on saturation over training tokens; by default what most checkpoints' names state.
+        ax: Where to draw, of a figure of the caller's own, which is returned; several panels share its place.
+        options: Of the kind of result.
+
     Raises:
-        LmsatError: For anything else.
+        LmsatError: For anything else, and for tokens that are not known.
+
+    Example:
+        >>> figure = lmsat_plugin.plot(lmsat_plugin.saturation("results"))
+        >>> len(figure.axes)
+        2
     """
+    if x is not None:
+        result = _over(x, result)
+    if ax is None:
+        figure = _draw(result, **options)
+        # Notebooks cut figures to what takes part in the layout, which the legends below the panels do not.
+        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, fill=False, linewidth=0))
+        return figure
+    top = top_figure(ax)
+    with drawing_in(ax):
+        _draw(result, **options)
+    return top
+
+
+def _over(x: str, result: Any) -> Any:
+    several = result if isinstance(result, list) else [result]
+    if not all(isinstance(each, Saturation) for each in several) or x not in ("step", "tokens"):
+        raise LmsatError(f"x={x} is not what can be drawn over: give x='tokens' for verdicts on saturation")
+    return [over_tokens(each) for each in several] if x == "tokens" else result
+
+
+@singledispatch
+def _draw(result: Any, **options: Any) -> Figure:
     if type(result) in _FIGURES_OF_LISTS:
-        return plot([result], **options)
+        return _draw([result], **options)
     raise LmsatError(f"there is no figure of {type(result).__name__}: give the result of an analysis")
 
 
-@plot.register(list)
+@_draw.register(list)
 def _(result: Sequence[Any]) -> Figure:
     kinds = {type(item) for item in result}
     if len(kinds) != 1 or not kinds <= _FIGURES_OF_LISTS.keys():
@@ -72,9 +107,9 @@ def _(result: Sequence[Any]) -> Figure:
     return draw(result)
 
 
-plot.register(FittedLaw)(fit_figure)
-plot.register(IsoFlops)(isoflops_figure)
-plot.register(ContextGain)(context_gain_figure)
-plot.register(Efficiency)(efficiency_figure)
-plot.register(ShapeDependence)(shape_figure)
-plot.register(Leaderboard)(leaderboard_figure)
+_draw.register(FittedLaw)(fit_figure)
+_draw.register(IsoFlops)(isoflops_figure)
+_draw.register(ContextGain)(context_gain_figure)
+_draw.register(Efficiency)(efficiency_figure)
+_draw.register(ShapeDependence)(shape_figure)
+_draw.register(Leaderboard)(leaderboard_figure)

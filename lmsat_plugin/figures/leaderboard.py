@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmsat_plugin.analysis.stats.bootstrap import NORMAL
-from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, styled, wrapped
+from lmsat_plugin.figures.style import LETTERS_WIDE, PALETTE, PANEL, new_figure, styled, wrapped
 from lmsat_plugin.ranking.columns import Column
 from lmsat_plugin.ranking.leaderboard import Leaderboard
 
@@ -29,7 +29,7 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
     """
     shown = [column for column in board.columns if column.name in {board.ranked_by.name, "downstream"}]
     shown.sort(key=lambda column: column != board.ranked_by)
-    figure = Figure(layout="constrained")
+    figure = new_figure()
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, shown, strict=True):
         _draw(axes, board, column)
@@ -38,7 +38,8 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     lines = sum(name.count("\n") + 1 for name in names)
-    figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
+    if isinstance(figure, Figure):
+        figure.set_size_inches(PANEL[0] * (len(shown) + 0.6), 0.9 + max(3, lines) * _ROW)
     return figure
 
 

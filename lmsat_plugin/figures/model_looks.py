@@ -165,9 +165,12 @@ def _all_differ(sizes: Sizes) -> bool:
 
 def colour_bar(figure: Figure, colours: ScalarMappable, inches: float) -> Colorbar:
     """Add a colour bar beside all panels. The figure must have its size, which grows by ``inches``."""
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width + inches, height)
-    bar = figure.colorbar(colours, ax=figure.axes, aspect=30, pad=0.02, fraction=_FRACTION / (width + inches))
+    options = {}
+    if isinstance(figure, Figure):
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width + inches, height)
+        options = {"fraction": _FRACTION / (width + inches)}
+    bar = figure.colorbar(colours, ax=figure.axes, aspect=30, pad=0.02, **options)
     bar.outline.set_linewidth(0.4)
     bar.ax.grid(False)
     bar.ax.yaxis.set_minor_locator(NullLocator())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.several_metrics import names_of
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
 from lmsat_plugin.figures.trajectories import step_axis
 from lmsat_plugin.metrics import axis_label
@@ -39,6 +41,31 @@ def saturation_figure(results: Sequence[Saturation]) -> Figure:
         _draw(axes, result, name)
     finish(figure, _legend(drawn))
     return figure
+
+
+def over_tokens(result: Saturation) -> Saturation:
+    """Return a result whose places are training tokens. Raises `LmsatError` where the tokens are not known."""
+    series = result.series
+    if series.axis == "tokens":
+        return result
+    tokens_K = series.tokens_K
+    if tokens_K is None or not np.isfinite(tokens_K).all():
+        raise LmsatError(
+            f"the tokens of {result.label} are not known at all checkpoints: give tokens_per_step, or draw over steps"
+        )
+
+    def at(place: int | None) -> int | None:
+        return None if place is None else round(float(np.interp(place, series.at_K, tokens_K)))
+
+    names = ("best_at", "final_at", "diverged_at", "onset_at", "onset_low", "onset_high", "min_at")
+    places: dict[str, Any] = {name: at(getattr(result, name)) for name in names}
+    return replace(
+        result,
+        axis="tokens",
+        series=replace(series, axis="tokens", at_K=tokens_K.astype(np.int64)),
+        set_aside_at=[round(float(np.interp(place, series.at_K, tokens_K))) for place in result.set_aside_at],
+        **places,
+    )
 
 
 def _draw(axes: Axes, result: Saturation, name: str) -> None:

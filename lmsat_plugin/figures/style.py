@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +123,9 @@ def looks_of(names: Iterable[str], among: Iterable[str] = ()) -> Looks:
 def legend_below(axes: Axes, handles: Sequence[Artist]) -> int:
     """Put a legend below the label of the x axis. Return its number of lines."""
     labels = [wrapped(str(handle.get_label()), LETTERS_WIDE) for handle in handles]
+    if _PLACE.get() is not None:
+        axes.legend(handles, labels, loc="best")
+        return 0
     below = ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
     place = {"bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
     axes.legend(handles, labels, loc="upper left", **place).set_in_layout(False)
@@ -133,9 +138,62 @@ def grid_of(count: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
+_PLACE: ContextVar[Axes | None] = ContextVar("_PLACE", default=None)
+"""The panel of a caller's figure into which figures are drawn; None for a figure of their own."""
+
+
+@contextmanager
+def drawing_in(axes: Axes) -> Iterator[None]:
+    """Have figures drawn into a panel of the caller's. Raises `LmsatError` for one that is no part of a grid."""
+    if axes.get_subplotspec() is None:
+        raise LmsatError("ax is no panel of a grid, whose place can be shared: make it with plt.subplots()")
+    token = _PLACE.set(axes)
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
+
+
+def top_figure(axes: Axes) -> Figure:
+    """Return the figure that a panel is of, whatever lies between them."""
+    figure: Any = axes.figure
+    while not isinstance(figure, Figure):
+        figure = figure.figure
+    return figure
+
+
+class _Panel:
+    """A panel of the caller's, for what is drawn as if it were a figure of its own."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.axes = [axes]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(top_figure(self.axes[0]), name)
+
+    def legend(self, handles: Any, labels: Any, **options: Any) -> Any:
+        """Put the legend into the panel."""
+        return self.axes[0].legend(handles, labels, loc="best")
+
+
+def new_figure() -> Figure:
+    """Return an empty figure, or the place of the panel into which the caller has things drawn."""
+    axes = _PLACE.get()
+    if axes is None:
+        return Figure(layout="constrained")
+    top, place = axes.figure, axes.get_subplotspec()
+    assert place is not None
+    axes.remove()
+    part: Any = top.add_subfigure(place)
+    return part
+
+
 def subplots(count: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure and its empty panels, row by row."""
-    figure = Figure(layout="constrained")
+    if count == 1 and (axes := _PLACE.get()) is not None:
+        panel: Any = _Panel(axes)
+        return panel, [axes]
+    figure = new_figure()
     return figure, [figure.add_subplot(*grid_of(count), place) for place in range(1, count + 1)]
 
 
@@ -154,6 +212,8 @@ def resize(figure: Figure, lines: int, *, size: tuple[float, float] | None = Non
         size: Width and height without the legend, in inches; by default those of the panels, `PANEL` each.
         padding: Of the legend, in lines.
     """
+    if not isinstance(figure, Figure):
+        return  # its size is the caller's
     rows, columns = grid_of(len(figure.axes))
     width, height = size or (PANEL[0] * columns, PANEL[1] * rows)
     legend = (padding + 1.5 * lines) * STYLE["legend.fontsize"] / 72

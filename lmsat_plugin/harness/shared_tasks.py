@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from lmsat_plugin.harness.task_files import sha256_of, task_files
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.settings import closest
 
+# A task of the user's in the place of another is what include_path is for.
+logging.getLogger("lm_eval.tasks._index").addFilter(lambda record: "overrides existing task" not in str(record.msg))
 _HERE = Path(lmsat_autoload.__file__).parent
 _LMSATS_TASKS = _HERE / "tasks", _HERE / "lmsat_plugin" / "tasks"
 """In a checkout, and in a package."""

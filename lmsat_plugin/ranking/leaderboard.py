@@ -34,11 +34,12 @@ from lmsat_plugin.ranking.rows import (
     same_tokens,
     values_at,
 )
+from lmsat_plugin.results.framed import Framed
 from lmsat_plugin.results.series import labelled
 
 
 @dataclass(frozen=True, eq=False)
-class Leaderboard:
+class Leaderboard(Framed):
     """The models, best first."""
 
     ranked_by: Column
@@ -50,6 +51,10 @@ class Leaderboard:
     ``n_params`` and nothing else does."""
     notes: tuple[str, ...]
     """How to read it."""
+
+    def frame_rows(self) -> tuple[dict[str, Any], ...]:
+        """Return the models, best first."""
+        return self.rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain data, for JSON."""

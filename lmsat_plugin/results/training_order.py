@@ -63,10 +63,11 @@ def natural(text: str) -> Natural:
 
 def natural_places(column: pd.Series) -> pd.Series:
     """Return the places of a column's names in natural order, numbers as they are: a key of ``sort_values``."""
-    if column.dtype != object:
+    # Text is `object`, or from pandas 3 on `str`, whose kind is the same.
+    if column.dtype.kind != "O":
         return column
     names = sorted(column.dropna().unique(), key=lambda name: natural(str(name)))
-    return column.map({name: place for place, name in enumerate(names)})
+    return column.astype(object).map({name: place for place, name in enumerate(names)})
 
 
 def stage_order(stage: str | None) -> StageOrder:

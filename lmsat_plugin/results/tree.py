@@ -264,6 +264,11 @@ def load_results(
 
     Raises:
         LmsatError: If there is no result, or for a bad pattern.
+
+    Example:
+        >>> table = lmsat_plugin.load_results("results")
+        >>> table[table.metric == "loss"].groupby("model").value.last().index.tolist()
+        ['large', 'small']
     """
     cache = _cache(path, step_pattern, tokens_per_step)
     table = cache.read_table(all_results=all_results)

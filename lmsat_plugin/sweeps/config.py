@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +11,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
+from lmsat_plugin.files import kind_of, user_path
 from lmsat_plugin.results.checkpoint_names import parse_count
 from lmsat_plugin.series.averages import longest_average
-from lmsat_plugin.settings import Settings
+from lmsat_plugin.settings import Settings, SettingsT
 from lmsat_plugin.text.corpora import CorpusSettings, PrefixPolicy
 from lmsat_plugin.yaml_files import read_config
 
@@ -135,7 +137,7 @@ class SlurmSettings(Settings):
 class SweepConfig(Settings):
     """A sweep: checkpoints × tasks × corpora, and where the results go."""
 
-    models: Annotated[list[Annotated[ModelEntry, _key("pretrained")]], Field(min_length=1)]
+    models: Annotated[list[Annotated[ModelEntry, _key("pretrained")]], Field(min_length=1), BeforeValidator(_listed)]
     tasks: Annotated[list[Annotated[TaskEntry, _key("task")]], Field(min_length=1), BeforeValidator(_listed)]
     output: Path
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -195,13 +197,50 @@ _ENTRIES: dict[str, type[Settings]] = {
     "tasks": TaskEntry,
     "slurm": SlurmSettings,
 }
+_PATHS = ("head", "tokenizer", "peft", "delta")
+"""Arguments of the model that may be paths."""
 ALIASES = {"corpus": "corpora"}
 """Other names of keys."""
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> SweepConfig:
-    """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`."""
-    return read_config(path, SweepConfig, overrides or {}, aliases=ALIASES, entries=_ENTRIES)
+    """Read a sweep's YAML file. ``overrides`` take precedence over its keys. Raises as `read_config`.
+
+    A relative path in it is one from the working directory, or, where nothing is there, from the file's own folder.
+    """
+    given = overrides or {}
+    others = {"lmsat ngram --config": {"tokenizers"}}
+    config = read_config(path, SweepConfig, given, aliases=ALIASES, entries=_ENTRIES, others=others)
+    return _from_folder(config, path.parent, given)
+
+
+def _from_folder(config: SweepConfig, folder: Path, overrides: Mapping[str, Any]) -> SweepConfig:
+    """Return a configuration whose paths that are not there from here are those from a folder, if they are there."""
+
+    def found(name: Any) -> Any:
+        if isinstance(name, list):
+            return [found(each) for each in name]
+        if not isinstance(name, str) or not name or kind_of(user_path(name)) is not None:
+            return name
+        return str(folder / name) if kind_of(folder / name) is not None else name
+
+    def changed(settings: SettingsT, keys: Sequence[str]) -> SettingsT:
+        """Return settings with what is found there in the place of some values; what was not given stays so."""
+        old = {key: getattr(settings, key) for key in keys if key not in overrides}
+        new = {key: _of_arguments(value) if isinstance(value, dict) else found(value) for key, value in old.items()}
+        new = {key: value for key, value in new.items() if value != old[key]}
+        return settings.model_copy(update=new) if new else settings
+
+    def _of_arguments(args: dict[str, Any]) -> dict[str, Any]:
+        return {key: found(value) if key in _PATHS else value for key, value in args.items()}
+
+    models = [changed(entry, ("pretrained", "tokenizer", "config", "model_args")) for entry in config.models]
+    # A name without a dot or a slash is that of a corpus, whatever lies there.
+    corpora = [changed(entry, ("corpus",)) if {*"./"} & {*entry.corpus} else entry for entry in config.corpora]
+    lists = {"models": models, "corpora": corpora}
+    lists = {key: value for key, value in lists.items() if value != getattr(config, key) and key not in overrides}
+    config = changed(config, ("include_path", "model_args"))
+    return config.model_copy(update=lists) if lists else config
 
 
 def config_to_yaml(config: SweepConfig) -> str:

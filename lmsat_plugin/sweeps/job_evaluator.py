@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from lmsat_plugin.errors import PassingError, first_sentence
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
@@ -37,6 +39,7 @@ class JobEvaluator:
         self._evaluator: CheckpointEvaluator | None = None
         self._tasks: dict[int, SharedTasks] = {}
         self._tasks_key: Any = None
+        self._said = False
 
     def load(self, job: Job, folder: Path, head_only: bool) -> None:
         """Load a job's weights. Raises `LmsatError` for a checkpoint that cannot be loaded."""
@@ -76,6 +79,10 @@ class JobEvaluator:
             files = [entry.task for entry in config.tasks if Path(entry.task).is_file()]
             wanted = [*files, *(unit.task for unit in batch.units)]
             metadata = self.plan.metadata(batch, job)
+            if sys.stderr.isatty() and not self._said and any(unit.probe is None for unit in batch.units):
+                # Their data may have to be downloaded.
+                tqdm.write("loading the data of tasks", file=sys.stderr)
+                self._said = True
             self._tasks[number] = SharedTasks(wanted, config.include_path, metadata)
         return self._tasks[number]
 

@@ -92,3 +92,12 @@ def test_odd_lines_shift_no_cell(tmp_path):
     # An empty cell more than the first line has, in every row.
     path.write_bytes(b"model,loss\na,nan,\nb,2.5,\n")
     assert [str(loss) for loss in read_csv(path).loss] == ["nan", "2.5"]
+
+
+def test_a_column_of_another_name_is_named():
+    """What analyses have added to the table is no column of the user's."""
+    table = pd.DataFrame({"step": [1], "val_loss": [2.0], "series": [0], "higher_is_better": [False]})
+    with pytest.raises(LmsatError, match=r"did you mean val_loss\? Then rename it to loss"):
+        numbers(table, ["step", "loss"])
+    with pytest.raises(LmsatError, match=r"no column 'tokens': it needs step, tokens, and has step, val_loss$"):
+        numbers(table, ["step", "tokens"])

@@ -15,7 +15,7 @@ from html_page import Page
 from result_trees import write_result
 
 from lmsat_plugin.cli.main import main
-from lmsat_plugin.cli.report import reporting
+from lmsat_plugin.cli.sweep_end import live_page, show_end
 
 
 def add(root, step: int) -> None:
@@ -69,13 +69,13 @@ def test_an_open_page_follows_the_results(tmp_path):
 
 def test_the_report_of_a_sweep_has_its_last_results(tmp_path):
     config = SimpleNamespace(output=tmp_path, corpora=[SimpleNamespace(corpus="held-out")])
-    with reporting(config, 30.0):
+    with live_page(config, 30.0):
         add(tmp_path, 1)
     page = tmp_path / "report" / "index.html"
     assert steps_in(page) == [1]
     assert "data-reload" not in page.read_text("utf-8").partition("<header>")[0]
-    with reporting(config, None):
-        add(tmp_path, 2)
+    add(tmp_path, 2)
+    show_end(config, page=True)
     assert steps_in(page) == [1, 2]
 
 

@@ -8,7 +8,8 @@ import matplotlib as mpl
 import pytest
 from places import ROOT
 
-NOTEBOOK = json.loads((ROOT / "examples" / "tutorial.ipynb").read_text(encoding="utf-8"))
+PATH = ROOT / "examples" / "tutorial.ipynb"
+NOTEBOOK = json.loads(PATH.read_text(encoding="utf-8"))
 CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
@@ -23,8 +24,21 @@ def found(tmp_path_factory):
     return names
 
 
-def test_outputs_are_stripped():
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in CODE)
+def test_outputs_are_stored_with_pictures_and_are_small():
+    assert [cell["execution_count"] for cell in CODE] == [*range(1, len(CODE) + 1)]
+    kinds = [kind for cell in CODE for output in cell["outputs"] for kind in output.get("data", ())]
+    assert kinds.count("image/png") >= 3
+    assert kinds.count("text/html") >= 3
+    assert not any(output["output_type"] == "error" for cell in CODE for output in cell["outputs"])
+    assert PATH.stat().st_size < 1.5e6
+    assert "/tmp/" not in "".join(str(cell["outputs"]) for cell in CODE)
+
+
+def test_it_uses_the_functions_of_the_package():
+    source = "".join("".join(cell["source"]) for cell in CODE)
+    assert "cli" not in source
+    for name in ("measure", "sweep", "saturation", "plot", "leaderboard", "compare"):
+        assert f"lmsat_plugin.{name}(" in source
 
 
 def test_losses_are_above_the_entropy_rate(found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from places import ROOT
 
 import lmsat_autoload
 from lmsat_plugin.harness.probe_tasks import find_probe_tasks
@@ -19,7 +20,8 @@ def facts(tasks, wanted):
 
 
 def test_they_are_what_lm_evals_index_finds():
-    wanted = [f"lmsat_{name}" for name in plugins().probes]
+    wanted = [path.stem for path in sorted((ROOT / "tasks").glob("*.yaml"))]
+    assert len(wanted) == len(plugins().probes)
     found = find_probe_tasks([*wanted, wanted[0]], [])
     assert facts(found, [*wanted, wanted[0]]) == facts(SharedTasks(wanted, [], {}), wanted)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pandas as pd
 import pytest
 
 from lmsat_plugin.results.checkpoint_names import parse_series
-from lmsat_plugin.results.training_order import Totals, natural, totals_of, training_key
+from lmsat_plugin.results.training_order import Totals, natural, natural_places, totals_of, training_key
 
 B = 10**9
 OLMO2 = {
@@ -87,3 +88,9 @@ def test_names_are_in_the_order_of_their_numbers_and_sizes(ordered):
     names.sort(key=len, reverse=True)
     names.sort(key=natural)
     assert names == ordered.split()
+
+
+@pytest.mark.parametrize("dtype", [object, "str", "string", "category"])
+def test_names_are_sorted_by_their_numbers_whatever_type_pandas_gives_text(dtype):
+    names = pd.Series(["m10-11m", "m2-3m", "m1-2m", None], dtype=dtype)
+    assert names.sort_values(key=natural_places).tolist()[:3] == ["m1-2m", "m2-3m", "m10-11m"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from sweep_outputs import files_of
 
@@ -77,3 +80,42 @@ def test_shipped_configurations_are_valid():
     assert {path.stem for path in sweeps} >= {"demo", "pythia", "folder", "slurm", "olmo"}
     for path in sweeps:
         assert load_config(path).tasks
+
+
+def test_paths_are_from_here_or_else_from_the_files_own_folder(tmp_path, monkeypatch):
+    place = tmp_path / "elsewhere"
+    for name in ("run", "mine", "base", "sample"):
+        (place / name).mkdir(parents=True)
+    (place / "text.txt").write_text("x")
+    text = (
+        "models: [run, {pretrained: [run, org/name], tokenizer: base}]\ntasks: lmsat_loss\noutput: out\n"
+        "corpus: [text.txt, sample]\ninclude_path: mine\nmodel_args: {peft: base, dtype: base}\n"
+    )
+    (place / "sweep.yaml").write_text(text)
+    monkeypatch.chdir(place)
+    here = load_config(Path("sweep.yaml"))
+    assert [entry.pretrained for entry in here.models] == ["run", ["run", "org/name"]]
+    assert here.model_args == {"peft": "base", "dtype": "base"}
+    monkeypatch.chdir(tmp_path)
+    there = load_config(Path("elsewhere/sweep.yaml"))
+    assert [entry.pretrained for entry in there.models] == ["elsewhere/run", ["elsewhere/run", "org/name"]]
+    assert there.models[1].tokenizer == "elsewhere/base"
+    assert [entry.corpus for entry in there.corpora] == ["elsewhere/text.txt", "sample"]
+    assert there.include_path == ["elsewhere/mine"]
+    assert there.model_args == {"peft": "elsewhere/base", "dtype": "base"}
+    assert there.output == Path("out")
+    # What is given on the command line is from here.
+    assert load_config(Path("elsewhere/sweep.yaml"), {"include_path": ["mine"]}).include_path == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: x\ntask: lmsat_loss\noutput: o\n", "line 2: unknown key 'task': did you mean 'tasks'?"),
+        ("corpora: [sample]\ntokenizers: [x]\noutput: o\n", "is a configuration of `lmsat ngram --config`"),
+    ],
+)
+def test_what_a_configuration_lacks_or_is_meant_for_is_named(text, said, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(text)
+    with pytest.raises(LmsatError, match=re.escape(said)):
+        load_config(tmp_path / "sweep.yaml")

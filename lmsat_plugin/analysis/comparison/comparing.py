@@ -35,6 +35,7 @@ from lmsat_plugin.analysis.comparison.tokens_to_loss import TokensToLoss, tokens
 from lmsat_plugin.analysis.stats.differences import holm
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import is_measurement
+from lmsat_plugin.results.framed import Framed
 
 """The beginning of the names of tasks that measure a text or weights, not answers."""
 
@@ -72,7 +73,7 @@ class PairComparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Framed):
     """Models against the first of them, the reference."""
 
     at: At
@@ -87,6 +88,10 @@ class Comparison:
     def metrics(self) -> tuple[MetricDifference, ...]:
         """The differences of all pairs."""
         return tuple(row for pair in self.pairs for row in pair.metrics)
+
+    def frame_rows(self) -> list[dict[str, Any]]:
+        """Return the differences, metric by metric."""
+        return [asdict(row) for row in self.metrics]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat compare --json`` prints it."""

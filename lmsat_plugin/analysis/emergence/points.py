@@ -12,7 +12,15 @@ import numpy as np
 
 from lmsat_plugin.analysis.benchmark_scores import chance_of, variants_of
 from lmsat_plugin.analysis.chance import measured_chances
-from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, series_in, table_of
+from lmsat_plugin.analysis.input_tables import (
+    check_magnitudes,
+    check_steps,
+    is_tidy,
+    lacking,
+    numbers,
+    series_in,
+    table_of,
+)
 from lmsat_plugin.analysis.losses import OTHER_VOCABULARY, check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import is_measurement
@@ -126,10 +134,7 @@ def scores_of(
 
 def _of_csv(table: pd.DataFrame, loss: str) -> pd.DataFrame:
     if missing := [name for name in (*NEEDED, loss, "score") if name not in table.columns]:
-        raise LmsatError(
-            f"the table has no column '{missing[0]}': it needs model, {loss}, task, metric and score, "
-            f"and has {', '.join(table.columns)}"
-        )
+        raise lacking(missing[0], (*NEEDED, loss, "score"), table)
     if (nameless := table[list(NEEDED)].isna().any(axis=1)).any():
         row = int(nameless.to_numpy().argmax()) + 1
         raise LmsatError(f"row {row} lacks a model, task or metric: fill it in or leave the row out")

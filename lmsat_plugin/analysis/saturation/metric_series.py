@@ -266,6 +266,8 @@ def metrics_of(table: pd.DataFrame, task: str | None = None, metric: str | None 
         LmsatError: If there is none, or none whose better direction is known.
     """
     pairs = table[["task", "metric"]].drop_duplicates()
+    if pairs.empty:
+        raise LmsatError("the table of results has no rows: choose others, or measure some first")
     asked = pairs
     for column, pattern in (("task", task), ("metric", metric)):
         if pattern is not None:

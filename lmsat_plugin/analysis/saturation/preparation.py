@@ -64,7 +64,9 @@ def cell_starts(at_K: np.ndarray) -> np.ndarray:
     training, not over checkpoints: a part of training that was measured densely does not change it. So evenly spaced
     checkpoints stay apart, whether they are even in steps or in ln(step).
     """
-    places = [at_K.astype(np.float64), np.log(at_K)]
+    with np.errstate(divide="ignore"):
+        # Step 0 is infinitely far from all others.
+        places = [at_K.astype(np.float64), np.log(at_K)]
     usual = [_usual_gap(np.diff(place_K)) for place_K in places]
     for widening in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0):
         starts = [0]

@@ -16,6 +16,7 @@ from lmsat_plugin.analysis.scaling_laws.laws import Law, Points, rows_of
 from lmsat_plugin.analysis.scaling_laws.outliers import Outlier, WithoutOutliers
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.framed import Framed
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedLaw:
+class FittedLaw(Framed):
     """A law fitted to a table."""
 
     law: Law
@@ -122,6 +123,10 @@ class FittedLaw:
     """The points above the frontier that a robust fit leaves out; None of an ordinary fit."""
     others: tuple[FittedLaw, ...] = ()
     """The same law with N counted another way, or of the table's other models."""
+
+    def frame_rows(self) -> list[dict[str, Any]]:
+        """Return the constants, with their intervals."""
+        return [{"constant": name, **asdict(constant)} for name, constant in self.params.items()]
 
     @property
     def given(self) -> str:

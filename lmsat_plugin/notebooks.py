@@ -1,0 +1,262 @@
+"""The functions that notebooks call: what the commands of their names do, from Python."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.files import kind_of, user_path
+from lmsat_plugin.results.framed import Answers
+from lmsat_plugin.results.tree import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmsat_plugin.analysis.analyses import Analyses
+    from lmsat_plugin.analysis.comparison import Comparison
+    from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.analysis.saturation import Saturation
+    from lmsat_plugin.analysis.scaling_laws import FittedLaw
+    from lmsat_plugin.ranking.leaderboard import Leaderboard
+
+    Paths = str | Path | Sequence[str | Path]
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def sweep(
+    models: str | Path | Sequence[str | Path | Mapping[str, Any]],
+    tasks: str | Sequence[str] | None = None,
+    *,
+    output: str | Path | None = None,
+    corpus: str | Sequence[str] | None = None,
+    name: str | None = None,
+    force: bool = False,
+    retry_failed: bool = False,
+    **settings: Any,
+) -> Results:
+    """Measure series of checkpoints in this process, as ``lmsat sweep`` does; return all results in their folder.
+
+    What is measured already is not measured again. A checkpoint that cannot be measured is a warning in the log.
+
+    Args:
+        models: Folders of checkpoints and names of the Hub; models with keys of their own, as in a configuration; or
+            one configuration's file, of which the other arguments replace keys.
+        tasks: What to measure (default: lmsat_loss, lmsat_anisotropy and lmsat_head).
+        output: Where the results go (default: beside the folder, or in results/).
+        corpus: The text, or several (default: the built-in sample).
+        name: What the model is called in the results.
+        force: Whether to measure again what is measured.
+        retry_failed: Whether to measure again what has failed.
+        settings: Other keys of a configuration, such as ``max_tokens``, ``device`` and ``model_args``.
+
+    Raises:
+        LmsatError: For a configuration that cannot be run, and where no result is there at the end.
+
+    Example:
+        >>> results = lmsat_plugin.sweep("run", ["lmsat_head"], output="measured", device="cpu")
+        [1/2] run step1: ...
+        >>> results.table.task.unique().tolist()
+        ['lmsat_head']
+    """
+    import lmsat_autoload
+    from lmsat_plugin.settings import parse_settings
+    from lmsat_plugin.sweeps.config import Options, SweepConfig, load_config
+    from lmsat_plugin.sweeps.from_names import config_values
+    from lmsat_plugin.sweeps.local import run_sweep
+
+    lmsat_autoload.install()
+    given = {"tasks": tasks, "corpora": corpus, "output": None if output is None else str(output), **settings}
+    given = {key: value for key, value in given.items() if value is not None}
+    listed: list[Any] = [models] if isinstance(models, str | Path) else list(models)
+    file = user_path(listed[0]) if len(listed) == 1 and isinstance(listed[0], str | Path) else None
+    if file is not None and file.suffix in _CONFIG_SUFFIXES and kind_of(file) != "folder":
+        config = load_config(file, given)
+    elif any(isinstance(each, Mapping) for each in listed):
+        entries = [dict(each) if isinstance(each, Mapping) else {"pretrained": str(each)} for each in listed]
+        if "output" not in given:
+            raise LmsatError("models with keys of their own have no folder of results by default: add output=FOLDER")
+        base = {"tasks": ["lmsat_loss", "lmsat_anisotropy", "lmsat_head"], **given}
+        config = parse_settings(SweepConfig, {"models": entries, **base})
+    else:
+        config = parse_settings(SweepConfig, {**config_values([str(each) for each in listed], name=name), **given})
+    summary = run_sweep(config, Options(force=force, retry_failed=retry_failed))
+    for label, reason in {**summary.failed, **summary.left}.items():
+        logger.warning("%s is not measured: %s", label, reason)
+    return Results.read(config.output)
+
+
+def report(
+    data: Results | Paths,
+    output: str | Path | None = None,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    variant: str | None = None,
+) -> Path:
+    """Write the page with verdicts, figures and tables, as ``lmsat report`` does; return its path.
+
+    Args:
+        data: Results, or folders with result files.
+        output: Where the page goes (default: the folder ``report`` in the one folder that is given, else here).
+        corpus: Names or patterns of the corpora to take.
+        variant: The one variant to take, as the column of results names it.
+
+    Raises:
+        LmsatError: For results on several texts of which none is chosen, and for a folder that cannot be written.
+
+    Example:
+        >>> lmsat_plugin.report("results", "page").as_posix()
+        'page/index.html'
+    """
+    from lmsat_plugin.page.report import write_report
+
+    place = user_path(output) if output is not None else Path("report")
+    if output is None and isinstance(data, str | Path) and kind_of(user_path(data)) == "folder":
+        place = user_path(data) / "report"
+    return write_report(_analyses(data, corpus, variant), place)
+
+
+def leaderboard(
+    data: Results | Paths, *, corpus: str | Sequence[str] | None = None, variant: str | None = None
+) -> Leaderboard:
+    """Rank models by their last losses, as ``lmsat leaderboard`` does; ties share a rank.
+
+    The arguments and errors are those of `report`.
+
+    Example:
+        >>> board = lmsat_plugin.leaderboard("results")
+        >>> board.to_frame()[["rank", "model"]].values.tolist()
+        [[1, 'large'], [2, 'small']]
+    """
+    from lmsat_plugin.ranking.leaderboard import leaderboard_of
+
+    return leaderboard_of(_analyses(data, corpus, variant))
+
+
+def saturation(
+    data: Results | pd.DataFrame | Paths,
+    task: str | None = None,
+    metric: str | None = None,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> Answers[Saturation]:
+    """Return a verdict on each series, as ``lmsat saturation`` does: does it saturate, plateau, or improve?
+
+    ``options`` are those of `lmsat_plugin.analysis.find_saturation`, and ``corpus`` and ``variant`` as in `report`.
+
+    Raises:
+        LmsatError: For data without the metric, for too many series of one name, and for bad options.
+
+    Example:
+        >>> for verdict in lmsat_plugin.saturation("results"):
+        ...     print(verdict.model, verdict.verdict)
+        large improving
+        small saturates
+    """
+    from lmsat_plugin.analysis import find_saturation
+
+    return Answers(find_saturation(_data(data, corpus, variant), task, metric, **options))
+
+
+def emergence(
+    data: Results | pd.DataFrame | Paths,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> Answers[Emergence]:
+    """Return for each score whether it emerges below a loss, as ``lmsat emergence`` does.
+
+    ``options`` are those of `lmsat_plugin.analysis.find_emergence`, and ``corpus`` and ``variant`` as in `report`.
+
+    Raises:
+        LmsatError: For data without lmsat_loss beside other tasks.
+
+    Example:
+        >>> [(each.task, each.metric) for each in lmsat_plugin.emergence("results", task="piqa", metric="acc")]
+        [('piqa', 'acc')]
+    """
+    from lmsat_plugin.analysis import find_emergence
+
+    return Answers(find_emergence(_data(data, corpus, variant), **options))
+
+
+def fit(
+    law: str,
+    data: Results | pd.DataFrame | Paths,
+    given: Mapping[str, float] | None = None,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> FittedLaw:
+    """Fit a scaling law, as ``lmsat fit`` does; its `to_frame` has a row a constant.
+
+    ``options`` are those of `lmsat_plugin.analysis.fit`, and ``corpus`` and ``variant`` as in `report`.
+
+    Raises:
+        LmsatError: For an unknown law, and for too few points.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [{"n_params": n, "tokens": 10**9, "loss": 2 + 400 * n**-0.3} for n in 10 ** np.arange(6, 12)]
+        >>> law = lmsat_plugin.fit("kaplan-n", pd.DataFrame(rows), repetitions=0)
+        >>> law.to_frame().columns[:2].tolist()
+        ['constant', 'value']
+    """
+    from lmsat_plugin.analysis import fit as fit_law
+
+    return fit_law(law, _data(data, corpus, variant), given, **options)
+
+
+def compare(*given: Results | str | Path | tuple[Results | str | Path, str], at: Any = "end") -> Comparison:
+    """Compare models with the first of them, as ``lmsat compare`` does; the result's `to_frame` has a row a metric.
+
+    Args:
+        given: Results of one model each, or their folders; or pairs of results and the name of a model in them.
+        at: Which checkpoints are compared: ``end``, ``tokens`` or ``compute``, see `lmsat_plugin.analysis.compare`.
+
+    Raises:
+        LmsatError: For fewer than two models, and for a name that is not there.
+
+    Example:
+        >>> found = lmsat_plugin.compare(("results", "small"), ("results", "large"))
+        >>> "lmsat_loss" in found.to_frame().task.tolist()
+        True
+    """
+    from lmsat_plugin.analysis import compare as compare_models
+
+    read = [(_results(each[0]), each[1]) if isinstance(each, tuple) else _results(each) for each in given]
+    return compare_models(*read, at=at)
+
+
+def _results(data: Results | Paths) -> Results:
+    return data if isinstance(data, Results) else Results.read(data)
+
+
+def _data(
+    data: Results | pd.DataFrame | Paths, corpus: str | Sequence[str] | None, variant: str | None
+) -> Results | pd.DataFrame:
+    import pandas as pd
+
+    corpora = [corpus] if isinstance(corpus, str) else corpus
+    if isinstance(data, pd.DataFrame):
+        from lmsat_plugin.analysis.input_tables import of_corpora, of_variant
+
+        data = data if corpora is None else of_corpora(data, corpora)
+        return data if variant is None else of_variant(data, variant)
+    results = _results(data)
+    return results if corpora is None and variant is None else results.select(corpora, variant)
+
+
+def _analyses(data: Results | Paths, corpus: str | Sequence[str] | None, variant: str | None) -> Analyses:
+    from lmsat_plugin.analysis.analyses import Analyses
+
+    return Analyses.of(_results(data), [corpus] if isinstance(corpus, str) else corpus, variant)

@@ -1,0 +1,158 @@
+"""The package as notebooks use it: names that complete, examples that run, results that are tables and pictures."""
+
+from __future__ import annotations
+
+import doctest
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from result_trees import STEPS, Made, write_result, write_tree
+
+import lmsat_plugin
+from lmsat_plugin import Answers
+from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.tree import Results
+
+FUNCTIONS = [name for name in lmsat_plugin.__all__ if type(getattr(lmsat_plugin, name)).__name__ == "function"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, checkpoint):
+    """Return a folder with results of two models, and with a run of checkpoints."""
+    folder = tmp_path_factory.mktemp("notebook")
+    write_tree(folder / "results", [Made("small", 10**6, rises_from=2000), Made("large", 10**8)], steps=STEPS)
+    for step in (1, 8):
+        shutil.copytree(checkpoint("gpt_neox"), folder / "run" / f"step{step}")
+    return folder
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_example_of_each_public_function_runs(name, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    if name == "report":
+        # A page of many checkpoints takes long.
+        write_result(tmp_path / "results", "m", 1, {"lmsat_loss": {"loss": 2.0}})
+        monkeypatch.chdir(tmp_path)
+    function = getattr(lmsat_plugin, name)
+    [example] = doctest.DocTestFinder(recurse=False).find(
+        function, name, globs={"lmsat_plugin": lmsat_plugin, "np": np}
+    )
+    assert example.examples, f"{name} has no example"
+    said: list[str] = []
+    with mpl.rc_context({"backend": "agg"}):
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    assert not said, "".join(said)
+
+
+def test_names_complete_and_are_typed():
+    names = dir(lmsat_plugin)
+    assert {"measure", "sweep", "report", "leaderboard", "saturation", "fit", "emergence", "compare", "plot"} <= {
+        *names
+    }
+    assert not {"TYPE_CHECKING", "annotations", "lazy_names"} & {*names}
+    assert (Path(lmsat_plugin.__file__).parent / "py.typed").is_file()
+
+
+def test_naming_a_function_imports_no_torch():
+    code = "import sys, lmsat_plugin as l; l.saturation, l.sweep, l.plot; print(*{'torch', 'lm_eval'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_results_are_lists_tables_and_html(place):
+    verdicts = lmsat_plugin.saturation(place / "results")
+    assert isinstance(verdicts, list)
+    assert verdicts == find_saturation(Results.read(place / "results"))
+    frame = verdicts.to_frame()
+    assert frame.verdict.tolist() == [each.verdict for each in verdicts]
+    assert "geometry.anisotropy_jump_step" in frame
+    assert "<table" in verdicts._repr_html_()
+    for result in (
+        lmsat_plugin.leaderboard(place / "results"),
+        lmsat_plugin.compare((place / "results", "small"), (place / "results", "large")),
+    ):
+        assert len(result.to_frame()) > 1
+        assert "<table" in result._repr_html_()
+    assert Answers([]).to_frame().empty
+
+
+def test_one_corpus_is_chosen_of_several(tmp_path):
+    for step in STEPS:
+        for corpus, loss in (("one", 9 - step / 10**4), ("two", 9.0 + step / 10**4)):
+            write_result(tmp_path, "m", step, {"lmsat_loss": {"loss": loss}}, corpus=corpus)
+    table = lmsat_plugin.load_results(tmp_path)
+    for data in (tmp_path, Results.read(tmp_path), table):
+        [one] = lmsat_plugin.saturation(data, corpus="one")
+        [two] = lmsat_plugin.saturation(data, corpus=["two"])
+        assert (one.corpus, two.corpus) == ("one", "two")
+        assert one.final < two.final
+
+
+def test_a_sweep_takes_a_configuration_and_models_with_keys(place, tmp_path):
+    run = str(place / "run")
+    options = {"tasks": ["lmsat_head"], "device": "cpu"}
+    first = lmsat_plugin.sweep([{"pretrained": run, "revisions": ["step1"]}], output=tmp_path / "a", **options)
+    assert first.table.revision.unique().tolist() == ["step1"]
+    (tmp_path / "sweep.yaml").write_text(f"models: ['{run}']\ntasks: [lmsat_head]\noutput: unused\ndevice: cpu\n")
+    second = lmsat_plugin.sweep(tmp_path / "sweep.yaml", output=tmp_path / "b")
+    assert second.table.revision.unique().tolist() == ["step1", "step8"]
+    with pytest.raises(LmsatError, match="add output=FOLDER"):
+        lmsat_plugin.sweep([{"pretrained": run}])
+
+
+def test_plots_go_into_the_callers_panels(place):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    verdicts = lmsat_plugin.saturation(place / "results")
+    size = figure.get_size_inches().tolist()
+    assert lmsat_plugin.plot(verdicts[0], ax=left) is figure
+    assert left in figure.axes
+    series = verdicts[0].series
+    assert left.lines[0].get_xydata().tolist() == np.column_stack([series.at_K, series.values_K]).tolist()
+    assert left.get_legend() is not None
+    # Several panels share the place of one.
+    assert lmsat_plugin.plot(verdicts, ax=right) is figure
+    assert len(figure.axes) == 3
+    assert min(axes.get_position().x0 for axes in figure.axes[1:]) >= 0
+    assert figure.get_size_inches().tolist() == size
+    figure.canvas.draw()
+    board = Figure()
+    assert lmsat_plugin.plot(lmsat_plugin.leaderboard(place / "results"), ax=board.subplots()) is board
+    board.canvas.draw()
+    with pytest.raises(LmsatError, match=r"make it with plt\.subplots"):
+        lmsat_plugin.plot(verdicts, ax=Figure().add_axes((0, 0, 1, 1)))
+
+
+def test_verdicts_are_drawn_over_tokens(place):
+    rows = [{"model": "m", "step": step, "tokens": 1000 * step, "loss": 5 - step / 100} for step in range(1, 20)]
+    [verdict] = lmsat_plugin.saturation(pd.DataFrame(rows))
+    figure = lmsat_plugin.plot(verdict, x="tokens")
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [row["tokens"] for row in rows]
+    assert "token" in figure.axes[0].get_xlabel()
+    unknown = [{key: row[key] for key in ("model", "step", "loss")} for row in rows]
+    with pytest.raises(LmsatError, match="tokens of m are not known"):
+        lmsat_plugin.plot(lmsat_plugin.saturation(pd.DataFrame(unknown)), x="tokens")
+    with pytest.raises(LmsatError, match="x=tokens is not what can be drawn over"):
+        lmsat_plugin.plot(lmsat_plugin.leaderboard(place / "results"), x="tokens")
+
+
+def test_notebooks_cut_no_legend_off(place):
+    """As IPython prints figures: with the bounding box of what takes part in the layout."""
+    figure = lmsat_plugin.plot(lmsat_plugin.saturation(place / "results"))
+    figure.set_dpi(50)
+    whole, cut = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png")
+    figure.savefig(cut, format="png", bbox_inches="tight", pad_inches=0)
+    sizes = [mpl.image.imread(io.BytesIO(each.getvalue())).shape for each in (whole, cut)]
+    assert sizes[1][0] >= sizes[0][0] - 1
+    assert sizes[1][1] >= sizes[0][1] - 1
