@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from lmsat_plugin.measuring import measure
-    from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
 
@@ -31,6 +31,7 @@ __all__ = [
     "CorpusRegistry",
     "FigureRegistry",
     "LmsatError",
+    "Maxima",
     "Measurement",
     "Need",
     "Probe",
@@ -60,7 +61,7 @@ __getattr__ = lazy_names(
             *("ProbeRegistry", "ReportFigure", "SweepFinished", "hookimpl"),
         ],
         "measuring": ["measure"],
-        "probe": ["Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
+        "probe": ["Maxima", "Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],
     },

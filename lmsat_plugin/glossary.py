@@ -90,6 +90,19 @@ WORDS = (
         ("anisotropy_last", "anisotropy_mean", "anisotropy_max"),
     ),
     Word(
+        "massive activation",
+        "An entry of a hidden state that is hundreds of times as large as the others. The ratio is the greatest "
+        "max|h|/median|h| of a token's state h.",
+        ("massive_ratio_max", "massive_layer", "massive ratio"),
+    ),
+    Word(
+        "kurtosis",
+        "How far single entries of a hidden state stand out: 0 for Gaussian entries, larger the fewer entries hold "
+        "most of its length.",
+        ("kurtosis_max",),
+    ),
+    Word("norm of the states", "The mean length of the hidden states.", ("norm_mean",)),
+    Word(
         "RankMe",
         "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
         "entropy of their singular values.",

@@ -51,6 +51,7 @@ class BuiltIn:
     @hookimpl
     def lmsat_register_probes(self, registry: ProbeRegistry) -> None:
         """Register the built-in probes."""
+        from lmsat_plugin.probes.activations import ActivationsProbe
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
         from lmsat_plugin.probes.geometry import GeometryProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
@@ -62,7 +63,7 @@ class BuiltIn:
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
-            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe),
+            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
         ):
             registry.add(probe)
 
