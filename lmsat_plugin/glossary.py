@@ -103,6 +103,28 @@ WORDS = (
     ),
     Word("norm of the states", "The mean length of the hidden states.", ("norm_mean",)),
     Word(
+        "sink rate",
+        "The share of attention heads that give more than 0.3 of their attention to the first token of a text, "
+        "whatever it is.",
+        ("sink_rate", "attention sink"),
+    ),
+    Word(
+        "attention entropy",
+        "How widely attention heads spread over the tokens that they see: 0 for one token, 1 for all alike.",
+        ("attention_entropy",),
+    ),
+    Word(
+        "previous token share",
+        "The share of attention heads that give more than 0.3 of their attention to the token just before.",
+        ("previous_token_share",),
+    ),
+    Word(
+        "induction score",
+        "On random tokens that are repeated: how much of its attention the best head gives to what followed a token "
+        "the first time. Heads that do so copy, and in-context learning rests on them.",
+        ("induction_score", "induction_share"),
+    ),
+    Word(
         "RankMe",
         "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
         "entropy of their singular values.",

@@ -53,6 +53,7 @@ class BuiltIn:
         """Register the built-in probes."""
         from lmsat_plugin.probes.activations import ActivationsProbe
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
+        from lmsat_plugin.probes.attention.probe import AttentionProbe
         from lmsat_plugin.probes.geometry import GeometryProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
         from lmsat_plugin.probes.gradient_noise.probe import GradientNoiseProbe
@@ -64,6 +65,7 @@ class BuiltIn:
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
             *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
+            *(AttentionProbe,),
         ):
             registry.add(probe)
 

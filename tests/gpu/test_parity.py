@@ -26,6 +26,7 @@ PROBES = (
     "ngram",
     "geometry",
     "activations",
+    "attention",
 )
 SETTINGS = {"max_tokens": 1000, "batch_size": 4}
 OF_PROBES = {"ranks": [4, 16], "noise_tokens": 512, "noise_sequence": 32}
@@ -41,6 +42,7 @@ TOLERANCE = {
     "lmsat_ngram": 1e-9,
     "lmsat_geometry": 1e-5,
     "lmsat_activations": 1e-3,
+    "lmsat_attention": 1e-3,
 }
 ROUNDED = {torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
