@@ -125,6 +125,17 @@ WORDS = (
         ("induction_score", "induction_share"),
     ),
     Word(
+        "divergence from n-grams",
+        "KL(q‖p) in nats of the model's predictions p from the frequencies q of single tokens, or of what follows one. "
+        "It falls while a model learns them, and rises as it learns more.",
+        ("unigram_kl", "bigram_kl"),
+    ),
+    Word(
+        "bigram coverage",
+        "The share of the measured tokens whose token before was seen often enough to say what follows it.",
+        ("bigram_coverage",),
+    ),
+    Word(
         "RankMe",
         "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
         "entropy of their singular values.",

@@ -74,6 +74,8 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("sink_rate previous_token_share induction_share", None, 0, 1, "proportion", None),
     ("attention_entropy", None, 0, 1, "", None),
     ("induction_score", None, 0, 1, "", None),
+    ("unigram_kl bigram_kl", None, 0, inf, "nats", None),
+    ("bigram_coverage", None, 0, 1, "proportion", None),
     ("massive_ratio_max", None, 1, inf, "", None),
     ("massive_layer", None, 0, inf, "layer", None),
     ("kurtosis_max", None, -2, inf, "", None),

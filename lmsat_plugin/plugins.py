@@ -60,12 +60,13 @@ class BuiltIn:
         from lmsat_plugin.probes.head import HeadProbe
         from lmsat_plugin.probes.loss import LossProbe
         from lmsat_plugin.probes.ngram import NgramProbe
+        from lmsat_plugin.probes.ngram_gap.probe import NgramGapProbe
         from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
             *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
-            *(AttentionProbe,),
+            *(AttentionProbe, NgramGapProbe),
         ):
             registry.add(probe)
 

@@ -109,6 +109,8 @@ class ProbeContext:
     rest of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    cached: Callable[[Any, Callable[[], Any]], Any] = lambda key, make: make()
+    """``cached(key, make)`` returns what ``make`` returns; in a series of checkpoints it is called once for a key."""
     last_moments: StateMoments | None = None
     """Of the last layer, after the final norm. The engine fills it, once for all probes, before their `finish`; None
     before `start` and if no probe of this run needs it."""

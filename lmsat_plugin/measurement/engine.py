@@ -96,6 +96,7 @@ def measure_probes(
         corpus=corpus,
         head=replace(anatomy.head, vocab_rows=vocab_rows) if anatomy and anatomy.head else None,
         name=loaded.name,
+        cached=execution.cached,
     )
     if corpus and anatomy and Need.TRAINING_STREAM in needs:
         text = MeasuredText(

@@ -27,6 +27,7 @@ PROBES = (
     "geometry",
     "activations",
     "attention",
+    "ngram_gap",
 )
 SETTINGS = {"max_tokens": 1000, "batch_size": 4}
 OF_PROBES = {"ranks": [4, 16], "noise_tokens": 512, "noise_sequence": 32}
@@ -43,6 +44,7 @@ TOLERANCE = {
     "lmsat_geometry": 1e-5,
     "lmsat_activations": 1e-3,
     "lmsat_attention": 1e-3,
+    "lmsat_ngram_gap": 1e-4,
 }
 ROUNDED = {torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
