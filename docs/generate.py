@@ -64,7 +64,7 @@ def page() -> str:
     parts.append(_TASKS)
     for name, probe in installed.probes.items():
         if _is_built_in(installed, f"probe:{name}"):
-            parts += task_section(name, probe)
+            parts += task_section(probe)
     parts += ["### Every task that reads text\n", settings_table(CorpusSettings)]
     parts += ["## Corpora\n", table(("corpus", "data set on the Hub", "what it is"), corpora(installed))]
     return "\n".join(parts)
@@ -100,11 +100,13 @@ def argument(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[
     return f"`{', '.join(action.option_strings)}{written}`".replace("` ", "`"), meaning.strip()
 
 
-def task_section(name: str, probe: type[Probe]) -> Iterator[str]:
+def task_section(probe: type[Probe]) -> Iterator[str]:
     """Yield a task's heading, what it measures, what it needs, and its settings."""
-    yield f"### lmsat_{name}\n"
+    yield f"### {probe.task_name()}\n"
     yield description(probe.__doc__ or "")
-    yield f"Needs: {', '.join(str(need.name).lower().replace('_', ' ') for need in probe.needs)}.\n"
+    needs = ", ".join(str(need.name).lower().replace("_", " ") for need in probe.needs)
+    asked = " It is asked for by its name: `lmsat_*` leaves it out." if probe.is_expensive else ""
+    yield f"Needs: {needs}. Cost: {probe.stated_cost()}.{asked}\n"
     if probe.settings_type.model_fields:
         yield settings_table(probe.settings_type)
 

@@ -174,7 +174,11 @@ class Probe(ABC, Generic[SettingsT]):
     """
 
     name: ClassVar[str]
-    """The probe's name; its lm-eval task is ``lmsat_<name>``."""
+    """The probe's name; its lm-eval task is ``lmsat_<name>``, or ``lmsat-<name>`` of an expensive one."""
+    cost: ClassVar[str] = ""
+    """What it costs at its defaults, in a few words; by default what its needs tell."""
+    is_expensive: ClassVar[bool] = False
+    """Whether ``lmsat_*`` has to leave it out. Its task's name begins with ``lmsat-`` then, and is asked for alone."""
     version: ClassVar[int] = 1
     """Raise it when the numbers change for the same checkpoint and settings."""
     needs: ClassVar[Need]
@@ -190,6 +194,24 @@ class Probe(ABC, Generic[SettingsT]):
 
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
+
+    @classmethod
+    def task_name(cls) -> str:
+        """Return the name of the probe's lm-eval task, by which its metrics are known, too."""
+        return f"lmsat-{cls.name.replace('_', '-')}" if cls.is_expensive else f"lmsat_{cls.name}"
+
+    @classmethod
+    def stated_cost(cls) -> str:
+        """Return what the probe costs, in words: `cost`, or what its needs tell."""
+        if cls.cost:
+            return cls.cost
+        kinds = {
+            FORWARD: "a forward pass",
+            Need.GRADIENTS: "forward and backward passes",
+            Need.TOKENS: "tokens alone",
+            Need.WEIGHTS | Need.HEAD: "weights alone",
+        }
+        return next((words for needs, words in kinds.items() if cls.needs & needs), "")
 
     @classmethod
     def asked_additions(cls, settings: Settings) -> list[str]:

@@ -105,7 +105,7 @@ def measure_probes(
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
-        with _contained(name), _memory_named(name), foreign.watched(name):
+        with _contained(name), _memory_named(probe), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
@@ -113,7 +113,7 @@ def measure_probes(
             forward.run(_callbacks(context, probes, foreign))
     measurements = {}
     for name, probe in probes.items():
-        with _contained(name), _memory_named(name), foreign.watched(name):
+        with _contained(name), _memory_named(probe), foreign.watched(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
@@ -122,7 +122,7 @@ def measure_probes(
         provenance["adapter"] = dict(adapter)
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
-    return Outcome(measurements, provenance)
+    return Outcome(measurements, provenance, {name: probe.task_name() for name, probe in probes.items()})
 
 
 def _adapter_of(model: Any) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _contained(probe: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _memory_named(probe: str) -> Iterator[None]:
+def _memory_named(probe: Probe) -> Iterator[None]:
     """Raise `LmsatError` where a probe runs out of memory outside of the pass: smaller batches would not help it."""
     try:
         yield
@@ -148,19 +148,19 @@ def _memory_named(probe: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise LmsatError(
-            f"memory does not suffice for what the probe '{probe}' computes beside the pass ({first_sentence(error)}): "
-            f"leave out lmsat_{probe}, or use a larger device"
+            f"memory does not suffice for what the probe '{probe.name}' computes beside the pass "
+            f"({first_sentence(error)}): leave out {probe.task_name()}, or use a larger device"
         ) from error
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
     """Take the model apart. Raises `LmsatError` if a probe needs a part that was not found."""
     anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1]))
-    asking = [name for name, probe in probes.items() if Need.FINAL_STATES in probe.needs]
+    asking = [probe.task_name() for probe in probes.values() if Need.FINAL_STATES in probe.needs]
     if asking and anatomy.head is None:
         raise LmsatError(
             f"the logits of {type(model).__name__} are not a known function of its last hidden states: "
-            f"leave out {', '.join(f'lmsat_{name}' for name in asking)}"
+            f"leave out {', '.join(asking)}"
         )
     of_layers = Need.HIDDEN_STATES | Need.LAST_MOMENTS
     if not anatomy.layer_widths and any(probe.needs & of_layers for probe in probes.values()):

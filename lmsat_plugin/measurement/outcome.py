@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,12 +26,19 @@ class Outcome:
 
     measurements: dict[str, Measurement]
     provenance: dict[str, Any]
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """The name of each probe's task."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All scalars, named ``lmsat_probe/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
+        """All scalars, named ``task/metric`` as in results of lm-eval, sweeps and the Trainer's callback.
+
+        The task of a probe is ``lmsat_<name>``, of an expensive one ``lmsat-<name>``.
+        """
         return {
-            f"lmsat_{name}/{key}": value for name, m in self.measurements.items() for key, value in m.metrics.items()
+            f"{self.tasks.get(name, f'lmsat_{name}')}/{key}": value
+            for name, measurement in self.measurements.items()
+            for key, value in measurement.metrics.items()
         }
 
     @property

@@ -34,6 +34,7 @@ class ActivationsProbe(Probe[Settings]):
     """
 
     name = "activations"
+    cost = "a forward pass and a twentieth"
     needs = Need.HIDDEN_STATES
 
     def start(self, context: ProbeContext) -> None:

@@ -47,6 +47,7 @@ class GeometryProbe(Probe[GeometrySettings]):
     """
 
     name = "geometry"
+    cost = "a forward pass"
     needs = Need.HIDDEN_STATES | Need.LAST_MOMENTS
     settings_type = GeometrySettings
 

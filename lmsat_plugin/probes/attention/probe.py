@@ -49,6 +49,7 @@ class AttentionProbe(Probe[Settings]):
     """
 
     name = "attention"
+    cost = "a pass over 7,400 tokens, without LM head"
     needs = Need.WEIGHTS | Need.TOKENS
 
     def start(self, context: ProbeContext) -> None:

@@ -44,6 +44,7 @@ class NgramGapProbe(Probe[NgramGapSettings]):
     """
 
     name = "ngram_gap"
+    cost = "a forward pass, and counting 10 million tokens of other text"
     needs = Need.FINAL_STATES | Need.PREDICTIONS | Need.TRAINING_STREAM
     settings_type = NgramGapSettings
 
