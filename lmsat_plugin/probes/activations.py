@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings
 
@@ -34,7 +35,7 @@ class ActivationsProbe(Probe[Settings]):
     """
 
     name = "activations"
-    cost = "a forward pass and a twentieth"
+    cost = "a forward pass, and a twentieth of one for medians"
     needs = Need.HIDDEN_STATES
 
     def start(self, context: ProbeContext) -> None:
@@ -68,11 +69,12 @@ class ActivationsProbe(Probe[Settings]):
             "flat": flat_N,
         }
         for name, values_N in values.items():
-            getattr(self.sums, name)[layer] += values_N.sum()
+            total = getattr(self.sums, name)
+            total[layer] += in_float64(values_N).sum().to(total.device)
         first_N = ratios_N.masked_fill(positions_N != 0, -torch.inf)
         for name, of_tokens_N in (("ratio", ratios_N), ("first", first_N)):
             greatest = getattr(self.maxima, name)
-            greatest[layer] = torch.maximum(greatest[layer], of_tokens_N.amax().to(greatest))
+            greatest[layer] = torch.maximum(greatest[layer], in_float64(of_tokens_N).amax().to(greatest.device))
 
     def finish(self) -> Measurement:
         """Divide the sums once. Raises `DivergedError` for states that are not finite, naming the layer."""
