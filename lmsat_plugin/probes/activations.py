@@ -6,9 +6,9 @@ Shapes: N tokens, D width of a layer.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.settings import Settings

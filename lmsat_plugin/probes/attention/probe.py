@@ -6,9 +6,9 @@ Shapes: B sequences, L layers, H heads, T tokens of a sequence.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from lmsat_plugin.errors import DivergedError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.model.anatomy import position_limit
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums

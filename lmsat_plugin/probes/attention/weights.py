@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lmsat_plugin.errors import first_sentence
+from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.model.anatomy import input_device
 from lmsat_plugin.model.memory import is_broken_device, is_out_of_memory
 
@@ -67,7 +66,7 @@ def _put_back(before: list[tuple[Any, Any]]) -> None:
             config._attn_implementation_internal = implementation
 
 
-@torch.no_grad()
+@without_gradients
 def attention_weights(model: PreTrainedModel, tokens_BT: torch.Tensor) -> list[torch.Tensor]:
     """Return the weights of each layer that has some, [B, H, T, T], float32 or better; rows are queries.
 

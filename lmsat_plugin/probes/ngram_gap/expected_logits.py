@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.lm_head import Head
 from lmsat_plugin.model.spectrum import device_of_float64, entropy, in_float64
 from lmsat_plugin.ngrams.bigrams import BigramCounts

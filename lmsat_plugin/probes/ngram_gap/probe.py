@@ -6,10 +6,10 @@ Shapes: N tokens of a batch, C contexts, M documents.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from pydantic import PositiveInt
 
 from lmsat_plugin.errors import DivergedError, TooLittleTextError
+from lmsat_plugin.lazy import torch
 from lmsat_plugin.model.cross_entropy import TokenPredictions
 from lmsat_plugin.ngrams.bigrams import BigramCounts, count_bigrams
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
