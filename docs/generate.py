@@ -102,7 +102,7 @@ def argument(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[
 
 def task_section(probe: type[Probe]) -> Iterator[str]:
     """Yield a task's heading, what it measures, what it needs, and its settings."""
-    yield f"### {probe.task_name()}\n"
+    yield f"### {probe.task()}\n"
     yield description(probe.__doc__ or "")
     needs = ", ".join(str(need.name).lower().replace("_", " ") for need in probe.needs)
     asked = " It is asked for by its name: `lmsat_*` leaves it out." if probe.is_expensive else ""

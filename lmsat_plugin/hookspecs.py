@@ -85,6 +85,9 @@ class ReportFigure:
     """Tasks and metrics that a browser draws over training in the image's place, a panel each."""
     models: Sequence[str] | None = None
     """The models that are drawn there, replicates under the name that they share; None for all."""
+    axes: Sequence[str] = ()
+    """The x axis of each panel: ``tokens``, ``flops`` or ``share``, logarithmic as y is; by default what the reader
+    has chosen for the page."""
 
 
 @dataclass

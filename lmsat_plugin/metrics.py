@@ -1,4 +1,4 @@
-"""What is known of each metric: its better direction, range and unit, and how its value at chance follows."""
+"""What is known of each metric: its better direction, range and unit, its value at chance; and which tasks are ours."""
 
 from __future__ import annotations
 
@@ -84,6 +84,11 @@ _ROWS: tuple[tuple[str, bool | None, float | None, float | None, str, Chance | N
     ("alpha_req", None, -inf, inf, "", None),
     ("isoscore", None, 0, 1, "", None),
     ("top_direction_share", None, 0, 1, "proportion", None),
+    ("spectral_norm_max outlier_ratio_max stable_rank_mean alpha_mean", None, 0, inf, "", None),
+    ("top10_share_mean", None, 0, 1, "proportion", None),
+    ("loss_increase_8 loss_increase_4 loss_increase_3", False, -inf, inf, "nats per token", None),
+    ("loss_increase_0.5 loss_increase_1 loss_increase_2", False, -inf, inf, "nats per token", None),
+    ("critical_sharpness critical_sharpness_low critical_sharpness_high", None, 0, inf, "", None),
     ("anisotropy_last anisotropy_mean anisotropy_max", None, -1, 1, "", None),
 )
 """Names, whether higher is better, the ends of the range, unit, chance."""
@@ -92,6 +97,35 @@ _KNOWN = {
     for names, higher, low, high, unit, chance in _ROWS
     for name in names.split()
 }
+_ABILITIES = frozenset(
+    [
+        "arc_challenge",
+        "arc_easy",
+        "c3",
+        "ceval",
+        "clozet",
+        "cluewsc",
+        "gsm8k",
+        "gsm8k_zh",
+        "hellaswag",
+        "lambada",
+        "logiqa",
+        "mmlu",
+        "nlpcc_kbqa",
+        "piqa",
+        "race",
+        "sciq",
+        "storycloze",
+        "triviaqa",
+        "wikitext",
+        "winogrande",
+        "wsc",
+        "emergence",
+        "emergence_hub",
+        "pythia",
+    ]
+)
+"""The downstream tasks and groups of lmsat, ``lmsat-arc-easy`` and the like."""
 ACCURACIES = (
     *("acc", "acc_norm", "exact_match", "em", "f1", "pass@1"),
     *("acc_raw", "acc_per_char", "acc_per_token", "acc_uncond", "acc_per_byte"),
@@ -102,6 +136,25 @@ ACCURACIES = (
 def metric(name: str) -> Metric:
     """Return what is known of a metric; only the name of one that is not listed here."""
     return _KNOWN.get(name) or Metric(name=name)
+
+
+def task_of_probe(probe: str, *, is_expensive: bool = False) -> str:
+    """Return the name of a probe's task: ``lmsat_head``; with hyphens where ``lmsat_*`` is to leave it out."""
+    return f"lmsat-{probe.replace('_', '-')}" if is_expensive else f"lmsat_{probe}"
+
+
+def is_measurement(task: str) -> bool:
+    """Return whether a task's values are measurements by a probe, and not scores of an ability."""
+    return task.startswith("lmsat_") or (task.startswith("lmsat-") and _own_name(task) not in _ABILITIES)
+
+
+def probe_of_task(task: str) -> str:
+    """Return the name of a measurement's probe; any other task's name as it is."""
+    return _own_name(task) if is_measurement(task) else task
+
+
+def _own_name(task: str) -> str:
+    return task[len("lmsat_") :].removesuffix("-pythia").replace("-", "_")
 
 
 def directions(*names: str) -> dict[str, bool]:

@@ -62,11 +62,16 @@ class BuiltIn:
         from lmsat_plugin.probes.ngram import NgramProbe
         from lmsat_plugin.probes.ngram_gap.probe import NgramGapProbe
         from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
+        from lmsat_plugin.probes.robustness.quantization import QuantizationProbe
+        from lmsat_plugin.probes.robustness.sharpness import SharpnessProbe
+        from lmsat_plugin.probes.robustness.weight_noise import WeightNoiseProbe
+        from lmsat_plugin.probes.weights import WeightsProbe
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
             *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
             *(AttentionProbe, NgramGapProbe),
+            *(WeightsProbe, QuantizationProbe, WeightNoiseProbe, SharpnessProbe),
         ):
             registry.add(probe)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 import numpy as np
 
 from lmsat_plugin.lazy import torch, without_gradients
+from lmsat_plugin.metrics import task_of_probe
 from lmsat_plugin.model.cross_entropy import TokenPredictions
 from lmsat_plugin.model.lm_head import Head, head_weight
 from lmsat_plugin.model.spectrum import covariance_eigenvalues, device_of_float64, in_float64
@@ -51,10 +52,12 @@ class Need(enum.Flag):
     """The sums of the last layer's states and of their products, in `ProbeContext.last_moments`."""
     PREDICTIONS = enum.auto()
     """`Probe.update_predictions` for every batch."""
+    LOSSES_AGAIN = enum.auto()
+    """Passes of the probe's own in `Probe.finish`, under weights that it changes, by `ProbeContext.losses_again`."""
 
 
 FORWARD = Need.HIDDEN_STATES | Need.TOKEN_LOSSES | Need.FINAL_STATES | Need.LAST_MOMENTS | Need.PREDICTIONS
-WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM
+WINDOWS = FORWARD | Need.GRADIENTS | Need.TRAINING_STREAM | Need.LOSSES_AGAIN
 """What depends on where the prefix token stands."""
 CORPUS = WINDOWS | Need.TOKENS
 
@@ -107,6 +110,9 @@ class ProbeContext:
     open_training: Callable[[int, str | None, int], TrainingStream] | None = None
     """``open_training(tokens, name, least)`` returns text to train on: of the corpus of this name or, for None, of the
     rest of `corpus`. Raises `LmsatError` if there are fewer than ``least`` tokens."""
+    losses_again: Callable[[Sequence[Window]], torch.Tensor] | None = None
+    """``losses_again(windows)`` runs the model as it is now over windows of `corpus`, and returns the sum of the losses
+    of each document up to their last one, nats, float64, over all processes, which all have to call it."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
     cached: Callable[[Any, Callable[[], Any]], Any] = lambda key, make: make()
@@ -174,11 +180,11 @@ class Probe(ABC, Generic[SettingsT]):
     """
 
     name: ClassVar[str]
-    """The probe's name; its lm-eval task is ``lmsat_<name>``, or ``lmsat-<name>`` of an expensive one."""
-    cost: ClassVar[str] = ""
-    """What it costs at its defaults, in a few words; by default what its needs tell."""
+    """The probe's name; its lm-eval task is ``lmsat_<name>``, see `task`."""
     is_expensive: ClassVar[bool] = False
-    """Whether ``lmsat_*`` has to leave it out. Its task's name begins with ``lmsat-`` then, and is asked for alone."""
+    """Whether it costs about a pass or more: its task has hyphens, which ``lmsat_*`` does not match."""
+    cost: ClassVar[str] = ""
+    """What it costs at its defaults, in forward passes over the text, as `lmsat probes` lists it."""
     version: ClassVar[int] = 1
     """Raise it when the numbers change for the same checkpoint and settings."""
     needs: ClassVar[Need]
@@ -194,11 +200,6 @@ class Probe(ABC, Generic[SettingsT]):
 
     def __init__(self, settings: SettingsT | None = None) -> None:
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
-
-    @classmethod
-    def task_name(cls) -> str:
-        """Return the name of the probe's lm-eval task, by which its metrics are known, too."""
-        return f"lmsat-{cls.name.replace('_', '-')}" if cls.is_expensive else f"lmsat_{cls.name}"
 
     @classmethod
     def stated_cost(cls) -> str:
@@ -222,6 +223,11 @@ class Probe(ABC, Generic[SettingsT]):
     def identifying(cls, settings: Settings) -> dict[str, Any]:
         """Return the settings, as JSON has them, without those that only switch `additions` on."""
         return {key: value for key, value in settings.model_dump(mode="json").items() if key not in cls.additions}
+
+    @classmethod
+    def task(cls) -> str:
+        """Return the name of its lm-eval task."""
+        return task_of_probe(cls.name, is_expensive=cls.is_expensive)
 
     @classmethod
     def other_corpora(cls, settings: SettingsT, corpus: CorpusSettings) -> Mapping[str, CorpusSettings]:

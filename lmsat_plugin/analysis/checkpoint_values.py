@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.metrics import ACCURACIES, is_measurement
 from lmsat_plugin.metrics import metric as known_metric
 from lmsat_plugin.results.series import AXES, data_seen, labelled
 from lmsat_plugin.results.training_order import natural, natural_places
@@ -203,6 +203,6 @@ def judged_scores(pairs: Sequence[tuple[str, str]], groups: Collection[str] = ()
 def shown_scores(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return each downstream task with the metric that is its score, without parts such as MMLU's subjects."""
     there = set(zip(table.task, table.metric, strict=True))
-    tasks = [task for task in sorted(set(table.task), key=natural) if not (is_part(task) or task.startswith("lmsat_"))]
+    tasks = [task for task in sorted(set(table.task), key=natural) if not (is_part(task) or is_measurement(task))]
     scores = ((task, next((name for name in ACCURACIES if (task, name) in there), None)) for task in tasks)
     return [(task, metric) for task, metric in scores if metric is not None]

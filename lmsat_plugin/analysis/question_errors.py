@@ -15,6 +15,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.benchmark_scores import Benchmark
 from lmsat_plugin.analysis.stats.differences import clustered_stderr, smallest_detectable
+from lmsat_plugin.metrics import is_measurement
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.question_scores import SamplesError, read_questions
 from lmsat_plugin.results.tree import Results
@@ -89,7 +90,7 @@ def question_errors(benchmark: Benchmark, last: pd.DataFrame, data: Results | pd
         )
     reasons["design_effect"] = (
         "documents share no passages"
-        if benchmark.task.startswith("lmsat_")
+        if is_measurement(benchmark.task)
         else "the scores of single questions were not kept: measure with --log_samples"
     )
     stderrs = _stderrs(benchmark, last, counts)

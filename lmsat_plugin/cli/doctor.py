@@ -43,7 +43,7 @@ class DoctorCommand(Command):
         hook = "lmsat_autoload" in sys.modules and os.environ.get("LMSAT_AUTOLOAD") != "0"
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["CPU"]
         tasks = finds_tasks() if hook else []
-        expected = [probe.task_name() for probe in plugins().probes.values()]
+        expected = [probe.task() for probe in plugins().probes.values()]
         without_task = sorted(set(expected) - set(tasks))
         rows = [("python", platform.python_version()), *((package, installed(package)) for package in _PACKAGES)]
         rows += [

@@ -46,7 +46,7 @@ def describe(installed: Plugins) -> dict[str, Any]:
         "probes": [
             {
                 "name": name,
-                "task": probe.task_name(),
+                "task": probe.task(),
                 "cost": probe.stated_cost(),
                 "expensive": probe.is_expensive,
                 "origin": installed.origins[f"probe:{name}"],

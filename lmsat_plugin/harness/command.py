@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lmsat_plugin.metrics import is_measurement
+
 
 def run_lm_eval_command() -> None:
     """Run ``lm_eval`` on ``sys.argv``."""
@@ -28,7 +30,7 @@ def finds_tasks() -> list[str]:
     """Return the tasks of lmsat and its plugins that a plain lm-eval finds."""
     from lm_eval.tasks import TaskManager
 
-    return [name for name in TaskManager().all_tasks if name.startswith("lmsat_")]
+    return [name for name in TaskManager().all_tasks if is_measurement(name)]
 
 
 class _PassingBar(tqdm):

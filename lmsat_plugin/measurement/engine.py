@@ -23,7 +23,17 @@ from lmsat_plugin.model.float32 import exact_float32
 from lmsat_plugin.model.loading import check_decoder
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.plugin_code import contained
-from lmsat_plugin.probe import CORPUS, FORWARD, Need, Probe, ProbeContext, StateMoments, TokenBatch, TrainingStream
+from lmsat_plugin.probe import (
+    CORPUS,
+    FORWARD,
+    Need,
+    Probe,
+    ProbeContext,
+    StateMoments,
+    Sums,
+    TokenBatch,
+    TrainingStream,
+)
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
 from lmsat_plugin.text.windows import DEFAULT_WINDOW, Window
@@ -82,7 +92,7 @@ def measure_probes(
             lambda: tokenize(read_corpus(), corpus_settings, tokenizer, prefix=prefix, window=window, limit=limit),
         )
         check_tokens(corpus, embedding_rows)
-        if needs & (FORWARD | Need.TRAINING_STREAM):
+        if needs & (FORWARD | Need.TRAINING_STREAM | Need.LOSSES_AGAIN):
             anatomy = _dissect(model, corpus, probes)
     tokens = execution.cached("vocabulary", lambda: max(tokenizer.get_vocab().values()) + 1)
     vocab_rows = min(tokens, embedding_rows)
@@ -103,6 +113,8 @@ def measure_probes(
             tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
+    if corpus and anatomy and Need.LOSSES_AGAIN in needs:
+        context = replace(context, losses_again=_losses_again(context, anatomy, execution))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
         with _contained(name), _memory_named(probe), foreign.watched(name):
@@ -122,7 +134,7 @@ def measure_probes(
         provenance["adapter"] = dict(adapter)
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
-    return Outcome(measurements, provenance, {name: probe.task_name() for name, probe in probes.items()})
+    return Outcome(measurements, provenance)
 
 
 def _adapter_of(model: Any) -> dict[str, Any]:
@@ -149,14 +161,14 @@ def _memory_named(probe: Probe) -> Iterator[None]:
             raise
         raise LmsatError(
             f"memory does not suffice for what the probe '{probe.name}' computes beside the pass "
-            f"({first_sentence(error)}): leave out {probe.task_name()}, or use a larger device"
+            f"({first_sentence(error)}): leave out {probe.task()}, or use a larger device"
         ) from error
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
     """Take the model apart. Raises `LmsatError` if a probe needs a part that was not found."""
     anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1]))
-    asking = [probe.task_name() for probe in probes.values() if Need.FINAL_STATES in probe.needs]
+    asking = [probe.task() for probe in probes.values() if Need.FINAL_STATES in probe.needs]
     if asking and anatomy.head is None:
         raise LmsatError(
             f"the logits of {type(model).__name__} are not a known function of its last hidden states: "
@@ -188,6 +200,31 @@ def _training_opener(
         return FinalStateStream(corpus=text, forward=forward, width=width, device=execution.device)
 
     return open_training
+
+
+def _losses_again(
+    context: ProbeContext, anatomy: Anatomy, execution: Execution
+) -> Callable[[Sequence[Window]], torch.Tensor]:
+    """Return what runs the model as it is then over windows, and adds up the losses of each document."""
+    assert context.corpus is not None
+    length = context.corpus.window
+
+    def losses_again(windows: Sequence[Window]) -> torch.Tensor:
+        documents = 1 + max(window.document for window in windows)
+        sums: list[Sums] = []
+
+        def start() -> None:
+            sums[:] = [Sums(context, losses=(documents,))]
+
+        def add(losses_N: torch.Tensor, batch: TokenBatch) -> None:
+            zeros_M = losses_N.new_zeros(documents)
+            sums[0].update(losses=zeros_M.index_add(0, batch.documents_N.to(losses_N.device), losses_N))
+
+        forward = ForwardPass(anatomy, windows, length, execution, show_progress=False)
+        forward.run(PassCallbacks(start=start, on_losses=add))
+        return sums[0].totals()["losses"]
+
+    return losses_again
 
 
 def _callbacks(context: ProbeContext, probes: Mapping[str, Probe], foreign: Foreign) -> PassCallbacks:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lmsat_plugin.measurement.execution import Execution
+from lmsat_plugin.metrics import task_of_probe
 from lmsat_plugin.model.anatomy import Anatomy
 from lmsat_plugin.model.computing_type import name_of, stored_type
 from lmsat_plugin.model.lm_head import is_tied
@@ -26,17 +27,13 @@ class Outcome:
 
     measurements: dict[str, Measurement]
     provenance: dict[str, Any]
-    tasks: Mapping[str, str] = field(default_factory=dict)
-    """The name of each probe's task."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All scalars, named ``task/metric`` as in results of lm-eval, sweeps and the Trainer's callback.
-
-        The task of a probe is ``lmsat_<name>``, of an expensive one ``lmsat-<name>``.
-        """
+        """All scalars, named ``task/metric`` as in results of lm-eval, sweeps and the Trainer's callback."""
+        notes = self.provenance.get("probes", {})
         return {
-            f"{self.tasks.get(name, f'lmsat_{name}')}/{key}": value
+            f"{notes.get(name, {}).get('task', task_of_probe(name))}/{key}": value
             for name, measurement in self.measurements.items()
             for key, value in measurement.metrics.items()
         }
@@ -74,6 +71,7 @@ def describe_run(
                 "reads_corpus": bool(probe.needs & CORPUS),
                 "reads_windows": bool(probe.needs & WINDOWS),
                 "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
+                **({"task": probe.task()} if probe.is_expensive else {}),
             }
             for name, probe in probes.items()
         },

@@ -28,12 +28,12 @@ from lmsat_plugin.results.training_order import natural
 
 logger = logging.getLogger(__name__)
 
-VALUES = 120_000
+VALUES = 60_000
 """The most values of arrays in a page. Where there are more, it has those of fewer checkpoints."""
 POINTS = 48
 """The most points of an axis."""
-MOST_CHANGED = 4
-"""Documents that got better, and that got worse, of each checkpoint."""
+MOST_CHANGED, CHANGES = 4, 2_000
+"""The most documents that got better, and that got worse, of each checkpoint; and of all, fewer of each."""
 _LEAST_DOCUMENTS = 10
 _ALL_ENTRIES = 4 * POINTS
 _DIGITS = 4
@@ -65,7 +65,8 @@ def array_data(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> A
     ``checkpoints`` has a row for each checkpoint of a model, with its number ``k``.
     """
     files = _files(analyses, checkpoints)
-    collection = _Collection(analyses, VALUES // max(len(files), 1))
+    changed = CHANGES // max(sum(map(len, files.values())), 1)
+    collection = _Collection(analyses, VALUES // max(len(files), 1), min(MOST_CHANGED, max(1, changed)))
     for number, model in enumerate(checkpoints):
         if model in files:
             collection.add(number, files[model])
@@ -98,9 +99,12 @@ def _files(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> dict[
 class _Collection:
     """The arrays of models, one model after another."""
 
-    def __init__(self, analyses: Analyses, room: int) -> None:
-        """Collect at most ``room`` values of each model, but two checkpoints at least."""
-        self._analyses, self._room = analyses, room
+    def __init__(self, analyses: Analyses, room: int, changed: int) -> None:
+        """Collect at most ``room`` values of each model, but two checkpoints at least.
+
+        ``changed`` are the most documents that got better, and that got worse, of each checkpoint.
+        """
+        self._analyses, self._room, self._most_changed = analyses, room, changed
         self.models: dict[str, list[dict[str, Any]]] = {}
         self.changes: list[list[Any]] = []
         self.refused: dict[str, str] = {}
@@ -126,7 +130,7 @@ class _Collection:
                     self.refused[name] = "where its shape is another one than at a model's first checkpoint"
             losses = _losses_by_document(arrays)
             if losses is not None and before is not None and np.array_equal(losses[1], before[2]):
-                self.changes.append([model, k, before[0], _changed(before[1], losses[0])])
+                self.changes.append([model, k, before[0], _changed(before[1], losses[0], self._most_changed)])
             before = None if losses is None else (k, *losses)
         for name, content in own.items():
             self.models.setdefault(name, []).append({"model": model, **content})
@@ -226,11 +230,11 @@ def _losses_by_document(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, n
     return np.divide(nats, tokens, out=np.full(len(nats), np.nan), where=tokens > 0), tokens
 
 
-def _changed(before: np.ndarray, after: np.ndarray) -> list[list[Any]]:
+def _changed(before: np.ndarray, after: np.ndarray, most: int) -> list[list[Any]]:
     """Return the documents that got better most, then those that got worse most, with their losses."""
     rise = after - before
     known = np.flatnonzero(np.isfinite(rise))
     order = known[np.argsort(rise[known], kind="stable")]
-    better = [place for place in order[:MOST_CHANGED] if rise[place] < 0]
-    worse = [place for place in order[::-1][:MOST_CHANGED] if rise[place] > 0]
+    better = [place for place in order[:most] if rise[place] < 0]
+    worse = [place for place in order[::-1][:most] if rise[place] > 0]
     return [[int(place), *numbers_of([before[place], after[place]], _DIGITS)] for place in (*better, *worse)]

@@ -5,7 +5,7 @@ A chart has all checkpoints. Those that a verdict leaves out are marked by what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from lmsat_plugin.page.sample_data import sample_data
 from lmsat_plugin.page.sections.cards import ABOVE_CHANCE, above_chance
 from lmsat_plugin.page.sections.every_metric import is_logarithmic
 from lmsat_plugin.page.tables import headings_of, with_room
-from lmsat_plugin.results.series import AXES, data_seen
+from lmsat_plugin.results.series import AXES, data_seen, labelled
 
 VALUES = 400_000
 """The most values in a page: more would make it large. The others are in the CSV file."""
@@ -51,6 +51,10 @@ class ChartData:
 
     def panels(self, figure: ReportFigure) -> dict[str, Any] | None:
         """Return what is drawn in a figure's place, as `ShownFigure.panels`; None where it stays an image."""
+        if figure.axes:
+            pairs = zip(figure.panels, figure.axes, strict=True)
+            known = [(self.places[panel], axis) for panel, axis in pairs if panel in self.places]
+            return {"panels": [metric for metric, _ in known], "groups": None, "axes": [axis for _, axis in known]}
         metrics = dict.fromkeys(self.places[panel] for panel in figure.panels if panel in self.places)
         if figure.models is None:
             return {"panels": list(metrics), "groups": None} if metrics else None
@@ -118,10 +122,20 @@ def _rows(analyses: Analyses) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     averages = averages.merge(first[["model", "at", "k"]].drop_duplicates(["model", "at"]), on=["model", "at"])
     derived = averages.assign(task=ABOVE_CHANCE[0], metric=ABOVE_CHANCE[1])
     columns = ["model", "k", *_METRIC, "value", "stderr"]
-    rows = pd.concat([table[columns], derived.reindex(columns=columns).astype(table[columns].dtypes)])
+    others = [other.merge(first[[*_CHECKPOINT, "k"]], on=_CHECKPOINT)[columns] for other in _other_corpora(analyses)]
+    rows = pd.concat([table[columns], derived.reindex(columns=columns).astype(table[columns].dtypes), *others])
     rows = rows.drop_duplicates(["model", "k", *_METRIC], keep="last").sort_values(["model", "k"], kind="stable")
     by_model = {str(model): own for model, own in first.groupby("model", sort=False)}
     return rows, {model: by_model[model] for model in analyses.sizes}
+
+
+def _other_corpora(analyses: Analyses) -> Iterator[pd.DataFrame]:
+    """Yield the values on each corpus that the report is not on; their tasks name it."""
+    table = analyses.everything.table
+    for corpus in sorted(set(table.corpus.dropna()) - set(analyses.table.corpus.dropna())):
+        rows = labelled(analyses.everything.select([corpus]).series)
+        rows = rows[rows.corpus == corpus]
+        yield rows.assign(task=rows.task + f" on {corpus}")
 
 
 def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:

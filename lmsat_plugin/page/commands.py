@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
+from lmsat_plugin.metrics import is_measurement, probe_of_task
 from lmsat_plugin.outside_text import printable
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.reading import ResultFile
@@ -33,17 +34,17 @@ def commands_of(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> 
     rows = analyses.table[[*keys, "path", "task", "num_fewshot"]].merge(numbered, on=keys)
     commands: dict[str, int] = {}
     by_model: dict[str, list[list[int]]] = {model: [[] for _ in own.k] for model, own in checkpoints.items()}
-    for _, own in rows.groupby(["model", "k", "path"], sort=False):
-        shots = {
-            str(task): None if pd.isna(shot) else int(shot)
-            for task, shot in own[["task", "num_fewshot"]].itertuples(index=False)
-        }
-        first = own.iloc[0]
-        for command in _of_file(analyses.results.files[first.path], shots):
+    by_file: dict[tuple[str, int, str, Any], dict[str, int | None]] = {}
+    for model, name, path, task, shot, k in rows[[*keys[:2], "path", "task", "num_fewshot", "k"]].itertuples(
+        index=False
+    ):
+        by_file.setdefault((str(model), int(k), str(path), name), {})[str(task)] = None if pd.isna(shot) else int(shot)
+    for (model, k, path, name), shots in by_file.items():
+        for command in _of_file(analyses.results.files[path], shots):
             text = printable(command)
-            if isinstance(first.revision, str) and len(first.revision) > 1:
-                text = text.replace(printable(first.revision), NAME)
-            by_model[first.model][int(first.k)].append(commands.setdefault(text, len(commands)))
+            if isinstance(name, str) and len(name) > 1:
+                text = text.replace(printable(name), NAME)
+            by_model[model][k].append(commands.setdefault(text, len(commands)))
     return {
         "commands": list(commands),
         "commands_of": [own[0] if all(one == own[0] for one in own) else own for own in by_model.values()],
@@ -61,7 +62,7 @@ def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]
     by_shots: dict[int | None, list[str]] = {}
     for task, shot in shots.items():
         if task not in members:
-            by_shots.setdefault(None if task.startswith("lmsat_") else shot, []).append(task)
+            by_shots.setdefault(None if is_measurement(task) else shot, []).append(task)
     for shot, tasks in by_shots.items():
         words = ["lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(tasks[:_MOST_TASKS])]
         if shot is not None:
@@ -91,7 +92,7 @@ def _metadata(file: ResultFile, tasks: Sequence[str]) -> list[str]:
         notes = file.notes(task)
         corpus = as_dict(notes.get("corpus"))
         settings |= {name: corpus[name] for name in _CORPUS if corpus.get(name) is not None}
-        probe = as_dict(notes.get("tasks")).get(task, task.removeprefix("lmsat_"))
+        probe = as_dict(notes.get("tasks")).get(task, probe_of_task(task))
         own = as_dict(as_dict(as_dict(notes.get("probes")).get(probe)).get("settings"))
         settings |= {name: value for name, value in own.items() if value is not None}
     return [

@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 LARGE = 150_000
 """Bytes above which the page shows a PNG in an SVG's place."""
-ALL = 1_200_000
+ALL = 900_000
 """Bytes of all images in the page above which PNGs replace the largest SVGs, too."""
 _FORMATS = ("svg", "pdf")
-_WIDEST = 1600
-_COLOURS = 128
+_WIDEST, _DPI = 1200, 150
+_COLOURS = 64
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def _small_png(drawing: Figure) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "small.png"
-        write_figure(drawing, file, widest=_WIDEST)
+        write_figure(drawing, file, widest=min(_WIDEST, _DPI * drawing.get_size_inches()[0]))
         with Image.open(file) as image:
             small = image.convert("RGB")
     buffer = BytesIO()
-    small.quantize(_COLOURS).save(buffer, "PNG", optimize=True)
+    small.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -58,7 +58,8 @@ def write_report(analyses: Analyses, folder: Path, *, reload_every: float | None
     charts = chart_data(analyses)
     figures = [replace(shown, panels=charts.panels(shown.figure)) for shown in write_figures(analyses, folder)]
     page = folder / "index.html"
-    template = page_template("lmsat_plugin.page", "page.html", {"explained": explained, "meaning": meaning})
+    filters = {"explained": explained, "meaning": meaning, "compact": _compact}
+    template = page_template("lmsat_plugin.page", "page.html", filters)
     html = template.render(
         name=analyses.results.root.absolute().name,
         summary=_summary(analyses),
@@ -71,7 +72,7 @@ def write_report(analyses: Analyses, folder: Path, *, reload_every: float | None
         rows_at_once=ROWS,
         columns_on_paper=_ON_PAPER,
         reload=Markup("") if reload_every is None else Markup(_RELOAD).format(reload_every),
-        chart_data=htmlsafe_json_dumps(charts.content, separators=(",", ":"), allow_nan=False),
+        chart_data=_compact(charts.content),
         chart_scripts=_assets("uplot/uPlot.iife.min.js", *(f"{name}.js" for name in _SCRIPTS)),
         chart_style=_assets("uplot/uPlot.min.css", "charts.css"),
     )
@@ -85,6 +86,11 @@ def end_reloading(page: Path) -> None:
     """Let a page that `write_report` has written no longer load itself again."""
     text = page.read_bytes().decode("utf-8")
     write_atomically(page, re.sub(_RELOAD.format(r"[\d.e+-]+"), "", text, count=1).encode("utf-8"))
+
+
+def _compact(content: Any) -> Markup:
+    """Return JSON without spaces, safe within HTML. Raises ValueError for numbers that are not finite."""
+    return htmlsafe_json_dumps(content, separators=(",", ":"), allow_nan=False)
 
 
 def _assets(*names: str) -> Markup:

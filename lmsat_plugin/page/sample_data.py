@@ -16,6 +16,7 @@ import pandas as pd
 
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.metrics import is_measurement
 from lmsat_plugin.outside_text import printable
 from lmsat_plugin.page.numbers import number
 from lmsat_plugin.results.json_values import as_list, as_text
@@ -112,7 +113,7 @@ def sample_data(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> 
 def _result_files(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, dict[int, str]]]:
     """Return the result file of each downstream task, by model, task, and the checkpoint's number."""
     keys = ["model", "revision", "at"]
-    rows = analyses.table[~analyses.table.task.str.startswith("lmsat_")]
+    rows = analyses.table[~analyses.table.task.map(is_measurement).astype(bool)]
     rows = rows.drop_duplicates([*keys, "task"], keep="last")[[*keys, "task", "path"]]
     numbered = pd.concat(list(checkpoints.values()))[[*keys, "k"]]
     found: dict[str, dict[str, dict[int, str]]] = {model: {} for model in checkpoints}

@@ -16,6 +16,7 @@ from lmsat_plugin.analysis.comparison import PairComparison
 from lmsat_plugin.analysis.emergence import Emergence
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.metric_series import DEFAULT as LOSS
+from lmsat_plugin.metrics import is_measurement
 from lmsat_plugin.outside_text import as_csv
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.series import PARTS
@@ -184,7 +185,7 @@ def with_room(values: pd.DataFrame, most: int) -> tuple[list[str], int]:
     metrics = values.drop_duplicates("heading")
     metrics = metrics.assign(
         position=metrics.groupby("task", sort=False).cumcount(),
-        other=~metrics.task.str.startswith("lmsat_"),
+        other=~metrics.task.map(is_measurement),
         last=(metrics.task != LOSS[0]) | (metrics.metric != LOSS[1]),
     )
     by_priority = metrics.sort_values(["last", "position", "other"], kind="stable").heading

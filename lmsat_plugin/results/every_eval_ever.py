@@ -19,7 +19,7 @@ import pandas as pd
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import PART, check_writable, remove_strays, safe_name, write_atomically
-from lmsat_plugin.metrics import metric
+from lmsat_plugin.metrics import is_measurement, metric
 from lmsat_plugin.results.json_values import as_text
 from lmsat_plugin.results.reading import ResultFile
 from lmsat_plugin.results.table import ORDER
@@ -129,7 +129,7 @@ def _result(row: Mapping[str, Any], file: ResultFile) -> dict[str, Any]:
         "evaluation_result_id": f"{row['task']}:{row['metric']}{filtered}",
         "evaluation_name": row["task"],
         "source_data": _source(row, file),
-        "metric_config": _metric(row, shots, "lmsat" if row["task"].startswith("lmsat_") else _library(file)),
+        "metric_config": _metric(row, shots, "lmsat" if is_measurement(row["task"]) else _library(file)),
         "score_details": {"score": row["value"], **({"uncertainty": uncertainty} if uncertainty else {})},
     }
 
@@ -152,7 +152,7 @@ def _library(file: ResultFile) -> str:
 
 def _metric(row: Mapping[str, Any], shots: dict[str, int], prefix: str) -> dict[str, Any]:
     """Return the metric's unit, direction and range; what is unknown is marked as the project's converters mark it."""
-    own, kind = row["task"].startswith("lmsat_"), metric(row["metric"])
+    own, kind = is_measurement(row["task"]), metric(row["metric"])
     directed = not pd.isna(row["higher_is_better"])
     marks = {} if directed else {"polarity": "not_applicable" if own else "unknown"}
     scale: dict[str, Any] = {}

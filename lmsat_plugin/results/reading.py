@@ -17,7 +17,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import FileStamp, read_file, stamp_file
-from lmsat_plugin.metrics import metric
+from lmsat_plugin.metrics import metric, probe_of_task
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.digests import DIGESTS, fault_of
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_integer, as_list, as_number, as_text, clean, first
@@ -362,7 +362,7 @@ def _own_part(provenance: list[dict[str, Any]], task: str, metadata: dict[str, A
     for index, part in enumerate(provenance):
         if (stated := as_text(as_dict(part.get("tasks")).get(task))) is not None:
             return index, stated
-    probe = task.removeprefix("lmsat_")
+    probe = probe_of_task(task)
     parts = [index for index, part in enumerate(provenance) if probe in as_dict(part.get("probes"))]
     if probe == task or not parts:
         return None, probe

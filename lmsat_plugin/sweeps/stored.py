@@ -15,6 +15,7 @@ from typing import Any
 
 from lmsat_plugin.errors import LmsatError, UnwritableError
 from lmsat_plugin.files import PART, FileStamp, paths_in, safe_name, stamp_file
+from lmsat_plugin.metrics import probe_of_task
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
 from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
@@ -338,7 +339,7 @@ def identities_in(notes: Mapping[str, Any]) -> list[Identity]:
 def tasks_with_arrays(notes: Mapping[str, Any]) -> set[str]:
     """Return the tasks of a result file that have arrays; all that are probes where the notes do not tell."""
     measured = [identity["task"] for identity in identities_in(notes) if "settings" in identity]
-    probes = as_dict(notes.get("tasks")) or {task: task.removeprefix("lmsat_") for task in measured}
+    probes = as_dict(notes.get("tasks")) or {task: probe_of_task(task) for task in measured}
     names = as_dict(notes["arrays_content"]) if "arrays_content" in notes else None
     return {task for task, probe in probes.items() if names is None or any(n.startswith(f"{probe}/") for n in names)}
 

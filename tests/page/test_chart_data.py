@@ -112,6 +112,18 @@ def test_gaps_places_that_are_unknown_and_control_characters(tmp_path):
     json.dumps(found, allow_nan=False)
 
 
+def test_other_corpora_are_metrics_too(tmp_path):
+    """The verdicts are on one corpus; the charts have the others beside it."""
+    for step in (1, 2, 3):
+        for corpus, factor in (("prose", 1.0), ("code", 2.0), ("a<b>", 3.0)):
+            write_result(tmp_path, "m", step, {"lmsat_loss": {"loss": (factor * step, 0.1)}}, 10**6, corpus=corpus)
+    found = chart_data(read_analyses(tmp_path, "prose")).content
+    assert values_of(found, "lmsat_loss loss") == {("m", f"step{step}"): (step, 0.1) for step in (1, 2, 3)}
+    assert values_of(found, "lmsat_loss on code loss") == {("m", f"step{step}"): (2 * step, 0.1) for step in (1, 2, 3)}
+    assert values_of(found, "lmsat_loss on a<b> loss")["m", "step3"] == (9, 0.1)
+    assert [metric["unit"] for metric in found["metrics"]] == ["nats per token"] * 3
+
+
 def test_more_metrics_than_have_room(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VALUES", 40)
     for step in (1, 2):

@@ -61,7 +61,7 @@ def loss(tree, model: str, step: int) -> float:
 
 def test_every_figure_over_training_is_a_chart(tab):
     """Each has a canvas, sooner or later, in the place of its image; the others keep theirs."""
-    tab.wait("charts.figures.every((figure) => !figure.isStale)")
+    tab.wait("charts.figures.every((figure) => !figure.isStale && !figure.isBusy)")
     figures = tab.ask(
         """[...document.querySelectorAll("figure[data-panels]")].map((figure) => [
             figure.id, figure.querySelectorAll(".chart canvas").length, figure.querySelectorAll(".chart").length,
@@ -117,7 +117,7 @@ def test_a_card_has_one_cursor_and_one_zoom(tab):
     assert [float(low), float(high)] == ranges[0]
     assert STEPS[0] < float(low) < float(high) < STEPS[-1]
     # The other figures are as they were.
-    assert tab.ask(f"{EXPLORER}.rangeX()[0]") < STEPS[0]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()[0]") < STEPS[0]
     tab.click((left + width / 2, middle), count=2)
     tab.wait("!location.hash.includes('zoom=')")
     assert tab.ask(f"{card}.panels[0].plot.scales.x.max") >= STEPS[-1]
@@ -141,10 +141,10 @@ def test_a_name_in_the_legend_hides_a_model_everywhere(tab, page):
     tab.open(page.as_uri() + "#only=plain&only=nobody&x=tokens&y=log&zoom=explore~1e9~2e10&m=arc_easy+acc")
     tab.wait(DRAWN)
     assert tab.ask(SHOWN) == [False, False, True]
-    assert tab.ask(f"[{EXPLORER}.axis, {EXPLORER}.panels[0].kind.y, {EXPLORER}.panels[0].about.name]") == [
+    assert tab.ask(f"[{EXPLORER}.frame.axis, {EXPLORER}.panels[0].kind.y, {EXPLORER}.panels[0].about.name]") == [
         "tokens", "log", "arc_easy acc",
     ]  # fmt: skip
-    assert tab.ask(f"{EXPLORER}.rangeX()") == [1e9, 2e10]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()") == [1e9, 2e10]
     # So does a link within the page, and the view stays.
     tab.ask("location.hash = '#values'")
     tab.wait("location.hash.includes('at=values')")
@@ -173,6 +173,30 @@ def test_axes(tab, axis, last):
     low, high = tab.ask(f"(({{ min, max }}) => [min, max])({EXPLORER}.panels[0].plot.scales.x)")
     assert low <= line[0]
     assert high >= line[-1]
+
+
+def test_a_figure_may_have_axes_of_its_own(tab):
+    """The loss is drawn against tokens and against compute, whatever axis the page has; a zoom is of one of them."""
+    figure = "charts.figures.find((figure) => figure.id === 'loss-by-tokens')"
+    tab.ask(f"{figure}.element.scrollIntoView({{ block: 'center' }})")
+    tab.wait(f"{figure}.panels.every((panel) => panel.plot)")
+    assert tab.ask(f"{figure}.panels.map((panel) => [panel.frame.axis, panel.kind.x, panel.kind.y])") == [
+        ["tokens", "log", "log"], ["flops", "log", "log"],
+    ]  # fmt: skip
+    tokens = tab.ask(f"{figure}.panels[0].drawn[0].x")
+    assert tokens == [step * TOKENS_PER_STEP for step in STEPS]
+    flops = tab.ask(f"{figure}.panels[1].drawn[0].x")
+    assert np.array(flops) / np.array(tokens) == pytest.approx(6 * (MODELS[0].n_params * 9 // 10))
+    tab.ask(f"{figure}.panels[1].frame.zoomTo([1e17, 1e18])")
+    assert address(tab)["zoom"] == ["loss-by-tokens.flops~100000000000000000~1000000000000000000"]
+    low, high = tab.ask(f"(({{ min, max }}) => [min, max])({figure}.panels[0].plot.scales.x)")
+    assert low < tokens[0] < tokens[-1] < high
+    # What stays an image can be had as PNG.
+    tab.ask("void (window.save = (blob, name) => { window.saved = [blob, name]; })")
+    tab.ask("document.querySelector('.figures > figure:not([data-panels]) .menu ul button').click()")
+    tab.wait("window.saved")
+    assert tab.ask("saved[0].type") == "image/png"
+    assert tab.ask("saved[1].endsWith('.png')")
 
 
 def test_any_metric_is_found_by_its_name(tab):
@@ -212,11 +236,11 @@ def test_keys_alone_read_and_zoom(tab, tree):
     first, last = (f"{loss(tree, MODELS[1].name, step):.5g}".rstrip("0") for step in (STEPS[0], STEPS[-2]))
     assert tab.ask(said) == f"../../evil, step {STEPS[-2]:,}, lmsat_loss loss, {last} ± 0.006"
     tab.press("+")
-    low, high = tab.ask(f"{EXPLORER}.rangeX()")
+    low, high = tab.ask(f"{EXPLORER}.frame.rangeX()")
     assert low > STEPS[0]
     assert low < STEPS[-2] < high
     tab.press("Escape")
-    assert tab.ask(f"{EXPLORER}.rangeX()[0]") < STEPS[0]
+    assert tab.ask(f"{EXPLORER}.frame.rangeX()[0]") < STEPS[0]
     tab.press("Home")
     assert first in tab.ask(said)
     assert "before a hundredth" in tab.ask(said)
@@ -360,7 +384,7 @@ def test_odd_runs_are_shown_as_far_as_it_goes(tmp_path, monkeypatch):
         assert tab.ask(f"{mean}.low") == pytest.approx(means.low.tolist())
         assert tab.ask(f"{mean}.high") == pytest.approx(means.high.tolist())
         # Step 0 has a place on the axis that is logarithmic beyond it.
-        assert tab.ask(f"{EXPLORER}.scale") == "asinh"
+        assert tab.ask(f"{EXPLORER}.frame.scale") == "asinh"
         assert tab.ask(f"{EXPLORER}.panels[0].plot.scales.x.min") < 0
         tab.ask("charts.view.change({ scale: 'log', runs: 'each' })")
         assert tab.ask(f"{EXPLORER}.panels[0].drawn.length") == 5

@@ -26,7 +26,7 @@ def test_pictures_have_fewer_pixels():
     drawing = Figure(figsize=(20, 2), dpi=200)
     drawing.add_subplot().plot([1, 2])
     with Image.open(BytesIO(figure_files._small_png(drawing))) as image:
-        assert image.size == (1600, 160)
+        assert image.size == (1200, 120)
         assert image.mode == "P"
 
 

@@ -34,8 +34,8 @@ from lmsat_plugin.analysis.comparison.sentences import sentence_on
 from lmsat_plugin.analysis.comparison.tokens_to_loss import TokensToLoss, tokens_to_loss
 from lmsat_plugin.analysis.stats.differences import holm
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.metrics import is_measurement
 
-_OURS = "lmsat_"
 """The beginning of the names of tasks that measure a text or weights, not answers."""
 
 
@@ -179,7 +179,7 @@ def _pair(first: Contender, second: Contender, at: At) -> PairComparison:
     for matched in every:
         lead, other = matched.first[0], matched.second[0]
         values += geometry(sides, matched)
-        if lead.task.task in parts or (lead.task.task.startswith(_OURS) and not lead.is_loss):
+        if lead.task.task in parts or (is_measurement(lead.task.task) and not lead.is_loss):
             continue
         own = list(metric_differences(sides, matched))
         rows += own

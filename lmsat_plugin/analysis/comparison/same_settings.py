@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lmsat_plugin.analysis.comparison.measured import Measured
+from lmsat_plugin.metrics import probe_of_task
 from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.other_tools.gpt_neox import PREFIX
 from lmsat_plugin.results.variants import key_values
@@ -24,7 +25,7 @@ _TEMPLATE = "chat_template_sha"
 def settings_of(measured: Measured) -> dict[str, str]:
     """Return all that has to be the same where two results are compared; what a file does not state is missing."""
     task, notes = measured.task, measured.notes
-    name = as_text(as_dict(notes.get("tasks")).get(task.task)) or task.task.removeprefix("lmsat_")
+    name = as_text(as_dict(notes.get("tasks")).get(task.task)) or probe_of_task(task.task)
     probe = as_dict(as_dict(notes.get("probes")).get(name))
     versions = as_dict(measured.results.files[measured.path].header.get("versions"))
     stated = {

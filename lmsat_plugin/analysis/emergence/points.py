@@ -15,6 +15,7 @@ from lmsat_plugin.analysis.chance import measured_chances
 from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, series_in, table_of
 from lmsat_plugin.analysis.losses import OTHER_VOCABULARY, check_nats, loss_of_results
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.metrics import is_measurement
 from lmsat_plugin.metrics import metric as metric_named
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.training_order import natural, natural_places
@@ -151,7 +152,7 @@ def _of_results(data: Results | pd.DataFrame, loss: str) -> pd.DataFrame:
     checkpoint = ["model", "revision"] if "revision" in table.columns else ["model"]
     losses = labelled(loss_of_results(data, loss))[[*checkpoint, "loss"]]
     losses = losses.drop_duplicates(checkpoint, keep="last")
-    scores = table[~table.task.str.startswith("lmsat_")].assign(step=lambda own: own["at"])
+    scores = table[~table.task.map(is_measurement).astype(bool)].assign(step=lambda own: own["at"])
     scores = scores.assign(variant=variants_of(scores))
     rows = scores.rename(columns={"value": "score"}).merge(losses, on=checkpoint)
     if rows.empty:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lmsat_plugin.analysis.input_tables import records
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import user_path
-from lmsat_plugin.metrics import ACCURACIES
+from lmsat_plugin.metrics import ACCURACIES, is_measurement
 from lmsat_plugin.model.head_files import RestrictedHead, describe_head
 from lmsat_plugin.results.origins import Naming, read_origin
 from lmsat_plugin.results.reading import ResultFile
@@ -169,7 +169,7 @@ def accuracies_by_rank(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> dict
 
 def _accuracy_rows(table: pd.DataFrame, runs: Mapping[str, HeadRun]) -> list[dict[str, Any]]:
     """Return one row of the table for each task and filter of each file, from the oldest file to the newest."""
-    rows = table[table.metric.isin(ACCURACIES) & ~table.task.str.startswith("lmsat_") & table.path.isin(runs)]
+    rows = table[table.metric.isin(ACCURACIES) & ~table.task.map(is_measurement).astype(bool) & table.path.isin(runs)]
     order = rows.metric.map(ACCURACIES.index)
     rows = rows[order == order.groupby([rows.path, rows.task]).transform("min")]
     rows = rows.sort_values("date", na_position="first", kind="stable")

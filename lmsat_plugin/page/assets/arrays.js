@@ -66,10 +66,13 @@ class ArrayPanel {
 
   draw(scale) {
     this.scale = scale;
-    this.placed = this.array.placed(this.figure.axis).filter(({ x }) => this.figure.scale !== "log" || x > 0);
+    const placed = this.array.placed(this.figure.axis);
+    this.placed = this.figure.onScale(placed);
     const parts = this.array.missing();
-    const off = this.array.k.length - this.placed.length;
-    if (off) parts.push(`${off} without a place on this axis`);
+    const nowhere = this.array.k.length - placed.length;
+    if (nowhere) parts.push(`${nowhere} without a place of its own on this axis`);
+    const off = placed.length - this.placed.length;
+    if (off) parts.push(`${off} at 0, which a logarithmic axis has no room for`);
     const gaps = this.array.rows.flat().filter((value) => value === null).length;
     if (gaps) parts.push(`${gaps} values are not finite: left blank`);
     if (!this.placed.length) parts.unshift("Nothing to draw on this axis");
@@ -87,20 +90,20 @@ class ArrayPanel {
   drawCells() {
     const { ctx, box } = this.surface;
     const { axis, scale: kind } = this.figure;
-    const xs = this.placed.map(({ x }) => x);
-    const scaleX = scaleOf(kind, rangeOf([xs]).least);
-    const ends = cellEnds(xs.map(scaleX.fwd));
-    const [low, high] = [ends[0], ends.at(-1)];
-    this.edges = ends.map((end) => box.left + (box.width * (end - low)) / (high - low));
+    const { scaleX, low, high } = this.figure.domain;
+    const ends = cellEnds(this.placed.map(({ x }) => scaleX.fwd(x)));
+    // On whole pixels, so that no ground shines through between cells.
+    const whole = (place) => Math.round(place * uPlot.pxRatio) / uPlot.pxRatio;
+    this.edges = ends.map((end) => whole(box.left + (box.width * (end - low)) / (high - low)));
     this.size = box.height / this.array.names.length;
+    const tops = [...this.array.names, ""].map((_, row) => whole(box.top + box.height - row * this.size));
     const map = this.figure.colours;
     this.placed.forEach(({ i }, column) => {
       this.array.rows[i].forEach((value, row) => {
         if (value === null) return;
         ctx.fillStyle = map.at(this.scale.share(value));
-        const top = box.top + box.height - (row + 1) * this.size;
-        // A little larger, so that no ground shines through between them.
-        ctx.fillRect(this.edges[column], top - 0.3, this.edges[column + 1] - this.edges[column] + 0.4, this.size + 0.6);
+        const [left, right] = this.edges.slice(column, column + 2);
+        ctx.fillRect(left, tops[row + 1], right - left, tops[row] - tops[row + 1]);
       });
     });
     const ticks = ticksOf(kind, scaleX, [low, high].map(scaleX.bwd), box.width, 48)
@@ -142,7 +145,8 @@ class ArrayPanel {
     const { box } = this.surface;
     if (x < box.left || x > box.left + box.width || y < box.top || y > box.top + box.height) return null;
     if (!this.figure.isLines) {
-      const column = Math.max(0, this.edges.findIndex((edge) => edge > x) - 1);
+      const column = this.edges.findIndex((edge) => edge > x) - 1;
+      if (column < 0) return null;
       return { column, row: Math.min(this.array.names.length - 1, Math.floor((box.top + box.height - y) / this.size)) };
     }
     const row = this.columns.reduce((best, one, j) => (Math.abs(one - x) < Math.abs(this.columns[best] - x) ? j : best), 0);
@@ -266,7 +270,7 @@ class ArrayFigure {
   settle() {
     if (this.settled) return this.settled;
     const { explorer } = this.page;
-    this.settled = { axis: explorer.figure.axis, scale: explorer.figure.scale };
+    this.settled = { axis: explorer.figure.frame.axis, scale: explorer.figure.frame.scale };
     return this.settled;
   }
 
@@ -319,6 +323,7 @@ class ArrayFigure {
       Object.assign(place, { className: "chart", id: `chart-arrays-${i + 1}` });
       return new ArrayPanel(place, one, this);
     });
+    this.domain = this.domainOf(own);
     const scale = valueScale(own.flatMap(({ rows }) => rows), this.view.y);
     this.panels.forEach((panel) => panel.draw(scale));
     this.tellColours(scale);
@@ -326,6 +331,19 @@ class ArrayFigure {
     this.note.textContent = this.notDrawn
       + (more > 0 ? `${more} more models have it: hide some of those shown. ` : "")
       + (own.length ? "" : "No model that is shown has this array. ");
+  }
+
+  // The checkpoints that the scale has room for.
+  onScale(placed) {
+    return placed.filter(({ x }) => this.scale !== "log" || x > 0);
+  }
+
+  // The scale of x, and its ends, which all panels share.
+  domainOf(arrays) {
+    const xs = arrays.map((array) => this.onScale(array.placed(this.axis)).map(({ x }) => x)).filter((own) => own.length);
+    const scaleX = scaleOf(this.scale, rangeOf(xs).least);
+    const ends = xs.map((own) => cellEnds(own.map(scaleX.fwd)));
+    return { scaleX, low: Math.min(...ends.map(([first]) => first)), high: Math.max(...ends.map((own) => own.at(-1))) };
   }
 
   tellColours({ low, high, kind }) {

@@ -11,9 +11,10 @@ class CheckpointView {
   // The checkpoint that the address names, by model and name; none: nothing is shown.
   update() {
     const { view, values } = this.page;
-    const [name, checkpoint] = view.point.split("~");
-    const model = values.models.findIndex((one) => one.name === name);
-    const k = model < 0 ? -1 : values.models[model].names.indexOf(checkpoint ?? "");
+    // Either name may hold the sign between them.
+    const place = ({ name, names }) => (view.point.startsWith(`${name}~`) ? names.indexOf(view.point.slice(name.length + 1)) : -1);
+    const model = values.models.findIndex((one) => place(one) >= 0);
+    const k = model < 0 ? -1 : place(values.models[model]);
     this.element.hidden = k < 0;
     if (k >= 0 && this.shown !== view.point) this.show(model, k);
     this.shown = k < 0 ? "" : view.point;
@@ -234,19 +235,20 @@ class CheckpointView {
         if (cell === "" || place === ofModel || place === ofName || titles[place] === "#") return;
         this.add(line, "span", `${titles[place]}: `).className = "quiet";
         if (typeof cell === "string") line.append(`${cell}; `);
-        else this.addLinks(line, cell[1], cell[0], beside);
+        else this.addLinks(line, cell, beside, row[titles.indexOf("lmsat")]);
       });
     }
   }
 
-  // The result file, and what lies beside it: the full arrays, and the samples, which have its date in their names.
-  addLinks(line, href, text, samples) {
+  // The result file, and what lies beside it: the full arrays of lmsat's, and samples, which have its date in their names.
+  addLinks(line, [text, href], samples, isOurs) {
     const folder = href.slice(0, href.lastIndexOf("/") + 1);
     const date = decodeURIComponent(href.slice(folder.length)).match(/_(\d{4}-.*)\.json$/)?.[1];
     this.link(line, href, text);
-    const isOwn = (file) => date && file.includes(date);
-    if (date && this.page.values.arrays_beside) this.link(line, `${folder}arrays_${encodeURIComponent(date)}.safetensors`, "its arrays");
-    [...samples].filter(isOwn).forEach((file) => this.link(line, folder + encodeURIComponent(file), file));
+    if (!date) return;
+    const hasArrays = isOurs && this.page.values.arrays_beside && this.page.values.arrays.length;
+    if (hasArrays) this.link(line, `${folder}arrays_${encodeURIComponent(date)}.safetensors`, "its arrays");
+    [...samples].filter((file) => file.includes(date)).forEach((file) => this.link(line, folder + encodeURIComponent(file), file));
   }
 
   link(line, href, text) {

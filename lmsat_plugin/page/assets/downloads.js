@@ -50,7 +50,7 @@ function savePng(figure) {
     ctx.drawImage(drawn, 0, y - 0.5 * line);
     y += drawn.height;
     if (panel.canvas) y += line;
-    else write(figure.page.values.axes[figure.axis], width / 2, themed("--quiet"));
+    else write(figure.page.values.axes[panel.frame.axis], width / 2, themed("--quiet"));
   }
   for (const [name, colour] of names) {
     ctx.fillStyle = colour;
@@ -58,6 +58,17 @@ function savePng(figure) {
     write(name, 2 * line, themed("--text"));
   }
   canvas.toBlob((blob) => save(blob, `${figure.id}.png`));
+}
+
+// An image with three pixels to each of the screen's.
+function saveImage(image, name) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height].map((size) => 3 * size);
+  const ctx = canvas.getContext("2d");
+  ctx.fillStyle = "#ffffff";
+  ctx.fillRect(0, 0, canvas.width, canvas.height);
+  ctx.drawImage(image, 0, 0, canvas.width, canvas.height);
+  canvas.toBlob((blob) => save(blob, `${name}.png`));
 }
 
 // The view's values as a table below the figure: for screen readers, and for whoever wants the numbers.

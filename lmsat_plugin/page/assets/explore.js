@@ -15,8 +15,8 @@ class ChartPage {
     this.bar = new Bar(this, axes);
     const all = this.values.groups.map((_, group) => group);
     this.figures = [...document.querySelectorAll("figure[data-panels]")].map((element) => {
-      const { panels, groups } = JSON.parse(element.dataset.panels);
-      return new ChartFigure(element, panels, groups ?? all, this);
+      const { panels, groups, axes } = JSON.parse(element.dataset.panels);
+      return new ChartFigure(element, panels, groups ?? all, this, axes);
     });
     this.explorer = new Explorer(this, all);
     this.checkpoint = new CheckpointView(this);
@@ -24,6 +24,7 @@ class ChartPage {
     this.figures.unshift(this.explorer.figure);
     if (this.values.arrays.length) this.figures.push(this.arrays);
     this.figures.forEach((figure) => addMenu(figure));
+    document.querySelectorAll(".figures > figure:not([data-panels])").forEach((element) => addImageMenu(element));
     this.view.listeners.push(() => this.changed());
     this.seen = new Set();
     const observer = new IntersectionObserver((entries) => {
@@ -336,6 +337,20 @@ function addMenu(figure) {
     });
     return item;
   }));
+}
+
+// Of a figure that stays an image, the image as PNG.
+function addImageMenu(element) {
+  const list = element.querySelector(".menu ul");
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", textContent: "PNG of this figure" });
+  button.addEventListener("click", () => {
+    element.querySelector(".menu").open = false;
+    saveImage(element.querySelector("img"), element.dataset.figure);
+  });
+  const item = document.createElement("li");
+  item.append(button);
+  list.prepend(item);
 }
 
 addEventListener("pointerdown", (event) => {

@@ -1,55 +1,27 @@
 // A figure: panels above each other or side by side on one axis of x, with one cursor and one zoom.
 
-class ChartFigure {
-  // The element has a place, .chart, for each metric. Without groups it shows all models.
-  constructor(element, metrics, groups, page) {
-    Object.assign(this, { element, groups, page, view: page.view, id: element.dataset.figure });
-    this.box = element.querySelector(".charts");
-    this.panels = [];
-    this.isStacked = !element.classList.contains("wide") || this.id === "explore";
-    this.setMetrics(metrics);
-    this.keys = new KeyboardCursor(this);
-    this.resized = new ResizeObserver(() => this.panels.forEach((panel) => panel.resize()));
-    this.resized.observe(this.box);
+const AT_ONCE = 4;
+
+// What panels share: the axis of x, its scale, its range. It is the page's, or the panel's own.
+class Frame {
+  constructor(figure, own = "") {
+    Object.assign(this, { figure, own, key: own ? `${figure.id}.${own}` : figure.id, settled: null });
   }
 
-  setMetrics(metrics) {
-    this.panels.forEach((panel) => panel.plot?.destroy());
-    const places = metrics.map((_, i) => this.box.querySelectorAll(".chart")[i] ?? this.addPlace(i));
-    [...this.box.querySelectorAll(".chart")].slice(metrics.length).forEach((place) => place.remove());
-    this.panels = metrics.map((metric, i) => {
-      places[i].replaceChildren();
-      return new Panel(places[i], metric, this.page.values, this);
-    });
-    this.spoil();
-  }
-
-  addPlace(i) {
-    const place = this.box.appendChild(document.createElement("div"));
-    place.className = "chart";
-    place.id = `chart-${this.id}-${i + 1}`;
-    return place;
-  }
-
-  // What the reader has chosen has changed: the figure is to be drawn anew.
-  spoil() {
-    this.isStale = true;
-    this.settled = null;
-  }
-
-  // The axis of x, its scale, and the least place above 0, where arcsinh turns from straight to logarithmic.
+  // The axis, its scale, and the least place above 0, where arcsinh turns from straight to logarithmic.
   settle() {
     if (this.settled) return this.settled;
-    const { values, view } = this.page;
-    const models = this.groups.flatMap((group) => values.members[group]);
+    const { values, view, axis: usual } = this.figure.page;
+    const models = this.figure.groups.flatMap((group) => values.members[group]);
     const has = (axis) => models.some((model) => values.xOf(model, axis).some((x) => x !== null));
     // Of a figure whose models have no place on the axis that is chosen, the one that they have.
-    const own = values.models[models[0]].axis;
-    const axis = [view.x, this.page.axis, own].find((one) => one && has(one)) ?? own ?? "step";
+    const first = values.models[models[0]].axis;
+    const axis = this.own || ([view.x, usual, first].find((one) => one && has(one)) ?? first ?? "step");
     const places = models.map((model) => values.xOf(model, axis));
     // Arcsinh, unless it is chosen otherwise, where a model has checkpoints in the first hundredth of its run.
     const isEarly = ({ low, high }) => low < 0.01 * high;
-    const scale = view.scale || (places.some((xs) => isEarly(rangeOf([xs]))) ? "asinh" : "linear");
+    const fitting = places.some((xs) => isEarly(rangeOf([xs]))) ? "asinh" : "linear";
+    const scale = view.scale || (this.own ? "log" : fitting);
     this.settled = { axis, scale, least: rangeOf(places).least };
     return this.settled;
   }
@@ -67,12 +39,13 @@ class ChartFigure {
   }
 
   rangeX() {
-    const zoom = this.view.zoom.get(this.id);
+    const { view, page, groups } = this.figure;
+    const zoom = view.zoom.get(this.key);
     if (zoom) return zoom;
-    const visible = this.groups.filter((group) => !this.view.hidden.has(this.page.values.groups[group][0]));
-    const models = (visible.length ? visible : this.groups).flatMap((group) => this.page.values.members[group]);
+    const visible = groups.filter((group) => !view.hidden.has(page.values.groups[group][0]));
+    const models = (visible.length ? visible : groups).flatMap((group) => page.values.members[group]);
     const { axis, scale: kind, least } = this.settle();
-    const columns = models.map((model) => this.page.values.xOf(model, axis));
+    const columns = models.map((model) => page.values.xOf(model, axis));
     const { low, high } = rangeOf(kind === "log" ? columns.map((xs) => xs.filter((x) => x > 0)) : columns);
     if (high < low) return [0, 1];
     const scale = scaleOf(kind, least);
@@ -81,9 +54,50 @@ class ChartFigure {
   }
 
   zoomTo(ends) {
-    if (ends) this.view.zoom.set(this.id, ends.map((x) => Number(x.toPrecision(5))));
-    else this.view.zoom.delete(this.id);
-    this.page.refresh(this);
+    const { view, page } = this.figure;
+    if (ends) view.zoom.set(this.key, ends.map((x) => Number(x.toPrecision(5))));
+    else view.zoom.delete(this.key);
+    page.refresh(this.figure);
+  }
+}
+
+class ChartFigure {
+  // The element has a place, .chart, for each metric. Some figures have axes of their own, one for each metric.
+  constructor(element, metrics, groups, page, axes = []) {
+    Object.assign(this, { element, groups, page, view: page.view, id: element.dataset.figure });
+    this.frame = new Frame(this);
+    this.frames = axes.map((axis) => new Frame(this, axis));
+    this.box = element.querySelector(".charts");
+    this.panels = [];
+    this.isStacked = !element.classList.contains("wide") || this.id === "explore";
+    this.setMetrics(metrics);
+    this.keys = new KeyboardCursor(this);
+    this.resized = new ResizeObserver(() => this.panels.forEach((panel) => panel.resize()));
+    this.resized.observe(this.box);
+  }
+
+  setMetrics(metrics) {
+    this.panels.forEach((panel) => panel.plot?.destroy());
+    const places = metrics.map((_, i) => this.box.querySelectorAll(".chart")[i] ?? this.addPlace(i));
+    [...this.box.querySelectorAll(".chart")].slice(metrics.length).forEach((place) => place.remove());
+    this.panels = metrics.map((metric, i) => {
+      places[i].replaceChildren();
+      return new Panel(places[i], metric, this.frames[i] ?? this.frame);
+    });
+    this.spoil();
+  }
+
+  addPlace(i) {
+    const place = this.box.appendChild(document.createElement("div"));
+    place.className = "chart";
+    place.id = `chart-${this.id}-${i + 1}`;
+    return place;
+  }
+
+  // What the reader has chosen has changed: the figure is to be drawn anew.
+  spoil() {
+    this.isStale = true;
+    [this.frame, ...this.frames].forEach((frame) => { frame.settled = null; });
   }
 
   // The verdicts whose onsets are shaded: of a figure of one model, or of the one model that is not hidden.
@@ -99,8 +113,9 @@ class ChartFigure {
   draw() {
     try {
       this.element.classList.add("live");
-      this.panels.forEach((panel) => panel.draw());
       this.isStale = false;
+      this.panels.slice(0, AT_ONCE).forEach((panel) => panel.draw());
+      this.drawRest(this.panels, AT_ONCE);
     } catch (error) {
       // The image is still there.
       this.element.classList.remove("live");
@@ -108,6 +123,17 @@ class ChartFigure {
       console.error(error);
     }
     this.updateVisibility();
+  }
+
+  // Of many panels the others are drawn one a frame, unless all change meanwhile.
+  drawRest(panels, from) {
+    this.isBusy = from < panels.length;
+    if (!this.isBusy) return;
+    requestAnimationFrame(() => {
+      if (this.panels !== panels || this.isStale) return;
+      panels[from].draw();
+      this.drawRest(panels, from + 1);
+    });
   }
 
   refresh() {
@@ -129,14 +155,14 @@ class ChartFigure {
 
   columns() {
     const titles = ["metric", "model", "checkpoint", "x", "value", "stderr", "low", "high", "note"];
-    return titles.map((name) => (name === "x" ? ["x", this.page.values.axes[this.axis]] : [name]));
+    const axes = [...new Set(this.panels.map(({ frame }) => this.page.values.axes[frame.axis]))];
+    return titles.map((name) => (name === "x" ? ["x", axes.join(" or ")] : [name]));
   }
 
   // The values that are in view, one a row.
   rows() {
-    const [low, high] = this.rangeX();
     return this.panels.flatMap((panel) => panel.lines.filter((line) => panel.isVisible(line)).flatMap((line) =>
-      line.x.flatMap((x, i) => (x < low || x > high ? [] : [{
+      line.x.flatMap((x, i) => (x < panel.frame.rangeX()[0] || x > panel.frame.rangeX()[1] ? [] : [{
         ...{ metric: panel.about.name, model: line.name, x, value: line.y[i] },
         checkpoint: line.k ? this.page.values.models[line.model].names[line.k[i]] : "mean of runs",
         stderr: line.e ? line.e[i] : null,
@@ -158,12 +184,12 @@ class Tip {
   show(panel, near) {
     this.element.hidden = near.length === 0;
     if (!near.length) return;
-    const { plot, values, figure } = panel;
+    const { plot, values, frame } = panel;
     const { left, top, event } = { ...plot.cursor, event: null };
     const closest = near.reduce((a, b) => (Math.abs(a.top - top) <= Math.abs(b.top - top) ? a : b));
     const { line, i } = closest;
     this.element.replaceChildren();
-    this.add("strong", placeInWords(figure.axis, line.x[i]));
+    this.add("strong", placeInWords(frame.axis, line.x[i]));
     if (line.k) this.add("span", values.models[line.model].names[line.k[i]]);
     const shown = [...near].sort((a, b) => a.top - b.top);
     for (const point of shown.slice(0, 12)) {
@@ -241,7 +267,7 @@ class KeyboardCursor {
       this.figure.page.checkpoint.go(...this.point);
       return;
     } else if (event.key === "Escape" || event.key === "0") {
-      this.figure.zoomTo(null);
+      new Set(lines.map(({ panel }) => panel.frame)).forEach((frame) => frame.zoomTo(null));
       return;
     } else {
       return;
@@ -249,7 +275,7 @@ class KeyboardCursor {
     event.preventDefault();
     this.number = Math.min(this.number, lines.length - 1);
     const { panel, line } = lines[this.number];
-    const [low, high] = this.figure.rangeX();
+    const [low, high] = panel.frame.rangeX();
     const inView = line.x.flatMap((x, i) => (x >= low && x <= high && line.y[i] !== null ? [i] : []));
     if (!inView.length) return;
     this.i = Math.max(0, Math.min(this.i, inView.length - 1));
@@ -259,21 +285,22 @@ class KeyboardCursor {
   read(panel, line, i) {
     const { plot } = panel;
     const [left, top] = [plot.valToPos(line.x[i], "x"), plot.valToPos(line.y[i], "y")];
-    this.at = line.x[i];
+    [this.at, this.frame] = [line.x[i], panel.frame];
     this.point = line.k ? [line.model, line.k[i]] : null;
     plot.setCursor({ left, top });
     const point = { line, i, top };
     this.figure.page.tip.show(panel, [point]);
     const why = line.k ? panel.values.leftOut(panel.metric, line.model, line.k[i]) : "";
-    const parts = [line.name, placeInWords(this.figure.axis, line.x[i]), panel.about.name, panel.pointInWords(point), why];
+    const parts = [line.name, placeInWords(panel.frame.axis, line.x[i]), panel.about.name, panel.pointInWords(point), why];
     this.figure.page.say(parts.filter(Boolean).join(", "));
   }
 
   // Zoom about the point that was read last, or the middle.
   zoom(lines, factor) {
-    const scale = scaleOf(this.figure.scale, this.figure.leastX());
-    const [low, high] = this.figure.rangeX().map(scale.fwd);
+    const frame = this.frame ?? lines[0].panel.frame;
+    const scale = scaleOf(frame.scale, frame.leastX());
+    const [low, high] = frame.rangeX().map(scale.fwd);
     const middle = this.at === undefined ? (low + high) / 2 : scale.fwd(this.at);
-    this.figure.zoomTo([low, high].map((end) => scale.bwd(middle + factor * (end - middle))));
+    frame.zoomTo([low, high].map((end) => scale.bwd(middle + factor * (end - middle))));
   }
 }

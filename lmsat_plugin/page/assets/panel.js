@@ -4,8 +4,15 @@ const STAR = "M0-6L1.8-1.9 6-1.9 2.6 .9 3.8 5.2 0 2.6-3.8 5.2-2.6 .9-6-1.9-1.8-1
 const DASHES = [[], [7, 3], [1.5, 3], [7, 3, 1.5, 3]];
 const FEW_LINES = 8;
 const FEW_POINTS = 60;
-const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
+const themes = { light: new Map(), dark: new Map() };
+
+// A colour of the style sheet. It is kept: to ask for one while the page changes takes the browser long.
+function themed(name) {
+  const known = themes[isDark() ? "dark" : "light"];
+  if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return known.get(name);
+}
 
 // The least number above 0 of some columns, and the least and the greatest of all.
 function rangeOf(columns) {
@@ -33,9 +40,11 @@ function dashed(ctx, dashes, from, to) {
 }
 
 class Panel {
-  // The figure is what has the panel beside others on one axis of x, and a zoom: see figures.js.
-  constructor(place, metric, values, figure) {
-    Object.assign(this, { place, metric, values, figure, plot: null, lines: [] });
+  // The frame is what panels share, an axis of x and a zoom, and has the figure: see figures.js.
+  constructor(place, metric, frame) {
+    const { figure } = frame;
+    const { values } = figure.page;
+    Object.assign(this, { place, metric, values, figure, frame, plot: null, lines: [] });
     this.about = values.metrics[metric];
     this.head = place.appendChild(document.createElement("div"));
     this.head.className = "panel-head";
@@ -55,9 +64,9 @@ class Panel {
 
   // The lines of the models that are not hidden, on the axes that are chosen.
   load() {
-    const { view, axis } = this.figure;
+    const { figure: { view }, axis } = this.frame;
     this.lines = this.values.lines(this.metric, this.figure.groups, { axis, eachRun: view.runs === "each" });
-    this.kind = { x: this.figure.scale, y: view.y || (this.about.log ? "log" : "linear") };
+    this.kind = { x: this.frame.scale, y: view.y || (this.about.log || this.frame.own ? "log" : "linear") };
     const { least, low } = rangeOf(this.lines.map((line) => line.y));
     if (this.kind.y === "log" && low <= 0) this.kind.y = least < Infinity && view.y === "log" ? "log" : "linear";
     this.shown = this.lines.map((line) => {
@@ -66,7 +75,9 @@ class Panel {
       const off = isOn.filter((on) => !on).length;
       const kept = (column) => column && column.filter((_, i) => isOn[i]);
       const columns = Object.fromEntries(["k", "x", "y", "e", "low", "high"].map((name) => [name, kept(line[name])]));
-      return { ...line, ...columns, off };
+      const verdict = line.model === null ? null : this.values.verdictOf.get(`${this.metric} ${line.model}`) ?? null;
+      const left = verdict && columns.k.map((k) => this.values.leftOut(this.metric, line.model, k) !== "");
+      return { ...line, ...columns, off, verdict, left };
     });
   }
 
@@ -92,7 +103,7 @@ class Panel {
   // What is not drawn, and why.
   tell() {
     const parts = [];
-    const axis = this.values.axes[this.figure.axis];
+    const axis = this.values.axes[this.frame.axis];
     const visible = this.shown.filter((line) => this.isVisible(line));
     const nowhere = visible.filter((line) => line.nowhere);
     for (const line of nowhere.slice(0, 3)) {
@@ -121,13 +132,13 @@ class Panel {
       return `${line.name} from ${valueInWords(finite[0])} to ${valueInWords(finite.at(-1))}`;
     });
     const more = visible.length > 6 ? `; and ${visible.length - 6} more` : "";
-    return `${this.about.name} by ${this.values.axes[this.figure.axis]}: ${ends.join("; ")}${more}. Arrow keys read values.`;
+    return `${this.about.name} by ${this.values.axes[this.frame.axis]}: ${ends.join("; ")}${more}. Arrow keys read values.`;
   }
 
   options(drawn) {
     const colours = { quiet: themed("--quiet"), line: themed("--line") };
     const [x, y] = [drawn.map((line) => line.x), drawn.flatMap((line) => [line.y, line.low ?? []])];
-    this.scaleX = scaleOf(this.kind.x, this.figure.leastX());
+    this.scaleX = scaleOf(this.kind.x, this.frame.leastX());
     this.scaleY = scaleOf(this.kind.y, rangeOf(y).least);
     const axis = (kind, scale, apart, isX) => ({
       ...{ stroke: colours.quiet, font: "12px system-ui, sans-serif", ticks: { stroke: colours.line, size: 4 } },
@@ -136,14 +147,14 @@ class Panel {
         ticksOf(kind, scale, [low, high], (isX ? plot.bbox.width : plot.bbox.height) / uPlot.pxRatio, apart),
       values: (_, splits) => splits.map(shortNumber),
       filter: (_, splits) => splits,
-      ...(isX && this.isLast() ? { label: this.values.axes[this.figure.axis], labelSize: 18, labelGap: 0 } : {}),
+      ...(isX && this.isLast() ? { label: this.values.axes[this.frame.axis], labelSize: 18, labelGap: 0 } : {}),
       labelFont: "12px system-ui, sans-serif",
     });
     return {
       ...{ width: this.box.clientWidth || 320, height: this.box.clientHeight || 200, legend: { show: false } },
       padding: [8, 12, 0, 0],
       scales: {
-        x: { time: false, distr: 100, ...this.scaleX, range: () => this.figure.rangeX() },
+        x: { time: false, distr: 100, ...this.scaleX, range: () => this.frame.rangeX() },
         y: { distr: 100, ...this.scaleY, range: (_, low, high) => this.rangeY(low, high) },
       },
       axes: [axis(this.kind.x, this.scaleX, 44, true), axis(this.kind.y, this.scaleY, 22, false)],
@@ -156,10 +167,10 @@ class Panel {
       }))],
       cursor: {
         ...{ y: false, drag: { x: true, y: false, setScale: false, dist: 6 } },
-        ...{ sync: { key: this.figure.id, setSeries: false }, focus: { prox: drawn.length > 1 ? 24 : -1 } },
+        ...{ sync: { key: this.frame.key, setSeries: false }, focus: { prox: drawn.length > 1 ? 24 : -1 } },
         hover: { skip: [undefined, null] },
         points: { size: 7, fill: (_, i) => this.colour(drawn[i - 1]) },
-        bind: { dblclick: () => () => { this.figure.zoomTo(null); return null; } },
+        bind: { dblclick: () => () => { this.frame.zoomTo(null); return null; } },
       },
       focus: { alpha: 0.25 },
       hooks: {
@@ -180,7 +191,7 @@ class Panel {
   // The values in view and their bands, with some room.
   rangeY(low, high) {
     if (low === null || !Number.isFinite(low)) return [0, 1];
-    const [from, to] = this.figure.rangeX();
+    const [from, to] = this.frame.rangeX();
     const bands = this.drawn.filter((line) => this.isVisible(line) && this.hasBand()).flatMap((line) =>
       line.x.map((x, i) => (x >= from && x <= to ? this.band(line, i) : null)).filter(Boolean));
     const whole = rangeOf([[low, high], ...bands]);
@@ -193,7 +204,7 @@ class Panel {
     if (plot.select.width < 6) return;
     const ends = [plot.select.left, plot.select.left + plot.select.width].map((left) => plot.posToVal(left, "x"));
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.figure.zoomTo(ends);
+    this.frame.zoomTo(ends);
   }
 
   // Bands of standard errors, or of runs; the onset with its interval; chance.
@@ -206,7 +217,7 @@ class Panel {
     ctx.clip();
     const visible = this.drawn.filter((line) => this.isVisible(line));
     for (const { onset, model } of this.figure.onsets(this)) {
-      const [middle, low, high] = onset.map((place) => this.values.convert(model, place, this.figure.axis));
+      const [middle, low, high] = onset.map((place) => this.values.convert(model, place, this.frame.axis));
       const [from, to, line] = [low, high, middle].map((x) => plot.valToPos(x, "x", true));
       ctx.fillStyle = themed("--band");
       ctx.fillRect(from, bbox.top, to - from, bbox.height);
@@ -249,17 +260,16 @@ class Panel {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    for (const line of this.drawn.filter((one) => one.model !== null && this.isVisible(one))) {
-      const verdict = this.values.verdictOf.get(`${this.metric} ${line.model}`);
-      if (!verdict) continue;
+    for (const line of this.drawn.filter((one) => one.verdict && this.isVisible(one))) {
+      const { verdict } = line;
       ctx.fillStyle = themed("--left-out");
       line.x.forEach((x, i) => {
-        if (line.y[i] === null || !this.values.leftOut(this.metric, line.model, line.k[i])) return;
+        if (line.y[i] === null || !line.left[i]) return;
         ctx.beginPath();
         ctx.arc(plot.valToPos(x, "x", true), plot.valToPos(line.y[i], "y", true), 3 * uPlot.pxRatio, 0, 7);
         ctx.fill();
       });
-      const best = this.values.convert(line.model, verdict.best[0], this.figure.axis);
+      const best = this.values.convert(line.model, verdict.best[0], this.frame.axis);
       if (best === null || (this.kind.x === "log" && best <= 0)) continue;
       ctx.save();
       ctx.translate(plot.valToPos(best, "x", true), plot.valToPos(verdict.best[1], "y", true));
@@ -314,7 +324,7 @@ class Panel {
         const show = this.isVisible(line);
         if (this.plot.series[index + 1].show !== show) this.plot.setSeries(index + 1, { show }, false);
       });
-      const [min, max] = this.figure.rangeX();
+      const [min, max] = this.frame.rangeX();
       this.plot.setScale("x", { min, max });
     });
     this.tell();

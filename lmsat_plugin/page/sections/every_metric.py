@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 import pandas as pd
 
@@ -44,29 +45,29 @@ def _every_metric(analyses: Analyses) -> Iterator[ReportFigure]:
     scored = {task for task, _ in shown_scores(table)}
     tasks = [task for task in table.task.unique() if task not in scored and not is_part(task)]
     tasks.sort(key=lambda task: (not task.startswith("lmsat"), natural(task)))
-    figures = [figure for task in tasks for figure in _of_task(analyses, str(task))]
+    figures = [*islice((figure for task in tasks for figure in _of_task(analyses, str(task))), _MOST + 1)]
     if len(figures) > _MOST:
-        analyses.missing["every metric"] = f"{_MOST} of {len(figures)} figures of all metrics of a task are shown"
+        analyses.missing["every metric"] = f"there is room for {_MOST} figures of them, and there are more"
     yield from figures[:_MOST]
 
 
 def _of_task(analyses: Analyses, task: str) -> Iterator[ReportFigure]:
     rows = analyses.table[analyses.table.task == task]
-    spread = rows.groupby("metric", sort=False).value.nunique()
-    metrics = [str(metric) for metric in spread.index[spread > 1]]
-    by_axes: dict[str, dict[str, pd.DataFrame]] = {}
-    for metric in metrics:
-        for axis, own in by_axis(over_runs(by_step(values_of(rows, task, metric)))):
-            by_axes.setdefault(axis, {})[metric] = own
-    for axis, tables in by_axes.items():
-        if all((task, metric) in _OWN for metric in tables):
-            continue
-        parts = [list(tables)[index : index + _PANELS] for index in range(0, len(tables), _PANELS)]
-        for number, part in enumerate(parts):
-            shown = {metric: tables[metric] for metric in part}
+    placed = rows[rows["at"].notna()]
+    changing = placed.groupby("metric", sort=False)[["value", "at"]].nunique().min(axis=1) > 1
+    metrics = list(map(str, changing.index[changing]))
+    if {(task, metric) for metric in metrics} <= _OWN:
+        return
+    parts = [metrics[index : index + _PANELS] for index in range(0, len(metrics), _PANELS)]
+    for number, part in enumerate(parts):
+        by_axes: dict[str, dict[str, pd.DataFrame]] = {}
+        for metric in part:
+            for axis, own in by_axis(over_runs(by_step(values_of(rows, task, metric)))):
+                by_axes.setdefault(axis, {})[metric] = own
+        place = f" ({number + 1} of {len(parts)})" if len(parts) > 1 else ""
+        for axis, shown in by_axes.items():
             models = ModelLooks(analyses.group_sizes, {model for own in shown.values() for model in own.model})
             ranges = (f"{metric} {own.value.min():.3g} to {own.value.max():.3g}" for metric, own in shown.items())
-            place = f" ({number + 1} of {len(parts)})" if len(parts) > 1 else ""
             yield ReportFigure(
                 name=named(f"every-{task}", axis) + (f"-{number + 1}" if number else ""),
                 title=f"{task}: every metric by {AXES[axis]}{place}",
@@ -78,7 +79,7 @@ def _of_task(analyses: Analyses, task: str) -> Iterator[ReportFigure]:
                     {(axis_label(metric), is_logarithmic(metric, own.value)): own for metric, own in shown.items()},
                     models,
                 ),
-                panels=tuple((task, metric) for metric in part),
+                panels=tuple((task, metric) for metric in shown),
             )
 
 

@@ -53,12 +53,15 @@ def _curves(analyses: Analyses) -> Iterator[ReportFigure]:
     if models.sizes:
         last = last_of(over_runs(rows, "tokens"))
         ends = by_model(last, models.sizes, lambda row: f"{row['value']:.4g} after {row['tokens']:.2g} tokens")
+        axes = ["tokens", "flops"] if rows.flops.notna().any() else ["tokens"]
         yield ReportFigure(
             name="loss-by-tokens",
             title="Loss against tokens and compute",
             source=_KAPLAN + "Figs. 1 and 2",
             alt=f"Loss of {count_of(models.sizes)} in training: {ends}.",
             draw=lambda: draw.curves_figure(rows, models),
+            panels=[("lmsat_loss", "loss") for _ in axes],
+            axes=axes,
         )
 
 

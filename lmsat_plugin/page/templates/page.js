@@ -5,17 +5,18 @@ const counted = (number) => number.toLocaleString("en");
 const textOf = (cell) => (typeof cell === "string" ? cell : cell[0]);
 
 // Rows become elements only while they are shown: large tables open and sort fast.
-const elementOf = (row) => {
+const elementOf = (row, isNumber) => {
   const element = document.createElement("tr");
-  for (const cell of row) {
+  row.forEach((cell, column) => {
     const place = element.insertCell();
+    if (isNumber[column]) place.className = "n";
     if (typeof cell === "string") {
       place.textContent = cell;
     } else {
       const link = place.appendChild(document.createElement("a"));
       [link.textContent, link.href] = cell;
     }
-  }
+  });
   return element;
 };
 
@@ -38,6 +39,7 @@ for (const section of document.querySelectorAll("section.table")) {
   const rows = JSON.parse(section.querySelector("script").textContent);
   const body = section.querySelector("tbody");
   const headings = [...section.querySelectorAll("th")];
+  const isNumber = headings.map((heading) => heading.classList.contains("n"));
   const input = section.querySelector("input");
   const count = section.querySelector(".count");
   const previous = section.querySelector(".previous");
@@ -65,7 +67,7 @@ for (const section of document.querySelectorAll("section.table")) {
 
   const show = (from) => {
     first = from;
-    body.replaceChildren(...kept.slice(first, first + size).map(elementOf));
+    body.replaceChildren(...kept.slice(first, first + size).map((row) => elementOf(row, isNumber)));
     tell();
   };
 
@@ -82,9 +84,9 @@ for (const section of document.querySelectorAll("section.table")) {
 
   const sort = (place, heading) => {
     const rising = heading.getAttribute("aria-sort") !== "ascending";
-    const isNumber = heading.classList.contains("number");
-    const keyOf = (text) => (isNumber ? parseFloat(text.replaceAll(",", "")) : text);
-    const compare = isNumber ? (a, b) => a - b : byName.compare;
+    const byNumber = isNumber[place];
+    const keyOf = (text) => (byNumber ? parseFloat(text.replaceAll(",", "")) : text);
+    const compare = byNumber ? (a, b) => a - b : byName.compare;
     const isEmpty = (key) => key === "" || Number.isNaN(key);
     const keyed = rows.map((row) => [keyOf(textOf(row[place])), row]);
     keyed.sort(([a], [b]) => isEmpty(a) - isEmpty(b) || (isEmpty(a) ? 0 : (rising ? 1 : -1) * compare(a, b)));

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknife
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
+from lmsat_plugin.probes.gradient_noise.sequences import draw_sequences
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.tokenization import TokenizedCorpus
-from lmsat_plugin.text.windows import Window, most_scored
+from lmsat_plugin.text.windows import most_scored
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
         most = most_scored(window, context.corpus.prefix_policy)
         self.length = min(self.settings.noise_sequence or usual, most)
-        self.sequences = self._draw(context.corpus)
+        self.sequences = draw_sequences(context.corpus, self.length, self.settings.noise_tokens)
         if len(self.sequences) < _LEAST_SEQUENCES:
             raise LmsatError(
                 f"noise_tokens={self.settings.noise_tokens} of a corpus of {context.corpus.n_tokens} tokens are only "
@@ -92,20 +91,6 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         """Make the sums empty."""
         k = len(self.sequences)
         self.sums = Sums(context, squares=(k,), sketches=(min(k, _MOST_GROUPS), SKETCH), nats=(k,))
-
-    def _draw(self, corpus: TokenizedCorpus) -> list[Window]:
-        stretches = []
-        for index, document in enumerate(corpus.documents):
-            tokens = np.concatenate([[corpus.prefix], document.tokens])
-            for start in range(0, len(tokens) - 1, self.length):
-                own = tokens[start : start + self.length + 1]
-                scored = len(own) - 1
-                if start and corpus.prefix_policy == "window":
-                    own = np.concatenate([[corpus.prefix], own])
-                stretches.append(Window(document=index, tokens=own, scored=scored))
-        random.Random(0).shuffle(stretches)
-        ends = np.cumsum([stretch.scored for stretch in stretches])
-        return stretches[: np.searchsorted(ends, self.settings.noise_tokens) + 1]
 
     def finish(self) -> Measurement:
         """Run the backward passes. Raises `LmsatError` for lack of memory, and for gradients that are not finite."""

@@ -18,8 +18,8 @@ from lmsat_plugin.probes.gradient_noise.gradients import GradientSum
 def drawn(monkeypatch):
     """Return a list to which the probe adds the sequences it draws."""
     found = []
-    own = probe.GradientNoiseProbe._draw
-    monkeypatch.setattr(probe.GradientNoiseProbe, "_draw", lambda *args: found.extend(own(*args)) or found)
+    own = probe.draw_sequences
+    monkeypatch.setattr(probe, "draw_sequences", lambda *args: found.extend(own(*args)) or found)
     return found
 
 
