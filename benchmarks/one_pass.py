@@ -10,8 +10,12 @@ does not grow with the tokens):
     the corpus in each layer, and NumPy's SVD of the head. To reach: a third of their sum at most. The pairs grow
     with the square of the tokens, lmsat's cost does not: it is compared at 16,000 tokens.
 (c) ``lm_eval``'s ``simple_evaluate`` of the whole glob ``lmsat_*`` with its defaults, 50,000 tokens, against a bare
-    pass over as many. To reach: 1.7 at most. (``--quick``, on 2,000 tokens, shows what does not grow with them.)
-(d) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
+    pass over as many. To reach: 2.2 at most. (``--quick``, on 2,000 tokens, shows what does not grow with them.)
+(d) what `lmsat_geometry`, `lmsat_activations`, `lmsat_attention` and `lmsat_ngram_gap` add at their defaults, on 50,000
+    tokens, as a share of a bare pass over as many. To reach: 0.5 at most.
+(e) the probe of the loss alone, with accuracy, entropy, calibration and frequencies, against a bare pass with the loss.
+    To reach: 1.2 at most.
+(f) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
     machine does products of these shapes, as a share of lmsat's time. For information.
 """
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.text.windows import Window
 
 PROBES = ("loss", "anisotropy", "head")
+ADDED = ("geometry", "activations", "attention", "ngram_gap")
 DEFAULT_TOKENS = 50_000
 
 
@@ -124,11 +129,25 @@ def whole_glob(model: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
         return lm_eval.simple_evaluate(lm, tasks=names, task_manager=manager, metadata=metadata)["results"]
 
 
-def glob_and_bare(model: Any, tokenizer: Any, anatomy: Anatomy, tokens: int) -> dict[str, list[float]]:
-    """Return the seconds of `whole_glob`, and of the shortest loop that gives the loss of as many tokens."""
+def at_defaults(model: Any, tokenizer: Any, anatomy: Anatomy, tokens: int) -> dict[str, list[float]]:
+    """Return the seconds of `whole_glob`, of probes with and without those of (d), and of the shortest loop.
+
+    All are of so many tokens.
+    """
     padded = [PaddedBatch.of(batch) for batch in default_batches(default_corpus(tokenizer, tokens), model.device)]
-    both = {"glob": lambda: whole_glob(model, tokenizer, tokens), "bare, default": lambda: bare_pass(anatomy, padded)}
-    return common.interleaved(both, 1)
+    runs = {
+        "bare, default": lambda: bare_pass(anatomy, padded),
+        "loss": lambda: quietly_measured(model, tokenizer, ("loss",), tokens),
+        "without": lambda: quietly_measured(model, tokenizer, PROBES, tokens),
+        "with": lambda: quietly_measured(model, tokenizer, (*PROBES, *ADDED), tokens),
+        "glob": lambda: whole_glob(model, tokenizer, tokens),
+    }
+    return common.interleaved(runs, 1)
+
+
+def quietly_measured(model: Any, tokenizer: Any, probes: Sequence[str], tokens: int) -> Any:
+    with contextlib.redirect_stderr(io.StringIO()):
+        return lmsat_plugin.measure(model, probes, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW)
 
 
 # The floor.
@@ -194,8 +213,7 @@ def main() -> int:
     anatomy = dissect(model, padded[0].inputs_BT[0, :64])
 
     def ours() -> Any:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return lmsat_plugin.measure(model, PROBES, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW)
+        return quietly_measured(model, tokenizer, PROBES, tokens)
 
     separate = today(model, tokenizer, corpus, common.documents(tokens))
     loss = ours().metrics["lmsat_loss/loss"]
@@ -203,7 +221,7 @@ def main() -> int:
         raise SystemExit("the bare pass and lmsat disagree: they do not do the same work")
     runs = {"lmsat": ours, "bare": lambda: bare_pass(anatomy, padded), **separate}
     times = common.interleaved(runs, rounds)
-    times |= glob_and_bare(model, tokenizer, anatomy, tokens if quick else DEFAULT_TOKENS)
+    times |= at_defaults(model, tokenizer, anatomy, tokens if quick else DEFAULT_TOKENS)
     best = {name: min(values) for name, values in times.items()}
     sums = [sum(each) for each in zip(*(times[name] for name in separate), strict=True)]
     flops, rate, needed = floor(model, batches)
@@ -217,10 +235,18 @@ def main() -> int:
         *(row(f"    all probes | {name}", "lmsat", times[name]) for name in separate),
         # What does not grow with the text is most of it where that is short.
         row(
-            "(c) lmsat_* in lm-eval | bare pass, default tokens", "glob", times["bare, default"], None if quick else 1.7
+            "(c) lmsat_* in lm-eval | bare pass, default tokens", "glob", times["bare, default"], None if quick else 2.2
         ),
         common.Row(
-            f"(d) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
+            f"(d) {', '.join(ADDED)} | bare pass, default tokens",
+            f"{best['with'] - best['without']:.2f} s",
+            f"{best['bare, default']:.2f} s",
+            (best["with"] - best["without"]) / best["bare, default"],
+            at_most=None if quick else 0.5,
+        ),
+        row("(e) loss | bare pass, default tokens", "loss", times["bare, default"], None if quick else 1.2),
+        common.Row(
+            f"(f) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
             f"{best['lmsat']:.2f} s",
             f"{needed:.2f} s ({needed / best['lmsat']:.0%})",
             best["lmsat"] / needed,

@@ -104,8 +104,9 @@ def task_section(probe: type[Probe]) -> Iterator[str]:
     """Yield a task's heading, what it measures, what it needs, and its settings."""
     yield f"### {probe.task()}\n"
     yield description(probe.__doc__ or "")
-    cost = f" Cost: {probe.cost}." if probe.cost else ""
-    yield f"Needs: {', '.join(str(need.name).lower().replace('_', ' ') for need in probe.needs)}.{cost}\n"
+    needs = ", ".join(str(need.name).lower().replace("_", " ") for need in probe.needs)
+    asked = " It is asked for by its name: `lmsat_*` leaves it out." if probe.is_expensive else ""
+    yield f"Needs: {needs}. Cost: {probe.stated_cost()}.{asked}\n"
     if probe.settings_type.model_fields:
         yield settings_table(probe.settings_type)
 

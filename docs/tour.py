@@ -82,7 +82,7 @@ STOPS = (
         "lmsat eval --model lmsat --model_args pretrained=demo/checkpoints/neox-w128/step512 "
         "--tasks lmsat_loss,lmsat_head --metadata corpus=demo/held_out.jsonl",
     ),
-    Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 24),
+    Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 40),
     Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
     Stop("Whether every file of it is still as it was written.", "lmsat verify demo/results"),
     Stop("What a word of verdicts, tables and charts means.", "lmsat explain effective rank"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from lmsat_plugin.measuring import measure
     from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, report, saturation, sweep
-    from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
     from lmsat_plugin.results.framed import Answers
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
@@ -35,6 +35,7 @@ __all__ = [
     "CorpusRegistry",
     "FigureRegistry",
     "LmsatError",
+    "Maxima",
     "Measurement",
     "Need",
     "Probe",
@@ -74,7 +75,7 @@ __getattr__ = lazy_names(
         "figures.drawing": ["plot"],
         "measuring": ["measure"],
         "notebooks": ["compare", "emergence", "fit", "leaderboard", "report", "saturation", "sweep"],
-        "probe": ["Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
+        "probe": ["Maxima", "Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.framed": ["Answers"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],

@@ -66,6 +66,10 @@ class BrokenDeviceError(LmsatError):
     """As of a process that has aborted, which is replaced."""
 
 
+class TooLittleTextError(LmsatError):
+    """A corpus has less text beside what is measured than is asked for."""
+
+
 class UnwritableError(LmsatError):
     """A folder that this user may not write: no fault of what is measured, and no waiting helps."""
 

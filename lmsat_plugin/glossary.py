@@ -90,6 +90,52 @@ WORDS = (
         ("anisotropy_last", "anisotropy_mean", "anisotropy_max"),
     ),
     Word(
+        "massive activation",
+        "An entry of a hidden state that is hundreds of times as large as the others. The ratio is the greatest "
+        "max|h|/median|h| of a token's state h.",
+        ("massive_ratio_max", "massive_layer", "massive ratio"),
+    ),
+    Word(
+        "kurtosis",
+        "How far single entries of a hidden state stand out: 0 for Gaussian entries, larger the fewer entries hold "
+        "most of its length.",
+        ("kurtosis_max",),
+    ),
+    Word("norm of the states", "The mean length of the hidden states.", ("norm_mean",)),
+    Word(
+        "sink rate",
+        "The share of attention heads that give more than 0.3 of their attention to the first token of a text, "
+        "whatever it is.",
+        ("sink_rate", "attention sink"),
+    ),
+    Word(
+        "attention entropy",
+        "How widely attention heads spread over the tokens that they see: 0 for one token, 1 for all alike.",
+        ("attention_entropy",),
+    ),
+    Word(
+        "previous token share",
+        "The share of attention heads that give more than 0.3 of their attention to the token just before.",
+        ("previous_token_share",),
+    ),
+    Word(
+        "induction score",
+        "On random tokens that are repeated: how much of its attention the best head gives to what followed a token "
+        "the first time. Heads that do so copy, and in-context learning rests on them.",
+        ("induction_score", "induction_share"),
+    ),
+    Word(
+        "divergence from n-grams",
+        "KL(q‖p) in nats of the model's predictions p from the frequencies q of single tokens, or of what follows one. "
+        "It falls while a model learns them, and rises as it learns more.",
+        ("unigram_kl", "bigram_kl"),
+    ),
+    Word(
+        "bigram coverage",
+        "The share of the measured tokens whose token before was seen often enough to say what follows it.",
+        ("bigram_coverage",),
+    ),
+    Word(
         "RankMe",
         "The number of directions in which the hidden states of the last layer lie, their mean among them: exp of the "
         "entropy of their singular values.",

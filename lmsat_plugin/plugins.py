@@ -51,13 +51,16 @@ class BuiltIn:
     @hookimpl
     def lmsat_register_probes(self, registry: ProbeRegistry) -> None:
         """Register the built-in probes."""
+        from lmsat_plugin.probes.activations import ActivationsProbe
         from lmsat_plugin.probes.anisotropy import AnisotropyProbe
+        from lmsat_plugin.probes.attention.probe import AttentionProbe
         from lmsat_plugin.probes.geometry import GeometryProbe
         from lmsat_plugin.probes.gradient_bottleneck import GradientBottleneckProbe
         from lmsat_plugin.probes.gradient_noise.probe import GradientNoiseProbe
         from lmsat_plugin.probes.head import HeadProbe
         from lmsat_plugin.probes.loss import LossProbe
         from lmsat_plugin.probes.ngram import NgramProbe
+        from lmsat_plugin.probes.ngram_gap.probe import NgramGapProbe
         from lmsat_plugin.probes.rank_head.probe import RankHeadProbe
         from lmsat_plugin.probes.robustness.quantization import QuantizationProbe
         from lmsat_plugin.probes.robustness.sharpness import SharpnessProbe
@@ -66,7 +69,8 @@ class BuiltIn:
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
-            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe),
+            *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
+            *(AttentionProbe, NgramGapProbe),
             *(WeightsProbe, QuantizationProbe, WeightNoiseProbe, SharpnessProbe),
         ):
             registry.add(probe)

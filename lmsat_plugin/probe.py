@@ -115,6 +115,8 @@ class ProbeContext:
     of each document up to their last one, nats, float64, over all processes, which all have to call it."""
     name: str = "model"
     """What the checkpoint is called, its revision included."""
+    cached: Callable[[Any, Callable[[], Any]], Any] = lambda key, make: make()
+    """``cached(key, make)`` returns what ``make`` returns; in a series of checkpoints it is called once for a key."""
     last_moments: StateMoments | None = None
     """Of the last layer, after the final norm. The engine fills it, once for all probes, before their `finish`; None
     before `start` and if no probe of this run needs it."""
@@ -200,6 +202,19 @@ class Probe(ABC, Generic[SettingsT]):
         self.settings: SettingsT = settings or cast("SettingsT", self.settings_type())
 
     @classmethod
+    def stated_cost(cls) -> str:
+        """Return what the probe costs, in words: `cost`, or what its needs tell."""
+        if cls.cost:
+            return cls.cost
+        kinds = {
+            FORWARD: "a forward pass",
+            Need.GRADIENTS: "forward and backward passes",
+            Need.TOKENS: "tokens alone",
+            Need.WEIGHTS | Need.HEAD: "weights alone",
+        }
+        return next((words for needs, words in kinds.items() if cls.needs & needs), "")
+
+    @classmethod
     def asked_additions(cls, settings: Settings) -> list[str]:
         """Return the names of the groups of `additions` that are measured with some settings."""
         return [name for name in cls.additions if getattr(settings, name, True)]
@@ -261,12 +276,14 @@ class Sums:
     of its name, on `device`.
     """
 
+    _initial: ClassVar[float] = 0.0
+
     def __init__(self, context: ProbeContext, **shapes: tuple[int, ...]) -> None:
         self.device = device_of_float64(context.device)
         self.names = tuple(shapes)
         self._synchronise = context.synchronise
         for name, shape in shapes.items():
-            setattr(self, name, torch.zeros(shape, dtype=torch.float64, device=self.device))
+            setattr(self, name, torch.full(shape, self._initial, dtype=torch.float64, device=self.device))
 
     if TYPE_CHECKING:
 
@@ -279,7 +296,7 @@ class Sums:
         for name, increment in increments.items():
             total = getattr(self, name)
             # First the device: it may be the one that has no float64.
-            total += increment.to(total.device).to(total.dtype)
+            self._join(total, increment.to(total.device).to(total.dtype))
 
     def totals(self) -> dict[str, torch.Tensor]:
         """Return all sums over all processes, on the CPU, in the shapes that they were made with."""
@@ -288,8 +305,32 @@ class Sums:
             # Its import takes longer than torch's own, and one process needs none of it.
             from torchmetrics.utilities.distributed import gather_all_tensors
 
-            sums = {name: torch.stack(gather_all_tensors(each)).sum(0) for name, each in sums.items()}
+            sums = {name: self._merge(torch.stack(gather_all_tensors(each))) for name, each in sums.items()}
         return {name: each.cpu() for name, each in sums.items()}
+
+    @staticmethod
+    def _join(total: torch.Tensor, increment: torch.Tensor) -> None:
+        """Take an increment into a total, in place."""
+        total += increment
+
+    @staticmethod
+    def _merge(of_processes: torch.Tensor) -> torch.Tensor:
+        """Return the total of all processes, which are the first dimension."""
+        return of_processes.sum(0)
+
+
+class Maxima(Sums):
+    """Named float64 maxima over batches and, when computed, over processes; −∞ where there was nothing."""
+
+    _initial = -float("inf")
+
+    @staticmethod
+    def _join(total: torch.Tensor, increment: torch.Tensor) -> None:
+        torch.maximum(total, increment, out=total)
+
+    @staticmethod
+    def _merge(of_processes: torch.Tensor) -> torch.Tensor:
+        return of_processes.amax(0)
 
 
 _ROWS = 8192

@@ -26,11 +26,16 @@ class ProbesCommand(AnsweringCommand):
         from lmsat_plugin.plugins import plugins
 
         data = describe(plugins())
-        probes = [(p["task"], p["origin"], ", ".join(p["needs"]), ", ".join(p["settings"])) for p in data["probes"]]
-        parts = [
-            TextTable("Probes", ("task", "from", "needs", "settings"), probes),
-            TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in data["corpora"]]),
-        ]
+        parts = []
+        for title, expensive in (("Probes", False), ("Expensive probes, which lmsat_* leaves out", True)):
+            rows = [
+                (p["task"], p["origin"], p["cost"], ", ".join(p["needs"]), ", ".join(p["settings"]))
+                for p in data["probes"]
+                if p["expensive"] == expensive
+            ]
+            if rows:
+                parts.append(TextTable(title, ("task", "from", "cost", "needs", "settings"), rows))
+        parts.append(TextTable("Corpora", ("corpus", "from"), [(c["name"], c["origin"]) for c in data["corpora"]]))
         if data["failures"]:
             parts.append(TextTable("Skipped plugins", ("plugin", "reason"), list(data["failures"].items())))
         return Answer(data=data, parts=parts)
@@ -43,7 +48,8 @@ def describe(installed: Plugins) -> dict[str, Any]:
             {
                 "name": name,
                 "task": probe.task(),
-                "cost": probe.cost,
+                "cost": probe.stated_cost(),
+                "expensive": probe.is_expensive,
                 "origin": installed.origins[f"probe:{name}"],
                 "version": probe.version,
                 "needs": [need.name for need in probe.needs],

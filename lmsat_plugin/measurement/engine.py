@@ -106,6 +106,7 @@ def measure_probes(
         corpus=corpus,
         head=replace(anatomy.head, vocab_rows=vocab_rows) if anatomy and anatomy.head else None,
         name=loaded.name,
+        cached=execution.cached,
     )
     if corpus and anatomy and Need.TRAINING_STREAM in needs:
         text = MeasuredText(
@@ -116,7 +117,7 @@ def measure_probes(
         context = replace(context, losses_again=_losses_again(context, anatomy, execution))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
-        with _contained(name), _memory_named(name), foreign.watched(name):
+        with _contained(name), _memory_named(probe), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
         forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
@@ -124,7 +125,7 @@ def measure_probes(
             forward.run(_callbacks(context, probes, foreign))
     measurements = {}
     for name, probe in probes.items():
-        with _contained(name), _memory_named(name), foreign.watched(name):
+        with _contained(name), _memory_named(probe), foreign.watched(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
@@ -151,7 +152,7 @@ def _contained(probe: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _memory_named(probe: str) -> Iterator[None]:
+def _memory_named(probe: Probe) -> Iterator[None]:
     """Raise `LmsatError` where a probe runs out of memory outside of the pass: smaller batches would not help it."""
     try:
         yield
@@ -159,19 +160,19 @@ def _memory_named(probe: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise LmsatError(
-            f"memory does not suffice for what the probe '{probe}' computes beside the pass ({first_sentence(error)}): "
-            f"leave out its task, or use a larger device"
+            f"memory does not suffice for what the probe '{probe.name}' computes beside the pass "
+            f"({first_sentence(error)}): leave out {probe.task()}, or use a larger device"
         ) from error
 
 
 def _dissect(model: PreTrainedModel, corpus: TokenizedCorpus, probes: Mapping[str, Probe]) -> Anatomy:
     """Take the model apart. Raises `LmsatError` if a probe needs a part that was not found."""
     anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1]))
-    asking = [name for name, probe in probes.items() if Need.FINAL_STATES in probe.needs]
+    asking = [probe.task() for probe in probes.values() if Need.FINAL_STATES in probe.needs]
     if asking and anatomy.head is None:
         raise LmsatError(
             f"the logits of {type(model).__name__} are not a known function of its last hidden states: "
-            f"leave out {', '.join(probes[name].task() for name in asking)}"
+            f"leave out {', '.join(asking)}"
         )
     of_layers = Need.HIDDEN_STATES | Need.LAST_MOMENTS
     if not anatomy.layer_widths and any(probe.needs & of_layers for probe in probes.values()):

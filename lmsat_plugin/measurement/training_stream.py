@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, TooLittleTextError
 from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.probe import FinalStates, TokenBatch
@@ -91,7 +91,7 @@ class MeasuredText:
 def training_text(measured: MeasuredText, tokens: int, name: str | None, least: int) -> TokenizedCorpus:
     """Return ``tokens`` tokens of the corpus ``name``, or for None of the measured corpus' other text.
 
-    Raises `LmsatError` if there are fewer than ``least`` tokens, or the corpora share text.
+    Raises `TooLittleTextError` if there are fewer than ``least`` tokens, and `LmsatError` if the corpora share text.
     """
     settings, tokenized = measured.settings, measured.tokenized
     other = name is not None and name != settings.corpus
@@ -104,7 +104,7 @@ def training_text(measured: MeasuredText, tokens: int, name: str | None, least: 
     # The last document is cut before a character that does not fit as a whole.
     if n_tokens < least - 16:
         where = f"train_corpus={name}" if other else f"corpus={settings.corpus}, beside the text measured,"
-        raise LmsatError(
+        raise TooLittleTextError(
             f"the training wants {least:,} tokens, more than the {n_tokens:,} tokens that {where} has: "
             f"set {'train_tokens' if other else 'train_tokens or max_tokens'} lower, or name a larger train_corpus"
         )

@@ -37,7 +37,7 @@ class GeometryProbe(Probe[GeometrySettings]):
 
     Metrics, of the last layer, after the final norm: ``rankme`` = exp H(σ/Σσ) (Garrido et al. 2023, 2210.02885; the
     same of centred states is ``effective_rank_last`` of lmsat_anisotropy); ``alpha_req`` = α of λᵢ ∝ i^−α (Agrawal et
-    al. 2022, 2206.02757), the least-squares slope of ln λ over ln i, here from rank 11 to D/2, null below a width of 64
+    al. 2022), the least-squares slope of ln λ over ln i, here from rank 11 to D/2, null below a width of 64
     and for fewer than D/2 directions; ``participation_ratio`` = (Σλ)²/Σλ²; ``isoscore`` (Rudman et al. 2022,
     2108.07344, Alg. 1), 0 for states along a line, 1 for equal variance in all directions; ``top_direction_share`` =
     λ₁/Σλ. All are null where the states do not vary.
@@ -47,6 +47,7 @@ class GeometryProbe(Probe[GeometrySettings]):
     """
 
     name = "geometry"
+    cost = "a forward pass"
     needs = Need.HIDDEN_STATES | Need.LAST_MOMENTS
     settings_type = GeometrySettings
 

@@ -28,6 +28,7 @@ class GradientBottleneckProbe(Probe[HeadTokensSettings]):
     """
 
     name = "gradient_bottleneck"
+    cost = "a forward pass, and a second head on 8,192 tokens"
     version = 2
     settings_type = HeadTokensSettings
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES

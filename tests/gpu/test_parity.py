@@ -16,7 +16,19 @@ from lmsat_plugin.harness.model import SaturationLM
 
 CPU = torch.device("cpu")
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
-PROBES = ("loss", "anisotropy", "head", "rank_head", "gradient_bottleneck", "gradient_noise", "ngram", "geometry")
+PROBES = (
+    "loss",
+    "anisotropy",
+    "head",
+    "rank_head",
+    "gradient_bottleneck",
+    "gradient_noise",
+    "ngram",
+    "geometry",
+    "activations",
+    "attention",
+    "ngram_gap",
+)
 SETTINGS = {"max_tokens": 1000, "batch_size": 4}
 OF_PROBES = {"ranks": [4, 16], "noise_tokens": 512, "noise_sequence": 32}
 # The relative difference allowed: in float32 by metric, from what its definition magnifies; of half types, in which
@@ -30,6 +42,9 @@ TOLERANCE = {
     "lmsat_gradient_noise": 1e-3,
     "lmsat_ngram": 1e-9,
     "lmsat_geometry": 1e-5,
+    "lmsat_activations": 1e-3,
+    "lmsat_attention": 1e-3,
+    "lmsat_ngram_gap": 1e-4,
 }
 ROUNDED = {torch.bfloat16: 3e-2, torch.float16: 5e-3}
 

@@ -10,6 +10,7 @@ from places import HELPERS, ROOT
 from torchrun import launch
 
 BATCH_SIZE = 3
+OF_STATES = ["lmsat_geometry", "lmsat_activations", "lmsat_attention", "lmsat_ngram_gap"]
 
 # A downstream task of lm-eval's own kind, which deals documents out to processes: the rank has to be right.
 ROLLING = """
@@ -52,12 +53,12 @@ def assert_equal(found: dict, expected: dict, rel: float = 1e-9) -> None:
     """Compare metrics to 1e-9, or less closely."""
     assert found.keys() == expected.keys()
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=rel), key
+        assert found[key] == (None if value is None else pytest.approx(value, rel=rel)), key
 
 
 @pytest.fixture(scope="module")
 def runs(checkpoint, documents, tmp_path_factory) -> dict[str, dict]:
-    """Return the arguments of evaluations: of 13 uneven documents, of one, and with a prefix in every window."""
+    """Return the arguments of evaluations: of 13 uneven documents, of a part, of one, and with a prefix everywhere."""
     folder = tmp_path_factory.mktemp("corpora")
     model_args = {"pretrained": str(checkpoint("gpt_neox")), "dtype": "float32", "device": "cpu"}
     common = {"model_args": model_args, "batch_size": BATCH_SIZE, "max_tokens": None}
@@ -72,6 +73,7 @@ def runs(checkpoint, documents, tmp_path_factory) -> dict[str, dict]:
             **common, "corpus": str(folder / "many.jsonl"),
             "tasks": [*TASKS, "rolling"], "folders": [str(folder / "tasks")],
         },
+        "states": {**common, "corpus": str(folder / "many.jsonl"), "tasks": OF_STATES, "max_tokens": 900},
         "one": {**common, "corpus": str(folder / "one.jsonl"), "tasks": TASKS},
         "prefixed": {**common, "corpus": str(folder / "many.jsonl"), "tasks": TASKS, "prefix": "window"},
         # Differences of losses, and steps along a gradient: float64.
@@ -99,6 +101,8 @@ def test_processes_give_the_numbers_of_one(processes, runs, expected, documents,
         assert_equal(numbers(found), numbers(expected[name]), rel=1e-6 if name == "changed" else 1e-9)
         assert provenance["processes"] == processes
         assert provenance["corpus"] == expected[name]["config"]["lmsat"]["corpus"]
+    known = {task: value for (task, _), value in numbers(expected["states"]).items() if value is not None}
+    assert set(known) == set(OF_STATES)
     assert numbers(expected["one"])["lmsat_loss", "bytes,none"] == len(documents[1].encode())
 
 

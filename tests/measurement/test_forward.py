@@ -29,7 +29,7 @@ def test_logits_of_a_pass_never_exist_as_a_whole(monkeypatch, documents, tokeniz
     assert recorded.largest < batch / 4
 
 
-ALL = ["loss", "anisotropy", "geometry"]
+ALL = ["loss", "anisotropy", "geometry", "activations"]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_nothing_in_a_pass_needs_a_number_from_the_gpu(name, documents, tokenize
             run_batch(self, *arguments)
 
     monkeypatch.setattr(ForwardPass, "_run_batch", run)
-    probes = ["loss", "anisotropy", "rank_head", "gradient_bottleneck", "geometry"]
+    probes = ["loss", "anisotropy", "rank_head", "gradient_bottleneck", "geometry", "activations", "ngram_gap"]
     settings = {"corpus": documents, "tokenizer": tokenizer, "max_tokens": 500, "batch_size": 4, "ranks": [4]}
     measure(make_model(name), probes, **settings)
     assert seen.batches >= 2

@@ -37,8 +37,6 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import is_measurement
 from lmsat_plugin.results.framed import Framed
 
-"""The beginning of the names of tasks that measure a text or weights, not answers."""
-
 
 @dataclass(frozen=True)
 class ComparedCheckpoint:

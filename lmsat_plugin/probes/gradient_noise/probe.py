@@ -65,6 +65,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
     """
 
     name = "gradient_noise"
+    cost = "forward and backward over 4,096 tokens"
     version = 2
     needs = Need.GRADIENTS
     settings_type = GradientNoiseSettings

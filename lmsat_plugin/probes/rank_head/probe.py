@@ -46,6 +46,7 @@ class RankHeadProbe(Probe[RankHeadSettings]):
     """
 
     name = "rank_head"
+    cost = "a forward pass, heads of about ten ranks on 8,192 tokens"
     version = 2
     needs = Need.FINAL_STATES | Need.TOKEN_LOSSES | Need.TRAINING_STREAM
     settings_type = RankHeadSettings

@@ -1,0 +1,1 @@
+"""The probe of attention, and the attention weights that it reads."""

@@ -1,0 +1,1 @@
+"""The probe of the n-gram gap, and the logits that n-grams expect."""
