@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from lmsat_plugin.measuring import measure
     from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.probe_checks import check_probe, tiny_model
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
 
@@ -44,9 +45,11 @@ __all__ = [
     "SweepFinished",
     "TokenBatch",
     "__version__",
+    "check_probe",
     "hookimpl",
     "load_results",
     "measure",
+    "tiny_model",
 ]
 
 # `import lmsat_plugin` does not import torch.
@@ -61,6 +64,7 @@ __getattr__ = lazy_names(
         ],
         "measuring": ["measure"],
         "probe": ["Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
+        "probe_checks": ["check_probe", "tiny_model"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],
     },
