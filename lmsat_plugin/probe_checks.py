@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -91,20 +92,29 @@ def check_probe(probe: Probe) -> dict[str, float | None]:
     again. Values may differ by 1e-6 of themselves.
 
     Raises:
-        LmsatError: If the probe raises, returns what is no measurement, changes what it measures, or returns other
-            values in one of these ways. The sentence says which value, and what to do.
+        LmsatError: If the probe raises, returns what is no measurement or not finite, changes what it measures, or
+            returns other values in one of these ways. The sentence says which value, and what to do.
     """
     name = probe.name
     whole = _measure(probe, 1000)
-    _compare(name, whole, _measure(probe, 1000), "it is measured again", "draw nothing at random without a seed")
+    for metric, value in whole.metrics.items():
+        if value is not None and not np.isfinite(value):
+            raise WrongProbeError(
+                f"the probe '{name}' returns {metric} = {value}: return a number, or None with its reason in "
+                "details['reasons']"
+            )
+    compare = functools.partial(_compare, name)
+    compare(whole, _measure(probe, 1000), "it is measured again", "draw nothing at random without a seed")
     sums = "keep sums (lmsat_plugin.Sums) over the tokens, and divide them once, in finish"
-    _compare(name, whole, _measure(probe, 1), "the text comes in many batches", sums)
+    compare(whole, _measure(probe, 1), "the text comes in many batches", sums)
     if probe.needs & FORWARD:
         with _memory_runs_out():
             disturbed = _measure(probe, 4, after_update=_out_of_memory_once())
         what = "a pass runs out of memory and begins again"
-        _compare(name, whole, disturbed, what, "make all that it adds to in start, and nothing in __init__")
-    _compare(name, whole, _on_two_processes(probe), "two processes share the text", sums)
+        compare(whole, disturbed, what, "make all that it adds to in start, and nothing in __init__")
+    first, second = _on_two_processes(probe)
+    compare(whole, first, "two processes share the text", sums)
+    compare(first, second, "it runs on the second of two processes", "return sums over all of them")
     return dict(whole.metrics)
 
 
@@ -182,7 +192,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(np.allclose(other, one, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True))
 
 
-def _on_two_processes(probe: Probe) -> ProbeValues:
+def _on_two_processes(probe: Probe) -> list[ProbeValues]:
     """Measure on two processes of this machine, as a launch with torchrun does."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -211,12 +221,10 @@ def _on_two_processes(probe: Probe) -> ProbeValues:
         raise WrongProbeError(f"two processes share the text, and {error}")
     if len(answers) < 2:
         raise WrongProbeError(f"one of two processes ended while it measured with the probe '{probe.name}'")
-    first, second = (
+    return [
         ProbeValues(answer["metrics"], {name: np.array(value) for name, value in answer["arrays"].items()})
         for answer in answers
-    )
-    _compare(probe.name, first, second, "it runs on the second of two processes", "return sums over all of them")
-    return first
+    ]
 
 
 def _described(probe: Probe) -> dict[str, Any]:

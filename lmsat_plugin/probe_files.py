@@ -116,7 +116,7 @@ def _temporary() -> Path:
 def source_of(kind: type[Probe]) -> Path | None:
     """Return the file of probes that a class was read from; None for one of a package, or of no file."""
     module = sys.modules.get(kind.__module__)
-    return Path(str(module.__file__)) if hasattr(module, _SOURCE) else None
+    return Path(str(vars(module)["__file__"])) if module is not None and hasattr(module, _SOURCE) else None
 
 
 @functools.cache
