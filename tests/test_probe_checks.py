@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from forked_calls import ForkedCall
@@ -188,3 +190,20 @@ def test_bad_names_are_a_sentence(arguments, message, tmp_path, monkeypatch, cap
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_sums_take_numbers_and_tensors_of_their_own_shape():
+    sums = Sums(SimpleNamespace(device=torch.device("cpu"), synchronise=False), total=(), by_layer=(2,))
+    sums.update(total=3, by_layer=torch.tensor([1, 2]))
+    sums.update(total=0.1)
+    sums.update(total=np.float32(0.5), by_layer=[0.25, 0])
+    assert {name: value.tolist() for name, value in sums.totals().items()} == {
+        "total": pytest.approx(3.6, rel=1e-15),
+        "by_layer": [1.25, 2.0],
+    }
+    assert sums.totals()["total"].dtype == torch.float64
+    for wrong in (1.0, torch.ones(2, 2), torch.ones(1)):
+        with pytest.raises(LmsatError, match=r"the sum 'by_layer' has the shape .*, and the sum has \(2,\)"):
+            sums.update(by_layer=wrong)
+    with pytest.raises(LmsatError, match=r"there is no sum 'totla' \(made: total, by_layer\)"):
+        sums.update(totla=1)
