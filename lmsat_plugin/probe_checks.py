@@ -128,14 +128,21 @@ def _documents() -> list[str]:
 
 def _measure(probe: Probe, batch_size: int, after_update: Any = None) -> ProbeValues:
     """Measure with a new probe of the same settings."""
-    fresh = type(probe)(probe.settings)
-    if after_update is not None:
-        for method in _UPDATES:
-            setattr(fresh, method, _followed(getattr(fresh, method), after_update))
     model, tokenizer = tiny_model()
-    outcome = measure(
-        model, [fresh], corpus=_documents(), tokenizer=tokenizer, max_tokens=_TOKENS, batch_size=batch_size
-    )
+    text = {"corpus": _documents(), "tokenizer": tokenizer, "max_tokens": _TOKENS}
+    try:
+        fresh = type(probe)(probe.settings)
+        if after_update is not None:
+            for method in _UPDATES:
+                setattr(fresh, method, _followed(getattr(fresh, method), after_update))
+        outcome = measure(model, [fresh], batch_size=batch_size, **text)
+    except LmsatError:
+        raise
+    except Exception as error:
+        raise WrongProbeError(
+            f"the probe '{probe.name}' raised {type(error).__name__} ({first_sentence(error)}): correct it; "
+            "LMSAT_DEBUG=1 shows where"
+        ) from error
     measured = outcome.measurements[probe.name]
     return ProbeValues(measured.metrics, measured.arrays)
 

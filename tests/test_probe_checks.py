@@ -90,6 +90,11 @@ class OtherNamesProbe(MeanProbe):
         return Measurement({f"loss_{int(self.sums.tokens)}": 1.0})
 
 
+class RaisesProbe(MeanProbe):
+    def finish(self):
+        raise KeyError("total")
+
+
 class NotFiniteProbe(MeanProbe):
     def finish(self):
         return Measurement({"loss": float("nan")})
@@ -126,6 +131,7 @@ def test_a_mean_of_tokens_passes(forks):
         (SecondFailsProbe, r"two processes share the text, and .*no such thing here"),
         (WaitsProbe, r"waits for ever where two processes share the text: let each call Sums.totals"),
         (OtherNamesProbe, r"returns other metrics where two processes share the text \(loss_\d+, loss_\d+\)"),
+        (RaisesProbe, r"the probe 'mean' raised KeyError \('total'\): correct it; LMSAT_DEBUG=1 shows where"),
         (NotFiniteProbe, r"the probe 'mean' returns loss = nan: return a number"),
         (DoublesLossesProbe, r"the probe 'mean' changed the model"),
     ],
