@@ -24,7 +24,7 @@ VARIABLE = "LMSAT_PROBES"
 """Names the files that this process, and those that it starts, use, with ``:`` between them (``;`` on Windows)."""
 _SOURCE = "__lmsat_source__"
 _OWN = "lmsat_plugin."
-TASK = "task: lmsat_{name}\nclass: !function lmsat_plugin.harness.task.ProbeTask\nprobe: {name}\n"
+TASK = "task: {task}\nclass: !function lmsat_plugin.harness.task.ProbeTask\nprobe: {name}\n"
 """The YAML file of a probe's task."""
 
 
@@ -92,17 +92,17 @@ def task_folder() -> Path | None:
     tasks: dict[str, str] = {}
     for path in named_files():
         try:
-            tasks.update({kind.name: TASK.format(name=kind.name) for kind in read_probes(path)})
+            tasks.update({kind.task(): TASK.format(task=kind.task(), name=kind.name) for kind in read_probes(path)})
         except (LmsatError, AttributeError):
             continue
     if not tasks:
         return None
     folder = _temporary()
     for old in folder.glob("*.yaml"):
-        if old.stem.removeprefix("lmsat_") not in tasks:
+        if old.stem not in tasks:
             old.unlink()
-    for name, text in tasks.items():
-        write_atomically(folder / f"lmsat_{name}.yaml", text.encode())
+    for task, text in tasks.items():
+        write_atomically(folder / f"{task}.yaml", text.encode())
     return folder
 
 

@@ -141,7 +141,7 @@ _FILES = {
     "pyproject.toml": _PROJECT,
     "lmsat_@NAME@/__init__.py": _HOOKS,
     "lmsat_@NAME@/probe.py": _PROBE,
-    "lmsat_@NAME@/tasks/lmsat_@NAME@.yaml": TASK.replace("{name}", "@NAME@"),
+    "lmsat_@NAME@/tasks/lmsat_@NAME@.yaml": TASK.format(task="lmsat_@NAME@", name="@NAME@"),
     "tests/test_probe.py": _TEST,
 }
 

@@ -59,7 +59,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
 
     Raises `LmsatError` for a task or a setting that is not there or not right.
     """
-    wanted = [*config.tasks, *(TaskEntry(task=f"lmsat_{name}") for name in use_probe_files(config.probes))]
+    wanted = [*config.tasks, *(TaskEntry(task=plugins().probe(name).task()) for name in use_probe_files(config.probes))]
     tasks = _find_tasks(config, [entry.task for entry in wanted])
     arguments = {key for entry in config.models for key in model_args(config, entry)}
     corpora = config.corpus_settings()
