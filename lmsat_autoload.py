@@ -23,7 +23,8 @@ def _register_model(models):
 def task_folders():
     """Return lmsat's own task folder and those of the installed plugins that import.
 
-    A plugin's is the folder ``tasks`` beside the ``__init__.py`` of its top package.
+    A plugin's is the folder ``tasks`` beside the ``__init__.py`` of its top package. Files of probes that
+    ``LMSAT_PROBES`` names have one that is made for them.
     """
     from importlib.metadata import entry_points
     from pathlib import Path
@@ -42,6 +43,11 @@ def task_folders():
             continue  # `lmsat_plugin.plugins` names it and says why
         package = sys.modules[entry.module.partition(".")[0]]
         folders += [Path(location) / "tasks" for location in getattr(package, "__path__", ())]
+    if os.environ.get("LMSAT_PROBES"):
+        from lmsat_plugin.probe_files import task_folder
+
+        if folder := task_folder():
+            folders.append(folder)
     return [folder for folder in folders if folder.is_dir()]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.measuring import measure
     from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, report, saturation, sweep
     from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.probe_checks import check_probe, tiny_model
     from lmsat_plugin.results.framed import Answers
     from lmsat_plugin.results.tree import Results, load_results
     from lmsat_plugin.settings import Settings
@@ -49,6 +50,7 @@ __all__ = [
     "SweepFinished",
     "TokenBatch",
     "__version__",
+    "check_probe",
     "compare",
     "emergence",
     "fit",
@@ -60,6 +62,7 @@ __all__ = [
     "report",
     "saturation",
     "sweep",
+    "tiny_model",
 ]
 
 # `import lmsat_plugin` does not import torch.
@@ -77,6 +80,7 @@ __getattr__ = lazy_names(
         "notebooks": ["compare", "emergence", "fit", "leaderboard", "report", "saturation", "sweep"],
         "probe": ["Maxima", "Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.framed": ["Answers"],
+        "probe_checks": ["check_probe", "tiny_model"],
         "results.tree": ["Results", "load_results"],
         "settings": ["Settings"],
     },

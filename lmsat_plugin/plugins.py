@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -98,7 +99,11 @@ class Plugins:
         self._origins: dict[str, str] = {}
         self._waiting: list[tuple[object, str, str]] = []
         """Plugins, their names and origins, that have not been asked for their probes and corpora yet."""
+        self._named = [Path(name) for name in os.environ.get("LMSAT_PROBES", "").split(os.pathsep) if name]
+        """Files of probes that the environment names, and that have not been read yet."""
         self._failures: dict[str, str] = {}
+        self._files: dict[Path, list[type[Probe]]] = {}
+        """The probes of each file that is used."""
 
     def register(self, plugin: object, name: str, origin: str) -> None:
         """Use a plugin, with all of its hooks or none: one that fails is left out, and the reason recorded."""
@@ -113,6 +118,27 @@ class Plugins:
             self._drop(plugin, name, error)
         else:
             self._waiting.append((plugin, name, origin))
+
+    def use_file(self, path: Path) -> list[str]:
+        """Use the probes that a file defines; of a file that has changed, the new ones. Return their names.
+
+        Raises `LmsatError` for a file that does not import, defines no probe, or takes a name that is taken.
+        """
+        from lmsat_plugin.probe_files import read_probes
+
+        kinds = read_probes(path)
+        if self._files.get(path) != kinds:
+            self._ask_waiting()
+            old = self._files.pop(path, [])
+            registry = ProbeRegistry({name: kind for name, kind in self._probes.items() if kind not in old})
+            try:
+                for kind in kinds:
+                    registry.add(kind)
+            except ValueError as error:
+                raise LmsatError(f"{path} cannot be used: {error}") from error
+            self._probes, self._files[path] = registry.probes, kinds
+            self._origins = {**self._origins, **{f"probe:{kind.name}": path.name for kind in kinds}}
+        return [kind.name for kind in kinds]
 
     def _ask_waiting(self) -> None:
         """Register the probes and corpora of the plugins that have not been asked for them yet."""
@@ -129,6 +155,12 @@ class Plugins:
             new += [f"corpus:{key}" for key in corpora.sources.keys() - self._corpora.keys()]
             self._origins = {**self._origins, **dict.fromkeys(new, origin)}
             self._probes, self._corpora = probes.probes, corpora.sources
+        while self._named:
+            path = self._named.pop(0)
+            try:
+                self.use_file(path)
+            except LmsatError as error:
+                self.skip(path.name, str(error))
 
     @property
     def probes(self) -> dict[str, type[Probe]]:
@@ -267,3 +299,17 @@ def load() -> Plugins:
 def plugins() -> Plugins:
     """Return the plugins of this process, which are loaded once."""
     return load()
+
+
+def use_probe_files(names: Sequence[str | Path]) -> list[str]:
+    """Use the probes of files here and in the processes that this one starts. Return the names of the probes.
+
+    Raises `LmsatError` for a file that is not there, does not import, defines no probe, or takes a name that is taken.
+    """
+    from lmsat_plugin.probe_files import absolute, name_files
+
+    paths = [absolute(name) for name in names]
+    found = [probe for path in paths for probe in plugins().use_file(path)]
+    if paths:
+        name_files(paths)
+    return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 
 import numpy as np
 
+from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.metrics import task_of_probe
 from lmsat_plugin.model.cross_entropy import TokenPredictions
@@ -291,10 +292,21 @@ class Sums:
             """Return the sum of a name, over this process alone."""
 
     @without_gradients
-    def update(self, **increments: torch.Tensor) -> None:
-        """Add each tensor to the sum of its name."""
+    def update(self, **increments: torch.Tensor | float) -> None:
+        """Add each tensor, or number, to the sum of its name.
+
+        Raises `LmsatError` for a name that the sums were not made with, and for another shape than theirs.
+        """
         for name, increment in increments.items():
+            if name not in self.names:
+                raise LmsatError(f"there is no sum '{name}' (made: {', '.join(self.names)}): make it in start")
             total = getattr(self, name)
+            if not isinstance(increment, torch.Tensor):
+                increment = torch.as_tensor(increment, dtype=total.dtype)
+            # Broadcast, a number would be added to each entry, or entries to a number.
+            if increment.shape != total.shape:
+                shapes = f"{tuple(increment.shape)}, and the sum has {tuple(total.shape)}"
+                raise LmsatError(f"what is added to the sum '{name}' has the shape {shapes}: give both one shape")
             # First the device: it may be the one that has no float64.
             self._join(total, increment.to(total.device).to(total.dtype))
 

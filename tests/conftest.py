@@ -30,6 +30,22 @@ hypothesis.settings.register_profile("lmsat", deadline=None)
 hypothesis.settings.load_profile("lmsat")
 
 
+SLOW = (
+    *("sweeps/test_interrupts.py", "sweeps/test_lifeline.py", "cli/test_demo.py", "test_plugins.py"),
+    *("sweeps/test_adapters.py", "harness/test_processes.py", "sweeps/test_injected_hub_faults.py"),
+    *("sweeps/test_injected_faults.py", "sweeps/test_injected_collective_faults.py", "cli/test_injected_faults.py"),
+    *("sweeps/test_several_processes.py", "docs/test_tutorial.py", "page/sections/test_sections.py"),
+    *("harness/test_autoload.py", "cli/test_eval.py", "sweeps/test_adapters_on_hub.py", "page/test_charts.py"),
+    *("cli/test_light_imports.py", "test_real_model.py", "test_probe_checks.py", "sweeps/test_conversions.py"),
+)
+"""Files that take the longest. They come first, so that no process works on one when the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _looked_through():
     """Let no collection look again through all that is imported: lm-eval asks for one each time it makes a model."""

@@ -27,8 +27,8 @@ GROUND = (
 )
 ROOMS = (
     *GROUND,
-    *("text", "model", "results", "analysis", "probe", "ngrams", "measurement", "scoring", "probes"),
-    *("hookspecs", "trackers", "plugins", "measuring", "harness"),
+    *("text", "model", "results", "analysis", "probe", "probe_files", "ngrams", "measurement", "scoring", "probes"),
+    *("hookspecs", "trackers", "plugins", "measuring", "probe_checks", "probe_packages", "harness"),
     *("ranking", "figures", "page", "series", "conversion", "sweeps", "synthetic", "callback", "demo"),
     *("notebooks", "cli"),
 )

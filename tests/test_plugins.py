@@ -87,6 +87,7 @@ def test_every_need_is_documented():
 
 def test_code_of_the_tutorial_is_the_example():
     shown = dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", DOCUMENTATION, re.MULTILINE | re.DOTALL))
+    assert "class SurpriseProbe" in shown.pop("mine.py"), "which tests/helpers/probes_in_files.py reads"
     assert len(shown) == 4
     for path, code in shown.items():
         assert code == (EXAMPLE / path).read_text("utf-8"), path

@@ -61,6 +61,12 @@ class SweepCommand(Command):
             "--tasks", nargs="+", action="extend", metavar="TASK", help="what to measure, as words or with commas"
         )
         parser.add_argument(
+            "--probe",
+            action="append",
+            metavar="FILE.py",
+            help="a file with a probe of your own, to measure too; may be given several times",
+        )
+        parser.add_argument(
             "--corpus", action="append", metavar="NAME", help="the text to measure on; may be given several times"
         )
         parser.add_argument(

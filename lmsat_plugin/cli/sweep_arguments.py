@@ -33,6 +33,7 @@ def read_arguments(args: argparse.Namespace) -> tuple[SweepConfig, bool]:
     options: dict[str, Any] = {
         "tasks": _split(tasks),
         "corpora": args.corpus,
+        "probes": args.probe,
         "output": args.output,
         "executor": args.executor,
         "workers": args.workers,

@@ -15,6 +15,7 @@ from lmsat_plugin.model.computing_type import name_of, stored_type
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.size import size_of
 from lmsat_plugin.probe import CORPUS, WINDOWS, Measurement, Probe, ProbeContext
+from lmsat_plugin.probe_files import source_sha256
 from lmsat_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def describe_run(
                 "reads_windows": bool(probe.needs & WINDOWS),
                 "origin": execution.origins.get(f"probe:{name}", type(probe).__module__),
                 **({"task": probe.task()} if probe.is_expensive else {}),
+                **({} if (source := source_sha256(type(probe))) is None else {"source_sha256": source}),
             }
             for name, probe in probes.items()
         },

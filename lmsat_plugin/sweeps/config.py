@@ -162,6 +162,8 @@ class SweepConfig(Settings):
     """How many downloaded checkpoints stay on disk once they are measured."""
     include_path: Annotated[list[str], BeforeValidator(_listed)] = []
     """Folders of task files of your own."""
+    probes: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Python files with probes of your own; their tasks are measured beside `tasks`."""
     limit: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None = None
     log_samples: bool = False
     bootstrap_iters: Annotated[int, Field(ge=0)] = 1000

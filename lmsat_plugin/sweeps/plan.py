@@ -13,6 +13,7 @@ from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.harness.metadata_keys import FILES
 from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.probe_files import source_sha256
 from lmsat_plugin.results.failures import is_diverged
 from lmsat_plugin.series.checkpoint import Series
 from lmsat_plugin.sweeps.config import Options, SweepConfig
@@ -109,7 +110,10 @@ class Plan:
             identity["settings"] = plugins().probe(unit.probe).identifying(settings)
             if unit.reads_corpus:
                 identity.update(corpus=self._corpora[batch.corpus], limit=config.limit)
-            others = plugins().probe(unit.probe).other_corpora(settings, batch.corpus)
+            kind = plugins().probe(unit.probe)
+            if (source := source_sha256(kind)) is not None:
+                identity["source_sha256"] = source
+            others = kind.other_corpora(settings, batch.corpus)
             identity.update({f"{name}_sha256": self._digest(corpus) for name, corpus in others.items()})
         return identity
 

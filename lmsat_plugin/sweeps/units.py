@@ -10,10 +10,10 @@ from lmsat_plugin.files import FileStamp
 from lmsat_plugin.harness.metadata_keys import check_metadata
 from lmsat_plugin.harness.probe_tasks import ProbeTasks, find_probe_tasks
 from lmsat_plugin.harness.task_files import stamps_of
-from lmsat_plugin.plugins import plugins
+from lmsat_plugin.plugins import plugins, use_probe_files
 from lmsat_plugin.probe import CORPUS, WINDOWS, Need
 from lmsat_plugin.settings import Settings, parse_own
-from lmsat_plugin.sweeps.config import SweepConfig
+from lmsat_plugin.sweeps.config import SweepConfig, TaskEntry
 from lmsat_plugin.sweeps.jobs import model_args
 from lmsat_plugin.text.corpora import CorpusSettings
 
@@ -59,12 +59,13 @@ def find_batches(config: SweepConfig) -> list[Batch]:
 
     Raises `LmsatError` for a task or a setting that is not there or not right.
     """
-    tasks = _find_tasks(config)
+    wanted = [*config.tasks, *(TaskEntry(task=plugins().probe(name).task()) for name in use_probe_files(config.probes))]
+    tasks = _find_tasks(config, [entry.task for entry in wanted])
     arguments = {key for entry in config.models for key in model_args(config, entry)}
     corpora = config.corpus_settings()
     texts = list({corpus.text: corpus for corpus in reversed(corpora)}.values())[::-1]
     units: dict[tuple[CorpusSettings, int | None], dict[str, Unit]] = {}
-    for entry in config.tasks:
+    for entry in wanted:
         for name in tasks.resolve([entry.task]):
             probe = tasks.probe_of(name)
             shots = config.num_fewshot
@@ -89,8 +90,7 @@ def find_batches(config: SweepConfig) -> list[Batch]:
     ]
 
 
-def _find_tasks(config: SweepConfig) -> ProbeTasks | SharedTasks:
-    wanted = [entry.task for entry in config.tasks]
+def _find_tasks(config: SweepConfig, wanted: list[str]) -> ProbeTasks | SharedTasks:
     if (tasks := find_probe_tasks(wanted, config.include_path)) is not None:
         return tasks
     from lmsat_plugin.harness.shared_tasks import SharedTasks

@@ -143,7 +143,8 @@ def test_checkpoints_of_a_series_are_planned_once(lm, monkeypatch):
 
 
 def test_a_task_has_the_numbers_and_the_records_of_hf(model_args, tmp_path):
-    tasks = {"tasks": ["quiz"], "task_manager": TaskManager(include_path=str(write_quiz(tmp_path / "quiz")))}
+    manager = TaskManager(include_defaults=False, include_path=str(write_quiz(tmp_path / "quiz")))
+    tasks = {"tasks": ["quiz"], "task_manager": manager}
     ours, theirs = (
         simple_evaluate(model=kind, model_args=model_args, log_samples=True, bootstrap_iters=0, **tasks)
         for kind in ("lmsat", "hf")

@@ -131,12 +131,16 @@ class Tab:
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Wait until an expression holds, for ten seconds at most."""
-        for _ in range(200):
-            if self.ask(condition):
-                return
+        """Wait until an expression holds, for a minute at most. A page that is loaded anew may lack what it names."""
+        failed: AssertionError | None = None
+        for _ in range(1200):
+            try:
+                if self.ask(condition):
+                    return
+            except AssertionError as error:
+                failed = error
             time.sleep(0.05)
-        raise AssertionError(f"never: {condition}")
+        raise AssertionError(f"never: {condition}") from failed
 
     def centre(self, selector: str) -> tuple[float, float]:
         """Scroll an element into view; return where its middle is."""
