@@ -223,7 +223,7 @@ def _on_two_processes(probe: Probe) -> list[ProbeValues]:
                 if each.poll() is None:
                     each.kill()
                 each.wait()
-        answers = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+        answers = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("[01]"))]
     if error := next((answer["error"] for answer in answers if "error" in answer), None):
         raise WrongProbeError(f"two processes share the text, and {error}")
     if len(answers) < 2:
@@ -276,6 +276,12 @@ def measure_share(told: str) -> None:
         answer = {"metrics": dict(values.metrics), "arrays": arrays}
     except Exception as error:
         answer = {"error": first_sentence(error)}
-    Path(task["answer"]).write_text(json.dumps(answer))
+    path = Path(task["answer"])
+    path.with_suffix(".part").write_text(json.dumps(answer))
+    path.with_suffix(".part").rename(path)
+    # One that ended would end the other, too, where this waits for it.
+    deadline = time.monotonic() + _SECONDS
+    while "error" not in answer and not path.with_name(str(1 - task["rank"])).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
     # Without a word to the other, which may have ended.
     os._exit(int("error" in answer))

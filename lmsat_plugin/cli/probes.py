@@ -41,8 +41,8 @@ class ProbesCommand(AnsweringCommand):
         if args.action is None:
             super().run(args)
             return
-        if args.json:
-            raise LmsatError(f"lmsat probes {args.action} prints no JSON: leave --json out")
+        if args.format != "table":
+            raise LmsatError(f"lmsat probes {args.action} writes no table: leave --json and --format out")
         if args.probe is None:
             raise LmsatError(
                 f"lmsat probes {args.action} needs a name: give one, as in lmsat probes {args.action} mine"
