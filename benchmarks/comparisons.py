@@ -7,7 +7,7 @@ checkpoints at the middle and the end of each series, the differences by documen
 models without a difference. "Different" at 5 % is to be said of 3 to 7 %. Of these pairs with the smallest detectable
 difference added, 75 to 85 % are to be found. Beside it stands Student's t with the standard error of the ratio, and
 how large that standard error is, paired over unpaired, for all neighbours: at most a third. Prints a table for
-docs/analysis.md.
+docs/comparing.md.
 """
 
 from __future__ import annotations

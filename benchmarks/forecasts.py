@@ -3,7 +3,7 @@
     python benchmarks/forecasts.py [--quick] [--runs 500] [--data DATA [--task T --metric M]] [--save NAME.json]
     python benchmarks/forecasts.py --draw NAME.json ... --figure docs/images/reliability.png
 
-Prints the tables of docs/analysis.md: Brier scores of hindcasts from 30, 50 and 70 % of training, how often the
+Prints the tables of docs/saturation.md: Brier scores of hindcasts from 30, 50 and 70 % of training, how often the
 interval of the gain holds what was gained, and a reliability table, which --save keeps. --draw makes the figure of
 several of these. DATA is what `lmsat saturation` reads.
 

@@ -2,8 +2,8 @@
 
     python benchmarks/verdicts.py [--quick] [--runs 400] [--checkpoints 28] [--rivals]
 
-Prints a table for docs/analysis.md, with --rivals one of other methods (saturation_rivals.py) for each correlation, and
-the CPU time of a verdict beside that of scipy's `curve_fit` of a + b t^-c. Each run has a trend and AR(1) noise of
+Prints a table for docs/saturation.md, with --rivals one of other methods (saturation_rivals.py) for each correlation,
+and the CPU time of a verdict beside that of scipy's `curve_fit` of a + b t^-c. Each run has a trend and AR(1) noise of
 standard deviation 1. A healthy run that is called saturating is a false alarm. In a risen one the last seventh to third
 of the checkpoints lie 3 standard deviations above the mean of the five before.
 """

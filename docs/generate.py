@@ -37,7 +37,8 @@ _INTRODUCTION = """\
 
 <!-- Made by docs/generate.py. -->
 
-What the commands compute is in [analysis.md](analysis.md), what the tasks measure in [methods.md](methods.md).
+What the answers of commands and tasks mean, and how they are computed, stands on the pages of each question, which the
+[start](index.md#where-to-read-on) lists.
 Bad input ends a command with one sentence and exit code 2. {epilog}
 """
 _TASKS = """\

@@ -71,48 +71,99 @@ STOPS = (
         36,
     ),
     Stop(
-        "What a folder or a repository of the Hub holds.",
+        "What a folder or a repository of the Hub holds. Look at the column of steps: it is the order of training.",
         "lmsat checkpoints demo/checkpoints/neox-w128 --tokens-per-step 2048",
     ),
     Stop("A state dict that `torch.save` wrote of a compiled model, as a folder for transformers.", CONVERSION),
-    Stop("What a model's parts cost.", "lmsat size demo/checkpoints/neox-w128/step512"),
-    Stop("What a sweep would do; here all is done.", "lmsat sweep configs/demo.yaml --dry-run", 12, 4),
+    Stop(
+        "What a model's parts cost. Look at the shares: in a small model the head and the embedding are much of it.",
+        "lmsat size demo/checkpoints/neox-w128/step512",
+    ),
+    Stop(
+        "What a sweep would do; here all is done. Look at what is left, and at what would be downloaded.",
+        "lmsat sweep configs/demo.yaml --dry-run",
+        12,
+        4,
+    ),
     Stop(
         "lm-eval's own command on one checkpoint, with lmsat's model and tasks.",
         "lmsat eval --model lmsat --model_args pretrained=demo/checkpoints/neox-w128/step512 "
         "--tasks lmsat_loss,lmsat_head --metadata corpus=demo/held_out.jsonl",
     ),
     Stop("The probes, corpora and plugins that are installed.", "lmsat probes", 40),
-    Stop("The values of any tree of results, one a row.", "lmsat results demo/results", 16),
-    Stop("Whether every file of it is still as it was written.", "lmsat verify demo/results"),
-    Stop("What a word of verdicts, tables and charts means.", "lmsat explain effective rank"),
-    Stop("Whether models saturate, and since when.", "lmsat saturation demo-long/results"),
-    Stop("Whether one model is better than another.", "lmsat compare neox-w32 neox-w128 --results demo/results"),
     Stop(
-        "A scaling law. The widths differ and the language's entropy rate is 3.677: so much is E.",
+        "The values of any tree of results, one a row. "
+        "Look at `±`, one standard error; `--wide` has a row a checkpoint.",
+        "lmsat results demo/results",
+        16,
+    ),
+    Stop(
+        "Whether every file of it is still as it was written. Look for names of files: there are none if all is well.",
+        "lmsat verify demo/results",
+    ),
+    Stop("What a word of verdicts, tables and charts means.", "lmsat explain effective rank"),
+    Stop(
+        "Whether models saturate, and since when. "
+        "Look at the verdict, then at the sentence with its reason ([more](saturation.md)).",
+        "lmsat saturation demo-long/results",
+    ),
+    Stop(
+        "Whether one model is better than another. "
+        "Look at the first sentence; without a difference, at `detectable` ([more](comparing.md)).",
+        "lmsat compare neox-w32 neox-w128 --results demo/results",
+    ),
+    Stop(
+        "A scaling law. The widths differ and the language's entropy rate is 3.677: so much is E. "
+        "Look at the warnings first ([more](scaling.md#a-law-of-size-and-data)).",
         "lmsat fit chinchilla demo-long/results --given E=3.677",
     ),
-    Stop("At which loss a task's scores leave chance.", "lmsat emergence demo-long/results"),
     Stop(
-        "Which measurement tells models apart. The series is short, so that three checkpoints are its end.",
+        "At which loss a task's scores leave chance. Look at `emergent`, then at the reason ([more](emergence.md)).",
+        "lmsat emergence demo-long/results",
+    ),
+    Stop(
+        "Which measurement tells models apart. The series is short, so that three checkpoints are its end. "
+        "Look at `worth running` ([more](comparing.md#which-benchmark-can-tell-them-apart)).",
         "lmsat noise demo/results --task lmsat_loss --last 3",
     ),
-    Stop("What each size needs to come to a loss.", "lmsat efficiency demo-long/results --loss 4.8"),
-    Stop("Where in the context a model stops improving.", "lmsat context demo-long/results/fresh-w64", 24),
+    Stop(
+        "What each size needs to come to a loss. Look at the last line ([more](scaling.md#tokens-to-reach-a-loss)).",
+        "lmsat efficiency demo-long/results --loss 4.8",
+    ),
+    Stop(
+        "Where in the context a model stops improving. "
+        "Look at `stops at`, and whether it grows over training ([more](scaling.md#does-more-context-help)).",
+        "lmsat context demo-long/results/fresh-w64",
+        24,
+    ),
     Stop(
         f"How much of the loss is the shape's. The table is made up, to show its form:\n\n```\n{_SHAPES}```",
         "lmsat shape shapes.csv",
     ),
-    Stop("What a compute buys, by published laws.", "lmsat allocate --flops 1e21"),
-    Stop("The rank that the LM head needs.", "lmsat bottleneck demo-long/results/fresh-w64/step2400"),
     Stop(
-        "How many dimensions a corpus takes up.",
+        "What a compute buys, by published laws. "
+        "Look at parameters and tokens ([more](scaling.md#what-published-laws-advise)).",
+        "lmsat allocate --flops 1e21",
+    ),
+    Stop(
+        "The rank that the LM head needs. Look at `rank` beside `width` in the second table ([more](rank.md)).",
+        "lmsat bottleneck demo-long/results/fresh-w64/step2400",
+    ),
+    Stop(
+        "How many dimensions a corpus takes up. Look at the last table ([more](rank.md#the-dimensions-of-a-corpus)).",
         "lmsat ngram demo-long/held_out.jsonl --tokenizer demo-long/checkpoints/fresh-w64/step2400",
     ),
-    Stop("A page with all of it.", "lmsat report demo-long/results"),
-    Stop("The models in order.", "lmsat leaderboard demo-long/results"),
+    Stop(
+        "A page with all of it. Open the path that is printed ([more](report.md#reading-the-report)).",
+        "lmsat report demo-long/results",
+    ),
+    Stop(
+        "The models in order. "
+        "Look at the rank: models that share one cannot be told apart ([more](report.md#the-leaderboard)).",
+        "lmsat leaderboard demo-long/results",
+    ),
     Stop("Records of Every Eval Ever.", "lmsat export demo/results --output records"),
-    Stop("Whether the installation works.", "lmsat doctor"),
+    Stop("Whether the installation works. Look for what is missing.", "lmsat doctor"),
 )
 
 

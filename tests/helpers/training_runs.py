@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmsat_plugin.analysis.stats.autoregressive import simulate
 
-# LMSAT_TEST_RUNS=1000 gives the operating characteristics that docs/methods.md states.
+# LMSAT_TEST_RUNS=1000 gives the operating characteristics that docs/saturation.md states.
 RUNS = int(os.environ.get("LMSAT_TEST_RUNS", "100"))
 STEPS = np.arange(1, 29) * 5000
 
