@@ -54,7 +54,12 @@ class ProbeValues:
 
 
 def tiny_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return a random GPT-NeoX of two layers in float64 and a tokenizer of bytes, always the same."""
+    """Return a random GPT-NeoX of two layers in float64 and a tokenizer of bytes, always the same.
+
+    >>> model, tokenizer = lmsat_plugin.tiny_model()
+    >>> len(tokenizer), model.config.num_hidden_layers
+    (257, 2)
+    """
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -94,6 +99,10 @@ def check_probe(probe: Probe) -> dict[str, float | None]:
     Raises:
         LmsatError: If the probe raises, returns what is no measurement or not finite, changes what it measures, or
             returns other values in one of these ways. The sentence says which value, and what to do.
+
+    >>> from lmsat_plugin.probes.head import HeadProbe
+    >>> sorted(lmsat_plugin.check_probe(HeadProbe()))[:2]
+    ['condition_number', 'effective_rank']
     """
     name = probe.name
     whole = _measure(probe, 1000)

@@ -92,11 +92,11 @@ def _watch(args: argparse.Namespace) -> None:
     """Keep the page up to date until Ctrl-C, or until the process that started this one has ended."""
     from lmsat_plugin.sweeps.interrupts import Interrupts, end_with_parent
 
-    if args.with_parent:
-        end_with_parent()
     live = _LivePage(args)
     with Interrupts().handled():
         try:
+            if args.with_parent:
+                end_with_parent()
             while True:
                 live.update()
                 time.sleep(args.watch)

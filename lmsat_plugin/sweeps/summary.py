@@ -98,6 +98,7 @@ def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Jo
     """
     models: dict[str, ModelWork] = {}
     to_download: list[Job] = []
+    parts: list[Job] = []
     for job in jobs:
         checkpoint = job.checkpoint
         work = models.setdefault(checkpoint.model, ModelWork())
@@ -113,10 +114,13 @@ def count_work(plan: Plan, store: Store, downloads: Downloads, jobs: Sequence[Jo
         work.failed += failed
         work.todo += undone - failed
         if failed < undone:
-            to_download += [each for each in job.parts or (job,) if each.checkpoint.on_hub]
-    # Averages that overlap share their parts.
-    once = {(j.checkpoint.model, j.checkpoint.pretrained, j.checkpoint.content): j for j in reversed(to_download)}
-    _count_bytes(models, downloads, list(reversed(once.values())))
+            parts += [part for part in job.parts if part.checkpoint.on_hub]
+            to_download += [job] if checkpoint.on_hub else []
+    # Averages share their parts with each other, and with the checkpoints that are measured themselves.
+    there = {(job.checkpoint.pretrained, job.checkpoint.content) for job in to_download}
+    others = {(part.checkpoint.pretrained, part.checkpoint.content): part for part in parts}
+    to_download += [part for key, part in others.items() if key not in there]
+    _count_bytes(models, downloads, to_download)
     return models
 
 

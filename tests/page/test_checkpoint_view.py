@@ -109,6 +109,7 @@ def test_lines_gaps_hidden_models_and_two_axes(tab):
 
 def test_keys_read_arrays_and_the_view_can_be_taken_away(tab):
     tab.ask("charts.view.change({ array: 'mine/by_layer' })")
+    tab.wait("charts.arrays.panels.every((panel) => panel.surface && panel.array.name === 'mine/by_layer')")
     tab.ask("document.querySelector('#arrays .charts').focus()")
     for key in ("End", "ArrowUp", "ArrowUp"):
         tab.press(key)

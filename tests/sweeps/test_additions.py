@@ -23,6 +23,8 @@ OLD = {"loss", "perplexity", "bits_per_byte", "unigram_loss", "unigram_normalise
 class OldLossProbe(LossProbe):
     """The probe as it was: without these values, and without a setting."""
 
+    # It stands for lmsat's own, whose code does not identify results.
+    __module__ = LossProbe.__module__
     additions = {}
     settings_type = Settings
 

@@ -44,7 +44,7 @@ def test_sampling_variance_from_questions_and_standard_errors():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda t: t.drop(columns="loss"), "no column 'loss': it needs model, loss, task"),
+        (lambda t: t.drop(columns="loss"), "no column 'loss': it needs model, "),
         (lambda t: t.drop(columns="model"), "no column 'model'"),
         (lambda t: t.assign(model=t.model.where(t.step != 3)), "row 4 lacks a model, task or metric"),
         (lambda t: t.assign(score=np.nan), "no row has a finite number for score"),
