@@ -113,7 +113,8 @@ def test_a_switch_measures_its_array_alone(configure, tmp_path):
         after = files_of(tmp_path / "out")
         assert {path: after[path] for path in before} == before
         added = [after[path] for path in after.keys() - before.keys()]
-        assert [sorted(each["config"]["lmsat"]["arrays_content"]) for each in added] == [["loss/by_token"]] * 3
+        names = ["loss/by_token", "loss/by_token_ids"]
+        assert [sorted(each["config"]["lmsat"]["arrays_content"]) for each in added] == [names] * 3
         assert all(metrics_of(each) == set() for each in added)
     # Without the switch nothing is asked for again, and the settings make no variant.
     assert main(["sweep", str(configure(tasks=["lmsat_loss"]))]) == 0
