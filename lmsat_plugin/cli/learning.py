@@ -10,7 +10,7 @@ from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_results
 from lmsat_plugin.cli.command import AnsweringCommand
 from lmsat_plugin.cli.formats import write_table
-from lmsat_plugin.cli.tables import TextTable
+from lmsat_plugin.cli.tables import TextTable, three_decimals
 from lmsat_plugin.results.series import place_in_words
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _places(run: RunLearning, change: LossChange) -> list[Any]:
 def _numbers(change: LossChange, named: Sequence[str]) -> list[Any]:
     parts = [change.parts[name].change if name in change.parts else None for name in named]
     worse = None if change.worse is None else f"{100 * change.worse:.1f}"
-    return [change.loss, _signed(change.change), _d(change), worse, *map(_signed, parts)]
+    return [three_decimals(change.loss), _signed(change.change), _d(change), worse, *map(_signed, parts)]
 
 
 def _rise_shares(change: LossChange, named: Sequence[str]) -> list[Any]:
@@ -113,7 +113,7 @@ def _sentences(run: RunLearning) -> Iterator[str]:
             places = _listed([place_in_words(run.axis, change.at) for change in rising])
             yield (
                 f"{run.model}: the loss of {tokens} rises while the mean falls in {len(rising)} of {len(known)} "
-                f"changes, those that end at {places}."
+                f"changes, ending at {places}."
             )
     if falling and all(change.parts for change in falling) and not any(change.rising_parts for change in falling):
         yield f"{run.model}: no third of the tokens gets worse on average while the mean loss falls."
@@ -138,9 +138,10 @@ def _deceleration(run: RunLearning) -> str:
     if found.low is not None and found.high is not None:
         ends = f" (90 % interval: {found.low:,.0f} to {found.high:,.0f})"
     rates = [-value for value in (found.rate_before, found.rate_after) if value is not None]
+    rises = ", where it rises" if rates[1] > 0 else ""
     return (
         f"{run.model}: the loss decelerates at {place_in_words(run.axis, round(found.value))}{ends}, where it is "
-        f"{found.loss:.3f}; its slope in log-log is {rates[0]:.3f} before and {rates[1]:.3f} after."
+        f"{found.loss:.3f}; its slope in log-log is {rates[0]:.3f} before and {rates[1]:.3f} after{rises}."
     )
 
 

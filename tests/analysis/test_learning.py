@@ -157,6 +157,22 @@ def test_other_tokenizers_and_tokens_are_not_compared(tmp_path, text):
     )
 
 
+def test_results_of_other_versions_are_not_compared(tmp_path, text):
+    _, second = (text.write(tmp_path, step, losses_N) for step, losses_N in enumerate(losses_of(text, 2)))
+    second.write_text(second.read_text("utf-8").replace('"loss": {"version": 1', '"loss": {"version": 2'))
+    with pytest.raises(LmsatError, match="are not compared: version=1 in step 0, version=2 in step 1: measure"):
+        find_learning(Results.read(tmp_path))
+
+
+def test_checkpoints_without_a_finite_loss_are_left_out(tmp_path, text):
+    one, two, three = losses_of(text, 3)
+    for step, losses_N in enumerate((one, two * np.nan, three)):
+        text.write(tmp_path, step, losses_N)
+    (run,) = find_learning(Results.read(tmp_path))
+    assert [(change.before, change.at) for change in run.changes] == [(0, 2)]
+    assert run.notes == ("m: 1 of 3 checkpoints are left out, whose loss is not finite",)
+
+
 def test_losses_of_tokens_that_are_not_the_results_are_not_used(tmp_path, text, caplog):
     one, two = losses_of(text, 2)
     text.write(tmp_path, 1, one)

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lmsat_plugin.analysis.comparison.measured import Measured
 from lmsat_plugin.errors import LmsatError
@@ -27,7 +26,8 @@ from lmsat_plugin.text.windows import PREFIX_POLICIES, rolling_windows
 logger = logging.getLogger(__name__)
 
 TASK = "lmsat_loss"
-MEASURE = "measure lmsat_loss again in a sweep with metadata: {token_losses: true}"
+_MEASURE = "sweep over lmsat_loss with metadata: {token_losses: true} in the configuration"
+_AGAIN = "measure them again, with --force"
 _WANTED = ("loss/by_token", "loss/by_document", "loss/by_position")
 _OF_PLACE = {"folder", "subfolder"}
 _SAME = 1e-5
@@ -97,6 +97,8 @@ class LossFiles:
 
         Arrays and metrics that were measured later lie in files of their own. Of equal ones the newest is taken.
         """
+        import pandas as pd
+
         task = self._by_path[path]
         arrays: dict[str, np.ndarray] = {}
         metrics: dict[str, float] = {}
@@ -134,13 +136,13 @@ def _fault(arrays: Mapping[str, np.ndarray], loss: float) -> str | None:
     """Return why the losses of single tokens cannot be used; None where they can."""
     losses_N = arrays.get("by_token")
     if losses_N is None:
-        return f"the results hold no array by_token: {MEASURE}"
+        return f"the results hold no array by_token: {_MEASURE}"
     mean = float(losses_N.mean(dtype=np.float64)) if losses_N.size else np.nan
     if not abs(mean - loss) <= _SAME * abs(loss):
-        return f"the mean of by_token is {mean:.7g} and the loss is {loss:.7g}: {MEASURE}"
+        return f"the mean of by_token is {mean:.7g} and the loss is {loss:.7g}: {_AGAIN}"
     lengths_M, ids_N = arrays.get("by_document_tokens"), arrays.get("by_token_ids")
     if (lengths_M is not None and lengths_M.sum() != losses_N.size) or (
         ids_N is not None and ids_N.shape != losses_N.shape
     ):
-        return f"the array by_token has {losses_N.size:,} entries, which are not those of the text: {MEASURE}"
+        return f"the array by_token has {losses_N.size:,} entries, which are not those of the text: {_AGAIN}"
     return None

@@ -108,7 +108,7 @@ def _changes(model: str, rows: pd.DataFrame, files: LossFiles) -> tuple[list[Los
     finite = rows[np.isfinite(rows.loss.astype("float64"))]
     notes = []
     if gone := len(rows) - len(finite):
-        notes.append(f"{model}: {gone} checkpoints are left out, whose loss is not finite")
+        notes.append(f"{model}: {gone} of {len(rows)} checkpoints are left out, whose loss is not finite")
     if len(finite) < 2:
         notes.append(
             f"{model} has {len(finite)} checkpoint with a known place and a finite loss: changes need two, "
@@ -171,7 +171,8 @@ def _deceleration(model: str, axis: str, rows: pd.DataFrame, curve: dict[str, in
     if axis == "order":
         return Deceleration(value=None, reason="the names of the checkpoints state no step and no tokens")
     try:
-        (fitted,) = fit_curves(rows[["loss"]].assign(model=model, step=rows["at"]), **curve)
+        finite = rows[np.isfinite(rows.loss.astype("float64"))]
+        (fitted,) = fit_curves(finite[["loss"]].assign(model=model, step=finite["at"]), **curve)
     except LmsatError as error:
         return Deceleration(value=None, reason=str(error))
     found = fitted.deceleration
