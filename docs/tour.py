@@ -127,6 +127,11 @@ STOPS = (
         "lmsat noise demo/results --task lmsat_loss --last 3",
     ),
     Stop(
+        "How much of the loss's change cancels between tokens. Without the loss of every token, D has a bound. "
+        "Look at `D`, and at the step of the deceleration ([more](learning.md)).",
+        "lmsat learning demo-long/results --model repeated-w64",
+    ),
+    Stop(
         "What each size needs to come to a loss. Look at the last line ([more](scaling.md#tokens-to-reach-a-loss)).",
         "lmsat efficiency demo-long/results --loss 4.8",
     ),

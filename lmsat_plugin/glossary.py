@@ -180,6 +180,18 @@ WORDS = (
         ("loss_frequent", "loss_medium", "loss_rare"),
     ),
     Word(
+        "zero-sum learning",
+        "From one checkpoint to the next, the loss of some tokens falls and that of others rises, so that the changes "
+        "cancel: D = 1 − |sum of changes| / sum of |changes| over tokens, 0 if all change in one direction, 1 if "
+        "nothing is left of the changes.",
+        ("interference", "destructive interference"),
+    ),
+    Word(
+        "deceleration",
+        "The step, or tokens, at which the loss begins to fall more slowly: the break of a power law of the loss.",
+        ("slows down at",),
+    ),
+    Word(
         "singular entropy",
         "How far the LM head's squared singular values are from equal, KL(p‖u) in nats: 0 for a flat spectrum, larger "
         "as few directions take over. It rises when a small model saturates.",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.emergence.by_task import find_emergence
     from lmsat_plugin.analysis.emergence.direct_scores import fit_direct
     from lmsat_plugin.analysis.emergence.target_scores import predict_scores
+    from lmsat_plugin.analysis.learning.runs import find_learning
     from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
     from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
     from lmsat_plugin.analysis.saturation.several_metrics import find_saturation
@@ -26,6 +27,7 @@ __all__ = [
     "compare",
     "find_context",
     "find_emergence",
+    "find_learning",
     "find_noise",
     "find_rank_needed",
     "find_saturation",
@@ -48,6 +50,7 @@ __getattr__ = lazy_names(
         "emergence.by_task": ["find_emergence"],
         "emergence.direct_scores": ["fit_direct"],
         "emergence.target_scores": ["predict_scores"],
+        "learning.runs": ["find_learning"],
         "rank_needed.by_checkpoint": ["find_rank_needed"],
         "saturation.outlook": ["forecast_saturation"],
         "saturation.several_metrics": ["find_saturation"],

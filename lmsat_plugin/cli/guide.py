@@ -20,6 +20,7 @@ from lmsat_plugin.cli.explain import ExplainCommand
 from lmsat_plugin.cli.export import ExportCommand
 from lmsat_plugin.cli.fit import FitCommand
 from lmsat_plugin.cli.leaderboard import LeaderboardCommand
+from lmsat_plugin.cli.learning import LearningCommand
 from lmsat_plugin.cli.ngram import NgramCommand
 from lmsat_plugin.cli.noise import NoiseCommand
 from lmsat_plugin.cli.probes import ProbesCommand
@@ -49,6 +50,7 @@ GROUPS: dict[str, tuple[type[Command], ...]] = {
         FitCommand,
         EmergenceCommand,
         NoiseCommand,
+        LearningCommand,
         EfficiencyCommand,
         ShapeCommand,
         ContextCommand,

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from lmsat_plugin.analysis.benchmark_noise import BenchmarkNoise
 from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
+from lmsat_plugin.analysis.learning import RunLearning
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
@@ -28,6 +29,7 @@ from lmsat_plugin.figures.emergence import emergence_figure
 from lmsat_plugin.figures.isoflops import isoflops_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.leaderboard import leaderboard_figure
+from lmsat_plugin.figures.learning import learning_figure
 from lmsat_plugin.figures.noise import noise_figure
 from lmsat_plugin.figures.rank import rank_needed_figure
 from lmsat_plugin.figures.run_curves import run_curves_figure
@@ -46,6 +48,7 @@ _FIGURES_OF_LISTS = {
     CheckpointRanks: rank_needed_figure,
     RunCurve: run_curves_figure,
     BenchmarkNoise: noise_figure,
+    RunLearning: learning_figure,
 }
 
 
@@ -53,8 +56,9 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
     """Return the figure of a result, or of a list of results of one kind.
 
     Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `fit_direct`, `find_context`,
-    `find_rank_needed`, `fit_curves` and `find_noise`, one or a list; of `context_gain`, `sample_efficiency`,
-    `shape_dependence` and `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a `Leaderboard`.
+    `find_rank_needed`, `fit_curves`, `find_noise` and `find_learning`, one or a list; of `context_gain`,
+    `sample_efficiency`, `shape_dependence` and `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a
+    `Leaderboard`.
 
     Args:
         result: What to draw.

@@ -33,7 +33,7 @@ class LossSettings(Settings):
     """The settings of lmsat_loss."""
 
     token_losses: bool = False
-    """Keep the loss of every token, as the array ``by_token``."""
+    """Keep the loss of every token, as the array ``by_token``, and which token it is, as ``by_token_ids``."""
 
 
 def stderr_by_document(metric: str, sums_M: torch.Tensor, tokens_M: torch.Tensor) -> dict[str, float]:
@@ -64,7 +64,8 @@ class LossProbe(Probe[LossSettings]):
     ``by_position_tokens``; a prefix token that stands in every window counts as context; ``by_document`` (nats, summed)
     with ``by_document_tokens``, ``by_document_bytes``; ``by_frequency`` (mean loss of the tokens that occur 2^k to
     2^(k+1) − 1 times in this text, entry k, nats; NaN where there is none) with ``by_frequency_tokens``; with
-    ``token_losses`` ``by_token``, float32, of all tokens, document by document.
+    ``token_losses`` ``by_token``, float32, of all tokens, document by document, and ``by_token_ids``, int32, their
+    numbers in the vocabulary.
     """
 
     name = "loss"
@@ -73,7 +74,10 @@ class LossProbe(Probe[LossSettings]):
     higher_is_better = directions(
         *("loss", "perplexity", "bits_per_byte", "unigram_normalised_perplexity"), *_OF_PREDICTIONS
     )
-    additions: ClassVar[Mapping[str, tuple[str, ...]]] = {"predictions": _OF_PREDICTIONS, "token_losses": ("by_token",)}
+    additions: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "predictions": _OF_PREDICTIONS,
+        "token_losses": ("by_token", "by_token_ids"),
+    }
 
     def start(self, context: ProbeContext) -> None:
         """Make the sums empty."""
@@ -165,7 +169,10 @@ class LossProbe(Probe[LossSettings]):
             for third, value in thirds.items()
             if math.isnan(value)
         }
-        by_token = {"by_token": sums["token_nats"].numpy().astype(np.float32)} if self.settings.token_losses else {}
+        by_token = {}
+        if self.settings.token_losses:
+            ids_N = np.concatenate([document.tokens for document in self.corpus.documents]).astype(np.int32)
+            by_token = {"by_token": sums["token_nats"].numpy().astype(np.float32), "by_token_ids": ids_N}
         return Measurement.with_gaps(
             metrics,
             reasons,

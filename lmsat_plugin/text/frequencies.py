@@ -1,6 +1,6 @@
 """How frequent the tokens of a text are in it: thirds of its tokens, and octaves of their counts.
 
-Shapes: V tokens of the vocabulary that occur, up to the one of the greatest number.
+Shapes: V tokens of the vocabulary that occur, up to the one of the greatest number; G groups of tokens.
 """
 
 from __future__ import annotations
@@ -29,10 +29,18 @@ def thirds_of_mass(counts_V: np.ndarray) -> np.ndarray:
     the lower number first. All occurrences of one are in the third in which the middle one of them is.
     """
     order = np.argsort(-counts_V, kind="stable")
-    middles = np.cumsum(counts_V[order]) - counts_V[order] / 2
     thirds_V = np.empty(len(counts_V), np.int64)
-    thirds_V[order] = np.minimum(3 * middles / counts_V.sum(), 2).astype(np.int64)
+    thirds_V[order] = thirds_in_order(counts_V[order])
     return thirds_V
+
+
+def thirds_in_order(counts_G: np.ndarray) -> np.ndarray:
+    """Return in which third of all tokens each of G groups is, 0 to 2, of groups that stand in order.
+
+    All tokens of one are in the third in which the middle one of them is.
+    """
+    middles_G = np.cumsum(counts_G) - counts_G / 2
+    return np.minimum(3 * middles_G / counts_G.sum(), 2).astype(np.int64)
 
 
 def octaves_of_count(counts_V: np.ndarray) -> np.ndarray:

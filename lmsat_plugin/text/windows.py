@@ -40,6 +40,11 @@ class Window:
         """The number of tokens that go into the model."""
         return len(self.tokens) - 1
 
+    @property
+    def positions(self) -> np.ndarray:
+        """How many inputs stand before the one that predicts each scored token, int64, shape [scored]."""
+        return np.arange(len(self) - self.scored, len(self))
+
 
 def rolling_windows(
     document: int, tokens: np.ndarray, prefix: int, length: int, *, policy: str = "document"
@@ -114,7 +119,7 @@ class PaddedBatch:
         parts: list[tuple[np.ndarray, ...]] = []
         for row, window in enumerate(windows):
             inputs_BT[row, : len(window)] = window.tokens[:-1]
-            positions = np.arange(len(window) - window.scored, len(window))
+            positions = window.positions
             documents = np.full(window.scored, window.document)
             places = np.arange(window.start, window.start + window.scored)
             targets, inputs = window.tokens[-window.scored :], window.tokens[-window.scored - 1 : -1]

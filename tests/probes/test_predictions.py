@@ -79,7 +79,12 @@ def test_against_whole_distributions(architecture, tokenizer, documents):
     # The documents are in another order.
     found = double.arrays["loss/by_token"]
     assert found.dtype == np.float32
-    parts = np.split(found, np.cumsum(double.arrays["loss/by_document_tokens"])[:-1])
+    ends = np.cumsum(double.arrays["loss/by_document_tokens"])[:-1]
+    tokens = [tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    ids = double.arrays["loss/by_token_ids"]
+    assert ids.dtype == np.int32
+    assert sorted(tuple(part.tolist()) for part in np.split(ids, ends)) == sorted(tokens)
+    parts = np.split(found, ends)
     for part in parts:
         assert any(
             len(part) == len(losses) and np.allclose(part, losses, rtol=1e-6) for losses in arrays["by_document"]

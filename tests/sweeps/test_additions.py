@@ -23,7 +23,7 @@ OLD = {"loss", "perplexity", "bits_per_byte", "unigram_loss", "unigram_normalise
 class OldLossProbe(LossProbe):
     """The probe as it was: without these values, and without a setting."""
 
-    # It stands for lmsat's own, whose code does not identify results.
+    # lmsat's own: the code of others' files identifies their results.
     __module__ = LossProbe.__module__
     additions = {}
     settings_type = Settings
@@ -115,7 +115,8 @@ def test_a_switch_measures_its_array_alone(configure, tmp_path):
         after = files_of(tmp_path / "out")
         assert {path: after[path] for path in before} == before
         added = [after[path] for path in after.keys() - before.keys()]
-        assert [sorted(each["config"]["lmsat"]["arrays_content"]) for each in added] == [["loss/by_token"]] * 3
+        names = ["loss/by_token", "loss/by_token_ids"]
+        assert [sorted(each["config"]["lmsat"]["arrays_content"]) for each in added] == [names] * 3
         assert all(metrics_of(each) == set() for each in added)
     # Without the switch nothing is asked for again, and the settings make no variant.
     assert main(["sweep", str(configure(tasks=["lmsat_loss"]))]) == 0
