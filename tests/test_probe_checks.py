@@ -16,6 +16,7 @@ from probes_in_files import no_other_files as no_other_files
 from lmsat_plugin import LmsatError, Measurement, Need, Probe, Sums, check_probe, measure, probe_checks, tiny_model
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.sweeps.job_errors import reason_of
 
 if TYPE_CHECKING:
     pass
@@ -213,3 +214,10 @@ def test_sums_take_numbers_and_tensors_of_their_own_shape():
             sums.update(by_layer=wrong)
     with pytest.raises(LmsatError, match=r"there is no sum 'totla' \(made: total, by_layer\)"):
         sums.update(totla=1)
+
+
+def test_what_a_sweep_records_of_an_error_names_the_probe():
+    model, tokenizer = tiny_model()
+    with pytest.raises(KeyError) as caught:
+        measure(model, [RaisesProbe()], corpus=["some text"], tokenizer=tokenizer)
+    assert reason_of(caught.value) == "KeyError ('total') in the probe 'mean': LMSAT_DEBUG=1 shows where"

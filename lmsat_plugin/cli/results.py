@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TITLES = {
-    **{"model": "model", "variant": "variant", "step": "step", "corpus": "corpus", "task": "task"},
-    **{"num_fewshot": "n-shot", "metric": "metric", "filter": "filter", "value": "value", "stderr": "±"},
+    **{"model": "model", "variant": "variant", "revision": "revision", "step": "step"},
+    **{"corpus": "corpus", "task": "task", "num_fewshot": "n-shot"},
+    **{"metric": "metric", "filter": "filter", "value": "value", "stderr": "±"},
 }
 """The columns for people, and their titles."""
 _SHOWN_IF_DIFFERENT = ("variant", "corpus", "filter")
@@ -73,15 +74,17 @@ def _parts(table: pd.DataFrame, rows: str) -> Iterator[TextTable]:
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the columns for people. The revision stands for an unknown step; some are shown only if they differ."""
+    """Return the columns for people. The revision stands for an unknown step; some are shown only if they differ.
+
+    So is the revision, where checkpoints of one model have one step: those of several runs, and averages.
+    """
     if "metric" not in table:
         return _wide_columns(table)
     shown = table.assign(step=table.step.astype(object).where(table.step.notna(), table.revision))
-    return {
-        title: plain(shown[name])
-        for name, title in _TITLES.items()
-        if name not in _SHOWN_IF_DIFFERENT or table[name].nunique(dropna=False) > 1
-    }
+    differ = {name: table[name].nunique(dropna=False) > 1 for name in _SHOWN_IF_DIFFERENT}
+    revisions = shown.groupby(["model", "variant", "step"], dropna=False, sort=False).revision
+    differ["revision"] = bool((revisions.nunique() > 1).any())
+    return {title: plain(shown[name]) for name, title in _TITLES.items() if differ.get(name, True)}
 
 
 def _wide_columns(table: pd.DataFrame) -> dict[str, list[Any]]:

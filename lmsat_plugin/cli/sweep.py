@@ -171,11 +171,10 @@ def _fraction(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _checkpoint(text: str) -> tuple[str, str]:
-    model, at, revision = text.rpartition("@")
-    if not at:
-        raise argparse.ArgumentTypeError(f"{text} is not MODEL@REVISION")
-    return model, revision
+def _checkpoint(text: str) -> str:
+    if "@" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is not MODEL@REVISION: see `lmsat sweep --dry-run`")
+    return text
 
 
 def _worker_options(options: Options) -> list[str]:
@@ -185,7 +184,7 @@ def _worker_options(options: Options) -> list[str]:
         *(("--force",) if options.force else ()),
         *(("--retry-failed",) if options.retry_failed else ()),
         *(("--shard", "/".join(map(str, options.shard))) if options.shard else ()),
-        *(("--only", "@".join(options.only)) if options.only else ()),
+        *(("--only", options.only) if options.only else ()),
     ]
 
 

@@ -73,7 +73,8 @@ def move_average(state: Path | None, folders: Sequence[Path], *, decay: float, o
 
     with ExitStack() as stack:
         weights = _open_all(stack, folders)
-        before = [] if state is None else [_safetensors(stack, str(state), [state])]
+        before = [] if state is None else [_safetensors(stack, "the average before", [state])]
+        _check_shapes([*before, weights[-1]])
         like = {name: _as_type(tensor, torch.float64) for name, tensor in weights[-1].like.items()}
 
         def read(name: str) -> torch.Tensor:
@@ -87,6 +88,11 @@ def move_average(state: Path | None, folders: Sequence[Path], *, decay: float, o
 
 def _open_all(stack: ExitStack, folders: Sequence[Path]) -> list[_Weights]:
     weights = [_open(stack, folder) for folder in folders]
+    _check_shapes(weights)
+    return weights
+
+
+def _check_shapes(weights: Sequence[_Weights]) -> None:
     last = weights[-1]
     for each in weights[:-1]:
         for name in sorted(each.like.keys() | last.like.keys()):
@@ -95,7 +101,6 @@ def _open_all(stack: ExitStack, folders: Sequence[Path]) -> list[_Weights]:
                 said = [f"{list(t.shape)} in {w.name}" for t, w in ((mine, each), (its, last)) if t is not None]
                 what = " and ".join(said) if len(said) > 1 else f"only {said[0]}"
                 raise LmsatError(f"{name} is {what}: average checkpoints of one architecture")
-    return weights
 
 
 def _open(stack: ExitStack, folder: Path) -> _Weights:

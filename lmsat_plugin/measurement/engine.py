@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import or_
@@ -146,9 +146,15 @@ def _adapter_of(model: Any) -> dict[str, Any]:
     return {key: value for key, value in noted.items() if value is not None}
 
 
-def _contained(probe: str) -> AbstractContextManager[None]:
+@contextmanager
+def _contained(probe: str) -> Iterator[None]:
     # Whoever interrupts a measurement from within, as a debugger or a test does, means it.
-    return contained(f"the probe '{probe}'", passing=(KeyboardInterrupt,))
+    with contained(f"the probe '{probe}'", passing=(KeyboardInterrupt,)):
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"in the probe '{probe}'")
+            raise
 
 
 @contextmanager

@@ -77,6 +77,9 @@ def load_whole(loader: Any) -> Any:
         if missing := sorted(info["missing_keys"]):
             raise LmsatError(_describe_missing(pretrained, model, missing, info["unexpected_keys"]))
         keep_untied(pretrained, model)
+        if model.dtype == torch.float64 and getattr(model.config, "_experts_implementation", None) == "grouped_mm":
+            # PyTorch's grouped product takes no float64.
+            model.set_experts_implementation("eager")
         if not kwargs.get("gguf_file"):
             note_stored_type(model, model.dtype if kwargs.get("dtype") == "auto" else stated)
         _warn_of_unread(pretrained, str(kwargs.get("subfolder") or ""))

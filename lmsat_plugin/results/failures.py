@@ -18,6 +18,8 @@ from lmsat_plugin.results.reading import Rest, ResultFile, TaskResult
 from lmsat_plugin.results.tree_files import TreeFile
 
 FAILURES = "failures.json"
+ADDITION = "addition"
+"""In an identity the group of values that it is about, of those that a probe has gained without a new version."""
 _NOT_COMPARED = {"sha256", "dtype", "window"}
 """Settings that a failure does not know, or knows otherwise than a result."""
 _MARKS = DIVERGED.encode(), b'"diverged"'
@@ -143,9 +145,16 @@ def _diverged_file(
     notes = {"checkpoint": record.checkpoint, "diverged": {clean(str(i.get("task"))): e for i, e in reasons}}
     origin = read_origin({"date": record.date}, [notes], path, name=clean(file.name), naming=naming)
     of_model = of_models.get(origin.model, [])
-    tasks = [task for identity, _ in reasons if (task := _diverged(origin, identity, of_model)) is not None]
+    identities = [identity for identity, _ in reasons]
+    # What a probe has gained is a record of its own, of metrics that the task's own record has as well.
+    whole = [each for each in identities if ADDITION not in each or _without(each, ADDITION) not in identities]
+    tasks = [task for identity in whole if (task := _diverged(origin, identity, of_model)) is not None]
     rest = Rest(provenance=[notes], header={"config": {}}, datasets={})
     return ResultFile(path=path, origin=origin, tasks=tasks, rest=rest)
+
+
+def _without(identity: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != key}
 
 
 def _place(origin: Origin) -> PurePosixPath:

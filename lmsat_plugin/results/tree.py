@@ -59,7 +59,7 @@ class Results:
     all_results: bool = False
     """Whether the table holds older measurements of the same value, too."""
     warnings: tuple[str, ...] = ()
-    """What was left out, and why, and whose checkpoints were computed with in several types."""
+    """What was left out, and why, and whose checkpoints were computed in several types."""
     note: str | None = None
     """How many values were measured again, of which the newest is in the table; None if none was."""
     corpora: tuple[str, ...] | None = None

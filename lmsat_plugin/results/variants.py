@@ -46,7 +46,7 @@ def find_variants(results: Sequence[TaskResult]) -> list[Variant]:
 
 
 def mixed_types(results: Sequence[TaskResult]) -> list[str]:
-    """Return a sentence for each model whose checkpoints were computed with in several types.
+    """Return a sentence for each model whose checkpoints were computed in several types.
 
     Models that have one checkpoint in several types are left out: their variants say so.
     """
@@ -57,7 +57,7 @@ def mixed_types(results: Sequence[TaskResult]) -> list[str]:
             types[result.origin.model, result.task, result.corpus].add(dtype)
     mixed = {model: found for (model, _, _), found in types.items() if len(found) > 1}
     return [
-        f"the checkpoints of {model} were computed with in {' and '.join(sorted(found))}, whose numbers differ by "
+        f"the checkpoints of {model} were computed in {' and in '.join(sorted(found))}, whose numbers differ by "
         "rounding: measure all with the same dtype"
         for model, found in mixed.items()
     ]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lmsat_plugin.plugins import plugins
+from lmsat_plugin.results.failures import ADDITION
 from lmsat_plugin.results.reading import NO_METRICS
 from lmsat_plugin.sweeps.plan import PlannedResult
-from lmsat_plugin.sweeps.stored import ADDITION
 
 
 def only_asked(

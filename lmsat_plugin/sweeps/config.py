@@ -270,8 +270,8 @@ class Options:
 
     shard: tuple[int, int] | None = None
     """Part i of n, counted from 1."""
-    only: tuple[str, str] | None = None
-    """The model and the revision of the one checkpoint to measure."""
+    only: str | None = None
+    """The one checkpoint to measure, as MODEL@REVISION. Both may hold an @: averages of checkpoints do."""
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What tells this run from others; the workers of one run share it."""
     force: bool = False

@@ -31,4 +31,6 @@ def reason_of(error: BaseException) -> str:
         traceback.print_exception(error)
     if isinstance(error, LmsatError):
         return str(error)
-    return f"{type(error).__name__} ({first_sentence(error)}): LMSAT_DEBUG=1 shows where"
+    # The engine notes which probe raised it. Other libraries' notes are whole paragraphs.
+    where = "".join(f" {note}" for note in getattr(error, "__notes__", ()) if note.startswith("in the probe "))
+    return f"{type(error).__name__} ({first_sentence(error)}){where}: LMSAT_DEBUG=1 shows where"

@@ -167,7 +167,7 @@ def choose_jobs(jobs: Sequence[Job], options: Options) -> list[Job]:
     if options.only is None:
         first, count = options.shard or (1, 1)
         return list(jobs[first - 1 :: count])
-    chosen = [job for job in jobs if (job.checkpoint.model, job.checkpoint.name) == options.only]
+    chosen = [job for job in jobs if f"{job.checkpoint.model}@{job.checkpoint.name}" == options.only]
     if not chosen:
-        raise LmsatError(f"the sweep has no checkpoint {'@'.join(options.only)}: see `lmsat sweep --dry-run`")
+        raise LmsatError(f"the sweep has no checkpoint {options.only}: see `lmsat sweep --dry-run`")
     return chosen

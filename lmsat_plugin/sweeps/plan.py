@@ -14,13 +14,13 @@ from lmsat_plugin.harness.metadata_keys import FILES
 from lmsat_plugin.harness.task_files import stamps_of
 from lmsat_plugin.plugins import plugins
 from lmsat_plugin.probe_files import source_sha256
-from lmsat_plugin.results.failures import is_diverged
+from lmsat_plugin.results.failures import ADDITION, is_diverged
 from lmsat_plugin.series.checkpoint import Series
 from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
-from lmsat_plugin.sweeps.stored import ADDITION, AUTO_PREFIX, Identity, Stored, canonical
+from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
 

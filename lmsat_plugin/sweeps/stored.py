@@ -18,7 +18,7 @@ from lmsat_plugin.files import PART, FileStamp, paths_in, safe_name, stamp_file
 from lmsat_plugin.metrics import probe_of_task
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import ArraysError, array_path, loss_tasks, read_arrays
-from lmsat_plugin.results.failures import FAILURES, is_diverged, read_failures
+from lmsat_plugin.results.failures import ADDITION, FAILURES, is_diverged, read_failures
 from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_text
 from lmsat_plugin.results.question_scores import SamplesError, read_samples
 from lmsat_plugin.results.reading import NO_METRICS, BrokenResultError, parse_result_file
@@ -33,8 +33,6 @@ AUTO_PREFIX = "auto_prefix"
 
 Identity = dict[str, Any]
 """All that a result depends on: weights, task, version, corpus, settings. Equal identities, equal results."""
-ADDITION = "addition"
-"""In an identity the group of values that it is about, of those that a probe has gained without a new version."""
 
 
 # What a result is measured anew for and the old one stands no more; other settings make another result.

@@ -142,6 +142,13 @@ def test_options_reach_the_table(tmp_path, capsys):
     assert len(json.loads(printed(capsys, tmp_path, "--all", *options))) == 2
 
 
+def test_checkpoints_of_one_step_are_told_apart(tmp_path, capsys):
+    for number, revision in enumerate(("step5", "average:3@step5", "step7")):
+        write(tmp_path / f"results_{number}.json", new(args={"pretrained": "a/b", "revision": revision}, date=number))
+        shown = printed(capsys, tmp_path)
+        assert ("average:3@step5" in shown) == ("revision" in shown) == (number > 0)
+
+
 @pytest.mark.parametrize("form", ["table", "csv"])
 @pytest.mark.parametrize("reader", ["head -1", "true"])
 def test_a_reader_that_stops_early_is_no_error(tmp_path, form, reader):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,21 @@ def test_one_architecture(folders, tmp_path):
     make_model("gpt_neox", 0).save_pretrained(tmp_path / "other")
     with pytest.raises(LmsatError, match="average checkpoints of one architecture"):
         average_checkpoints([folders[0], tmp_path / "other"], tmp_path / "out")
+
+
+def test_a_moving_average_goes_on_with_one_architecture(folders, tmp_path):
+    state, options = tmp_path / "state.safetensors", {"decay": 0.9, "out": tmp_path / "out"}
+    move_average(None, folders[:1], **{**options, "out": tmp_path / "first"}, new_state=state)
+    make_model("gpt_neox", 0).save_pretrained(tmp_path / "other")
+    with pytest.raises(LmsatError, match=r"is only .*: average checkpoints of one architecture"):
+        move_average(state, [tmp_path / "other"], **options, new_state=tmp_path / "new")
+    # A single number would be spread over all of a tensor.
+    tensors = load_file(shutil.copytree(folders[0], tmp_path / "single") / "model.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.dim() == 1)
+    save_file({**tensors, name: tensors[name][:1].clone()}, tmp_path / "single" / "model.safetensors")
+    with pytest.raises(LmsatError, match=r"\[1\] in .*single: average checkpoints of one architecture"):
+        move_average(state, [tmp_path / "single"], **options, new_state=tmp_path / "new")
+    assert not (tmp_path / "out").exists()
     wide = load_file(folders[0] / "model.safetensors")
     name = sorted(wide)[0]
     (tmp_path / "wide").mkdir()

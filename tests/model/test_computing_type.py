@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from evaluation import evaluate, numbers
+from model_configs import mixtures
 from tiny_models import make_model
 
 from lmsat_plugin import measure
@@ -144,3 +145,14 @@ def test_a_series_computes_in_one_type(halves):
     assert models[0] is models[1]
     # A configuration that states another type is another one.
     assert models[2] is not models[1]
+
+
+def test_experts_in_float64(tokenizer, tmp_path):
+    """PyTorch's grouped product of experts takes no float64."""
+    transformers.MixtralForCausalLM(mixtures()["mixtral"]).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    double, single = (
+        measure(tmp_path, "loss", corpus=["abc " * 30], max_tokens=60, dtype=dtype).metrics["lmsat_loss/loss"]
+        for dtype in ("float64", "float32")
+    )
+    assert double == pytest.approx(single, rel=1e-6)

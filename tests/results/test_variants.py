@@ -226,7 +226,7 @@ def test_checkpoints_of_several_types_are_said(tmp_path, caplog):
         write(tmp_path / f"results_{number}.json", written)
     results = Results.read(tmp_path)
     assert results.table.variant.isna().all()
-    sentence = "the checkpoints of a/b were computed with in bfloat16 and float32"
+    sentence = "the checkpoints of a/b were computed in bfloat16 and in float32"
     assert [sentence in warning for warning in results.warnings] == [True]
     caplog.clear()
     for _ in range(2):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from sweep_outputs import files_of
 
 from lmsat_plugin import load_results
+from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.sweeps import averages
@@ -87,6 +88,10 @@ def test_what_results_say_of_an_average(configure, run_folder, tmp_path):
     parts = notes["average"]["of"]
     assert [(part["revision"], part["step"]) for part in parts] == [("step0", 0), ("step10", 10), ("step100", 100)]
     assert len({part["weights_sha256"] for part in parts}) == 3
+    # The command measures one of them by its name, as a job of Slurm does.
+    config = str(configure(models=entry(run_folder, "step100", "average:3")))
+    assert main(["sweep", config, "--only", "run@average:3@step100"]) == 0
+    assert main(["sweep", config, "--only", "run@average:3"]) == 2
     # The two checkpoints of step 100 are two series.
     table = labelled(load_results(tmp_path / "out"))
     assert set(table["model"]) == {"run", "run (average:3)"}

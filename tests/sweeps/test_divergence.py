@@ -59,6 +59,8 @@ def test_readers_say_at_which_step_a_run_diverged(swept, tmp_path):
     results = Results.read(tmp_path / "out")
     rows = results.table[results.table.revision == "step100"].set_index(["task", "metric"])
     assert rows.value.isna().to_dict() == {key: key[0] != "lmsat_head" for key in rows.index}
+    every = Results.read(tmp_path / "out", all_results=True).table
+    assert not every.duplicated(["revision", "task", "metric", "filter"]).any(), "each value diverged once"
     assert results.table.variant.isna().all(), "its settings are those of the others"
     (one,) = find_saturation(results)
     assert (one.verdict, one.diverged_step, one.final_step) == ("diverged", 100, 10)
