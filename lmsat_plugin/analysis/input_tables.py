@@ -64,7 +64,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def _check_commas(path: Path, data: bytes) -> None:
-    """Raise `LmsatError` for a first line with other signs than commas between its names, as some spreadsheets write."""
+    """Raise `LmsatError` for a first line that has semicolons or tabs between its names, and no comma."""
     first = data.lstrip().splitlines()[0] if data.strip() else b""
     used = next((name for sign, name in ((b";", "semicolons"), (b"\t", "tabs")) if sign in first), None)
     if used is not None and b"," not in first:
