@@ -247,6 +247,11 @@ def _data(
     import pandas as pd
 
     corpora = [corpus] if isinstance(corpus, str) else corpus
+    if isinstance(data, str | Path) and user_path(data).suffix.lower() == ".csv":
+        from lmsat_plugin.analysis.input_tables import read_csv
+        from lmsat_plugin.results.other_tools.tables import is_log
+
+        data = data if is_log(user_path(data)) else read_csv(user_path(data))
     if isinstance(data, pd.DataFrame):
         from lmsat_plugin.analysis.input_tables import of_corpora, of_variant
 

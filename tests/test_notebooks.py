@@ -20,6 +20,7 @@ from result_trees import STEPS, Made, write_result, write_tree
 import lmsat_plugin
 from lmsat_plugin import Answers
 from lmsat_plugin.analysis import find_saturation
+from lmsat_plugin.analysis.scaling_laws.run_curves import fit_curves
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.tree import Results
 
@@ -142,7 +143,7 @@ def test_verdicts_are_drawn_over_tokens(place):
     unknown = [{key: row[key] for key in ("model", "step", "loss")} for row in rows]
     with pytest.raises(LmsatError, match="tokens of m are not known"):
         lmsat_plugin.plot(lmsat_plugin.saturation(pd.DataFrame(unknown)), x="tokens")
-    with pytest.raises(LmsatError, match="x=tokens is not what can be drawn over"):
+    with pytest.raises(LmsatError, match="x=tokens cannot be drawn: give x='step'"):
         lmsat_plugin.plot(lmsat_plugin.leaderboard(place / "results"), x="tokens")
 
 
@@ -156,3 +157,33 @@ def test_notebooks_cut_no_legend_off(place):
     sizes = [mpl.image.imread(io.BytesIO(each.getvalue())).shape for each in (whole, cut)]
     assert sizes[1][0] >= sizes[0][0] - 1
     assert sizes[1][1] >= sizes[0][1] - 1
+
+
+def test_a_csv_is_read_as_the_commands_read_it(tmp_path):
+    file = tmp_path / "losses.csv"
+    table = pd.DataFrame({"model": "m", "step": range(100, 2100, 100)}).assign(loss=lambda own: 3 + 100 / own.step)
+    table.to_csv(file, index=False)
+    [found] = lmsat_plugin.saturation(file)
+    [of_table] = lmsat_plugin.saturation(table)
+    assert (found.verdict, found.best) == (of_table.verdict, of_table.best)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "said"),
+    [
+        ("step", [0.5, 1.5, 2.5], "row 1 has step=0.5, which is no step"),
+        ("step", [1, 2, 1e30], "row 3 has step=1e\\+30, which no training has"),
+        ("model", ["m", None, "m"], "row 2 lacks a model"),
+    ],
+)
+@pytest.mark.parametrize("analysis", [lmsat_plugin.saturation, fit_curves])
+def test_rows_without_a_model_or_a_whole_step_are_refused(column, cells, said, analysis):
+    table = pd.DataFrame({"model": "m", "step": [1, 2, 3], "loss": [3.0, 2.5, 2.0]}).assign(**{column: cells})
+    with pytest.raises(LmsatError, match=said):
+        analysis(table)
+
+
+def test_what_is_no_path_is_a_sentence():
+    for given in (3, pd.DataFrame({"a": [1]})):
+        with pytest.raises(LmsatError, match="is no kind of path: give the folder"):
+            lmsat_plugin.report(given)

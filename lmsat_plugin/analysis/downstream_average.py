@@ -43,9 +43,10 @@ class DownstreamAverage:
     @property
     def method(self) -> str:
         """The definition of the mean, in one sentence."""
+        tasks = "1 task" if len(self.tasks) == 1 else f"{len(self.tasks)} tasks"
         return (
-            f"The downstream average is the mean of (score − chance) / (1 − chance) over the {len(self.tasks)} "
-            f"tasks that {'these' if self.lacking else 'all of these'} models have: {', '.join(self.tasks)}."
+            f"The downstream average is the mean of (score − chance) / (1 − chance) over the {tasks} "
+            f"that {'these' if self.lacking else 'all of these'} models have: {', '.join(self.tasks)}."
             + (f" No average, since they lack some of these tasks: {', '.join(self.lacking)}." if self.lacking else "")
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import read_file
-from lmsat_plugin.outside_text import from_csv_cell, map_text
+from lmsat_plugin.outside_text import from_csv_cell, map_text, shortened
 from lmsat_plugin.results.patterns import matching
 from lmsat_plugin.results.series import in_series
 from lmsat_plugin.results.tree import Results
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEAST, _MOST = 1e-30, 1e60
+_MOST_STEPS = 1e15
+"""Below the numbers whose neighbours float64 does not tell apart."""
 
 TIDY = ("model", "task", "metric", "value")
 """The columns that make a table one of results."""
@@ -42,6 +44,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     try:
         data = read_file(path)
+        _check_commas(path, data)
         table = _parsed(data)
     except (OSError, ValueError, OverflowError) as error:
         raise LmsatError(
@@ -58,6 +61,14 @@ def read_csv(path: Path) -> pd.DataFrame:
         losses = [None if pd.isna(loss) and not _says_nan(text) else loss for loss, text in cells]
         table["loss"] = pd.Series(losses, index=table.index, dtype=object)
     return table
+
+
+def _check_commas(path: Path, data: bytes) -> None:
+    """Raise `LmsatError` for a first line that has semicolons or tabs between its names, and no comma."""
+    first = data.lstrip().splitlines()[0] if data.strip() else b""
+    used = next((name for sign, name in ((b";", "semicolons"), (b"\t", "tabs")) if sign in first), None)
+    if used is not None and b"," not in first:
+        raise LmsatError(f"{path} has {used} between its cells: save it with commas there, and points in its numbers")
 
 
 def read_csvs(paths: Sequence[Path]) -> pd.DataFrame:
@@ -160,7 +171,9 @@ def lacking(missing: str, needed: Sequence[str], table: pd.DataFrame) -> LmsatEr
     meant = next((name for name in own if missing in name.lower().split("_")), None) or closest(missing, own)
     if meant is not None and meant not in needed:
         return LmsatError(f"the table has no column '{missing}': did you mean {meant}? Then rename it to {missing}")
-    return LmsatError(f"the table has no column '{missing}': it needs {', '.join(needed)}, and has {', '.join(own)}")
+    return LmsatError(
+        f"the table has no column '{missing}': it needs {', '.join(needed)}, and has {', '.join(own) or 'none'}"
+    )
 
 
 def of_corpora(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -211,7 +224,7 @@ def numbers(
         raise lacking(missing[0], needed, table)
     present = [*needed, *(name for name in optional if name in table.columns)]
     columns = {name: as_floats(table[name]) for name in present}
-    table = table.assign(**columns)
+    given, table = table, table.assign(**columns)
     known = np.isfinite(table[list(needed)].to_numpy("float64")).all(axis=1)
     rows_P = np.arange(1, len(table) + 1)
     if known.any() and not known.all():
@@ -224,7 +237,10 @@ def numbers(
     table, rows_P = table.iloc[np.flatnonzero(known)], rows_P[known]
     if table.empty:
         empty = [name for name in needed if not np.isfinite(columns[name]).any()] or list(needed)
-        raise LmsatError(f"no row has a finite number for {' and '.join(empty)}: fill it in")
+        cell = given[empty[0]].iloc[0] if len(given) else None
+        seen = f" (row 1 has '{shortened(cell)}')" if isinstance(cell, str) and cell.strip() else ""
+        advice = "write numbers with a decimal point" if seen else "fill it in"
+        raise LmsatError(f"no row has a finite number for {' and '.join(empty)}{seen}: {advice}")
     for name in positive:
         if name in present and (bad := table[name] <= 0).any():
             raise LmsatError(
@@ -234,8 +250,17 @@ def numbers(
     return table
 
 
+def check_models(table: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Raise `LmsatError` for a table without the column ``model``, and for a row without a model."""
+    if "model" not in table.columns:
+        raise lacking("model", needed, table)
+    if (nameless := table["model"].isna()).any():
+        row = int(np.argmax(nameless.to_numpy())) + 1
+        raise LmsatError(f"row {row} lacks a model: fill it in or leave the row out")
+
+
 def check_steps(table: pd.DataFrame) -> None:
-    """Raise `LmsatError` where the column ``step`` holds a number that is negative or not whole."""
+    """Raise `LmsatError` where the column ``step`` holds a number that is negative, not whole, or absurdly large."""
     if "step" not in table.columns:
         return
     steps = as_floats(table["step"])
@@ -244,6 +269,11 @@ def check_steps(table: pd.DataFrame) -> None:
         raise LmsatError(
             f"row {row + 1} has step={steps.iloc[row]:g}, which is no step of a training: give whole numbers from 0 "
             "on, or leave the row out"
+        )
+    if (bad := steps > _MOST_STEPS).any():
+        row = int(np.argmax(bad.to_numpy()))
+        raise LmsatError(
+            f"row {row + 1} has step={steps.iloc[row]:g}, which no training has: correct it or leave the row out"
         )
 
 

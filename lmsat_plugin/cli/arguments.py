@@ -145,6 +145,7 @@ def read_data(args: argparse.Namespace, data: Sequence[str] | None = None) -> Re
 
 def read_folder(args: argparse.Namespace, folder: str) -> Results:
     """Return the results in one folder that `add_choice` and `add_steps` ask for. Raises as `read_results`."""
+    check_trees([folder])
     return _chosen(_read(args, [folder]), args)
 
 

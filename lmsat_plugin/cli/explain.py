@@ -9,6 +9,7 @@ from lmsat_plugin.cli.command import Command
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.glossary import WORDS, Word, similar_to, word_of
 from lmsat_plugin.outside_text import shortened, show
+from lmsat_plugin.settings import closest
 
 _WIDTH = 100
 
@@ -30,7 +31,9 @@ class ExplainCommand(Command):
         word = word_of(text)
         found = [word] if word is not None else similar_to(text) if text else list(WORDS)
         if not found:
-            raise LmsatError(f"'{shortened(text)}' is not explained: lmsat explain lists all words that are")
+            meant = closest(text, [name for one in WORDS for name in (one.name, *one.also)])
+            hint = f"did you mean {meant}?" if meant else "lmsat explain lists all words that are"
+            raise LmsatError(f"'{shortened(text)}' is not explained: {hint}")
         for one in found:
             show(_lines(one))
 

@@ -121,7 +121,7 @@ def _sentences(results: Sequence[BenchmarkNoise]) -> Iterator[str]:
     for difference in dict.fromkeys(one.difference for one in enough):
         own = [one for one in enough if one.difference == difference]
         names = list(dict.fromkeys(_name(one) for one in own if (one.questions_needed or 0) <= (one.n_questions or 0)))
-        said = f"are enough of {_listed(names) or 'none'}"
+        said = f"are enough for {_listed(names)}" if names else "are enough for no task"
         paired = "" if any(one.paired for one in own) else ", taken as two samples (kept by question, fewer suffice)"
         yield f"To show a difference of {difference:g} at 80 % power{paired}, the questions {said}."
     yield from _unknown(results)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import shtab
 
 from lmsat_plugin.cli.guide import COMMANDS
+from lmsat_plugin.cli.sweep_arguments import KEYS
 from lmsat_plugin.outside_text import printable, shortened
+from lmsat_plugin.settings import closest
 from lmsat_plugin.version import __version__
 
 
 class _Parser(argparse.ArgumentParser):
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices and (meant := closest(value, action.choices)):
+            raise argparse.ArgumentError(action, f"'{shortened(value)}' is unknown: did you mean {meant}?")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
@@ -54,9 +61,12 @@ def refuse_unknown(unknown: Sequence[str], name: str, parser: argparse.ArgumentP
     option = first.partition("=")[0]
     said = f"{shortened(first)} is no argument of lmsat {name}"
     options = {each: set(command._option_string_actions) for each, command in commands.items()}
+    key = option.removeprefix("--").replace("-", "_")
     others = [f"lmsat {each}" for each, known in options.items() if option in known]
     if near := difflib.get_close_matches(option, sorted(options[name]), 1, 0.8):
         said += f": did you mean {near[0]}?"
+    elif name == "sweep" and key in KEYS:
+        said += f": write {key}=VALUE"
     elif others:
         said += f": it is one of {', '.join(others)}"
     commands[name].error(said)

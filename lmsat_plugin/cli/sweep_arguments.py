@@ -17,7 +17,8 @@ from lmsat_plugin.yaml_files import parse_yaml
 
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt")
-_KEYS = {*SweepConfig.model_fields, *ALIASES}
+KEYS = {*SweepConfig.model_fields, *ALIASES}
+"""What KEY=VALUE may name."""
 _OF_MODELS = ("revisions", "name", "step_pattern", "tokens_per_step")
 """The options that are keys of each model."""
 
@@ -70,7 +71,7 @@ def _sort(words: Iterable[str]) -> tuple[list[str], list[str], dict[str, Any]]:
         is_file = kind in ("file", "device") and not word.lower().endswith(_WEIGHT_SUFFIXES)
         if not word.strip():
             raise LmsatError("an empty word is no name of a model: leave it out, or see whether a variable is unset")
-        if kind is None and equals and (key in _KEYS or closest(key, _KEYS)):
+        if kind is None and equals and (key in KEYS or closest(key, KEYS)):
             settings[ALIASES.get(key, key)] = _value(key, value)
         elif is_file or (kind is None and word.lower().endswith(_CONFIG_SUFFIXES)):
             files.append(word)
@@ -93,7 +94,7 @@ def _value(key: str, text: str) -> Any:
 
 def _without_overrides(words: list[str] | None) -> tuple[list[str] | None, list[str]]:
     """Return the words of an option, and those settings among them that argparse took for its own."""
-    overrides = [word for word in (words or [])[1:] if word.partition("=")[0] in _KEYS and "=" in word]
+    overrides = [word for word in (words or [])[1:] if word.partition("=")[0] in KEYS and "=" in word]
     return words and [word for word in words if word not in overrides], overrides
 
 

@@ -90,7 +90,9 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
 def _over(x: str, result: Any) -> Any:
     several = result if isinstance(result, list) else [result]
     if not all(isinstance(each, Saturation) for each in several) or x not in ("step", "tokens"):
-        raise LmsatError(f"x={x} is not what can be drawn over: give x='tokens' for verdicts on saturation")
+        raise LmsatError(
+            f"x={x} cannot be drawn: give x='step' or x='tokens' with verdicts on saturation, and no x with others"
+        )
     return [over_tokens(each) for each in several] if x == "tokens" else result
 
 

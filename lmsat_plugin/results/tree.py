@@ -182,7 +182,8 @@ class Results:
             tasks = choose_variant(tasks, variant)
             if not any(task.metrics for task in tasks):
                 variants = ", ".join(f"'{name}'" for name in sorted(self.variants, key=natural) if name)
-                raise LmsatError(f"nothing in {self.root} has --variant '{variant}': give one of {variants or 'none'}")
+                advice = f"give one of {variants}" if variants else "leave it out, since there are none"
+                raise LmsatError(f"nothing in {self.root} has --variant '{variant}': {advice}")
         chosen, _ = self._of_tasks(self.root, self.files, tasks, places=self.places, all_results=self.all_results)
         if corpora is None:
             return replace(chosen, corpora=self.corpora)
@@ -293,6 +294,10 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _cache(path: str | Path | Sequence[str | Path], step_pattern: str | None, tokens_per_step: int | None) -> Cache:
+    if not isinstance(path, str | Path | Sequence):
+        raise LmsatError(
+            f"{type(path).__name__} is no kind of path: give the folder of results as text or a Path, or several"
+        )
     paths = [path] if isinstance(path, str | Path) else path
     if not paths:
         raise LmsatError("no folder is given: give one with lm-eval's result files")

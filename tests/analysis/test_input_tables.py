@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lmsat_plugin.analysis.input_tables import as_floats, numbers, of_corpora, of_variant, read_csv
+from lmsat_plugin.analysis.input_tables import as_floats, check_steps, numbers, of_corpora, of_variant, read_csv
 from lmsat_plugin.errors import LmsatError
 
 
@@ -31,6 +33,25 @@ def test_csv(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LmsatError, match="cannot be read as CSV"):
         read_csv(path)
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_cells_between_other_signs_than_commas_are_named(sign, name, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(sign.join(("model", "step", "loss")) + "\n" + sign.join(("m", "1", "3,5")) + "\n", "utf-8")
+    with pytest.raises(LmsatError, match=f"t.csv has {name} between its cells: save it with commas"):
+        read_csv(path)
+
+
+def test_decimal_commas_are_named():
+    with pytest.raises(LmsatError, match=r"finite number for loss \(row 1 has '3,5'\): write numbers with a decimal"):
+        numbers(pd.DataFrame({"loss": ["3,5", "3,4"]}), ["loss"])
+
+
+@pytest.mark.parametrize("step", [-1, 0.5, 1e30])
+def test_steps_that_no_training_has_are_refused(step):
+    with pytest.raises(LmsatError, match=re.escape(f"row 2 has step={step:g}, which")):
+        check_steps(pd.DataFrame({"step": [0, step]}))
 
 
 @pytest.mark.parametrize(

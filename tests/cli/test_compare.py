@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from compared_results import write_losses, write_questions
 
+from lmsat_plugin.analysis.comparison.sentences import sentence_on_tokens
+from lmsat_plugin.analysis.comparison.tokens_to_loss import TokensToLoss
 from lmsat_plugin.cli.main import main
 
 TOKENS = np.random.default_rng(0).integers(100, 300, 30)
@@ -77,3 +79,16 @@ def test_bad_input_is_a_sentence(tree, capsys, arguments, said):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_table_of_losses_is_no_results_to_compare(tmp_path, capsys):
+    table = tmp_path / "losses.csv"
+    table.write_text("model,step,loss\nm,1,3.5\n", "utf-8")
+    assert main(["compare", str(table), str(table)]) == 2
+    assert "losses.csv is a table of your own, and no results: give the folder" in capsys.readouterr().err
+
+
+def test_as_many_tokens_are_not_called_1_times_as_many():
+    needs = {"reference": "a", "model": "b", "metric": "loss", "loss": 3.0, "at_most": (), "reason": None}
+    assert sentence_on_tokens(TokensToLoss(**needs, a=7.03e4, b=7.01e4)).endswith(" 7.01e+04 tokens, about as many.")
+    assert sentence_on_tokens(TokensToLoss(**needs, a=1e4, b=2e4)).endswith(" 2e+04 tokens, 2 times as many.")

@@ -22,6 +22,7 @@ from lmsat_plugin.cli.parser import build_parser
         (["saturation", "x", "--tsk", "y"], "--tsk is no argument of lmsat saturation: did you mean --task?"),
         (["report", "x", "--min-step=3"], "--min-step=3 is no argument of lmsat report: it is one of lmsat saturation"),
         (["doctor", "--no-such"], "--no-such is no argument of lmsat doctor"),
+        (["sweep", "x", "--max-tokens", "9"], "--max-tokens is no argument of lmsat sweep: write max_tokens=VALUE"),
     ],
 )
 def test_unknown_arguments_are_refused_with_the_usage_of_their_command(arguments, said, capsys):
@@ -31,6 +32,14 @@ def test_unknown_arguments_are_refused_with_the_usage_of_their_command(arguments
     error = capsys.readouterr().err
     assert error.startswith(f"usage: lmsat {arguments[0]}")
     assert error.splitlines()[-1] == f"lmsat {arguments[0]}: error: {said}"
+
+
+def test_a_misspelt_command_or_word_is_answered_with_the_right_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["saturatoin", "x"])
+    assert capsys.readouterr().err.endswith("'saturatoin' is unknown: did you mean saturation?\n")
+    assert main(["explain", "anistropy"]) == 2
+    assert capsys.readouterr().err == "lmsat: error: 'anistropy' is not explained: did you mean anisotropy?\n"
 
 
 def test_lmsat_alone_names_every_command(capsys):

@@ -100,5 +100,6 @@ def sentence_on_tokens(found: TokensToLoss) -> str:
         for name, tokens in needs.items()
     ]
     unit = _UNITS[metric_named(found.metric).unit]
-    ratio = f", {found.b / found.a:.2g} times as many" if found.a and found.b and not found.at_most else ""
+    times = f"{found.b / found.a:.2g}" if found.a and found.b and not found.at_most else None
+    ratio = "" if times is None else ", about as many" if times == "1" else f", {times} times as many"
     return f"To reach {found.loss:.4g} {unit}, {parts[0]} and {parts[1]}{ratio}."

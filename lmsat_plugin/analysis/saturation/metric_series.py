@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lmsat_plugin.analysis.chance import chance_level, measured_chances
-from lmsat_plugin.analysis.input_tables import as_floats, is_not_finite, is_tidy, numbers, records
+from lmsat_plugin.analysis.input_tables import (
+    as_floats,
+    check_models,
+    check_steps,
+    is_not_finite,
+    is_tidy,
+    numbers,
+    records,
+)
 from lmsat_plugin.analysis.losses import check_nats
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.metrics import metric as known_metric
@@ -179,8 +187,9 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
             rows = rows.assign(higher_is_better=False)
     else:
         raise LmsatError("this table holds only losses: leave out --task and --metric, or give results")
-    if task is None and "model" not in rows.columns:
-        raise LmsatError(f"the table has no column 'model': it has {', '.join(map(str, rows.columns))}")
+    if task is None:
+        check_models(rows, ("model", "step", "loss"))
+    check_steps(rows)
     rows = _placed(rows.reset_index(drop=True))
     keys = [name for name in _KEYS if name in rows.columns]
     rows = rows.assign(**{_NUMBER: rows.groupby(keys, dropna=False, sort=False).ngroup()})

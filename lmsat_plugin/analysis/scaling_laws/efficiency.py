@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.given_numbers import check_number, check_share
-from lmsat_plugin.analysis.input_tables import check_steps, is_tidy, numbers, table_of
+from lmsat_plugin.analysis.input_tables import check_models, check_steps, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, check_one_tokenizer, loss_of_results, without_diverged
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.series import labelled
@@ -136,9 +136,8 @@ def sample_efficiency(
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
     """Return the checkpoints of models that have several, checked, with their FLOPs."""
-    if "model" not in table.columns:
-        raise LmsatError("the table has no column 'model': name the model of each checkpoint there")
     needed = ("n_params", "tokens", "loss")
+    check_models(table, ("model", *needed))
     table, _ = without_diverged(table)
     table = numbers(table, needed, optional=("flops",))
     table = numbers(table[table.tokens != 0], needed, positive=("n_params", "tokens", "flops"))

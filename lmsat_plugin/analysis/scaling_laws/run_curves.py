@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.given_numbers import check_number, check_simulation
-from lmsat_plugin.analysis.input_tables import check_magnitudes, check_steps, is_tidy, numbers, table_of
+from lmsat_plugin.analysis.input_tables import check_magnitudes, check_models, check_steps, is_tidy, numbers, table_of
 from lmsat_plugin.analysis.losses import check_nats, loss_of_results, without_diverged
 from lmsat_plugin.analysis.scaling_laws.fitted_law import Derived
 from lmsat_plugin.analysis.stats.autoregressive import simulate
@@ -103,9 +103,8 @@ def fit_curves(
         check_number("at", at, "give a step, or tokens, above 0", least=0, most=_FARTHEST)
     table = table_of(data)
     table = labelled(loss_of_results(data)) if is_tidy(table) else table
-    if "model" not in table.columns:
-        raise LmsatError("the table has no column 'model': name the model of each checkpoint there")
     axis = "step" if "step" in table.columns or "tokens" not in table.columns else "tokens"
+    check_models(table, ("model", axis, "loss"))
     check_steps(table)
     table, _ = without_diverged(table)
     table = numbers(table, [axis, "loss"], positive=["loss"])
@@ -116,7 +115,8 @@ def fit_curves(
     for model, rows in table.groupby("model", sort=False):
         rows = rows.sort_values(axis, kind="stable").drop_duplicates(axis, keep="last")
         if len(rows) < LEAST_FOR_CURVE:
-            short.append(f"{model} has {len(rows)} checkpoints after the first step: a curve needs {LEAST_FOR_CURVE}")
+            own = "1 checkpoint" if len(rows) == 1 else f"{len(rows)} checkpoints"
+            short.append(f"{model} has {own} after the first step: a curve needs {LEAST_FOR_CURVE}")
             continue
         rows = rows.iloc[:: -(-len(rows) // _MOST_POINTS)] if len(rows) > _MOST_POINTS else rows
         t_K, losses_K = rows[axis].to_numpy(), rows["loss"].to_numpy()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmsat_plugin.analysis.given_numbers import check_share, check_simulation
-from lmsat_plugin.analysis.input_tables import numbers
+from lmsat_plugin.analysis.input_tables import check_models, numbers
 from lmsat_plugin.analysis.losses import check_nats, without_diverged
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, Estimate, interval, resample
 from lmsat_plugin.errors import LmsatError
@@ -135,10 +135,9 @@ def shape_dependence(
 
 def _models(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each model, by size: ``model, n, aspect, loss``."""
-    if "model" not in table.columns:
-        raise LmsatError("the table has no column 'model': name each model there")
     n = "n_params_non_embedding" if "n_params_non_embedding" in table.columns else "n_params"
     needed = (n, "loss", "hidden_size", "n_layers")
+    check_models(table, ("model", *needed))
     table, _ = without_diverged(table)
     table = numbers(table, needed, positive=(n, "hidden_size", "n_layers"))
     check_nats(table)
