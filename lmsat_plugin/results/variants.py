@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from lmsat_plugin.results.checkpoint_names import averaging_of
 from lmsat_plugin.results.other_tools.gpt_neox import PREFIX
 from lmsat_plugin.results.reading import TaskResult
 
@@ -53,7 +54,9 @@ def mixed_types(results: Sequence[TaskResult]) -> list[str]:
     told_apart = {model for model, keys in _differing(results, "model").items() if "dtype" in keys}
     types: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
     for result in results:
-        if result.origin.model not in told_apart and (dtype := result.model_settings.get("dtype")):
+        # Averages are in float32, whatever their parts are in, and a series of their own.
+        is_own = averaging_of(result.origin.revision) is None and result.origin.model not in told_apart
+        if is_own and (dtype := result.model_settings.get("dtype")):
             types[result.origin.model, result.task, result.corpus].add(dtype)
     mixed = {model: found for (model, _, _), found in types.items() if len(found) > 1}
     return [

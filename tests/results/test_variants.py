@@ -217,6 +217,16 @@ def test_settings_of_the_text_do_not_part_a_model_from_its_scores(tmp_path):
     assert {one.label for one in find_saturation(results)} == {"a", "b", "c"}
 
 
+def test_averages_of_half_types_are_no_mixture(tmp_path):
+    """They are in float32, and a series of their own."""
+    types = {"step1": "bfloat16", "step2": "bfloat16", "average:2@step2": "float32"}
+    for number, (step, dtype) in enumerate(types.items()):
+        written = ours(float(number), args={**ARGS, "revision": step})
+        written["config"]["lmsat"]["dtype"] = dtype
+        write(tmp_path / f"results_{number}.json", written)
+    assert not Results.read(tmp_path).warnings
+
+
 def test_checkpoints_of_several_types_are_said(tmp_path, caplog):
     """A series stays one, and nobody takes its steps for training alone."""
     types = {"step1": "bfloat16", "step2": "float32", "step3": "float32"}
