@@ -15,8 +15,10 @@ import common
 import yaml
 from sweep_loop import at_each_checkpoint, values
 
-_SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
-_SMOLLM2 = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+_SMALL = {
+    **{"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4},
+    **{"num_attention_heads": 4, "num_key_value_heads": 4},
+}
 
 
 def make_run(folder: Path, count: int, quick: bool) -> None:
@@ -29,13 +31,7 @@ def make_run(folder: Path, count: int, quick: bool) -> None:
 
     demonstration = demo.natural_language()
     demo.write_corpus(demonstration.held_out, folder / "held_out.jsonl")
-    config = transformers.LlamaConfig(
-        **(_SMALL if quick else _SMOLLM2),
-        vocab_size=49_152,
-        intermediate_size=256 if quick else 1536,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-    )
+    config = transformers.LlamaConfig(**common.SMOLLM2_135M | (_SMALL if quick else {}))
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(folder / "base")

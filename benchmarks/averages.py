@@ -23,10 +23,7 @@ COUNT = 5
 
 def make(folder: Path, *, quick: bool) -> list[Path]:
     """Write the checkpoints."""
-    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
-    config = transformers.LlamaConfig(
-        vocab_size=49152, num_hidden_layers=2 if quick else 30, tie_word_embeddings=True, **shape
-    )
+    config = transformers.LlamaConfig(**common.SMOLLM2_135M | ({"num_hidden_layers": 2} if quick else {}))
     folders = []
     for seed in range(COUNT):
         torch.manual_seed(seed)

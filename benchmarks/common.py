@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
+SMOLLM2_135M: dict[str, Any] = {
+    **{"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
+    **{"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048},
+    "tie_word_embeddings": True,
+}
+"""The configuration of SmolLM2-135M, for models of its shape with random weights."""
 SHARED = "--shared" in sys.argv
 CACHE = Path(tempfile.gettempdir()) / "lmsat-benchmarks"
 WINDOW = 2048

@@ -97,16 +97,7 @@ def pythia_70m() -> transformers.PreTrainedModel:
 
 
 def smollm2_135m() -> transformers.PreTrainedModel:
-    config = transformers.LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        intermediate_size=1536,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-    )
+    config = transformers.LlamaConfig(**common.SMOLLM2_135M)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 

@@ -53,14 +53,7 @@ TILES = ((8192, 8192), (4096, 4096), (2048, 4096), (2048, 8192))
 def shapes(quick: bool) -> dict[str, transformers.PretrainedConfig]:
     """Return the configurations of the models by name; with ``quick`` small ones."""
     small = {"num_hidden_layers": 2, "vocab_size": 4096} if quick else {}
-    smollm2 = transformers.LlamaConfig(
-        **{
-            **{"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
-            **{"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048},
-            **{"tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0},
-            **small,
-        }
-    )
+    smollm2 = transformers.LlamaConfig(**{**common.SMOLLM2_135M, "bos_token_id": 0, "eos_token_id": 0, **small})
     pythia = transformers.GPTNeoXConfig(
         **{
             **{"vocab_size": 50_304, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16},

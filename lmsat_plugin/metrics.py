@@ -145,16 +145,19 @@ def task_of_probe(probe: str, *, is_expensive: bool = False) -> str:
 
 def is_measurement(task: str) -> bool:
     """Return whether a task's values are measurements by a probe, and not scores of an ability."""
-    return task.startswith("lmsat_") or (task.startswith("lmsat-") and _own_name(task) not in _ABILITIES)
+    return task.startswith("lmsat_") or (task.startswith("lmsat-") and name_in_lm_eval(task) not in _ABILITIES)
 
 
 def probe_of_task(task: str) -> str:
     """Return the name of a measurement's probe; any other task's name as it is."""
-    return _own_name(task) if is_measurement(task) else task
+    if task.startswith("lmsat_"):
+        return task.removeprefix("lmsat_")
+    return name_in_lm_eval(task) if is_measurement(task) else task
 
 
-def _own_name(task: str) -> str:
-    return task[len("lmsat_") :].removesuffix("-pythia").replace("-", "_")
+def name_in_lm_eval(task: str) -> str:
+    """Return what a task of lmsat's whose name has hyphens is called in lm-eval; of a measurement its probe's name."""
+    return task.removeprefix("lmsat-").removesuffix("-pythia").replace("-", "_")
 
 
 def directions(*names: str) -> dict[str, bool]:

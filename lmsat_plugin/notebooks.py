@@ -67,7 +67,7 @@ def sweep(
     import lmsat_autoload
     from lmsat_plugin.settings import parse_settings
     from lmsat_plugin.sweeps.config import Options, SweepConfig, load_config
-    from lmsat_plugin.sweeps.from_names import config_values
+    from lmsat_plugin.sweeps.from_names import DEFAULT_TASKS, config_values
     from lmsat_plugin.sweeps.local import run_sweep
 
     lmsat_autoload.install()
@@ -81,7 +81,7 @@ def sweep(
         entries = [dict(each) if isinstance(each, Mapping) else {"pretrained": str(each)} for each in listed]
         if "output" not in given:
             raise LmsatError("models with keys of their own have no folder of results by default: add output=FOLDER")
-        base = {"tasks": ["lmsat_loss", "lmsat_anisotropy", "lmsat_head"], **given}
+        base = {"tasks": list(DEFAULT_TASKS), **given}
         config = parse_settings(SweepConfig, {"models": entries, **base})
     else:
         config = parse_settings(SweepConfig, {**config_values([str(each) for each in listed], name=name), **given})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lmsat_plugin.metrics import metric
+from lmsat_plugin.metrics import metric, name_in_lm_eval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def chance_level(task: str, name: str, measured: Mapping[str, float] = MappingPr
 def lm_eval_name(task: str) -> str:
     """Return lm-eval's name of a task of lmsat's, lighteval's, OLMES' or OLMo's; any other name as it is."""
     if task.startswith("lmsat-"):
-        return task.removeprefix("lmsat-").removesuffix("-pythia").replace("-", "_")
+        return name_in_lm_eval(task)
     # lighteval's leaderboard|arc:challenge, OLMES' arc_challenge:rc::olmes, OLMo's arc_challenge_val_rc.
     name = task.rpartition("|")[2]
     candidates = (name, name.replace(":", "_"), name.partition(":")[0], _SPLIT.sub("", name))

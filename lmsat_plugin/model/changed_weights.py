@@ -17,11 +17,11 @@ GROUP = 128
 
 
 @contextmanager
-def restored(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Put tensors back, bit for bit, at the end, also after an error. Copies wait in the CPU's memory."""
+def restored(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Give copies of tensors, in the CPU's memory, and put these back at the end, bit for bit, also after an error."""
     copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     try:
-        yield
+        yield copies
     finally:
         for tensor, copy in zip(tensors, copies, strict=True):
             tensor.detach().copy_(copy)

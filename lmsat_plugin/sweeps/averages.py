@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from lmsat_plugin.conversion.averages import average_checkpoints, move_average
 from lmsat_plugin.results.checkpoint_names import averaging_of
 from lmsat_plugin.series.averages import decay_of
 from lmsat_plugin.series.checkpoint import Checkpoint
-from lmsat_plugin.sweeps.fingerprint import ChangedError, weights_of
+from lmsat_plugin.sweeps.fingerprint import ChangedError, Stamp, weights_of
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.made_folders import MadeFolders
 
@@ -51,15 +51,16 @@ class Averages:
         Adds to ``noted`` the stamp of the parts' files, and the parts. Raises `LmsatError` where it cannot be made, and
         `ChangedError` where files of the parts change meanwhile.
         """
-        noted["files"] = job.stamp()
-        folder, noted["average"] = self._made.fetch(job.checkpoint, self._place(job), partial(self._make, job))
+        noted["files"] = stamp = job.stamp()
+        place, make = self._place(job, stamp), partial(self._make, job, stamp)
+        folder, noted["average"] = self._made.fetch(job.checkpoint, place, make)
         return folder
 
-    def _place(self, job: Job) -> Path:
-        return self._made.place(job.checkpoint, job.label, job.stamp())
+    def _place(self, job: Job, stamp: Stamp) -> Path:
+        return self._made.place(job.checkpoint, job.label, stamp)
 
-    def _make(self, job: Job, out: Path) -> dict[str, Any]:
-        stamp, decay = job.stamp(), decay_of(job.checkpoint)
+    def _make(self, job: Job, stamp: Stamp, out: Path) -> dict[str, Any]:
+        decay = decay_of(job.checkpoint)
         if decay is None:
             with self._fetched(job.parts) as folders:
                 average_checkpoints(folders, out)
@@ -76,21 +77,21 @@ class Averages:
     def _move(self, job: Job, decay: float, out: Path) -> list[dict[str, Any]]:
         """Make a moving average of the one before and the last checkpoint; of all checkpoints where that is gone."""
         before = self._before(job)
-        with self._made.kept(before, job.checkpoint) as notes:
-            there = notes is not None and (before / _STATE).exists()
-            new = job.parts[-1:] if there else job.parts
+        with nullcontext() if before is None else self._made.kept(before, job.checkpoint) as notes:
+            state = None if before is None or notes is None else before / _STATE
+            new = job.parts if state is None else job.parts[-1:]
             with self._fetched(new) as folders:
-                state = before / _STATE if there else None
                 move_average(state, folders, decay=decay, out=out, new_state=out.with_name(_STATE))
-                return [*(notes["of"] if notes is not None and there else ()), *_described(new, folders)]
+                return [*([] if notes is None else notes["of"]), *_described(new, folders)]
 
-    def _before(self, job: Job) -> Path:
-        """Return where the moving average one checkpoint before is, if it is there."""
+    def _before(self, job: Job) -> Path | None:
+        """Return where the moving average one checkpoint before is, if it is there; None for that of the first."""
         parts, how = job.checkpoint.parts[:-1], averaging_of(job.checkpoint.revision)
         if not parts:
-            return self._place(job).with_name("nothing")
+            return None
         previous = replace(job.checkpoint, revision=f"{how}@{parts[-1].revision}", within=parts[-1].within, parts=parts)
-        return self._place(replace(job, checkpoint=previous))
+        job = replace(job, checkpoint=previous)
+        return self._place(job, job.stamp())
 
     @contextmanager
     def _fetched(self, parts: Sequence[Job]) -> Iterator[list[Path]]:

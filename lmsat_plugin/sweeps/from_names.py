@@ -17,7 +17,7 @@ from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.series.finding import find_checkpoints
 from lmsat_plugin.sweeps.config import SweepConfig
 
-_TASKS = ("lmsat_loss", "lmsat_anisotropy", "lmsat_head")
+DEFAULT_TASKS = ("lmsat_loss", "lmsat_anisotropy", "lmsat_head")
 _REVISIONS = "log:20"
 _PATTERN = re.compile(r"[-_.]*[{*?\[]")
 """Where a name that stands for several stops being theirs."""
@@ -58,7 +58,7 @@ def config_values(names: Sequence[str], *, name: str | None = None, watch: bool 
     [corpus] = fields["corpora"].default
     return {
         "models": models,
-        "tasks": list(_TASKS),
+        "tasks": list(DEFAULT_TASKS),
         "output": str(_output(names, runs, name)),
         "corpora": corpus.corpus,
         "max_tokens": fields["max_tokens"].default,

@@ -191,7 +191,7 @@ def test_a_figure_may_have_axes_of_its_own(tab):
     assert address(tab)["zoom"] == ["loss-by-tokens.flops~100000000000000000~1000000000000000000"]
     low, high = tab.ask(f"(({{ min, max }}) => [min, max])({figure}.panels[0].plot.scales.x)")
     assert low < tokens[0] < tokens[-1] < high
-    # What stays an image can be had as PNG.
+    # What stays an image is saved as PNG.
     tab.ask("void (window.save = (blob, name) => { window.saved = [blob, name]; })")
     tab.ask("document.querySelector('.figures > figure:not([data-panels]) .menu ul button').click()")
     tab.wait("window.saved")

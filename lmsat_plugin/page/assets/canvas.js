@@ -1,4 +1,4 @@
-// Drawing on a canvas of one's own: cells of a heat map, and lines through the entries of an array.
+// Drawing on a canvas: cells of a heat map, and lines through the entries of an array.
 
 const MARGIN = { left: 46, right: 10, top: 6, bottom: 34 };
 

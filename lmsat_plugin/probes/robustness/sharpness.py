@@ -77,8 +77,8 @@ class SharpnessProbe(Probe[SharpnessSettings]):
                 squared = self._add_up(parameters)
                 if not (math.isfinite(loss) and math.isfinite(squared)):
                     raise DivergedError("the model's loss or its gradient is not finite")
-                with torch.no_grad(), restored(parameters):
-                    search = _Search(self._rise_along(parameters, loss))
+                with torch.no_grad(), restored(parameters) as starts:
+                    search = _Search(self._rise_along(parameters, starts, loss))
                     search.run(_FIRST_DROP * loss / squared if squared else 0.0, squared)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -118,14 +118,15 @@ class SharpnessProbe(Probe[SharpnessSettings]):
                 total += float(in_float64(parameter.grad).square().sum())
         return total
 
-    def _rise_along(self, parameters: Sequence[nn.Parameter], loss: float) -> Callable[[float], float]:
-        """Return how much the loss rises when the parameters are moved by −η times their gradients."""
-        starts = [parameter.detach().clone() for parameter in parameters]
+    def _rise_along(
+        self, parameters: Sequence[nn.Parameter], starts: Sequence[torch.Tensor], loss: float
+    ) -> Callable[[float], float]:
+        """Return how much the loss rises when the parameters are moved from where they start by −η times gradients."""
 
         def rise(step: float) -> float:
             for parameter, start in zip(parameters, starts, strict=True):
                 if parameter.grad is not None:
-                    torch.add(start, parameter.grad, alpha=-step, out=parameter.detach())
+                    torch.add(start.to(parameter.device), parameter.grad, alpha=-step, out=parameter.detach())
             return self._loss() - loss
 
         return rise
