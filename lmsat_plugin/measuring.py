@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.model.adapters import find_adapter
 from lmsat_plugin.model.anatomy import input_device, unwrap
 from lmsat_plugin.model.checkpoint_files import check_checkpoint_folder
@@ -79,23 +81,17 @@ def measure(
         >>> outcome.to_frame().task.unique().tolist()
         ['lmsat_loss', 'lmsat_head']
     """
-    loaded: Any = model
-    source = str(model) if isinstance(model, str | Path) else loaded.config._name_or_path
-    beside, adapter = {"revision": revision, "trust_remote_code": trust_remote_code}, None
     if isinstance(model, str | Path):
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if (adapter := find_adapter(source, revision=revision)) is not None:
-            adapter.check()
-            tokenizer = tokenizer or str(adapter.tokenizer_folder)
-            beside["revision"] = "main"
-        loaded = _load_model(str(adapter.base_folder) if adapter else source, place, dtype=dtype, **beside)
-        if adapter is not None:
-            put_on(loaded, adapter, merge=merge)
-            loaded.config._commit_hash = adapter.commit
-    if merge and adapter is None:
-        raise LmsatError("merge=True is for the folder, or the Hub's name, of an adapter: leave it out")
-    if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = _load_tokenizer(tokenizer or source, **beside)
+        load = partial(load_checkpoint, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        loaded = load(str(model), revision=revision, merge=merge, tokenizer=tokenizer)
+    else:
+        if merge:
+            raise LmsatError("merge=True is for the folder, or the Hub's name, of an adapter: leave it out")
+        source = model.config._name_or_path
+        if tokenizer is None or isinstance(tokenizer, str):
+            tokenizer = _load_tokenizer(tokenizer or source, revision=revision, trust_remote_code=trust_remote_code)
+        loaded = LoadedModel(model=model, tokenizer=tokenizer, name=f"{source or 'model'} {revision}")
+        load = partial(load_checkpoint, dtype=model.dtype, device=str(input_device(unwrap(model))))
     text = {"max_tokens": max_tokens, "seed": seed, "text_field": text_field, "prefix": prefix}
     documents = None
     if not isinstance(corpus, str):
@@ -103,32 +99,56 @@ def measure(
     corpus_settings = parse_settings(CorpusSettings, {"corpus": corpus, **text})
     probes_by_name = make_probes([probes] if isinstance(probes, str | Probe) else probes, settings)
     execution = Execution(
-        device=input_device(unwrap(loaded)),
+        device=input_device(unwrap(loaded.model)),
         batch_size=batch_size,
         max_length=max_length,
         prefix_token_id=prefix_token_id,
         processes=Processes.current(),
         corpora=plugins().corpora,
         origins=plugins().origins,
+        references=References(load=lambda reference: load(str(reference.source), revision=reference.revision)),
     )
-    training = loaded.training
-    loaded.eval()
+    training = loaded.model.training
+    loaded.model.eval()
     try:
-        with naming_weights(loaded):
-            return measure_probes(
-                LoadedModel(
-                    model=loaded,
-                    tokenizer=tokenizer,
-                    name=f"{source or 'model'} {revision}",
-                    adapter=adapter.describe(merged=merge) if adapter else None,
-                ),
-                probes_by_name,
-                corpus_settings,
-                execution,
-                documents=documents,
-            )
+        with naming_weights(loaded.model):
+            return measure_probes(loaded, probes_by_name, corpus_settings, execution, documents=documents)
     finally:
-        loaded.train(training)
+        loaded.model.train(training)
+
+
+def load_checkpoint(
+    source: str,
+    *,
+    revision: str = "main",
+    dtype: str | torch.dtype = "auto",
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    merge: bool = False,
+    tokenizer: PreTrainedTokenizerBase | str | None = None,
+) -> LoadedModel:
+    """Load a model, or an adapter on its base, with its tokenizer; the arguments are those of `measure`.
+
+    Raises `LmsatError` for what cannot be loaded.
+    """
+    name, beside = f"{source} {revision}", {"revision": revision, "trust_remote_code": trust_remote_code}
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    adapter = find_adapter(source, revision=revision)
+    if merge and adapter is None:
+        raise LmsatError("merge=True is for the folder, or the Hub's name, of an adapter: leave it out")
+    if adapter is not None:
+        adapter.check()
+        tokenizer = tokenizer or str(adapter.tokenizer_folder)
+        beside["revision"], source = "main", str(adapter.base_folder)
+    model = _load_model(source, place, dtype=dtype, **beside)
+    if adapter is not None:
+        put_on(model, adapter, merge=merge)
+        model.config._commit_hash = adapter.commit
+    if tokenizer is None or isinstance(tokenizer, str):
+        tokenizer = _load_tokenizer(tokenizer or source, **beside)
+    model.eval()
+    described = adapter.describe(merged=merge) if adapter else None
+    return LoadedModel(model=model, tokenizer=tokenizer, name=name, adapter=described)
 
 
 def _load_model(source: str, device: str, **arguments: Any) -> PreTrainedModel:

@@ -66,13 +66,14 @@ class BuiltIn:
         from lmsat_plugin.probes.robustness.quantization import QuantizationProbe
         from lmsat_plugin.probes.robustness.sharpness import SharpnessProbe
         from lmsat_plugin.probes.robustness.weight_noise import WeightNoiseProbe
+        from lmsat_plugin.probes.similarity.probe import SimilarityProbe
         from lmsat_plugin.probes.weights import WeightsProbe
 
         for probe in (
             *(LossProbe, AnisotropyProbe, HeadProbe, RankHeadProbe),
             *(GradientBottleneckProbe, GradientNoiseProbe, NgramProbe, GeometryProbe, ActivationsProbe),
             *(AttentionProbe, NgramGapProbe),
-            *(WeightsProbe, QuantizationProbe, WeightNoiseProbe, SharpnessProbe),
+            *(WeightsProbe, QuantizationProbe, WeightNoiseProbe, SharpnessProbe, SimilarityProbe),
         ):
             registry.add(probe)
 

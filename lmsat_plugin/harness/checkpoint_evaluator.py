@@ -16,8 +16,9 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.harness.model import CHANGES_WEIGHTS, SaturationLM
+from lmsat_plugin.harness.model import SaturationLM
 from lmsat_plugin.harness.result_document import as_written_by_lm_eval, cached_environment
+from lmsat_plugin.harness.second_models import CHANGES_WEIGHTS
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.harness.smaller_batches import halve_batch
 from lmsat_plugin.measurement.execution import Processes

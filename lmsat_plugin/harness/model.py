@@ -20,10 +20,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import clear_torch_cache, get_dtype
 
 from lmsat_plugin.errors import DivergedError, LmsatError, first_sentence, sentence_for_lm_eval_command
-from lmsat_plugin.files import check_writable, user_path
+from lmsat_plugin.files import check_writable
 from lmsat_plugin.harness.adapters_put_on import TakesAdapters
 from lmsat_plugin.harness.loglikelihoods import answer_requests, place_of
 from lmsat_plugin.harness.probe_requests import provenance_of, run_probe_requests
+from lmsat_plugin.harness.second_models import CHANGES_WEIGHTS, LoadsReferences
 from lmsat_plugin.harness.smaller_batches import with_smaller_batches
 from lmsat_plugin.measurement.execution import Execution, Processes, cached
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
@@ -38,7 +39,6 @@ from lmsat_plugin.model.head_files import RestrictedHead
 from lmsat_plugin.model.lm_head import is_tied
 from lmsat_plugin.model.loading import keep_untied, load_whole
 from lmsat_plugin.model.memory import free_memory, is_out_of_memory
-from lmsat_plugin.model.restricted_head import load_restricted_head, truncate_head
 from lmsat_plugin.model.spectrum import device_of_float64
 from lmsat_plugin.probe import TokenBatch
 from lmsat_plugin.scoring.continuations import Trust
@@ -48,12 +48,6 @@ from lmsat_plugin.text.windows import PREFIX_POLICIES, Window, rolling_windows
 logger = logging.getLogger(__name__)
 sentence_for_lm_eval_command()
 
-CHANGES_WEIGHTS = {
-    *("peft", "delta", "gguf_file", "autogptq", "gptqmodel", "tp_plan", "parallelize", "subfolder"),
-    *("load_in_8bit", "load_in_4bit", "quantization_config", "device_map"),
-    *("variant", "use_safetensors", "key_mapping", "state_dict", "config"),
-}
-"""Arguments with which the model's weights are not those that a folder's usual files store."""
 # What a GPU keeps free for whatever comes up while a second model is on it.
 _SPARE_BYTES = 1 << 30
 
@@ -74,7 +68,7 @@ def _named_errors(pretrained: str, revision: str | None = None) -> Iterator[None
 
 
 @register_model("lmsat")
-class SaturationLM(TakesAdapters, HFLM):
+class SaturationLM(TakesAdapters, LoadsReferences, HFLM):
     """lm-eval's ``hf`` model, with all its arguments, that also answers the requests of probes.
 
     Args:
@@ -113,7 +107,7 @@ class SaturationLM(TakesAdapters, HFLM):
         if rolling_prefix not in PREFIX_POLICIES:
             raise LmsatError(f"rolling_prefix={rolling_prefix!r} is none of its values: give document or window")
         self.rolling_prefix, self.shared_prefixes = rolling_prefix, bool(shared_prefixes)
-        self.head_rank, self.head = head_rank, head
+        self.head_rank, self.head, self.merge = head_rank, head, merge
         self.restricted_head: RestrictedHead | None = None
         self.lmsat_outcomes: list[Outcome] = []
         self.lmsat_downstream: dict[str, Any] | None = None
@@ -146,14 +140,6 @@ class SaturationLM(TakesAdapters, HFLM):
             rows = self.model.get_input_embeddings().weight.shape[0]
             check_tokenizer(self.tokenizer, rows, str(kwargs.get("tokenizer") or base))
         self._restrict_head()
-
-    def _restrict_head(self) -> None:
-        if self.head is not None:
-            self.restricted_head = load_restricted_head(self.model, user_path(self.head))
-        if self.head_rank is not None:
-            truncate_head(self.model, self.head_rank)
-            # What was loaded is not the model's head any more.
-            self.restricted_head = None
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """Load as ``hf`` does, but refuse a checkpoint with weights missing instead of inventing them.

@@ -20,6 +20,7 @@ from lmsat_plugin.hookspecs import CheckpointMeasured
 from lmsat_plugin.measurement.engine import LoadedModel, measure_probes
 from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.outcome import Outcome
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.model.anatomy import unwrap
 from lmsat_plugin.model.divergence import naming_weights
 from lmsat_plugin.model.head_files import RestrictedHead
@@ -80,6 +81,7 @@ def run_probe_requests(
         processes=processes,
         corpora=plugins().corpora,
         origins=plugins().origins,
+        references=getattr(lm, "lmsat_references", None) or _references_of(lm),
         cache=getattr(lm, "lmsat_cache", None),
     )
     name = f"{_name_of(lm)} {_revision_of(lm)}"
@@ -97,6 +99,12 @@ def run_probe_requests(
     if Processes.current().rank == 0:
         _finish(lm)
     return [outcomes[text].measurements[request.probe].metrics for request, text in zip(asked, own_pass, strict=True)]
+
+
+def _references_of(lm: HFLM) -> References | None:
+    """Return how a model that is measured alone loads others; None for one of another class than lmsat's."""
+    load = getattr(lm, "load_reference", None)
+    return None if load is None else References(load=load)
 
 
 def _sort_into_passes(asked: Sequence[ProbeRequest]) -> tuple[dict[Text, dict[str, Probe]], list[Text]]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.measurement.execution import Execution
+from lmsat_plugin.measurement.beside import BesideReference
+from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.foreign_probes import Foreign
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome, describe_run
+from lmsat_plugin.measurement.references import Reference, References
 from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
@@ -92,29 +94,17 @@ def measure_probes(
             lambda: tokenize(read_corpus(), corpus_settings, tokenizer, prefix=prefix, window=window, limit=limit),
         )
         check_tokens(corpus, embedding_rows)
-        if needs & (FORWARD | Need.TRAINING_STREAM | Need.LOSSES_AGAIN):
+        if needs & (FORWARD | Need.TRAINING_STREAM | Need.LOSSES_AGAIN | Need.PASS_AGAIN):
             anatomy = _dissect(model, corpus, probes)
-    tokens = execution.cached("vocabulary", lambda: max(tokenizer.get_vocab().values()) + 1)
-    vocab_rows = min(tokens, embedding_rows)
-    context = ProbeContext(
-        model=model,
-        tokenizer=tokenizer,
-        vocab_rows=vocab_rows,
-        device=execution.device,
-        synchronise=execution.processes.size > 1,
-        layer_widths=anatomy.layer_widths if anatomy else (),
-        corpus=corpus,
-        head=replace(anatomy.head, vocab_rows=vocab_rows) if anatomy and anatomy.head else None,
-        name=loaded.name,
-        cached=execution.cached,
-    )
+    context = _context(loaded, corpus, anatomy, execution)
     if corpus and anatomy and Need.TRAINING_STREAM in needs:
         text = MeasuredText(
             tokenized=corpus, read=read_corpus, settings=corpus_settings, tokenizer=tokenizer, sources=execution.corpora
         )
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
-    if corpus and anatomy and Need.LOSSES_AGAIN in needs:
-        context = replace(context, losses_again=_losses_again(context, anatomy, execution))
+    if Need.REFERENCE in needs:
+        opener = partial(_open_reference, corpus=corpus, takes_apart=anatomy is not None, execution=execution)
+        context = replace(context, beside=_beside(context, opener, execution))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
         with _contained(name), _memory_named(probe), foreign.watched(name):
@@ -135,6 +125,82 @@ def measure_probes(
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
+
+
+def _context(
+    loaded: LoadedModel, corpus: TokenizedCorpus | None, anatomy: Anatomy | None, execution: Execution
+) -> ProbeContext:
+    """Return what probes are given of a model, but for other text and other checkpoints."""
+    model = unwrap(loaded.model)
+    rows = model.get_input_embeddings().weight.shape[0]
+    tokens = execution.cached("vocabulary", lambda: max(loaded.tokenizer.get_vocab().values()) + 1)
+    vocab_rows = min(tokens, rows)
+    context = ProbeContext(
+        model=model,
+        tokenizer=loaded.tokenizer,
+        vocab_rows=vocab_rows,
+        device=execution.device,
+        synchronise=execution.processes.size > 1,
+        layer_widths=anatomy.layer_widths if anatomy else (),
+        corpus=corpus,
+        head=replace(anatomy.head, vocab_rows=vocab_rows) if anatomy and anatomy.head else None,
+        name=loaded.name,
+        cached=execution.cached,
+    )
+    if corpus is None or anatomy is None:
+        return context
+    return replace(
+        context,
+        losses_again=_losses_again(context, anatomy, execution),
+        pass_again=_pass_again(anatomy, corpus, execution),
+    )
+
+
+def _open_reference(
+    loaded: LoadedModel, *, corpus: TokenizedCorpus | None, takes_apart: bool, execution: Execution
+) -> ProbeContext:
+    """Return the context of another model on the same tokens."""
+    model = unwrap(loaded.model)
+    check_decoder(model.config, type(model).__name__)
+    if corpus is not None:
+        check_tokens(corpus, model.get_input_embeddings().weight.shape[0])
+    anatomy = dissect(model, torch.from_numpy(corpus.windows[0].tokens[:-1])) if corpus and takes_apart else None
+    return _context(loaded, corpus, anatomy, execution)
+
+
+def _beside(
+    context: ProbeContext, opener: Callable[[LoadedModel], ProbeContext], execution: Execution
+) -> Callable[[str], BesideReference]:
+    """Return what gives the checkpoints beside which this one is seen, each once."""
+    references = execution.references or References(load=_cannot_load)
+    made: dict[str, BesideReference] = {}
+
+    def beside(setting: str) -> BesideReference:
+        if setting not in made:
+            made[setting] = BesideReference(
+                context=context,
+                reference=references.find(setting),
+                references=references,
+                open=opener,
+                processes=execution.processes,
+            )
+        return made[setting]
+
+    return beside
+
+
+def _cannot_load(reference: Reference) -> LoadedModel:
+    raise LmsatError("no other checkpoint can be loaded here: use `lmsat sweep` or lm_eval")
+
+
+def _pass_again(anatomy: Anatomy, corpus: TokenizedCorpus, execution: Execution) -> Callable[..., None]:
+    """Return what runs all of some windows in this process."""
+    alone = replace(execution, processes=Processes())
+
+    def pass_again(windows: Sequence[Window], **callbacks: Any) -> None:
+        ForwardPass(anatomy, windows, corpus.window, alone, show_progress=False).run(PassCallbacks(**callbacks))
+
+    return pass_again
 
 
 def _adapter_of(model: Any) -> dict[str, Any]:

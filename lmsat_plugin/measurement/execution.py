@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.lazy import torch
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.model.memory import is_broken_device
 from lmsat_plugin.text.corpora import CorpusSource
 from lmsat_plugin.text.windows import Window
@@ -82,6 +83,8 @@ class Execution:
     """The registered named corpora."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """From ``probe:NAME`` to the distribution that the probe comes from."""
+    references: References | None = None
+    """The checkpoints beside which this one is seen."""
     cache: dict[Any, Any] | None = None
     """What the checkpoints of one tokenizer share. A series keeps it; a single measurement needs none."""
 

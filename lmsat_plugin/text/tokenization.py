@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+_SENTENCE = "The quick brown fox jumps over 13 lazy dogs."
 _warned_of: set[tuple[int, int]] = set()
 """The sizes of vocabularies that were warned of, and of the models: once is enough for a series."""
 
@@ -199,14 +200,20 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def are_alike(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Return whether two tokenizers have the same tokens and make the same of a text."""
+    encode = {"add_special_tokens": False}
+    same_text = first.encode(_SENTENCE, **encode) == second.encode(_SENTENCE, **encode)
+    return same_text and first.get_vocab() == second.get_vocab()
+
+
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_rows: int, source: str) -> None:
     """Raise `LmsatError` for a tokenizer that encodes nothing, or whose tokens the model has no rows for.
 
     A vocabulary that is far smaller than the model's may be right, and is warned of. transformers 5 silently returns
     an empty tokenizer for a folder that has none.
     """
-    text = "The quick brown fox jumps over 13 lazy dogs."
-    tokens = tokenizer.encode(text, add_special_tokens=False)
+    tokens = tokenizer.encode(_SENTENCE, add_special_tokens=False)
     if not tokens or (tokenizer.unk_token_id is not None and set(tokens) == {tokenizer.unk_token_id}):
         raise LmsatError(f"no working tokenizer in {source}: name one with tokenizer=FOLDER_OR_NAME")
     if max(tokens) >= vocab_rows:

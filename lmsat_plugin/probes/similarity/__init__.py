@@ -1,0 +1,1 @@
+"""A checkpoint's states and predictions beside those of another."""
