@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lmsat_plugin.harness.second_models import CHANGES_WEIGHTS
 from lmsat_plugin.harness.shared_tasks import SharedTasks
 from lmsat_plugin.harness.smaller_batches import halve_batch
 from lmsat_plugin.measurement.execution import Processes
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.model.adapters import read_adapter, tokenizer_folder
 from lmsat_plugin.model.checkpoint_files import tokenizer_digest
 from lmsat_plugin.model.fixed import AlteredError, model_digest
@@ -148,7 +149,13 @@ class CheckpointEvaluator:
         return {name: array for outcome in self.lm.lmsat_outcomes for name, array in outcome.arrays.items()}
 
     def evaluate(
-        self, tasks: SharedTasks, names: Sequence[str], *, num_fewshot: int | None, model_args: dict[str, Any]
+        self,
+        tasks: SharedTasks,
+        names: Sequence[str],
+        *,
+        num_fewshot: int | None,
+        model_args: dict[str, Any],
+        references: References | None = None,
     ) -> dict[str, Any] | None:
         """Evaluate the loaded checkpoint; return what lm-eval would write, or None on other ranks than the first.
 
@@ -161,6 +168,7 @@ class CheckpointEvaluator:
             self._load_again()
         assert self.lm is not None
         before, self._digest = self._digest, None
+        self.lm.lmsat_references = references and replace(references, load=self.lm.load_reference)
         try:
             results = self._evaluate(tasks, names, num_fewshot, model_args)
         except AlteredError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,14 @@ class BesideReference:
         key = (reference.name, name)
         if key not in self.computed:
             kept = self._read(reference, name, self._text if of_text else "")
-            self.computed[key] = kept or self._compute(compute, self._open(reference))
+            with _named(reference):
+                self.computed[key] = kept or self._compute(compute, self._open(reference))
         return self.computed[key]
 
     def model(self) -> PreTrainedModel:
         """Return the reference's model."""
-        return self._open(self._back(1)).model
+        with _named(self.reference):
+            return self._open(self._back(1)).model
 
     def note(self) -> dict[str, Any]:
         """Return the reference's name and what identifies its weights."""
@@ -71,9 +74,7 @@ class BesideReference:
         for _ in range(back - 1):
             reference = reference and reference.before
         if reference is None:
-            raise NoReferenceError(
-                f"{self.reference.name} is the first checkpoint, or not compared with the one before"
-            )
+            raise NoReferenceError(f"no checkpoint is known that comes before the reference {self.reference.name}")
         if reference.reason is not None:
             raise NoReferenceError(reference.reason)
         return reference
@@ -96,18 +97,14 @@ class BesideReference:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in compute(context).items()}
 
     def _open(self, reference: Reference) -> ProbeContext:
-        """Load a reference. Raises `NoReferenceError` for one that cannot be loaded or compared."""
         if reference.name not in self._opened:
-            try:
-                loaded = self.processes.together(lambda: self._load(reference))
-                self._opened[reference.name] = self.open(loaded)
-            except (PassingError, BrokenDeviceError, NoReferenceError):
-                raise
-            except LmsatError as error:
-                raise NoReferenceError(f"the reference {reference.name} cannot be used: {error}") from error
+            loaded = self.processes.together(lambda: self._load(reference))
+            self._opened[reference.name] = self.open(loaded)
         return self._opened[reference.name]
 
     def _load(self, reference: Reference) -> Any:
+        if self.references.load is None or reference.source is None:
+            raise LmsatError("it cannot be loaded here: use `lmsat sweep` or lm_eval")
         try:
             loaded = self.references.load(reference)
         except (RuntimeError, MemoryError) as error:
@@ -116,7 +113,16 @@ class BesideReference:
             what = f"memory does not suffice for a second model ({first_sentence(error)})"
             raise LmsatError(f"{what}: use a larger device") from error
         if not are_alike(loaded.tokenizer, self.context.tokenizer):
-            raise NoReferenceError(
-                f"the reference {reference.name} has another tokenizer: compare checkpoints of one tokenizer"
-            )
+            raise LmsatError("it has another tokenizer; compare checkpoints of one tokenizer")
         return loaded
+
+
+@contextmanager
+def _named(reference: Reference) -> Iterator[None]:
+    """Raise `NoReferenceError` that names the reference for whatever is wrong with it."""
+    try:
+        yield
+    except (PassingError, BrokenDeviceError, NoReferenceError):
+        raise
+    except LmsatError as error:
+        raise NoReferenceError(f"the reference {reference.name} cannot be used: {error}") from error

@@ -17,7 +17,7 @@ from lmsat_plugin.measurement.execution import Execution, Processes
 from lmsat_plugin.measurement.foreign_probes import Foreign
 from lmsat_plugin.measurement.forward import ForwardPass, PassCallbacks
 from lmsat_plugin.measurement.outcome import Outcome, describe_run
-from lmsat_plugin.measurement.references import Reference, References
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.measurement.returned_values import checked
 from lmsat_plugin.measurement.training_stream import FinalStateStream, MeasuredText, training_text
 from lmsat_plugin.model.anatomy import Anatomy, dissect, position_limit, unwrap
@@ -172,7 +172,7 @@ def _beside(
     context: ProbeContext, opener: Callable[[LoadedModel], ProbeContext], execution: Execution
 ) -> Callable[[str], BesideReference]:
     """Return what gives the checkpoints beside which this one is seen, each once."""
-    references = execution.references or References(load=_cannot_load)
+    references = execution.references or References()
     made: dict[str, BesideReference] = {}
 
     def beside(setting: str) -> BesideReference:
@@ -187,10 +187,6 @@ def _beside(
         return made[setting]
 
     return beside
-
-
-def _cannot_load(reference: Reference) -> LoadedModel:
-    raise LmsatError("no other checkpoint can be loaded here: use `lmsat sweep` or lm_eval")
 
 
 def _pass_again(anatomy: Anatomy, corpus: TokenizedCorpus, execution: Execution) -> Callable[..., None]:

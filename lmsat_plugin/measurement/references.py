@@ -56,8 +56,8 @@ def named(setting: str) -> Reference:
 class References:
     """The references of one measured checkpoint, how they are loaded, and where tensors of checkpoints are kept."""
 
-    load: Callable[[Reference], Any]
-    """Loads a reference as the measured model was loaded: a `LoadedModel`."""
+    load: Callable[[Reference], Any] | None = None
+    """Loads a reference as the measured model was loaded: a `LoadedModel`. None where nothing can be loaded."""
     by_setting: Mapping[str, Reference] = field(default_factory=dict)
     identity: str | None = None
     """What identifies the measured checkpoint, as `Reference.identity`."""

@@ -66,6 +66,8 @@ class Probe(ABC, Generic[SettingsT]):
     version: ClassVar[int] = 1
     """Raise it when the numbers change for the same checkpoint and settings."""
     needs: ClassVar[Need]
+    looks_back: ClassVar[bool] = False
+    """Whether it asks for what it keeps of the reference's own reference, under its name: ``other(name, back=2)``."""
     settings_type: ClassVar[type[Settings]] = Settings
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
     """The direction of metrics that have a better one. Geometry has none."""

@@ -16,8 +16,8 @@ from lmsat_plugin.lazy import torch, without_gradients
 from lmsat_plugin.model.spectrum import covariance_eigenvalues, device_of_float64, in_float64
 
 
-class Place(Protocol):
-    """Where sums are added up: what of a `ProbeContext` they depend on."""
+class SumsContext(Protocol):
+    """What of a `ProbeContext` sums depend on."""
 
     @property
     def device(self) -> torch.device:
@@ -37,7 +37,7 @@ class Sums:
 
     _initial: ClassVar[float] = 0.0
 
-    def __init__(self, context: Place, **shapes: tuple[int, ...]) -> None:
+    def __init__(self, context: SumsContext, **shapes: tuple[int, ...]) -> None:
         self.device = device_of_float64(context.device)
         self.names = tuple(shapes)
         self._synchronise = context.synchronise
@@ -124,7 +124,7 @@ class StateSpectrum:
 class StateMoments(Sums):
     """Number n, sum and products Σ h hᵀ of a layer's states h, of which several probes make use. Float64."""
 
-    def __init__(self, context: Place, width: int) -> None:
+    def __init__(self, context: SumsContext, width: int) -> None:
         super().__init__(context, tokens=(), total=(width,), products=(width, width))
 
     def add(self, states_ND: torch.Tensor) -> None:

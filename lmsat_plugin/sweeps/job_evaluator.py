@@ -16,6 +16,7 @@ from tqdm import tqdm
 from lmsat_plugin.errors import PassingError, first_sentence
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.harness.shared_tasks import SharedTasks
+from lmsat_plugin.measurement.references import References
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.passing import causes
 from lmsat_plugin.sweeps.jobs import Job
@@ -40,9 +41,12 @@ class JobEvaluator:
         self._tasks: dict[int, SharedTasks] = {}
         self._tasks_key: Any = None
         self._said = False
+        self._references: References | None = None
+        """The checkpoints beside which the loaded one is seen."""
 
     def load(self, job: Job, folder: Path, head_only: bool) -> None:
         """Load a job's weights. Raises `LmsatError` for a checkpoint that cannot be loaded."""
+        self._references = None
         if self._evaluator is None or self._evaluator.model_args != job.model_args:
             # The old model gives its memory back before the new one takes any.
             self._evaluator = None
@@ -51,6 +55,10 @@ class JobEvaluator:
         name, revision, commit = checkpoint.model, checkpoint.revision, checkpoint.commit
         with _on_a_shared_gpu():
             self._evaluator.load(folder, name=name, revision=revision, commit=commit, head_only=head_only)
+
+    def compare(self, references: References) -> None:
+        """Have the loaded checkpoint seen beside others."""
+        self._references = references
 
     def evaluate(
         self, job: Job, batch: int, names: Sequence[str]
@@ -64,7 +72,9 @@ class JobEvaluator:
         tasks = self._shared_tasks(job, batch)
         shots = self.plan.batches[batch].num_fewshot
         with _on_a_shared_gpu():
-            results = self._evaluator.evaluate(tasks, names, num_fewshot=shots, model_args=job.load_args)
+            results = self._evaluator.evaluate(
+                tasks, names, num_fewshot=shots, model_args=job.load_args, references=self._references
+            )
         return None if results is None else (results, self._evaluator.arrays)
 
     def _shared_tasks(self, job: Job, number: int) -> SharedTasks:

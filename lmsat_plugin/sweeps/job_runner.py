@@ -16,6 +16,7 @@ import numpy as np
 from lmsat_plugin.errors import BrokenDeviceError, PassingError
 from lmsat_plugin.harness.result_document import metrics_of
 from lmsat_plugin.hookspecs import CheckpointEvaluated
+from lmsat_plugin.measurement.references import KeptTensors, Reference
 from lmsat_plugin.model.loading import HeadNotFoundError
 from lmsat_plugin.passing import patiently
 from lmsat_plugin.plugins import plugins
@@ -32,6 +33,7 @@ from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.launch import Launch
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
+from lmsat_plugin.sweeps.reference_folders import JobReferences
 from lmsat_plugin.sweeps.store import DEADLY, Claim, NewResult, Store
 from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical, check_source, superseded
 from lmsat_plugin.sweeps.summary import Summary
@@ -58,11 +60,16 @@ class _StartedJob:
     noted: dict[str, Any]
     """What results note of the checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
+    references: dict[str, Reference] = field(default_factory=dict)
+    """The checkpoints beside which it is seen, by the setting that names them."""
+    seen_references: list[SeenFiles] = field(default_factory=list)
 
     def check_files(self) -> None:
         """Raise `ChangedError` if files of the checkpoint are not what they were. A download may still get more."""
         if self.seen is not None:
             self.seen.check(may_grow=self.job.checkpoint.on_hub)
+        for seen in self.seen_references:
+            seen.check()
 
 
 @dataclass(kw_only=True)
@@ -81,6 +88,12 @@ class JobRunner:
     _unfinished: dict[Job, Any] = field(default_factory=dict)
     """From the jobs that others have claimed to the stamp of their results when these were read last."""
     _twins: Twins = field(init=False)
+    references: JobReferences = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what checkpoints are compared by in the sweep's own folder."""
+        kept = KeptTensors(self.store.private / "compared")
+        self.references = JobReferences(plan=self.plan, folders=self.folders, kept=kept)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run the jobs; `summary` counts what became of them.
@@ -131,6 +144,7 @@ class JobRunner:
 
     def _release(self, job: Job) -> None:
         self.folders.release(job)
+        self.references.release(job)
 
     def _start_next(self, queue: JobQueue) -> _StartedJob | None:
         """Claim the first job that has something to do, and begin to fetch it; drop those that are done."""
@@ -219,6 +233,9 @@ class JobRunner:
                 seen.check()
                 self.store.note_seen(checkpoint, started.stored, {"files": started.noted["files"], **asdict(known)})
         started.noted |= describe_base(folder)
+        weights = known.identity if known is not None and not checkpoint.on_hub else checkpoint.content
+        work = self.plan.work(started.job, weights)
+        started.references, started.seen_references = self.references.fetch(started.job, work)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:
@@ -251,6 +268,8 @@ class JobRunner:
             if work:
                 check_source(job.checkpoint, started.stored, weights)
                 self._load(started, folder)
+                if started.references:
+                    self.launch.call("compare", self.references.of(job, weights, started.references))
         except Exception as error:
             raise_outside(error)
             work = self.plan.pending(job, started.stored, weights, self.options)

@@ -16,7 +16,7 @@ from lmsat_plugin.sweeps.downloads import make_downloads
 from lmsat_plugin.sweeps.interrupts import Interrupts
 from lmsat_plugin.sweeps.job_evaluator import JobEvaluator
 from lmsat_plugin.sweeps.job_runner import JobRunner
-from lmsat_plugin.sweeps.jobs import Job, choose_jobs, find_jobs
+from lmsat_plugin.sweeps.jobs import Job, choose_jobs
 from lmsat_plugin.sweeps.launch import Launch, LaunchLostError
 from lmsat_plugin.sweeps.plan import Plan
 from lmsat_plugin.sweeps.progress_display import ProgressDisplay
@@ -59,7 +59,7 @@ def run_sweep(config: SweepConfig, options: Options | None = None) -> Summary:
 
 
 def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
-    jobs = choose_jobs(plan.jobs, options) if options.watch is None else []
+    jobs = plan.in_order(choose_jobs(plan.jobs, options)) if options.watch is None else []
     runner = JobRunner(
         plan=plan,
         store=store,
@@ -82,6 +82,7 @@ def _run(plan: Plan, store: Store, launch: Launch, options: Options) -> Summary:
         runner.display.close()
         store.clean_claims()
         runner.folders.close()
+        runner.references.close()
     return runner.summary
 
 
@@ -93,7 +94,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
     while True:
         runner.interrupts.check()
         try:
-            jobs = choose_jobs(find_jobs(runner.plan.config), runner.options)
+            jobs = runner.plan.in_order(choose_jobs(runner.plan.look_again(), runner.options))
         except LmsatError as error:
             # A run that has not saved its first checkpoint yet, or a name that is wrong.
             if str(error) != waiting:

@@ -20,9 +20,12 @@ from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
+from lmsat_plugin.sweeps.references import find_reference, order_of
+from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
-from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings
+from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings, reference_setting
 from lmsat_plugin.text.corpora import CorpusSettings, HubCorpus, corpus_files, load_corpus
+from lmsat_plugin.version import __version__
 
 # Arguments of the model that say how it runs, not what comes out.
 _HOW = {
@@ -56,6 +59,10 @@ class Plan:
         self.batches = find_batches(config)
         self._auto: dict[Job, str] = {}
         """What ``prefix=auto`` is for a checkpoint, where that is known."""
+        self._weights: dict[Job, str] = {}
+        """What identifies the weights of references whose files were read."""
+        self._known_weights: dict[Job, tuple[Any, str | None]] = {}
+        self._found_references: dict[tuple[Job, str], Job | str] = {}
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -66,6 +73,51 @@ class Plan:
     def series(self) -> list[Series]:
         """The checkpoints of each model, with what is left out."""
         return [find_entry(entry) for entry in self.config.models]
+
+    def look_again(self) -> list[Job]:
+        """Return the selected checkpoints that are there by now."""
+        for name in ("jobs", "series"):
+            self.__dict__.pop(name, None)
+        self._found_references.clear()
+        return self.jobs
+
+    @cached_property
+    def reference_settings(self) -> list[str]:
+        """What the settings of probes say of the checkpoints beside which others are seen, each once."""
+        units = (unit for batch in self.batches for unit in batch.units)
+        return list(filter(None, dict.fromkeys(reference_setting(unit, self.config) for unit in units)))
+
+    def in_order(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return jobs in an order in which references are measured first, as far as there is one."""
+        return order_of(self.reference_settings, jobs)
+
+    def reference(self, job: Job, setting: str) -> Job | str:
+        """Return the checkpoint that a setting names as a job's reference, or why there is none."""
+        key = (job, setting)
+        if key not in self._found_references:
+            self._found_references[key] = find_reference(setting, job, self.jobs)
+        return self._found_references[key]
+
+    def note_weights(self, reference: Job, weights: str) -> None:
+        """Note what identifies the weights of a reference, whose files were read."""
+        self._weights[reference] = weights
+
+    def weights_of(self, reference: Job) -> str | None:
+        """Return what identifies a reference's weights, if that is known without reading them."""
+        if reference in self._weights:
+            return self._weights[reference]
+        store, checkpoint = Store(self.config.output), reference.checkpoint
+        stamps = (store.stamp(checkpoint), None if checkpoint.on_hub else reference.stamp())
+        if self._known_weights.get(reference, ((), None))[0] != stamps:
+            self._known_weights[reference] = stamps, reference.known_weights(store.read(checkpoint))
+        return self._known_weights[reference][1]
+
+    def loaded(self, job: Job, weights: str | None) -> str | None:
+        """Return what identifies a checkpoint as it is loaded; None if its weights are not known."""
+        if weights is None:
+            return None
+        args = {key: value for key, value in by_content(job.model_args).items() if key not in _HOW}
+        return canonical({"weights": weights, "model_args": args, "lmsat": __version__})
 
     @cached_property
     def of_each_checkpoint(self) -> list[PlannedResult]:
@@ -128,6 +180,9 @@ class Plan:
             unit = result.unit
             seen = of_tasks if unit.probe is None else args if unit.reads_corpus else without_text
             identity = {**result.identity, "weights": weights, "model_args": seen}
+            if setting := reference_setting(unit, self.config):
+                reference = self.reference(job, setting)
+                identity["reference"] = None if isinstance(reference, str) else self.weights_of(reference)
             if unit.reads_windows:
                 policy = self.batches[result.batch].corpus.prefix
                 identity = with_prefix(identity, self._auto.get(job, policy) if policy == "auto" else policy)

@@ -36,7 +36,7 @@ Identity = dict[str, Any]
 
 
 # What a result is measured anew for and the old one stands no more; other settings make another result.
-_REPLACED_BY = ("weights", "version")
+_REPLACED_BY = ("weights", "version", "reference")
 
 
 def canonical(identity: Identity) -> str:

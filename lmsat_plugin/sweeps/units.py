@@ -101,3 +101,10 @@ def _find_tasks(config: SweepConfig, wanted: list[str]) -> ProbeTasks | SharedTa
 def probe_settings(probe: str, metadata: dict[str, Any]) -> Settings:
     """Return a probe's settings, those in ``metadata`` checked. Raises `LmsatError` for a wrong value."""
     return parse_own(plugins().probe(probe).settings_type, metadata)
+
+
+def reference_setting(unit: Unit, config: SweepConfig) -> str:
+    """Return what a probe's setting says of the checkpoint beside which others are seen; empty if it needs none."""
+    if unit.probe is None or not plugins().probe(unit.probe).needs & Need.REFERENCE:
+        return ""
+    return str(getattr(probe_settings(unit.probe, config.metadata), "reference", ""))

@@ -59,6 +59,43 @@ def test_every_matrix_against_numpy(architecture, tokenizer):
             assert array[place] == pytest.approx(value, rel=1e-6 if quantity == "outlier_ratio" else 1e-9), quantity
 
 
+@pytest.mark.parametrize("architecture", SIX)
+def test_changes_against_numpy(architecture, tokenizer, tmp_path):
+    models = [make_model(architecture, seed) for seed in (0, 1)]
+    models[1].save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    outcome = measure(models[0], "weights", tokenizer=tokenizer, reference=str(tmp_path))
+    metrics, arrays = outcome.measurements["weights"].metrics, outcome.measurements["weights"].arrays
+    before = {matrix.name: matrix.weight_OI.detach().double().numpy() for matrix in matrices_of(models[1])}
+    sums, ranks = np.zeros(2), []
+    kinds = outcome.provenance["probes"]["weights"]["kinds"]
+    for matrix in matrices_of(models[0]):
+        old = before[matrix.name]
+        change = matrix.weight_OI.detach().double().numpy() - old
+        s = np.linalg.svd(change, compute_uv=False)
+        place = kinds.index(matrix.kind), matrix.layer or 0
+        assert arrays["relative_change"][place] == pytest.approx(
+            np.linalg.norm(change) / np.linalg.norm(old), rel=1e-10
+        )
+        ranks.append((s**2).sum() / s[0] ** 2)
+        assert arrays["change_stable_rank"][place] == pytest.approx(ranks[-1], rel=1e-9)
+        p = s / s.sum()
+        assert arrays["change_effective_rank"][place] == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-9)
+        sums += (change**2).sum(), (old**2).sum()
+    assert metrics["relative_change"] == pytest.approx(math.sqrt(sums[0] / sums[1]), rel=1e-10)
+    assert metrics["change_stable_rank_mean"] == pytest.approx(np.mean(ranks), rel=1e-9)
+    assert metrics["change_cosine"] is None, "the reference has none before it"
+
+
+def test_a_checkpoint_that_is_its_own_reference_has_not_changed(checkpoint):
+    folder = str(checkpoint("llama"))
+    outcome = measure(folder, "weights", reference=folder, device="cpu")
+    metrics = outcome.measurements["weights"].metrics
+    assert metrics["relative_change"] == 0
+    assert metrics["change_stable_rank_mean"] is None
+    assert outcome.provenance["probes"]["weights"]["reasons"]["change_stable_rank_mean"] == "no matrix has changed"
+
+
 def test_kinds_layers_and_what_is_a_layer():
     matrices = matrices_of(make_model("gpt2"))
     by_name = {matrix.name: matrix for matrix in matrices}

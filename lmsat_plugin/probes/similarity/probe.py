@@ -35,8 +35,8 @@ class SimilaritySettings(Settings):
     """The settings of lmsat-similarity."""
 
     reference: Annotated[str, Field(min_length=1)] = "previous"
-    """The checkpoint to compare with: in a sweep ``previous``, ``next``, ``first`` or ``last`` of the same run, the name
-    of a checkpoint of it, or another model or run, at the same step; or a folder, or a name on the Hub."""
+    """The checkpoint to compare with: in a sweep ``previous``, ``next``, ``first`` or ``last`` of the same run, another
+    name in it, or another model or run, whose checkpoint of the same step it is; or a folder, or a name on the Hub."""
     similarity_tokens: Annotated[int, Field(ge=_FEWEST)] = 2048
     """Tokens whose states and predictions are compared."""
 

@@ -62,6 +62,46 @@ def test_bracket_holds_the_first_rise_on_a_grid(architecture, tokenizer, documen
     assert max(step for step, _ in grid if step < first) <= high * (1 + 1e-6)
 
 
+def test_steps_towards_another_checkpoint(tokenizer, documents, tmp_path, monkeypatch):
+    """The first rise of the loss on the way to a checkpoint that gradient descent leads to, and beyond."""
+    from lmsat_plugin.probes.robustness import sharpness
+
+    drawn = []
+    real = sharpness.draw_sequences
+    monkeypatch.setattr(sharpness, "draw_sequences", lambda *arguments: drawn.append(real(*arguments)) or drawn[-1])
+    texts = {"corpus": [text for text in documents if text][:4], "tokenizer": tokenizer, "max_length": WINDOW}
+    model, later = (make_model("llama", spread=1.0) for _ in range(2))
+    measure(model, "sharpness", **texts, sharpness_tokens=300)
+    for _ in range(3):
+        later.zero_grad()
+        mean_loss(later, drawn[0]).backward()
+        with torch.no_grad():
+            for parameter in later.parameters():
+                parameter -= 0.02 * parameter.grad
+    later.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    before = model_digest(model)
+    outcome = measure(model, "sharpness", **texts, sharpness_tokens=300, reference=str(tmp_path))
+    assert model_digest(model) == before
+    values = outcome.measurements["sharpness"].metrics
+    low, high = 2 / values["critical_sharpness_high"], 2 / values["critical_sharpness_low"]
+    start, loss = {name: p.detach().clone() for name, p in model.named_parameters()}, mean_loss(model, drawn[0])
+
+    def rise(step: float) -> float:
+        with torch.no_grad():
+            for (name, parameter), target in zip(model.named_parameters(), later.parameters(), strict=True):
+                parameter.copy_(start[name] + step * (target - start[name]))
+            return float(mean_loss(model, drawn[0]) - loss)
+
+    assert rise(1.0) < 0, "training has lowered the loss"
+    assert low > 1
+    assert rise(low) <= 0 < rise(high)
+    # Away from where the loss falls, no step lowers it.
+    measured = measure(later, "sharpness", **texts, sharpness_tokens=300, reference=str(tmp_path))
+    reasons = measured.provenance["probes"]["sharpness"]["reasons"]
+    assert "no step changes the loss" in reasons["critical_sharpness"]
+
+
 @pytest.mark.parametrize("curvature", [0.01, 3.0, 500.0])
 def test_of_a_quadratic_function(curvature):
     """Whatever the first step, the bracket holds 2/c."""
