@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from lmsat_plugin.measuring import measure
     from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, report, saturation, sweep
-    from lmsat_plugin.probe import Maxima, Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
+    from lmsat_plugin.probe import Maxima, Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums, TokenBatch
     from lmsat_plugin.probe_checks import check_probe, tiny_model
     from lmsat_plugin.results.framed import Answers
     from lmsat_plugin.results.tree import Results, load_results
@@ -39,6 +39,7 @@ __all__ = [
     "Maxima",
     "Measurement",
     "Need",
+    "NoReferenceError",
     "Probe",
     "ProbeContext",
     "ProbeRegistry",
@@ -78,7 +79,7 @@ __getattr__ = lazy_names(
         "figures.drawing": ["plot"],
         "measuring": ["measure"],
         "notebooks": ["compare", "emergence", "fit", "leaderboard", "report", "saturation", "sweep"],
-        "probe": ["Maxima", "Measurement", "Need", "Probe", "ProbeContext", "Sums", "TokenBatch"],
+        "probe": ["Maxima", "Measurement", "Need", "NoReferenceError", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.framed": ["Answers"],
         "probe_checks": ["check_probe", "tiny_model"],
         "results.tree": ["Results", "load_results"],
