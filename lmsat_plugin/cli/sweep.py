@@ -55,7 +55,7 @@ class SweepCommand(Command):
             "words",
             nargs="*",
             metavar="NAME|CONFIG.yaml|KEY=VALUE",
-            help="folders and repositories of the Hub, or one configuration (see configs/), and keys of it to replace",
+            help="folders and repositories of the Hub, or one configuration (see configs/), and keys of it to replace, as metadata.SETTING single settings of probes",
         )
         parser.add_argument(
             "--tasks", nargs="+", action="extend", metavar="TASK", help="what to measure, as words or with commas"

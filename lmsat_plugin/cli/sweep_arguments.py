@@ -18,7 +18,8 @@ from lmsat_plugin.yaml_files import parse_yaml
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt")
 KEYS = {*SweepConfig.model_fields, *ALIASES}
-"""What KEY=VALUE may name."""
+"""What KEY=VALUE may name, besides single settings of probes and tasks as ``metadata.SETTING``."""
+_METADATA = "metadata."
 _OF_MODELS = ("revisions", "name", "step_pattern", "tokens_per_step")
 """The options that are keys of each model."""
 
@@ -30,7 +31,9 @@ def read_arguments(args: argparse.Namespace) -> tuple[SweepConfig, bool]:
     """
     tasks, after_tasks = _without_overrides(args.tasks)
     revisions, after_revisions = _without_overrides(args.revisions)
-    files, names, overrides = _sort([*args.words, *after_tasks, *after_revisions])
+    files, names, given = _sort([*args.words, *after_tasks, *after_revisions])
+    settings = {key.removeprefix(_METADATA): value for key, value in given.items() if key.startswith(_METADATA)}
+    overrides = {key: value for key, value in given.items() if not key.startswith(_METADATA)}
     options: dict[str, Any] = {
         "tasks": _split(tasks),
         "corpora": args.corpus,
@@ -52,7 +55,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[SweepConfig, bool]:
             raise LmsatError(
                 f"{files[0]} is a configuration, which has models of its own: give it or {other}, not both"
             )
-        return _with_model_keys(load_config(user_path(files[0]), {**overrides, **options}), of_models), False
+        config = load_config(user_path(files[0]), {**overrides, **options})
+        return _with_settings(_with_model_keys(config, of_models), settings), False
     if not names:
         raise LmsatError(_nothing_named([*(tasks or []), *(revisions or [])]))
     if "models" in overrides:
@@ -60,7 +64,8 @@ def read_arguments(args: argparse.Namespace) -> tuple[SweepConfig, bool]:
     from lmsat_plugin.sweeps.from_names import config_values
 
     values = config_values(names, name=args.name, watch=args.watch is not None)
-    return _with_model_keys(parse_settings(SweepConfig, {**values, **overrides, **options}), of_models), True
+    config = parse_settings(SweepConfig, {**values, **overrides, **options})
+    return _with_settings(_with_model_keys(config, of_models), settings), True
 
 
 def _sort(words: Iterable[str]) -> tuple[list[str], list[str], dict[str, Any]]:
@@ -71,7 +76,7 @@ def _sort(words: Iterable[str]) -> tuple[list[str], list[str], dict[str, Any]]:
         is_file = kind in ("file", "device") and not word.lower().endswith(_WEIGHT_SUFFIXES)
         if not word.strip():
             raise LmsatError("an empty word is no name of a model: leave it out, or see whether a variable is unset")
-        if kind is None and equals and (key in KEYS or closest(key, KEYS)):
+        if kind is None and equals and (_is_key(key) or closest(key, KEYS)):
             settings[ALIASES.get(key, key)] = _value(key, value)
         elif is_file or (kind is None and word.lower().endswith(_CONFIG_SUFFIXES)):
             files.append(word)
@@ -84,6 +89,10 @@ def _sort(words: Iterable[str]) -> tuple[list[str], list[str], dict[str, Any]]:
     return files, names, settings
 
 
+def _is_key(key: str) -> bool:
+    return key in KEYS or key.startswith(_METADATA)
+
+
 def _value(key: str, text: str) -> Any:
     try:
         return parse_yaml(text, f"{key}=")[1]
@@ -94,7 +103,7 @@ def _value(key: str, text: str) -> Any:
 
 def _without_overrides(words: list[str] | None) -> tuple[list[str] | None, list[str]]:
     """Return the words of an option, and those settings among them that argparse took for its own."""
-    overrides = [word for word in (words or [])[1:] if word.partition("=")[0] in KEYS and "=" in word]
+    overrides = [word for word in (words or [])[1:] if _is_key(word.partition("=")[0]) and "=" in word]
     return words and [word for word in words if word not in overrides], overrides
 
 
@@ -115,6 +124,11 @@ def _nothing_named(taken: list[str]) -> str:
     if not taken:
         return f"nothing to sweep: {advice}"
     return f"nothing to sweep, since --tasks and --revisions take all words after them, up to {taken[-1]}: {advice}"
+
+
+def _with_settings(config: SweepConfig, settings: dict[str, Any]) -> SweepConfig:
+    """Return the configuration with some settings of probes and tasks replaced."""
+    return config.model_copy(update={"metadata": {**config.metadata, **settings}}) if settings else config
 
 
 def _with_model_keys(config: SweepConfig, keys: dict[str, Any]) -> SweepConfig:

@@ -191,6 +191,20 @@ def test_options_replace_keys_of_a_configuration(configuration, run):
 
 
 @pytest.mark.parametrize("name", ["max_tokens=5", "lr=0.1 прогон", "sweep.yaml", "[a] {b}"])
+def test_single_settings_join_those_of_a_configuration(configuration):
+    words = [
+        str(configuration),
+        "metadata={similarity_tokens: 100}",
+        "metadata.reference=last",
+        "metadata.noise_draws=2",
+    ]
+    config = config_of(*words)
+    assert config.metadata == {"similarity_tokens": 100, "reference": "last", "noise_draws": 2}
+    assert config_of("runs/my-model", "--tasks", "lmsat-similarity", "metadata.reference=last").metadata == {
+        "reference": "last"
+    }
+
+
 def test_a_path_that_exists_wins(name):
     checkpoint_at(f"{name}/step1")
     assert models_of(config_of(name)) == [(name, None, ["log:20"])]
