@@ -55,7 +55,8 @@ class SweepCommand(Command):
             "words",
             nargs="*",
             metavar="NAME|CONFIG.yaml|KEY=VALUE",
-            help="folders and repositories of the Hub, or one configuration (see configs/), and keys of it to replace, as metadata.SETTING single settings of probes",
+            help="folders and repositories of the Hub, or one configuration (see configs/), and keys of it to replace; "
+            "metadata.SETTING is a single setting of a probe or a task",
         )
         parser.add_argument(
             "--tasks", nargs="+", action="extend", metavar="TASK", help="what to measure, as words or with commas"

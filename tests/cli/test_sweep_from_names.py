@@ -190,7 +190,6 @@ def test_options_replace_keys_of_a_configuration(configuration, run):
     assert {entry.step_pattern for entry in config.models} == {"x(?P<step>.*)"}
 
 
-@pytest.mark.parametrize("name", ["max_tokens=5", "lr=0.1 прогон", "sweep.yaml", "[a] {b}"])
 def test_single_settings_join_those_of_a_configuration(configuration):
     words = [
         str(configuration),
@@ -205,6 +204,7 @@ def test_single_settings_join_those_of_a_configuration(configuration):
     }
 
 
+@pytest.mark.parametrize("name", ["max_tokens=5", "lr=0.1 прогон", "sweep.yaml", "[a] {b}"])
 def test_a_path_that_exists_wins(name):
     checkpoint_at(f"{name}/step1")
     assert models_of(config_of(name)) == [(name, None, ["log:20"])]
