@@ -193,3 +193,26 @@ def test_averages_share_the_downloads_of_their_parts(sweep, hub, tmp_path):
 
 def hub_files(tmp_path: Path, step: int) -> list[Path]:
     return list((tmp_path / "hub" / f"step{step}").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_checkpoint_that_is_a_reference_is_fetched_once(sweep, hub, tmp_path, keep):
+    done = sweep(
+        tasks=["lmsat-similarity", "lmsat-weights"],
+        models=[{"pretrained": REPOSITORY, "revisions": ["step0", "step10", "step100"]}],
+        metadata={"similarity_tokens": 100},
+        keep=keep,
+    )
+    assert done.returncode == 0, done.stderr
+    whole = sum(path.stat().st_size for path in (tmp_path / "hub").rglob("*.safetensors"))
+    assert weights_sent(hub) == whole
+    notes = [
+        document["config"]["lmsat"]["probes"]["weights"] for _, document in sorted(files_of(tmp_path / "out").items())
+    ]
+    commits = [hub.commit(REPOSITORY, revision) for revision in ("step0", "step10")]
+    assert [note.get("reference") for note in notes] == [
+        None,
+        {"name": "step0", "weights": commits[0]},
+        {"name": "step10", "weights": commits[1]},
+    ]
+    assert len(list((tmp_path / "out/.lmsat/downloads").rglob(".complete"))) == keep
