@@ -15,7 +15,9 @@ does not grow with the tokens):
     tokens, as a share of a bare pass over as many. To reach: 0.5 at most.
 (e) the probe of the loss alone, with accuracy, entropy, calibration and frequencies, against a bare pass with the loss.
     To reach: 1.2 at most.
-(f) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
+(f) ``lmsat-similarity`` with a reference that nobody has measured before, which is loaded and runs too, against a bare
+    pass. In a series the reference's half falls away. For information.
+(g) the floor: the time that the model's and the head's matrix products alone take, at the rate at which this
     machine does products of these shapes, as a share of lmsat's time. For information.
 """
 
@@ -141,13 +143,17 @@ def at_defaults(model: Any, tokenizer: Any, anatomy: Anatomy, tokens: int) -> di
         "without": lambda: quietly_measured(model, tokenizer, PROBES, tokens),
         "with": lambda: quietly_measured(model, tokenizer, (*PROBES, *ADDED), tokens),
         "glob": lambda: whole_glob(model, tokenizer, tokens),
+        "similarity": lambda: quietly_measured(
+            model, tokenizer, ("similarity",), tokens, reference=str(common.smollm2())
+        ),
     }
     return common.interleaved(runs, 1)
 
 
-def quietly_measured(model: Any, tokenizer: Any, probes: Sequence[str], tokens: int) -> Any:
+def quietly_measured(model: Any, tokenizer: Any, probes: Sequence[str], tokens: int, **settings: Any) -> Any:
+    sizes = {"max_tokens": tokens, "max_length": common.WINDOW}
     with contextlib.redirect_stderr(io.StringIO()):
-        return lmsat_plugin.measure(model, probes, tokenizer=tokenizer, max_tokens=tokens, max_length=common.WINDOW)
+        return lmsat_plugin.measure(model, probes, tokenizer=tokenizer, **sizes, **settings)
 
 
 # The floor.
@@ -245,8 +251,9 @@ def main() -> int:
             at_most=None if quick else 0.5,
         ),
         row("(e) loss | bare pass, default tokens", "loss", times["bare, default"], None if quick else 1.2),
+        row("(f) lmsat-similarity | bare pass, default tokens", "similarity", times["bare, default"]),
         common.Row(
-            f"(f) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
+            f"(g) all probes | {flops / 1e12:.2f} TFLOP at {rate / 1e9:.0f} GFLOP/s",
             f"{best['lmsat']:.2f} s",
             f"{needed:.2f} s ({needed / best['lmsat']:.0%})",
             best["lmsat"] / needed,
