@@ -15,14 +15,12 @@ from pydantic import PositiveInt
 from lmsat_plugin.analysis.scaling_laws.kaplan import critical_batch
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.measurement.execution import Processes
-from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.measurement.sequences import draw_sequences, longest_sequence
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.estimates import GradientNoise, jackknife
 from lmsat_plugin.probes.gradient_noise.gradients import SKETCH, GradientSum, differentiable, sequence_loss
-from lmsat_plugin.probes.gradient_noise.sequences import draw_sequences
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.windows import most_scored
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +74,7 @@ class GradientNoiseProbe(Probe[GradientNoiseSettings]):
         self.context = context
         tokens = min(self.settings.noise_tokens, context.corpus.n_tokens)
         usual = min(_USUAL_SEQUENCE, max(1, tokens // _USUAL_SEQUENCES))
-        window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
-        most = most_scored(window, context.corpus.prefix_policy)
-        self.length = min(self.settings.noise_sequence or usual, most)
+        self.length = longest_sequence(context, self.settings.noise_sequence or usual)
         self.sequences = draw_sequences(context.corpus, self.length, self.settings.noise_tokens)
         if len(self.sequences) < _LEAST_SEQUENCES:
             raise LmsatError(

@@ -11,15 +11,13 @@ from pydantic import PositiveInt
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.lazy import torch
 from lmsat_plugin.measurement.execution import Processes
-from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.measurement.sequences import draw_sequences, longest_sequence
 from lmsat_plugin.model.changed_weights import restored
 from lmsat_plugin.model.memory import is_out_of_memory
 from lmsat_plugin.model.spectrum import in_float64
 from lmsat_plugin.probe import Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums
 from lmsat_plugin.probes.gradient_noise.gradients import differentiable, sequence_loss
-from lmsat_plugin.probes.gradient_noise.sequences import draw_sequences
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.windows import most_scored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,9 +67,7 @@ class SharpnessProbe(Probe[SharpnessSettings]):
     def start(self, context: ProbeContext) -> None:
         """Draw the sequences."""
         assert context.corpus is not None
-        self.context = context
-        window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
-        length = min(_SEQUENCE, most_scored(window, context.corpus.prefix_policy))
+        self.context, length = context, longest_sequence(context, _SEQUENCE)
         self.sequences = draw_sequences(context.corpus, length, self.settings.sharpness_tokens)
         self.tokens = sum(window.scored for window in self.sequences)
 

@@ -16,12 +16,10 @@ from pydantic import Field
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.lazy import torch
 from lmsat_plugin.measurement.execution import Processes
-from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.measurement.sequences import draw_sequences, longest_sequence
 from lmsat_plugin.probe import Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums, TokenBatch
-from lmsat_plugin.probes.gradient_noise.sequences import draw_sequences
 from lmsat_plugin.probes.similarity.alignment import align, jensen_shannon
 from lmsat_plugin.settings import Settings
-from lmsat_plugin.text.windows import most_scored
 
 _SEQUENCE = 128
 _EVERY = 4
@@ -68,9 +66,7 @@ class SimilarityProbe(Probe[SimilaritySettings]):
     def start(self, context: ProbeContext) -> None:
         """Draw the sequences."""
         assert context.corpus is not None
-        self.context = context
-        window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
-        length = min(_SEQUENCE, most_scored(window, context.corpus.prefix_policy))
+        self.context, length = context, longest_sequence(context, _SEQUENCE)
         sequences = draw_sequences(context.corpus, length, self.settings.similarity_tokens)
         # Each by its number, so that a token's row does not depend on batches.
         self.windows = [replace(window, document=number) for number, window in enumerate(sequences)]

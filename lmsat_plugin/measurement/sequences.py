@@ -1,4 +1,4 @@
-"""Sequences of a corpus to take gradients of: cut one after another, drawn in an order that is always the same."""
+"""Sequences of a corpus for a probe's own passes: cut one after another, drawn in an order that is always the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import random
 
 import numpy as np
 
+from lmsat_plugin.model.anatomy import position_limit
+from lmsat_plugin.probe import ProbeContext
 from lmsat_plugin.text.tokenization import TokenizedCorpus
-from lmsat_plugin.text.windows import Window
+from lmsat_plugin.text.windows import Window, most_scored
+
+
+def longest_sequence(context: ProbeContext, most: int) -> int:
+    """Return how many tokens a sequence may score: ``most``, or fewer where the window or the model takes fewer."""
+    assert context.corpus is not None
+    window = min(context.corpus.window, position_limit(context.model) or context.corpus.window)
+    return min(most, most_scored(window, context.corpus.prefix_policy))
 
 
 def draw_sequences(corpus: TokenizedCorpus, length: int, tokens: int) -> list[Window]:
