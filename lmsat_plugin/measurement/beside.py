@@ -52,6 +52,8 @@ class BesideReference:
     ) -> Mapping[str, torch.Tensor]:
         """Return what ``compute`` returns, or has returned, for the reference, or for the reference's own."""
         reference = self._back(back)
+        if reference.identity is not None and reference.identity == self.references.identity:
+            return self.own(name, compute, of_text=of_text)
         key = (reference.name, name)
         if key not in self.computed:
             kept = self._read(reference, name, self._text if of_text else "")

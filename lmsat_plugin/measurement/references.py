@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 PLACES = ("previous", "next", "first", "last")
 """The references that a place in a series names."""
 _KEPT = 4
+_UNCHECKED = ".unchecked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class References:
 class KeptTensors:
     """Tensors that were computed of checkpoints, in files of a folder: the latest few of each name.
 
-    A file is only a short cut: whoever does not find it computes it again.
+    A file is only a short cut: whoever does not find it computes it again. It is read once it is known that the
+    checkpoint's files did not change while it was measured (`accept`).
     """
 
     folder: Path
@@ -93,15 +95,23 @@ class KeptTensors:
         return None
 
     def write(self, identity: str, name: str, text: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keep tensors. What cannot be written is computed again when it is needed: nothing is lost."""
+        """Keep tensors, from `accept` on. What cannot be written is computed again when it is needed."""
         from safetensors.torch import save
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             data = save({key: tensor.contiguous() for key, tensor in tensors.items()})
-            write_atomically(self._path(identity, name, text), data)
+            write_atomically(self._path(identity, name, text).with_suffix(_UNCHECKED), data)
         except (OSError, LmsatError) as error:
             logger.warning("What later checkpoints are compared with is not kept: %s", first_sentence(error))
+
+    def accept(self, identity: str | None) -> None:
+        """Have what was written of a checkpoint read from now on."""
+        if identity is None:
+            return
+        with suppress(OSError):
+            for path in self.folder.glob(f"*-{_short(identity)}-*{_UNCHECKED}"):
+                path.replace(path.with_suffix(".safetensors"))
         self.tidy(_KEPT)
 
     def holds(self, identity: str | None, name: str) -> bool:
@@ -112,7 +122,7 @@ class KeptTensors:
         """Delete all files but the latest ``keep`` of each name."""
         by_name: dict[str, list[tuple[float, Path]]] = {}
         with suppress(OSError):
-            for path in self.folder.glob("*.safetensors"):
+            for path in self.folder.glob("*.*"):
                 by_name.setdefault(path.name.partition("-")[0], []).append((path.stat().st_mtime, path))
         for files in by_name.values():
             for _, path in sorted(files, reverse=True)[keep:]:

@@ -339,6 +339,8 @@ class JobRunner:
         """Write what was evaluated, unless the files it was made of have changed meanwhile."""
         started.check_files()
         self.plan.check_inputs(started.job, asked)
+        if started.references:
+            self.references.accept(started.job, asked[0].identity["weights"])
         identities = [result.identity for result in asked]
         new = NewResult(
             results=results,

@@ -45,6 +45,10 @@ class JobReferences:
         """Return what is told of a job's references to the processes that measure it."""
         return References(by_setting=by_setting, identity=self.plan.loaded(job, weights), kept=self.kept)
 
+    def accept(self, job: Job, weights: str | None) -> None:
+        """Let later checkpoints be compared with a job's, whose files did not change while it was measured."""
+        self.kept.accept(self.plan.loaded(job, weights))
+
     def release(self, job: Job) -> None:
         """Let go of the files of a job's references."""
         for reference in self._fetched.pop(job, ()):

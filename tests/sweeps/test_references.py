@@ -9,7 +9,9 @@ from sweep_outputs import files_of
 
 import lmsat_plugin
 from lmsat_plugin.cli.main import main
+from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.measurement.beside import BesideReference
+from lmsat_plugin.measurement.references import KeptTensors
 from lmsat_plugin.results import Results
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.plan import Plan
@@ -229,3 +231,28 @@ def test_plans_know_references_without_reading_them(configure, tmp_path):
     assert main(["sweep", str(config)]) == 0
     plan = Plan(load_config(config))
     assert all(plan.weights_of(job) is not None for job in plan.jobs)
+
+
+def test_what_is_computed_of_files_that_change_is_not_compared_with(configure, run_folder, save, tmp_path, monkeypatch):
+    """While step10 is measured its files are exchanged: what was kept of it belongs to no checkpoint."""
+    config = str(configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100}))
+    load = CheckpointEvaluator.load
+    changed = []
+
+    def exchange(self, folder, **arguments):
+        if arguments["revision"] == "step10" and not changed:
+            changed.append(1)
+            shutil.rmtree(run_folder / "step10")
+            save(run_folder / "step10", 21)
+        load(self, folder, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointEvaluator, "load", exchange)
+        patch.setattr(KeptTensors, "tidy", lambda *_: None)
+        main(["sweep", config])
+    assert changed
+    assert main(["sweep", config]) == 0
+    found = metrics_of(tmp_path / "out")
+    whole = str(configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100}, output=str(tmp_path / "whole")))
+    assert main(["sweep", whole]) == 0
+    assert metrics_of(tmp_path / "whole") == found
