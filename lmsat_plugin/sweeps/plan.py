@@ -59,9 +59,8 @@ class Plan:
         self.batches = find_batches(config)
         self._auto: dict[Job, str] = {}
         """What ``prefix=auto`` is for a checkpoint, where that is known."""
-        self._weights: dict[Job, str] = {}
-        """What identifies the weights of references whose files were read."""
         self._known_weights: dict[Job, tuple[Any, str | None]] = {}
+        """What identifies the weights of references, with the state of the files and results that it was read from."""
         self._found_references: dict[tuple[Job, str], Job | str] = {}
 
     @cached_property
@@ -100,17 +99,20 @@ class Plan:
 
     def note_weights(self, reference: Job, weights: str) -> None:
         """Note what identifies the weights of a reference, whose files were read."""
-        self._weights[reference] = weights
+        self._known_weights[reference] = self._state_of(reference), weights
 
     def weights_of(self, reference: Job) -> str | None:
         """Return what identifies a reference's weights, if that is known without reading them."""
-        if reference in self._weights:
-            return self._weights[reference]
-        store, checkpoint = Store(self.config.output), reference.checkpoint
-        stamps = (store.stamp(checkpoint), None if checkpoint.on_hub else reference.stamp())
-        if self._known_weights.get(reference, ((), None))[0] != stamps:
-            self._known_weights[reference] = stamps, reference.known_weights(store.read(checkpoint))
+        state = self._state_of(reference)
+        if self._known_weights.get(reference, (None, None))[0] != state:
+            stored = Store(self.config.output).read(reference.checkpoint)
+            known = reference.known_weights(stored)
+            self._known_weights[reference] = state, known
         return self._known_weights[reference][1]
+
+    def _state_of(self, reference: Job) -> tuple[Any, ...]:
+        checkpoint = reference.checkpoint
+        return Store(self.config.output).stamp(checkpoint), None if checkpoint.on_hub else reference.stamp()
 
     def loaded(self, job: Job, weights: str | None) -> str | None:
         """Return what identifies a checkpoint as it is loaded; None if its weights are not known."""
