@@ -9,6 +9,7 @@ import pytest
 from lmsat_plugin.analysis.saturation.replicates import ORDER
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.glossary import WORDS, word_of
+from lmsat_plugin.metrics import _ROWS
 from lmsat_plugin.page import tables
 from lmsat_plugin.page.explained import explained, meaning
 from lmsat_plugin.ranking.columns import COLUMNS
@@ -29,6 +30,14 @@ def test_verdicts_and_measures_are_explained():
     of_boards = {column.title for column in COLUMNS}
     assert {"head capacity", "singular entropy", "gap to the law", "saturates?"} <= of_boards
     assert all(word_of(title) for title in ("head capacity", "singular entropy", "gap to the law", "saturates?"))
+
+
+def test_every_metric_of_lmsats_own_is_explained():
+    """Those of probes are on the page and in figures without a sentence around them."""
+    names = [name for names, *_ in _ROWS for name in names.split()]
+    # Metrics of lm-eval's tasks come first.
+    own = {*names[names.index("unigram_normalised_perplexity") :]} - {"bits_per_byte_corr", "bytes"}
+    assert [name for name in sorted(own) if word_of(name) is None] == []
 
 
 def test_no_name_has_two_meanings():

@@ -1,76 +1,10 @@
-"""What the words of verdicts, tables and charts mean, in a sentence or two each."""
+"""What measures are, in a sentence or two each."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from lmsat_plugin.glossary.word import Word
 
-
-@dataclass(frozen=True)
-class Word:
-    """One word, and what it means."""
-
-    name: str
-    meaning: str
-    also: tuple[str, ...] = ()
-    """What else it is called: columns of tables, and metrics."""
-
-
-WORDS = (
-    Word(
-        "saturates",
-        "The loss rises near the end of training, by more than checkpoint-to-checkpoint noise and the sample of text "
-        "explain (p below 0.05). Scores saturate when they fall.",
-        ("saturates?", "saturation", "verdict"),
-    ),
-    Word(
-        "plateaus",
-        "The last fifth of training and the fifth before it differ by less than the tolerance, by two one-sided tests: "
-        "the run neither improves nor gets worse.",
-    ),
-    Word("improving", "The last fifth of training is better than what came before, and surely so."),
-    Word("unclear", "Too few checkpoints, or too much noise, to tell a rise from a plateau or an improvement."),
-    Word("diverged", "The last values of the run are not finite. What came before is not judged.", ("not finite",)),
-    Word(
-        "p",
-        "How often a run whose loss does not rise would show a rise as large as this one. Below 0.05 the verdict is "
-        "saturates.",
-        ("p_value", "p-value"),
-    ),
-    Word(
-        "corrected p",
-        "p, made larger for the number of scores that a model is judged by (Holm), so that many scores do not make one "
-        "of them significant by luck.",
-        ("corrected_p_value",),
-    ),
-    Word("onset", "The first checkpoint whose loss has risen, of a run that saturates.", ("onset_at", "onset_step")),
-    Word(
-        "interval of the onset",
-        "From the earliest to the latest onset that the noise allows: the true one lies there in 90 % of such runs.",
-        ("earliest onset", "latest onset", "onset_low", "onset_high"),
-    ),
-    Word("best", "The best value of the run, and the checkpoint that has it.", ("at step", "best loss", "best_at")),
-    Word("final", "The value at the last checkpoint.", ("final step", "final_at")),
-    Word(
-        "tolerance",
-        "A plateau is a difference below this, in the metric's unit: by default twice the noise of one checkpoint.",
-    ),
-    Word(
-        "power",
-        "The share of runs like this one in which a rise of three times the noise of a checkpoint would be found. It "
-        "is low where a run has too few checkpoints.",
-    ),
-    Word(
-        "left out",
-        "Checkpoints that a verdict does not count: those before a hundredth of the run, where losses fall steeply and "
-        "scores are at chance, and single ones far from their neighbours. Charts show them in grey.",
-        ("set aside", "set_aside"),
-    ),
-    Word(
-        "±",
-        "One standard error of the value: how much it would change from one sample of text or questions to another.",
-        ("stderr", "standard error"),
-    ),
+MEASURES = (
     Word(
         "loss",
         "The mean surprise of the model at the next token of held-out text, −ln of the probability that it gave it, in "
@@ -222,12 +156,6 @@ WORDS = (
         ("rank_needed",),
     ),
     Word(
-        "shared rank",
-        "Models that cannot be told apart, by tests of all pairs at 5 % with Holm's correction, have one rank in the "
-        "leaderboard: 1 + the number of models that are significantly better.",
-        ("rank",),
-    ),
-    Word(
         "gradient noise scale",
         "How much gradients differ from batch to batch. Batches beyond it speed up training little: it is the critical "
         "batch.",
@@ -240,68 +168,93 @@ WORDS = (
         ("w_error",),
     ),
     Word(
-        "emergent",
-        "A score that stays at chance until the loss falls below a threshold, and rises then, more suddenly than any "
-        "smooth curve through the points.",
-        ("emergence",),
+        "unigram loss",
+        "The loss of a model that knows nothing but how often each token occurs in the measured text.",
+        ("unigram_loss",),
     ),
     Word(
-        "threshold",
-        "The loss below which a score leaves chance, with the ends of its 90 % interval.",
-        ("lowest threshold", "highest threshold"),
-    ),
-    Word("Spearman", "The rank correlation of the score with the loss: −1 if each lower loss has a higher score."),
-    Word("chance", "What guessing scores: one over the number of options, for a question with options."),
-    Word(
-        "score above chance",
-        "(score − chance) / (1 − chance), the mean over tasks: 0 for guessing, 1 for no error.",
-        ("downstream average", "downstream"),
+        "unigram-normalised perplexity",
+        "The perplexity over that of the tokens' frequencies, exp of the difference of the losses: 1 for a model that "
+        "knows frequencies alone.",
+        ("unigram_normalised_perplexity",),
     ),
     Word(
-        "gap to the law",
-        "The loss above what the scaling law of the larger models predicts for that size and data, in per cent.",
-        ("law_gap",),
+        "largest spectral norm",
+        "The largest singular value of all weight matrices.",
+        ("spectral_norm_max", "spectral norm"),
     ),
-    Word("n-shot", "How many solved examples stand before each question.", ("num_fewshot", "shots")),
-    Word("acc", "The share of questions whose right option is the most probable one."),
-    Word("accuracy", "The share of the text's tokens that the model holds to be the most probable next ones."),
     Word(
-        "acc_norm", "acc with each option's log-probability divided by its length, so that long options can win, too."
+        "outlier ratio",
+        "How far the largest weights stand out: the greatest absolute entry of a matrix over the 99th percentile.",
+        ("outlier_ratio_max",),
     ),
-    Word("correct_choice_prob", "The probability of the right option among the options, the mean over questions."),
     Word(
-        "brier_score",
-        "The squared distance between the options' probabilities and the right answer, the mean over questions. Lower "
-        "is better, 0 the best.",
-        ("Brier score",),
+        "mean stable rank",
+        "The mean over all weight matrices of the squared singular values' sum over the square of the largest.",
+        ("stable_rank_mean",),
     ),
-    Word("checkpoints", "How many checkpoints a verdict has seen.", ("checkpoint",)),
-    Word("tokens", "How many tokens the model had been trained on at that checkpoint, where it is known."),
-    Word("compute", "6 · parameters · tokens: the operations of training, without the embeddings.", ("flops", "6ND")),
     Word(
-        "variant",
-        "In what settings these results differ from others of the model, such as head_rank=32 or max_tokens=10000.",
+        "top-10 share",
+        "The share of the ten greatest singular values in the sum of all, the mean over weight matrices.",
+        ("top10_share_mean",),
+    ),
+    Word(
+        "power-law exponent",
+        "How fast the number of large eigenvalues of a weight matrix falls: α of the power law of their tail, as "
+        "WeightWatcher has it, the mean over matrices.",
+        ("alpha_mean", "alpha"),
+    ),
+    Word(
+        "reference",
+        "The checkpoint beside which another is seen: the one before it, the first, the last, or one that is named.",
+    ),
+    Word(
+        "relative change",
+        "How far the weights are from the reference's, as a share of the size of these: ‖ΔW‖/‖W‖.",
+        ("relative_change",),
+    ),
+    Word(
+        "cosine of changes",
+        "Whether the weights move on as before: the cosine between their change and the change before it.",
+        ("change_cosine",),
+    ),
+    Word(
+        "rank of the change",
+        "In how many directions the weight matrices have changed: the stable rank of ΔW, the mean over matrices.",
+        ("change_stable_rank_mean",),
+    ),
+    Word(
+        "CKA",
+        "Centred kernel alignment: how alike the hidden states of two models are, whatever their rotation and scale. 1 "
+        "for the same geometry, about 0 for unrelated states.",
+        ("cka_last", "cka_mean", "similarity"),
+    ),
+    Word(
+        "principal angle",
+        "By how many degrees the ten directions in which states vary most differ between two models, on average: 0 for "
+        "the same ones.",
+        ("principal_angle_last",),
+    ),
+    Word("agreement", "The share of tokens for which two models predict the same next token."),
+    Word(
+        "Jensen-Shannon distance",
+        "How far the predictions of two models are apart: 0 for equal ones, 1 for ones without a common token.",
+        ("jensen_shannon",),
+    ),
+    Word(
+        "loss after quantisation",
+        "How many nats the loss rises when weights are rounded to 8, 4 or 3 bits.",
+        ("loss_increase_8", "loss_increase_4", "loss_increase_3", "quantisation"),
+    ),
+    Word(
+        "loss under weight noise",
+        "How many nats the loss rises under Gaussian noise on the weights of 0.5, 1 or 2 per cent of their size.",
+        ("loss_increase_0.5", "loss_increase_1", "loss_increase_2", "weight noise"),
+    ),
+    Word(
+        "critical sharpness",
+        "How curved the loss is along the gradient, or along the way to another checkpoint: 2 over the least step that "
+        "raises the loss.",
+        ("critical_sharpness", "critical_sharpness_low", "critical_sharpness_high", "sharpness"),
     ),
 )
-
-
-def word_of(text: str) -> Word | None:
-    """Return the word that a text is, or the words within a metric's name; None where nothing is known.
-
-    Letter case, spaces, hyphens and underscores make no difference.
-    """
-    return _BY_NAME.get(_plain(text))
-
-
-def similar_to(text: str) -> list[Word]:
-    """Return the words whose names or meanings hold the text."""
-    wanted = _plain(text)
-    named = [word for word in WORDS if any(wanted in _plain(name) for name in (word.name, *word.also))]
-    return named or [word for word in WORDS if wanted and wanted in _plain(word.meaning)]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\s_-]+", " ", text.strip()).casefold()
-
-
-_BY_NAME = {_plain(name): word for word in reversed(WORDS) for name in (*reversed(word.also), word.name)}
