@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.saturation_events import event_parts, events_data
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import parse_count
@@ -85,14 +86,15 @@ class SaturationCommand(AnsweringCommand):
     def answer(self, args: argparse.Namespace) -> Answer:
         """Return the verdicts."""
         from lmsat_plugin.analysis.saturation import find_saturation
+        from lmsat_plugin.analysis.saturation.events import find_events
         from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
         from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, summaries
 
         until = _until(args)
-        results = find_saturation(
-            read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
-        )
+        given = read_data(args)
+        results = find_saturation(given, args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance)
+        events = find_events(given, results)
         several = has_several_metrics(results)
         if args.forecast and several:
             raise LmsatError("--forecast is of one metric, and there are several: name one with --task T --metric M")
@@ -112,7 +114,8 @@ class SaturationCommand(AnsweringCommand):
             data = [row | forecast.to_dict() for row, forecast in zip(data, forecasts, strict=True)]
             sentences += [said for forecast in forecasts for said in _forecast(forecast)]
             sentences += dict.fromkeys(forecast.skill.sentence() for forecast in forecasts)
-        return Answer(data=data, parts=[_table(results), *sentences], result=results)
+        data = [row | own for row, own in zip(data, events_data(results, events), strict=True)]
+        return Answer(data=data, parts=[_table(results), *sentences, *event_parts(events)], result=results)
 
 
 def _until(args: argparse.Namespace) -> int | None:
