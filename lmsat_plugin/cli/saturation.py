@@ -192,12 +192,12 @@ def _geometry(result: Saturation) -> str:
         return ""
     events = {
         "the last layer's anisotropy": {
-            "jumps at step {:,}": geometry.anisotropy_jump_step,
+            "rises most steeply up to step {:,}": geometry.anisotropy_jump_step,
             "stays above 0.5 from step {:,} on": geometry.anisotropy_above_half_step,
         },
         "the head's singular entropy": {
-            "turns at step {:,}": geometry.entropy_turn_step,
-            "spikes at step {:,}": geometry.entropy_spike_step,
+            "is least at step {:,}": geometry.entropy_turn_step,
+            "rises most steeply up to step {:,}": geometry.entropy_spike_step,
         },
     }
     sentences = []

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _MOST_SHOWN = 60
 """Events in the table for people; with more, only those of runs with an onset are shown, or none."""
-_COUNTS = ("before", "same_time", "after", "with_onset", "onsets", "without_onset", "judged_without_onset")
 
 
 def events_data(results: Sequence[Saturation], events: Events) -> Iterator[dict[str, Any]]:
@@ -22,7 +21,7 @@ def events_data(results: Sequence[Saturation], events: Events) -> Iterator[dict[
     from lmsat_plugin.analysis.saturation.several_metrics import names_of
 
     by_run = {run.name: run for run in events.runs}
-    order = {(one.task, one.metric, one.kind): one for one in events.order}
+    order = {one.key: one for one in events.order}
     for name in names_of(results):
         run = by_run.get(name)
         if run is None:
@@ -30,8 +29,9 @@ def events_data(results: Sequence[Saturation], events: Events) -> Iterator[dict[
             continue
         rows = []
         for event in run.events:
-            over_runs = {count: getattr(order[event.key], count) for count in _COUNTS}
-            rows.append({**asdict(event), "beside_onset": run.beside_onset(event), "over_runs": over_runs})
+            rows.append(
+                {**asdict(event), "beside_onset": run.beside_onset(event), "over_runs": order[event.key].counts()}
+            )
         yield {"events": rows, "events_tested": {"metrics": run.metrics, "tests": run.tests}}
 
 
@@ -47,17 +47,16 @@ def event_parts(events: Events) -> Iterator[TextTable | str]:
         yield _table("Events, in the order of time", columns, rows, drop="" if several else "run")
     if left := sum(len(run.events) for run in runs if run not in shown):
         yield f"{left} events of {len(runs) - len(shown)} other runs are not shown: --json and --figure have them."
-    if several and events.order:
+    if order := [one for one in events.order if one.with_onset]:
         columns = ["task", "metric", "event", "before", "same time", "after", "of runs with both", "without onset"]
-        order = [
+        rows = [
             [
                 *(one.task, one.metric, one.kind, one.before, one.same_time, one.after, one.with_onset),
                 f"{one.without_onset} of {one.judged_without_onset}",
             ]
-            for one in events.order
+            for one in order
         ]
-        title = "Order over all runs: in how many an event lies before, at the same time as, or after the onset"
-        yield TextTable(title, columns, order)
+        yield TextTable("In how many runs an event lies before, at the same time as, or after the onset", columns, rows)
     yield _said(runs)
 
 

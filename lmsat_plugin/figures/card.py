@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
 from lmsat_plugin.analysis.saturation.events import MetricEvent
-from lmsat_plugin.figures.events import FRAME, ROW, draw_events, event_handles, rows_of_events
+from lmsat_plugin.figures.events import draw_events, event_handles, height_of_events
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
 from lmsat_plugin.figures.style import (
     BAND,
@@ -32,6 +32,8 @@ from lmsat_plugin.figures.trajectories import BEST, axis_of, step_axis
 
 _WIDTH, _HEIGHT = 5.0, 1.25
 """Inches of a panel."""
+_WIDER = 1.0
+"""Inches more where metrics' names stand beside a time line."""
 _COLOUR = PALETTE[0]
 
 
@@ -61,7 +63,7 @@ def card_figure(
     figure = new_figure()
     heights = [_HEIGHT] * len(tracks)
     if events:
-        heights.append(ROW * len(rows_of_events(events)) + FRAME)
+        heights.append(height_of_events(events))
     grid = {"height_ratios": heights}
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
     title = model if saturation is None else f"{model}: {saturation.verdict}"
@@ -81,7 +83,7 @@ def card_figure(
     step_axis(panels[-1], steps, axis_of(tracks[0].table))
     figure.align_ylabels(panels[: len(tracks)])
     lines = legend_below(panels[-1], [*_legend(tracks, saturation), *event_handles(events)])
-    resize(figure, lines, size=(_WIDTH, sum(heights) + 0.4), padding=1)
+    resize(figure, lines, size=(_WIDTH + _WIDER * bool(events), sum(heights) + 0.4), padding=1)
     return figure
 
 

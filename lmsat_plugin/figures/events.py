@@ -18,9 +18,9 @@ from lmsat_plugin.figures.style import PALETTE, legend_below, new_figure, resize
 from lmsat_plugin.figures.trajectories import step_axis
 from lmsat_plugin.metrics import probe_of_task
 
-ROW, FRAME = 0.17, 0.45
-"""Inches: of a metric's row, of what else a panel has."""
 _WIDTH = 6.5
+_ROW, _FRAME, _LEAST = 0.17, 0.45, 1.1
+"""Inches: of a metric's row, of what else a panel has, of the least panel."""
 _LETTERS = 70
 _KINDS: dict[str, dict[str, Any]] = {
     "turns up": {"marker": "^", "color": PALETTE[0]},
@@ -41,9 +41,8 @@ def events_figure(events: Events | Sequence[RunEvents]) -> Figure:
     drawn = [run for run in runs if run.events or run.onset_at is not None]
     if not drawn:
         raise LmsatError("there is no event to draw: no metric turns or jumps beyond noise, and no run has an onset")
-    rows = [max(1, len(rows_of_events(run.events))) for run in drawn]
     figure = new_figure()
-    heights = [ROW * number + FRAME for number in rows]
+    heights = [height_of_events(run.events) for run in drawn]
     panels = figure.subplots(len(drawn), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, run in zip(panels, drawn, strict=True):
         axes.set_title(wrapped(run.name, _LETTERS))
@@ -65,14 +64,19 @@ def events_figure(events: Events | Sequence[RunEvents]) -> Figure:
     return figure
 
 
-def rows_of_events(events: Sequence[MetricEvent]) -> list[tuple[str, str]]:
+def height_of_events(events: Sequence[MetricEvent]) -> float:
+    """Return the inches that a time line needs."""
+    return max(_LEAST, _ROW * len(_rows(events)) + _FRAME)
+
+
+def _rows(events: Sequence[MetricEvent]) -> list[tuple[str, str]]:
     """Return the metrics that have events, in the order of their first one."""
     return list(dict.fromkeys((event.task, event.metric) for event in sorted(events, key=lambda event: event.at)))
 
 
 def draw_events(axes: Axes, events: Sequence[MetricEvent]) -> None:
     """Draw events with their intervals, a row a metric, from top to bottom."""
-    rows = rows_of_events(events)
+    rows = _rows(events)
     places = {row: len(rows) - 1 - place for place, row in enumerate(rows)}
     for event in events:
         place, look = places[event.task, event.metric], _KINDS[event.kind]

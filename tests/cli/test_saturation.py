@@ -52,8 +52,8 @@ def test_steps_of_one_measure_share_their_subject(tmp_path, capsys):
             file.write_text(json.dumps({"config": config, "results": {task: {f"{metric},none": value}}}))
     assert main(["saturation", str(tmp_path)]) == 0
     assert (
-        "Meanwhile the last layer's anisotropy jumps at step 32 and stays above 0.5 from step 32 on, "
-        "and the head's singular entropy turns at step 8 and spikes at step 256."
+        "Meanwhile the last layer's anisotropy rises most steeply up to step 32 and stays above 0.5 from step 32 on, "
+        "and the head's singular entropy is least at step 8 and rises most steeply up to step 256."
     ) in capsys.readouterr().out
 
 

@@ -129,6 +129,15 @@ class EventOrder:
     judged_without_onset: int
     """All runs without an onset that were judged and in which the metric was tested."""
 
+    @property
+    def key(self) -> tuple[str, str, Kind]:
+        """As that of the events."""
+        return self.task, self.metric, self.kind
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of runs alone."""
+        return {name: value for name, value in self.to_dict().items() if isinstance(value, int)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)

@@ -6,6 +6,7 @@ cells in a row (`Cells`), at least two. Shapes: C cells, R runs, S stretches, L 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,8 @@ _STEEPER = 2.0
 """How many times as much a metric has to change in a jump as just before and just after."""
 _TRIMMED = 0.8
 """The share of second differences, the smallest ones, that tell the noise: a jump enlarges the others."""
+_SLOPES = (0.0, 0.1, 0.2, 0.4, 0.8)
+"""Standard deviations of the noise per cell. Noise steepens a slope as noise alone does not make a jump."""
 _RESOLUTION = 1e-3
 _REPETITIONS = 10_000
 _AT_ONCE = 1000
@@ -66,11 +69,12 @@ def turns_of(x_C: np.ndarray, values_C: np.ndarray) -> tuple[int, list[Turn]]:
     *Turns down*: the same of the negated values.
 
     *Jumps*: from the k cells before a place to the k after it, it changes more than twice as much as just before and
-    just after, per distance in steps or in ln(step), whichever allows more; k is 2, up to C/8. The statistic is what is
-    left over its standard error, largest over places and k, against the same of flat runs. A steep beginning, a
-    schedule's fall and a bump of one checkpoint are no jumps.
+    just after, per distance in steps or in ln(step), whichever allows more; k is from 2 to C/8. The statistic is what
+    is left over its standard error, largest over places and k; p is against the same of straight runs, of the slope
+    that makes it largest. Its interval has to be shorter than 2k cells. A steep beginning, a schedule's fall and a bump
+    of one checkpoint are no jumps.
 
-    The noise is that of second differences of neighbours, which a smooth curve hardly enlarges. Flat runs have the
+    The noise is that of second differences of neighbours, which a smooth curve hardly enlarges. Simulated runs have the
     largest correlation that the series allows (`largest_phi`), and are measured by the same statistics.
 
     Args:
@@ -82,23 +86,25 @@ def turns_of(x_C: np.ndarray, values_C: np.ndarray) -> tuple[int, list[Turn]]:
     if not floor:
         return 0, []
     noise = max(float(_noise(values_C[None])[0]), floor)
-    phi = round(_phi(values_C), 1)
-    flat = _of_flat_runs(size, phi)
+    # Rounded up, so that few noises are simulated.
+    phi = math.ceil(5 * _phi(values_C) - 1e-9) / 5
+    simulated = _of_noise(size, phi)
     variance = noise**2 / (1 - 4 / 3 * phi + phi**2 / 3)
     allowed = _WITHIN * variance * (1 + phi) / (1 - phi)
     found: list[Turn] = []
     signs: tuple[tuple[Kind, float], ...] = (("turns up", 1.0), ("turns down", -1.0))
     for kind, sign in signs:
         statistic, window = _clearest_turn(sign * values_C)
-        p_value = _p_value(float(np.log(max(statistic / noise, _TINY))), flat.rises_R)
+        p_value = _p_value(float(np.log(max(statistic / noise, _TINY))), simulated.rises_R)
         if p_value < SIGNIFICANT:
-            places = _place_of_turn(sign * values_C[window], allowed)
-            found.append(Turn(kind, p_value, *(window.start + place for place in places)))
+            own = _place_of_turn(sign * values_C[window], allowed)
+            found.append(Turn(kind, p_value, *(window.start + place for place in own)))
     statistic, place, half = _clearest_jump(x_C, values_C)
-    p_value = _p_value(statistic / noise, flat.jumps_R)
+    p_value = _p_value(statistic / noise, simulated.jumps_R)
     if p_value < SIGNIFICANT:
-        at, low, high, height = _place_of_jump(values_C, place, half, allowed)
-        found.append(Turn("jumps up" if height > 0 else "jumps down", p_value, at, low, high))
+        jump = _place_of_jump(values_C, place, half, p_value=p_value, allowed=allowed)
+        # What may lie anywhere within so many cells is no jump but a slope.
+        found += [jump] if jump.high - jump.low < 2 * half else []
     return _TESTS, found
 
 
@@ -131,35 +137,46 @@ def _phi(values_C: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _FlatRuns:
-    """The statistics of flat runs, each sorted, shape [R]."""
+class _Noise:
+    """The statistics of runs without events, each sorted, shape [R]."""
 
     rises_R: np.ndarray
     """Logarithms: over the noise of few cells, rises have the tails of Student's t, a power."""
     jumps_R: np.ndarray
+    """Each quantile is the largest of those of runs with several slopes."""
 
 
 @lru_cache(maxsize=64)
-def _of_flat_runs(size: int, phi: float) -> _FlatRuns:
-    rng = np.random.default_rng(0)
+def _of_noise(size: int, phi: float) -> _Noise:
+    rng, index_C = np.random.default_rng(0), np.arange(size)
     rises, jumps = [], []
     for _ in range(_REPETITIONS // _AT_ONCE):
         runs_RC = simulate(rng.standard_normal((_AT_ONCE, size)), np.full(_AT_ONCE, phi))
         noise_R = _noise(runs_RC)
         rises.append(np.log(np.maximum(_rises_after(runs_RC)[0].max(1) / noise_R, _TINY)))
-        jumps.append(
-            np.max([excess.max(1) for excess, _ in _jumps(np.arange(1.0, size + 1), runs_RC)], axis=0) / noise_R
-        )
-    return _FlatRuns(np.sort(np.concatenate(rises)), np.sort(np.concatenate(jumps)))
+        jumps.append([_jumps_of(runs_RC + slope * index_C) / noise_R for slope in _SLOPES])
+    jumps_GR = np.sort(np.concatenate(jumps, axis=1), axis=1)
+    return _Noise(rises_R=np.sort(np.concatenate(rises)), jumps_R=jumps_GR.max(0))
 
 
-def _p_value(statistic: float, flat_R: np.ndarray) -> float:
-    # Below the median of flat runs p does not matter, and an exponential tail overflows.
-    return float(tail_p_values(np.array([max(statistic, flat_R[len(flat_R) // 2])]), flat_R)[0])
+def _jumps_of(runs_RC: np.ndarray) -> np.ndarray:
+    places_C = np.arange(1.0, runs_RC.shape[1] + 1)
+    largest_R: np.ndarray = np.max([excess.max(1) for excess, _ in _jumps(places_C, runs_RC)], axis=0)
+    return largest_R
 
 
-def _lengths(size: int) -> np.ndarray:
-    return np.unique(np.geomspace(_SHORTEST, max(_SHORTEST, size // _LONGEST), _LENGTHS).round().astype(int))
+def _p_value(statistic: float, simulated_R: np.ndarray) -> float:
+    # Below their median p does not matter, and an exponential tail overflows.
+    return float(tail_p_values(np.array([max(statistic, simulated_R[len(simulated_R) // 2])]), simulated_R)[0])
+
+
+def _lengths(size: int) -> list[int]:
+    return _spread(_SHORTEST, max(_SHORTEST, size // _LONGEST))
+
+
+def _spread(least: int, most: int) -> list[int]:
+    """Return four numbers of cells, or fewer, from the least to the most, with equal ratios."""
+    return sorted({round(number) for number in np.geomspace(least, most, _LENGTHS)})
 
 
 def _running_means(values_RC: np.ndarray, length: int) -> np.ndarray:
@@ -174,7 +191,7 @@ def _rises_after(values_RC: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int
     The shape is [R, S], −∞ where no stretch comes after. Beside it the ends of the stretches.
     """
     size = values_RC.shape[1]
-    means = {int(length): _running_means(values_RC, int(length)) for length in _lengths(size)}
+    means = {length: _running_means(values_RC, length) for length in _lengths(size)}
     highest = {length: np.maximum.accumulate(own[:, ::-1], axis=1)[:, ::-1] for length, own in means.items()}
     parts, ends = [], []
     for length, own in means.items():
@@ -248,9 +265,7 @@ def _jumps(x_C: np.ndarray, values_RC: np.ndarray) -> Iterator[tuple[np.ndarray,
     The shape is [R, places], of the places from the cell 2k on, each the first cell after a jump.
     """
     size = values_RC.shape[1]
-    for half in range(_HALF, max(_HALF, size // _SHARE_OF_HALF) + 1):
-        if size < 4 * half:
-            return
+    for half in _spread(_HALF, max(_HALF, size // _SHARE_OF_HALF)):
         means = _running_means(values_RC, half)
         changes = means[:, half:] - means[:, :-half]
         spans = []
@@ -272,8 +287,8 @@ def _clearest_jump(x_C: np.ndarray, values_C: np.ndarray) -> tuple[float, int, i
     return max((float(excess[0].max()), 2 * half + int(excess[0].argmax()), half) for excess, half in jumps)
 
 
-def _place_of_jump(values_C: np.ndarray, place: int, half: int, allowed: float) -> tuple[int, int, int, float]:
-    """Return the first cell after a jump, the ends of its interval, and its height.
+def _place_of_jump(values_C: np.ndarray, place: int, half: int, *, p_value: float, allowed: float) -> Turn:
+    """Return a jump with its place.
 
     About it the curve is a line with a step. In the interval are the steps whose squares exceed the least by no more
     than ``allowed``. It begins with the last cell before.
@@ -293,4 +308,4 @@ def _place_of_jump(values_C: np.ndarray, place: int, half: int, allowed: float) 
     allowed = max(allowed, _WITHIN * squares[best] / max(1, len(own_C) - _PARAMETERS))
     possible = np.flatnonzero(np.array(squares) <= squares[best] + allowed)
     first, low, high = (start + places[int(one)] for one in (best, possible[0], possible[-1]))
-    return first, low - 1, high, heights[best]
+    return Turn("jumps up" if heights[best] > 0 else "jumps down", p_value, first, low - 1, high)

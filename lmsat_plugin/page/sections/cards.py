@@ -56,7 +56,7 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
             title=title,
             source="",
             alt=_alt(title if model in groups else model, tracks, verdict, events),
-            draw=partial(card_figure, title if model in groups else model, tracks, verdict, events),
+            draw=partial(card_figure, title if model in groups else model, tracks, verdict, events=events),
             panels=(*((task, metric) for task, metric, _, _ in _TRACKS), ABOVE_CHANCE),
             models=(model,),
         )
