@@ -87,10 +87,10 @@ def _table(title: str, columns: list[str], rows: list[list[Any]], drop: str) -> 
 
 def _said(runs: Sequence[RunEvents]) -> str:
     least, most = (pick(run.metrics for run in runs) for pick in (min, max))
-    number = f"{most}" if least == most else f"{least} to {most}"
+    number = f"{most:,} metric{'s' * (most > 1)}" if least == most else f"{least:,} to {most:,} metrics"
     found = sum(len(run.events) for run in runs)
     what = "No metric turns or jumps" if not found else "An event is a turn or a jump of a metric"
     return (
-        f"{what} beyond checkpoint-to-checkpoint noise (p < 0.05, corrected for the {number} metrics of a run, three "
-        "tests each). What comes first need not be the cause."
+        f"{what} beyond checkpoint-to-checkpoint noise (p < 0.05, corrected for the {number} of a run, three tests "
+        "each). What comes first need not be the cause."
     )

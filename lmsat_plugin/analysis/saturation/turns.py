@@ -35,7 +35,8 @@ _TRIMMED = 0.8
 _SLOPES = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Standard deviations of the noise per cell. Noise steepens a slope as noise alone does not make a jump."""
 _RESOLUTION = 1e-3
-_REPETITIONS = 10_000
+_SIMULATED, _LEAST_RUNS = 280_000, 2000
+"""Cells, and runs, of simulations: 10,000 runs of 28 cells, and 2,000 of 140."""
 _AT_ONCE = 1000
 _WITHIN = 2.7
 """How far squares about a curve may exceed the least, in variances of the noise, for its turn to be in the interval."""
@@ -150,7 +151,7 @@ class _Noise:
 def _of_noise(size: int, phi: float) -> _Noise:
     rng, index_C = np.random.default_rng(0), np.arange(size)
     rises, jumps = [], []
-    for _ in range(_REPETITIONS // _AT_ONCE):
+    for _ in range(max(_LEAST_RUNS, _SIMULATED // size) // _AT_ONCE):
         runs_RC = simulate(rng.standard_normal((_AT_ONCE, size)), np.full(_AT_ONCE, phi))
         noise_R = _noise(runs_RC)
         rises.append(np.log(np.maximum(_rises_after(runs_RC)[0].max(1) / noise_R, _TINY)))
@@ -308,4 +309,5 @@ def _place_of_jump(values_C: np.ndarray, place: int, half: int, *, p_value: floa
     allowed = max(allowed, _WITHIN * squares[best] / max(1, len(own_C) - _PARAMETERS))
     possible = np.flatnonzero(np.array(squares) <= squares[best] + allowed)
     first, low, high = (start + places[int(one)] for one in (best, possible[0], possible[-1]))
-    return Turn("jumps up" if heights[best] > 0 else "jumps down", p_value, first, low - 1, high)
+    kind: Kind = "jumps up" if heights[best] > 0 else "jumps down"
+    return Turn(kind, p_value, at=first, low=low - 1, high=high)
