@@ -46,7 +46,7 @@ def event_parts(events: Events) -> Iterator[TextTable | str]:
         columns = ["run", "task", "metric", "event", "at", "90 % interval", "corrected p"]
         yield _table("Events, in the order of time", columns, rows, drop="" if several else "run")
     if left := sum(len(run.events) for run in runs if run not in shown):
-        yield f"{left} events of {len(runs) - len(shown)} other runs are not shown: --json and --figure have them."
+        yield f"{left} events of {len(runs) - len(shown)} other runs are not shown: --json and --events FILE have them."
     if order := [one for one in events.order if one.with_onset]:
         columns = ["task", "metric", "event", "before", "same time", "after", "of runs with both", "without onset"]
         rows = [

@@ -19,6 +19,8 @@ from lmsat_plugin.figures.trajectories import step_axis
 from lmsat_plugin.metrics import probe_of_task
 
 _WIDTH = 6.5
+_MOST = 40
+"""Runs that one figure has room for."""
 _ROW, _FRAME, _LEAST = 0.17, 0.45, 1.1
 """Inches: of a metric's row, of what else a panel has, of the least panel."""
 _LETTERS = 70
@@ -35,12 +37,14 @@ _LOOK: dict[str, Any] = {"linestyle": "none", "markersize": 5, "markeredgewidth"
 def events_figure(events: Events | Sequence[RunEvents]) -> Figure:
     """Draw a time line for each run that has an event or an onset: a row a metric, the earliest event on top.
 
-    A line is the 90 % interval of an event. Raises `LmsatError` if no run has any.
+    A line is the 90 % interval of an event. Raises `LmsatError` if no run has any, and for more than 40.
     """
     runs = events.runs if isinstance(events, Events) else events
     drawn = [run for run in runs if run.events or run.onset_at is not None]
     if not drawn:
         raise LmsatError("there is no event to draw: no metric turns or jumps beyond noise, and no run has an onset")
+    if len(drawn) > _MOST:
+        raise LmsatError(f"{len(drawn)} runs have events, and a figure has room for {_MOST}: choose some with --model")
     figure = new_figure()
     heights = [height_of_events(run.events) for run in drawn]
     panels = figure.subplots(len(drawn), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]

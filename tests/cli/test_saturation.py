@@ -72,7 +72,8 @@ def test_events_stand_on_one_time_line_beside_the_onset(tmp_path, capsys):
     assert re.search(line, said)
     assert re.search(r"anisotropy_last +jumps up +1 +0 +0 +1 +0 of 0", said)
     assert "corrected for the 1 metrics of a run" not in said
-    assert main(["saturation", str(tmp_path), "--json"]) == 0
+    assert main(["saturation", str(tmp_path), "--json", "--events", str(tmp_path / "e.png")]) == 0
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
     (verdict,) = json.loads(capsys.readouterr().out)
     (event,) = verdict["events"]
     assert (event["kind"], event["at"], event["beside_onset"]) == ("jumps up", 5500, "before")
@@ -88,6 +89,10 @@ def test_a_table_of_losses_has_no_events(tmp_path, capsys):
     assert main(["saturation", data, "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)
     assert one["events"] is one["events_tested"] is None
+    assert main(["saturation", data, "--events", str(tmp_path / "e.png")]) == 2
+    assert "there is no event to draw" in capsys.readouterr().err
+    assert main(["saturation", data, "--events", "e.gif"]) == 2
+    assert "e.gif is not a figure's file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

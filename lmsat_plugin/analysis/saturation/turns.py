@@ -16,6 +16,7 @@ import numpy as np
 
 from lmsat_plugin.analysis.saturation.rise import largest_phi
 from lmsat_plugin.analysis.stats.autoregressive import simulate
+from lmsat_plugin.analysis.stats.bootstrap import p_value
 from lmsat_plugin.analysis.stats.differences import SIGNIFICANT
 from lmsat_plugin.analysis.stats.tails import tail_p_values
 
@@ -35,8 +36,8 @@ _TRIMMED = 0.8
 _SLOPES = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Standard deviations of the noise per cell. Noise steepens a slope as noise alone does not make a jump."""
 _RESOLUTION = 1e-3
-_SIMULATED, _LEAST_RUNS = 280_000, 2000
-"""Cells, and runs, of simulations: 10,000 runs of 28 cells, and 2,000 of 140."""
+_SIMULATED, _LEAST_RUNS = 280_000, 4000
+"""Cells, and runs, of simulations: 10,000 runs of 28 cells, and 4,000 of 70 or more."""
 _AT_ONCE = 1000
 _WITHIN = 2.7
 """How far squares about a curve may exceed the least, in variances of the noise, for its turn to be in the interval."""
@@ -96,14 +97,14 @@ def turns_of(x_C: np.ndarray, values_C: np.ndarray) -> tuple[int, list[Turn]]:
     signs: tuple[tuple[Kind, float], ...] = (("turns up", 1.0), ("turns down", -1.0))
     for kind, sign in signs:
         statistic, window = _clearest_turn(sign * values_C)
-        p_value = _p_value(float(np.log(max(statistic / noise, _TINY))), simulated.rises_R)
-        if p_value < SIGNIFICANT:
+        p = _p_value(float(np.log(max(statistic / noise, _TINY))), simulated.rises_R)
+        if p < SIGNIFICANT:
             own = _place_of_turn(sign * values_C[window], allowed)
-            found.append(Turn(kind, p_value, *(window.start + place for place in own)))
+            found.append(Turn(kind, p, *(window.start + place for place in own)))
     statistic, place, half = _clearest_jump(x_C, values_C)
-    p_value = _p_value(statistic / noise, simulated.jumps_R)
-    if p_value < SIGNIFICANT:
-        jump = _place_of_jump(values_C, place, half, p_value=p_value, allowed=allowed)
+    p = _p_value(statistic / noise, simulated.jumps_R)
+    if p < SIGNIFICANT:
+        jump = _place_of_jump(values_C, place, half, p_value=p, allowed=allowed)
         # What may lie anywhere within so many cells is no jump but a slope.
         found += [jump] if jump.high - jump.low < 2 * half else []
     return _TESTS, found
@@ -115,9 +116,13 @@ def _rounding(values_C: np.ndarray) -> float:
     return float(np.diff(distinct).min()) / 12**0.5 if 1 < len(distinct) <= len(values_C) / 2 else 0.0
 
 
-def _noise(values_RC: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of white noise with such second differences, without the largest fifth of these."""
-    squares_RC = np.sort(np.diff(values_RC, 2, axis=1) ** 2, axis=1)
+def _noise(values_RC: np.ndarray, cells: int = 1) -> np.ndarray:
+    """Return the standard deviation of white noise with such second differences over so many cells, shape [R].
+
+    The largest fifth of these has no say.
+    """
+    second_RC = values_RC[:, 2 * cells :] - 2 * values_RC[:, cells:-cells] + values_RC[:, : -2 * cells]
+    squares_RC = np.sort(second_RC**2, axis=1)
     kept = max(1, round(_TRIMMED * squares_RC.shape[1]))
     return np.sqrt(squares_RC[:, :kept].mean(1) / 6)
 
@@ -128,11 +133,10 @@ def _phi(values_C: np.ndarray) -> float:
     Its second differences over two cells have (6 − 8φ² + 2φ⁴) / (6 − 8φ + 2φ²) times the variance of those over one.
     A curve makes the ratio larger, which is cautious.
     """
-    one, two = values_C[2:] - 2 * values_C[1:-1] + values_C[:-2], values_C[4:] - 2 * values_C[2:-2] + values_C[:-4]
-    ratio = float((two**2).mean()) / max(float((one**2).mean()), _TINY)
+    one, two = (float(_noise(values_C[None], cells)[0]) for cells in (1, 2))
     grid = np.linspace(0, 0.9, 19)
     ratios = (6 - 8 * grid**2 + 2 * grid**4) / (6 - 8 * grid + 2 * grid**2)
-    likely = grid[int(np.searchsorted(ratios, ratio).clip(0, len(grid) - 1))]
+    likely = grid[int(np.searchsorted(ratios, (two / max(one, _TINY)) ** 2).clip(0, len(grid) - 1))]
     # As no value is more plausible than the largest that is reckoned with, curves do not push it beyond.
     return float(largest_phi(np.array([likely]), np.zeros(1), len(values_C))[0])
 
@@ -167,8 +171,12 @@ def _jumps_of(runs_RC: np.ndarray) -> np.ndarray:
 
 
 def _p_value(statistic: float, simulated_R: np.ndarray) -> float:
-    # Below their median p does not matter, and an exponential tail overflows.
-    return float(tail_p_values(np.array([max(statistic, simulated_R[len(simulated_R) // 2])]), simulated_R)[0])
+    """Return how often simulated runs show as large a statistic, with the tail of their largest hundredth beyond."""
+    tenth = len(simulated_R) // 10
+    upper_R = simulated_R[-tenth:]
+    if statistic < upper_R[0]:
+        return p_value(len(simulated_R) - int(np.searchsorted(simulated_R, statistic)), len(simulated_R))
+    return float(tail_p_values(np.array([statistic]), upper_R)[0]) * tenth / len(simulated_R)
 
 
 def _lengths(size: int) -> list[int]:
