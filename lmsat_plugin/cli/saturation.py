@@ -88,7 +88,6 @@ class SaturationCommand(AnsweringCommand):
             help="with --forecast: where training ends, a step or, from 1B on, tokens (default: where the furthest run "
             "is, or twice as far for a run that is there)",
         )
-
         parser.add_argument(
             "--events",
             type=Path,

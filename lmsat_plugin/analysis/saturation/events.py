@@ -177,7 +177,7 @@ def find_events(data: Results | pd.DataFrame, verdicts: Sequence[Saturation] | N
     if not is_tidy(table) or has_several_metrics(verdicts):
         return Events(runs=(), order=Answers())
     scores = shown_scores(table)
-    of_model = dict(list(table.groupby("model", sort=False)))
+    of_model = {str(name): own for name, own in table.groupby("model", sort=False)}
     tested: list[set[tuple[str, str]]] = []
     runs = []
     for name, verdict in zip(names_of(verdicts), verdicts, strict=True):

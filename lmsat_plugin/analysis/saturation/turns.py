@@ -84,9 +84,12 @@ def turns_of(x_C: np.ndarray, values_C: np.ndarray) -> tuple[int, list[Turn]]:
         values_C: Their values, of eight cells at least.
     """
     size = len(values_C)
-    floor = max(_RESOLUTION * float(np.ptp(values_C)), _rounding(values_C))
-    if not floor:
+    spread = float(np.ptp(values_C / 2)) * 2
+    if not 0 < spread < np.inf:
         return 0, []
+    # Squares of very large and very small values are out of range.
+    values_C = values_C / spread
+    floor = max(_RESOLUTION, _rounding(values_C))
     noise = max(float(_noise(values_C[None])[0]), floor)
     # Rounded up, so that few noises are simulated.
     phi = math.ceil(5 * _phi(values_C) - 1e-9) / 5

@@ -87,6 +87,8 @@ def test_what_verdicts_leave_out_has_no_say():
 def test_losses_alone_and_verdicts_by_several_scores_have_no_events():
     losses = table_of(falling(np.random.default_rng(0)))
     assert find_events(losses).runs == ()
+    numbered = run_of("m").assign(model=160)
+    assert [run.name for run in find_events(numbered).runs] == ["160"]
     scores = pd.concat([results_of(np.linspace(0.3, 0.6, 28), task=task) for task in ("piqa", "arc_easy")])
     assert find_events(scores).runs == ()
 

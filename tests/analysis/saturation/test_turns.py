@@ -112,6 +112,7 @@ def test_p_does_not_depend_on_unit_and_level():
     values = 12 * (SHARE > 0.5) + np.random.default_rng(5).standard_normal(28)
     _, first = turns_of(AT, values)
     _, second = turns_of(AT, 1e-3 * values + 7)
+    assert [one.kind for one in turns_of(AT, 1e300 * values)[1]] == [one.kind for one in first]
     assert [(one.kind, one.at, one.low, one.high) for one in first] == [
         (one.kind, one.at, one.low, one.high) for one in second
     ]
