@@ -104,8 +104,11 @@ STOPS = (
     Stop("What a word of verdicts, tables and charts means.", "lmsat explain effective rank"),
     Stop(
         "Whether models saturate, and since when. "
-        "Look at the verdict, then at the sentence with its reason ([more](saturation.md)).",
+        "Look at the verdict, then at the sentence with its reason ([more](saturation.md)), and at what lies before "
+        "the onset ([more](saturation.md#what-happens-when)).",
         "lmsat saturation demo-long/results",
+        first=36,
+        last=17,
     ),
     Stop(
         "Whether one model is better than another. "

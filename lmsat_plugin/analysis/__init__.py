@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lmsat_plugin.analysis.emergence.target_scores import predict_scores
     from lmsat_plugin.analysis.learning.runs import find_learning
     from lmsat_plugin.analysis.rank_needed.by_checkpoint import find_rank_needed
+    from lmsat_plugin.analysis.saturation.events import find_events
     from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
     from lmsat_plugin.analysis.saturation.several_metrics import find_saturation
     from lmsat_plugin.analysis.scaling_laws.allocation import allocate
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "find_context",
     "find_emergence",
+    "find_events",
     "find_learning",
     "find_noise",
     "find_rank_needed",
@@ -52,6 +54,7 @@ __getattr__ = lazy_names(
         "emergence.target_scores": ["predict_scores"],
         "learning.runs": ["find_learning"],
         "rank_needed.by_checkpoint": ["find_rank_needed"],
+        "saturation.events": ["find_events"],
         "saturation.outlook": ["forecast_saturation"],
         "saturation.several_metrics": ["find_saturation"],
         "scaling_laws.allocation": ["allocate"],

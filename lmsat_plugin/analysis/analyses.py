@@ -18,6 +18,7 @@ from lmsat_plugin.analysis.emergence import Emergence, find_emergence
 from lmsat_plugin.analysis.losses import loss_of_results
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks, find_rank_needed
 from lmsat_plugin.analysis.saturation import Saturation, find_saturation
+from lmsat_plugin.analysis.saturation.events import Events, find_events
 from lmsat_plugin.analysis.scaling_laws import FittedLaw, fit
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, find_context
 from lmsat_plugin.analysis.scaling_laws.isoflops import IsoFlops, fit_isoflops
@@ -86,6 +87,11 @@ class Analyses:
     def saturation(self) -> list[Saturation]:
         """The verdicts by lmsat_loss, or without it by one metric of each task (`judged_scores`)."""
         return self._try("saturation", lambda: find_saturation(self.results))
+
+    @cached_property
+    def events(self) -> Events:
+        """The turns and jumps of all metrics of each run; without runs where verdicts are by several metrics."""
+        return find_events(self.results, self.saturation)
 
     @cached_property
     def diverged(self) -> set[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsat_plugin.cli.answers import Answer
 from lmsat_plugin.cli.arguments import add_data, read_data
 from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.saturation_events import event_parts, events_data
 from lmsat_plugin.cli.tables import TextTable
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.results.checkpoint_names import parse_count
@@ -32,6 +34,10 @@ class SaturationCommand(AnsweringCommand):
     surely differ by less than a tolerance. The onset is a change point with its 90 % interval. Anisotropy and singular
     entropy are shown beside the verdict where results hold them: they have no part in it.
 
+    Of results with several metrics it shows the events of each: turns and jumps beyond checkpoint-to-checkpoint noise,
+    with 90 % intervals, p corrected for all tests of a run, in the order of time; and in how many runs each lies
+    before, at the same time as, or after the onset of the loss. What comes first need not be the cause.
+
     With --forecast it says where each run is going: the chance that it saturates by --until, beside the base rate, and
     what training on gains. The last line says how good such forecasts of these runs would have been, in hindsight.
     """
@@ -42,6 +48,7 @@ class SaturationCommand(AnsweringCommand):
         "lmsat saturation results/",
         "lmsat saturation losses.csv --figure saturation.png",
         "lmsat saturation results/ --forecast --until 143000",
+        "lmsat saturation results/ --events events.svg",
     )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -81,18 +88,34 @@ class SaturationCommand(AnsweringCommand):
             help="with --forecast: where training ends, a step or, from 1B on, tokens (default: where the furthest run "
             "is, or twice as far for a run that is there)",
         )
+        parser.add_argument(
+            "--events",
+            type=Path,
+            metavar="FILE",
+            help="draw the turns and jumps of every metric, a time line for each run, into a file, whose name ends in "
+            ".png, .svg or .pdf",
+        )
 
     def answer(self, args: argparse.Namespace) -> Answer:
-        """Return the verdicts."""
+        """Return the verdicts, and draw the events."""
         from lmsat_plugin.analysis.saturation import find_saturation
+        from lmsat_plugin.analysis.saturation.events import find_events
         from lmsat_plugin.analysis.saturation.outlook import forecast_saturation
         from lmsat_plugin.analysis.saturation.replicates import sentences_on_runs
         from lmsat_plugin.analysis.saturation.several_metrics import has_several_metrics, names_of, summaries
 
         until = _until(args)
-        results = find_saturation(
-            read_data(args), args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance
-        )
+        if args.events is not None:
+            from lmsat_plugin.figures.style import check_suffix
+
+            check_suffix(args.events)
+        given = read_data(args)
+        results = find_saturation(given, args.task, args.metric, min_step=args.min_step, tolerance=args.tolerance)
+        events = find_events(given, results)
+        if args.events is not None:
+            from lmsat_plugin.figures import plot, write_figure
+
+            write_figure(plot(events), args.events)
         several = has_several_metrics(results)
         if args.forecast and several:
             raise LmsatError("--forecast is of one metric, and there are several: name one with --task T --metric M")
@@ -112,7 +135,8 @@ class SaturationCommand(AnsweringCommand):
             data = [row | forecast.to_dict() for row, forecast in zip(data, forecasts, strict=True)]
             sentences += [said for forecast in forecasts for said in _forecast(forecast)]
             sentences += dict.fromkeys(forecast.skill.sentence() for forecast in forecasts)
-        return Answer(data=data, parts=[_table(results), *sentences], result=results)
+        data = [row | own for row, own in zip(data, events_data(results, events), strict=True)]
+        return Answer(data=data, parts=[_table(results), *sentences, *event_parts(events)], result=results)
 
 
 def _until(args: argparse.Namespace) -> int | None:
@@ -189,12 +213,12 @@ def _geometry(result: Saturation) -> str:
         return ""
     events = {
         "the last layer's anisotropy": {
-            "jumps at step {:,}": geometry.anisotropy_jump_step,
+            "rises most steeply up to step {:,}": geometry.anisotropy_jump_step,
             "stays above 0.5 from step {:,} on": geometry.anisotropy_above_half_step,
         },
         "the head's singular entropy": {
-            "turns at step {:,}": geometry.entropy_turn_step,
-            "spikes at step {:,}": geometry.entropy_spike_step,
+            "is least at step {:,}": geometry.entropy_turn_step,
+            "rises most steeply up to step {:,}": geometry.entropy_spike_step,
         },
     }
     sentences = []

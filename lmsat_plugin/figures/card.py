@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.events import MetricEvent
+from lmsat_plugin.figures.events import draw_events, event_handles, height_of_events
 from lmsat_plugin.figures.saturation import mark_onset, onset_handles
 from lmsat_plugin.figures.style import (
     BAND,
@@ -29,6 +32,8 @@ from lmsat_plugin.figures.trajectories import BEST, axis_of, step_axis
 
 _WIDTH, _HEIGHT = 5.0, 1.25
 """Inches of a panel."""
+_WIDER = 1.0
+"""Inches more where metrics' names stand beside a time line."""
 _COLOUR = PALETTE[0]
 
 
@@ -44,20 +49,31 @@ class Track:
 
 
 @styled
-def card_figure(model: str, tracks: list[Track], saturation: Saturation | None = None) -> Figure:
+def card_figure(
+    model: str, tracks: list[Track], saturation: Saturation | None = None, events: Sequence[MetricEvent] = ()
+) -> Figure:
     """Draw tracks above each other, on one axis of training steps, or of what the series counts.
 
     Args:
         model: The title.
         tracks: From top to bottom.
         saturation: The verdict on the first track: its best checkpoint and its onset are marked in all tracks.
+        events: Of all metrics of the model's runs, on a time line below the tracks.
     """
     figure = new_figure()
-    panels = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
+    heights = [_HEIGHT] * len(tracks)
+    if events:
+        heights.append(height_of_events(events))
+    grid = {"height_ratios": heights}
+    panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
     title = model if saturation is None else f"{model}: {saturation.verdict}"
     panels[0].set_title(wrapped(title, 2 * LETTERS_WIDE - 20))
-    for axes, track in zip(panels, tracks, strict=True):
+    for axes, track in zip(panels, tracks, strict=False):
         _draw(axes, track)
+    if events:
+        draw_events(panels[-1], events)
+        panels[-1].tick_params(axis="y", labelsize=6)
+    for axes in panels:
         if saturation is not None:
             axes.axvline(saturation.best_at, color=PALETTE[2], linestyle=":", linewidth=0.8)
             mark_onset(axes, saturation)
@@ -65,9 +81,9 @@ def card_figure(model: str, tracks: list[Track], saturation: Saturation | None =
         panels[0].plot([saturation.best_at], [saturation.best], color=PALETTE[2], **BEST, zorder=5)
     steps = np.concatenate([track.table.step.to_numpy("float64") for track in tracks])
     step_axis(panels[-1], steps, axis_of(tracks[0].table))
-    figure.align_ylabels()
-    lines = legend_below(panels[-1], _legend(tracks, saturation))
-    resize(figure, lines, size=(_WIDTH, _HEIGHT * len(tracks) + 0.4), padding=1)
+    figure.align_ylabels(panels[: len(tracks)])
+    lines = legend_below(panels[-1], [*_legend(tracks, saturation), *event_handles(events)])
+    resize(figure, lines, size=(_WIDTH + _WIDER * bool(events), sum(heights) + 0.4), padding=1)
     return figure
 
 

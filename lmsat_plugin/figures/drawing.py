@@ -15,6 +15,7 @@ from lmsat_plugin.analysis.emergence import DirectFit, Emergence, TargetScore
 from lmsat_plugin.analysis.learning import RunLearning
 from lmsat_plugin.analysis.rank_needed import CheckpointRanks
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.events import Events, RunEvents
 from lmsat_plugin.analysis.scaling_laws import FittedLaw
 from lmsat_plugin.analysis.scaling_laws.context_gain import CheckpointContext, ContextGain
 from lmsat_plugin.analysis.scaling_laws.efficiency import Efficiency
@@ -26,6 +27,7 @@ from lmsat_plugin.figures.context import context_figure, context_gain_figure
 from lmsat_plugin.figures.direct_scores import direct_scores_figure
 from lmsat_plugin.figures.efficiency import efficiency_figure
 from lmsat_plugin.figures.emergence import emergence_figure
+from lmsat_plugin.figures.events import events_figure
 from lmsat_plugin.figures.isoflops import isoflops_figure
 from lmsat_plugin.figures.law import fit_figure
 from lmsat_plugin.figures.leaderboard import leaderboard_figure
@@ -49,6 +51,7 @@ _FIGURES_OF_LISTS = {
     RunCurve: run_curves_figure,
     BenchmarkNoise: noise_figure,
     RunLearning: learning_figure,
+    RunEvents: events_figure,
 }
 
 
@@ -56,7 +59,7 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
     """Return the figure of a result, or of a list of results of one kind.
 
     Results are those of `find_saturation`, `find_emergence`, `predict_scores`, `fit_direct`, `find_context`,
-    `find_rank_needed`, `fit_curves`, `find_noise` and `find_learning`, one or a list; of `context_gain`,
+    `find_rank_needed`, `fit_curves`, `find_noise` and `find_learning`, one or a list; of `find_events`, `context_gain`,
     `sample_efficiency`, `shape_dependence` and `fit_isoflops`; of `fit`, with ``predictions=`` for another table; and a
     `Leaderboard`.
 
@@ -114,6 +117,7 @@ def _(result: Sequence[Any]) -> Figure:
 
 
 _draw.register(FittedLaw)(fit_figure)
+_draw.register(Events)(events_figure)
 _draw.register(IsoFlops)(isoflops_figure)
 _draw.register(ContextGain)(context_gain_figure)
 _draw.register(Efficiency)(efficiency_figure)

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lmsat_plugin.analysis.saturation import Saturation
+from lmsat_plugin.analysis.saturation.events import RunEvents
 from lmsat_plugin.analysis.saturation.several_metrics import names_of
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.figures.style import BAND, GREY, MARKERS, PALETTE, finish, log_axis, styled, subplots, wrapped
@@ -99,7 +100,7 @@ def _legend(results: Sequence[Saturation]) -> list[Artist]:
     return handles
 
 
-def mark_onset(axes: Axes, result: Saturation) -> None:
+def mark_onset(axes: Axes, result: Saturation | RunEvents) -> None:
     """Mark the onset and its interval on the axis of the series, if there is an onset."""
     if result.onset_at is not None and result.onset_low is not None and result.onset_high is not None:
         axes.axvspan(result.onset_low, result.onset_high, color=GREY, **BAND)

@@ -40,6 +40,19 @@ WORDS = (
         "From the earliest to the latest onset that the noise allows: the true one lies there in 90 % of such runs.",
         ("earliest onset", "latest onset", "onset_low", "onset_high"),
     ),
+    Word(
+        "event",
+        "A turn or a jump of a metric during training, beyond checkpoint-to-checkpoint noise, with its place and the "
+        "90 % interval of that. A turn is a change of direction; in a jump the metric changes more than twice as much "
+        "as just before and just after.",
+        ("turns up", "turns down", "jumps up", "jumps down", "turn", "jump"),
+    ),
+    Word(
+        "beside the onset",
+        "Whether an event lies before or after the onset of the loss, or at the same time: their intervals overlap. "
+        "What comes first need not be the cause.",
+        ("beside_onset", "before", "same time", "after"),
+    ),
     Word("best", "The best value of the run, and the checkpoint that has it.", ("at step", "best loss", "best_at")),
     Word("final", "The value at the last checkpoint.", ("final step", "final_at")),
     Word(

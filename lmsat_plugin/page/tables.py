@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,15 @@ _EMERGENCE = {
     **{"task": "task", "metric": "metric", "variant": "variant", "emergent": "emergent"},
     **{"threshold": "threshold", "low": "lowest threshold", "high": "highest threshold", "p_value": "p"},
     **{"spearman": "Spearman", "chance": "chance", "n_points": "checkpoints", "n_models": "models"},
+}
+_EVENTS = {
+    **{"run": "run", "task": "task", "metric": "metric", "kind": "event", "at": "at", "low": "earliest"},
+    **{"high": "latest", "value": "value", "corrected_p_value": "corrected p", "beside_onset": "beside the onset"},
+}
+_ORDER = {
+    **{"task": "task", "metric": "metric", "kind": "event", "before": "before", "same_time": "same time"},
+    **{"after": "after", "with_onset": "runs with both", "onsets": "runs with an onset"},
+    **{"without_onset": "without onset", "judged_without_onset": "runs without onset"},
 }
 _COMPARISON = {
     **{"task": "task", "metric": "metric", "num_fewshot": "n-shot", "filter": "filter", "a": "a", "b": "b"},
@@ -97,9 +106,28 @@ def tables_of(analyses: Analyses, folder: Path) -> list[Table]:
                 columns=[name for name in _OF_SCORES if verdicts.get(name, pd.Series([0])).isna().all()]
             )
             tables.append(_table(verdicts.rename(columns=columns), name, f"Verdicts on {name}", about))
+    tables += _events(analyses)
     tables += map(_comparison, analyses.comparison)
     tidy = own.drop(columns=[*PARTS, "group"])
     return [*tables, _final(values), _by_checkpoint(values, tidy), _provenance(sources, folder, analyses)]
+
+
+def _events(analyses: Analyses) -> Iterator[Table]:
+    """Yield the events of all runs, and their order beside the onset."""
+    found = analyses.events
+    if not found.order:
+        return
+    about = (
+        "Turns and jumps beyond checkpoint-to-checkpoint noise, p < 0.05 after Holm's correction for all tests of a "
+        "run, with 90 % intervals."
+    )
+    rows = found.to_frame().sort_values(["run", "at"], kind="stable")
+    yield _table(rows[list(_EVENTS)].rename(columns=_EVENTS), "events", "Events of every metric", about)
+    rows = found.order.to_frame()[list(_ORDER)].rename(columns=_ORDER)
+    about = "In how many runs an event lies before, at the same time as (the intervals overlap), or after the onset."
+    yield _table(
+        rows, "event-order", "Order of events over all runs", about + " What comes first need not be the cause."
+    )
 
 
 def _comparison(pair: PairComparison) -> Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from result_trees import write_result
 from training_runs import falling, table_of
 
 from lmsat_plugin.cli.main import main
@@ -52,9 +53,46 @@ def test_steps_of_one_measure_share_their_subject(tmp_path, capsys):
             file.write_text(json.dumps({"config": config, "results": {task: {f"{metric},none": value}}}))
     assert main(["saturation", str(tmp_path)]) == 0
     assert (
-        "Meanwhile the last layer's anisotropy jumps at step 32 and stays above 0.5 from step 32 on, "
-        "and the head's singular entropy turns at step 8 and spikes at step 256."
+        "Meanwhile the last layer's anisotropy rises most steeply up to step 32 and stays above 0.5 from step 32 on, "
+        "and the head's singular entropy is least at step 8 and rises most steeply up to step 256."
     ) in capsys.readouterr().out
+
+
+def test_events_stand_on_one_time_line_beside_the_onset(tmp_path, capsys):
+    rng, steps = np.random.default_rng(0), range(500, 14_500, 500)
+    losses, anisotropy = falling(rng), 0.2 + 0.005 * rng.standard_normal(28)
+    losses[20:] += 0.15
+    anisotropy[10:] += 0.4
+    for step, loss, cosine in zip(steps, losses, anisotropy, strict=True):
+        tasks = {"lmsat_loss": {"loss": loss}, "lmsat_anisotropy": {"anisotropy_last": cosine}}
+        write_result(tmp_path, "m", step, tasks, 10**7)
+    assert main(["saturation", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    line = r"anisotropy_last +jumps up +5,500 +5,000 to 5,500 .*\n +lmsat_loss +loss +onset +10,500 "
+    assert re.search(line, said)
+    assert re.search(r"anisotropy_last +jumps up +1 +0 +0 +1 +0 of 0", said)
+    assert "corrected for the 1 metrics of a run" not in said
+    assert main(["saturation", str(tmp_path), "--json", "--events", str(tmp_path / "e.png")]) == 0
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
+    (verdict,) = json.loads(capsys.readouterr().out)
+    (event,) = verdict["events"]
+    assert (event["kind"], event["at"], event["beside_onset"]) == ("jumps up", 5500, "before")
+    assert event["over_runs"] | {"before": 1, "with_onset": 1, "after": 0} == event["over_runs"]
+    assert verdict["events_tested"] == {"metrics": 1, "tests": 3}
+    for form in ("csv", "md", "latex"):
+        assert main(["saturation", str(tmp_path), "--format", form]) == 0
+        assert "jumps up" in capsys.readouterr().out
+
+
+def test_a_table_of_losses_has_no_events(tmp_path, capsys):
+    data = write(tmp_path / "runs.csv", table_of(falling(np.random.default_rng(15))))
+    assert main(["saturation", data, "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["events"] is one["events_tested"] is None
+    assert main(["saturation", data, "--events", str(tmp_path / "e.png")]) == 2
+    assert "there is no event to draw" in capsys.readouterr().err
+    assert main(["saturation", data, "--events", "e.gif"]) == 2
+    assert "e.gif is not a figure's file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

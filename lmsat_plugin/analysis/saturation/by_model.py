@@ -192,7 +192,7 @@ def verdicts_by(
                 f"{whole.label} has no checkpoint from {whole.axis} {options.min_step} on: "
                 f"set --min-step below {whole.at_K[-1]}"
             )
-        rows = _rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
+        rows = rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
         simulation = Simulation(options.repetitions, np.random.default_rng(options.seed))
         paired = _paired(series, documents)
         verdicts.append(_saturation(series, rows, paired, options.tolerance, simulation=simulation))
@@ -214,7 +214,7 @@ def document_losses(results: Results) -> DocumentLosses:
     return losses
 
 
-def _rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSeries) -> pd.DataFrame:
+def rows_of(data: Results | pd.DataFrame, table: pd.DataFrame, series: MetricSeries) -> pd.DataFrame:
     """Return the rows of the series and corpus, and the series' rows of no corpus, with their places as ``step``.
 
     Rows of no corpus are those of probes that read the weights alone. For a series of no corpus, such as a downstream

@@ -11,10 +11,10 @@ from lmsat_plugin.analysis.saturation.by_model import Saturation
 LEAST_RUNS = 3
 """Fewer other runs with geometry say nothing."""
 EVENTS = {
-    "anisotropy_jump_step": "the last layer's anisotropy jumped",
+    "anisotropy_jump_step": "the last layer's anisotropy rose most steeply",
     "anisotropy_above_half_step": "the last layer's anisotropy came to stay above 0.5",
-    "entropy_turn_step": "the head's singular entropy turned",
-    "entropy_spike_step": "the head's singular entropy spiked",
+    "entropy_turn_step": "the head's singular entropy came to its least value",
+    "entropy_spike_step": "the head's singular entropy rose most steeply",
 }
 """What may turn in `Geometry`, in words."""
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from lmsat_plugin.analysis.saturation.events import MetricEvent
+
 _MOST_NAMED = 6
 
 
@@ -21,6 +23,12 @@ def listed(parts: Iterable[str]) -> str:
     named = list(parts)
     more = len(named) - _MOST_NAMED
     return "; ".join(named[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def events_in_words(events: Iterable[MetricEvent]) -> str:
+    """Return a list of events in the order of their places."""
+    ordered = sorted(events, key=lambda event: event.at)
+    return listed(f"{event.metric} {event.kind} at {event.at}" for event in ordered)
 
 
 def some_of(drawn: Sized, models: Sized) -> str:

@@ -13,9 +13,11 @@ from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.analysis.checkpoint_values import by_step, over_runs, values_of
 from lmsat_plugin.analysis.downstream_average import downstream_average
 from lmsat_plugin.analysis.saturation import Saturation, replicates
+from lmsat_plugin.analysis.saturation.events import MetricEvent
 from lmsat_plugin.figures.card import Track, card_figure
+from lmsat_plugin.figures.trajectories import axis_of
 from lmsat_plugin.hookspecs import ReportFigure
-from lmsat_plugin.page.sections.alt_text import listed
+from lmsat_plugin.page.sections.alt_text import events_in_words, listed
 
 _MOST = 24
 """Cards in a page: it would be slow to write and to open with hundreds of them."""
@@ -45,14 +47,16 @@ def _cards(analyses: Analyses) -> Iterator[ReportFigure]:
     with_tracks = ((model, tracks) for model in models if (tracks := _tracks(analyses, model)))
     for model, tracks in islice(with_tracks, _MOST):
         verdict = verdicts.get(model) if tracks[0].label == _LOSS_LABEL else None
+        runs = [run for run in analyses.events.runs if model in (run.group, run.label)]
+        events = [event for run in runs for event in run.events if run.axis == axis_of(tracks[0].table)]
         said = verdict.verdict if verdict else replicates.over_runs(groups[model]) if model in groups else None
         title = f"{model}: {said}" if said else model
         yield ReportFigure(
             name=f"card-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.') or 'model'}"[:100],
             title=title,
             source="",
-            alt=_alt(title if model in groups else model, tracks, verdict),
-            draw=partial(card_figure, title if model in groups else model, tracks, verdict),
+            alt=_alt(title if model in groups else model, tracks, verdict, events),
+            draw=partial(card_figure, title if model in groups else model, tracks, verdict, events=events),
             panels=(*((task, metric) for task, metric, _, _ in _TRACKS), ABOVE_CHANCE),
             models=(model,),
         )
@@ -96,7 +100,7 @@ def _above_chance(table: pd.DataFrame, groups: Collection[str]) -> tuple[pd.Data
     return values.merge(places.drop_duplicates("number"), on="number").sort_values("step"), tasks
 
 
-def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
+def _alt(model: str, tracks: list[Track], verdict: Saturation | None, events: Sequence[MetricEvent]) -> str:
     ends = ((track.label.replace("\n", " "), track.table.value.iloc[[0, -1]]) for track in tracks)
     parts = [f"{label} from {first:.3g} to {last:.3g}" for label, (first, last) in ends]
     if verdict is not None:
@@ -104,7 +108,8 @@ def _alt(model: str, tracks: list[Track], verdict: Saturation | None) -> str:
         if verdict.onset_at is not None:
             interval = f"90 % interval {verdict.onset_low} to {verdict.onset_high}"
             parts.append(f"onset of saturation at {_place(verdict, verdict.onset_at)} ({interval})")
-    return f"{model} in training: {listed(parts)}."
+    said = f" Events: {events_in_words(events)}." if events else ""
+    return f"{model} in training: {listed(parts)}.{said}"
 
 
 def _place(verdict: Saturation, at: int) -> str:

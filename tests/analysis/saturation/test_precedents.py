@@ -41,8 +41,8 @@ def test_events_before_onsets_are_counted(verdict):
     assert (jump.here_at, jump.saturating, jump.before_onset, jump.median_lead) == (40_000, 3, 2, 25_000)
     assert (jump.not_saturating, jump.without_onset) == (2, 1)
     assert jump.sentence() == (
-        "the last layer's anisotropy jumped at step 40,000; in other runs before the onset in 2 of 3 that saturate "
-        "(25,000 steps before it in the median), and in 1 of 2 that do not"
+        "the last layer's anisotropy rose most steeply at step 40,000; in other runs before the onset in 2 of 3 that "
+        "saturate (25,000 steps before it in the median), and in 1 of 2 that do not"
     )
     assert (spike.here_at, spike.before_onset, spike.median_lead, spike.without_onset) == (None, 0, None, 1)
     assert (above.before_onset, turn.before_onset) == (0, 0)

@@ -23,7 +23,7 @@ def test_a_card_has_one_axis_of_time_and_its_onset(tmp_path):
     [card, *_] = all_figures(analyses)
     figure = card.draw()
     check_figure(figure)
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 5, "the last one is the time line of events"
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     for axes in figure.axes:
         drawn = [list(line.get_xdata()) for line in axes.get_lines()]
@@ -31,6 +31,12 @@ def test_a_card_has_one_axis_of_time_and_its_onset(tmp_path):
         assert [found.best_step] * 2 in drawn
         spans = [patch.get_bbox() for patch in axes.patches]
         assert [(box.x0, box.x1) for box in spans] == [(found.onset_low, found.onset_high)]
+    (run,) = analyses.events.runs
+    assert run.events
+    drawn = [list(line.get_xdata()) for line in figure.axes[-1].get_lines()]
+    assert all([event.low, event.high] in drawn and [event.at] in drawn for event in run.events)
+    first = run.events[0]
+    assert f"Events: {first.metric} {first.kind} at {first.at}" in card.alt
     assert f"best loss {found.best:.4g} at step {found.best_step}" in card.alt
     assert card.title == "m: saturates"
 
