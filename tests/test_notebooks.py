@@ -216,6 +216,30 @@ def test_errors_name_what_python_takes(tmp_path):
         assert "--" not in str(error.value)
 
 
+def test_learning_curves_are_drawn_over_tokens(tmp_path):
+    steps = np.arange(1, 31) * 100
+    losses = np.where(steps < 900, 6 * (steps / 900) ** -0.3, 6 * (steps / 900) ** -0.05)
+    table = pd.DataFrame({"model": "m", "step": steps, "tokens": 2000 * steps, "loss": losses})
+    by_steps = lmsat_plugin.fit("curve", table, repetitions=20)
+    over_tokens = by_steps[0].over_tokens()
+    assert by_steps[0].form == "broken"
+    np.testing.assert_allclose(over_tokens.losses_at(2000.0 * steps), by_steps[0].losses_at(steps), rtol=1e-9)
+    assert over_tokens.deceleration.value == pytest.approx(2000 * by_steps[0].deceleration.value)
+    [axes] = [panel for panel in lmsat_plugin.plot(by_steps, x="tokens").axes if panel.lines]
+    assert axes.lines[0].get_xdata().tolist() == (2000 * steps).tolist()
+    assert axes.get_xlabel() == "tokens"
+    uneven = lmsat_plugin.fit("curve", table.assign(tokens=steps**2), repetitions=0)
+    with pytest.raises(LmsatError, match="not the same at each step"):
+        lmsat_plugin.plot(uneven, x="tokens")
+
+
+def test_learning_is_drawn_over_tokens(place):
+    runs = lmsat_plugin.learning(place / "token-losses", repetitions=0)
+    [axes] = lmsat_plugin.plot(runs, x="tokens").axes
+    assert axes.lines[0].get_xdata().tolist() == [2000, 3000]
+    assert "tokens_at" not in runs[0].to_dict()
+
+
 def test_notebooks_cut_no_legend_off(place):
     """As IPython prints figures: with the bounding box of what takes part in the layout."""
     figure = lmsat_plugin.plot(lmsat_plugin.saturation(place / "results"))
