@@ -84,10 +84,10 @@ def _check_keywords(name: str, given: Mapping[str, Any], known: Mapping[str, Any
             raise LmsatError(f"{name} takes no '{key}': {hint}")
 
 
-def _options(name: str, given: Mapping[str, Any], analysis: Callable[..., Any], *own: str) -> dict[str, Any]:
+def _options(name: str, given: Mapping[str, Any], analysis: Callable[..., Any]) -> dict[str, Any]:
     """Return the options of an analysis. Raises `LmsatError` for one that neither it nor the function has."""
     _, *parameters = inspect.signature(analysis).parameters
-    _check_keywords(name, given, dict.fromkeys((*parameters, *own)))
+    _check_keywords(name, given, dict.fromkeys((*parameters, "corpus", "variant")))
     return dict(given)
 
 
@@ -228,7 +228,7 @@ def saturation(
     """
     from lmsat_plugin.analysis import find_saturation
 
-    options = _options("saturation()", options, find_saturation, "corpus", "variant")
+    options = _options("saturation()", options, find_saturation)
     return Answers(find_saturation(_data(data, corpus, variant), task, metric, **options))
 
 
@@ -253,7 +253,7 @@ def emergence(
     """
     from lmsat_plugin.analysis import find_emergence
 
-    options = _options("emergence()", options, find_emergence, "corpus", "variant")
+    options = _options("emergence()", options, find_emergence)
     return Answers(find_emergence(_data(data, corpus, variant), **options))
 
 
@@ -299,9 +299,7 @@ def fit(
         raise LmsatError(f"'{law}' is not a law: give one of {', '.join((*LAWS, *others))}")
     if given is not None:
         raise LmsatError(f"{law} takes no given: leave it out")
-    found = others[law](
-        _data(data, corpus, variant), **_options(f"fit('{law}')", options, others[law], "corpus", "variant")
-    )
+    found = others[law](_data(data, corpus, variant), **_options(f"fit('{law}')", options, others[law]))
     return Answers(found) if isinstance(found, list) else found
 
 
