@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import html
 import inspect
 import itertools
 import re
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).with_name("commands.md")
 _CODE = re.compile(r"(`+[^`]+`+)")
+_CODE_WITH_BAR = re.compile(r"`([^`|]*\|[^`]*)`")
 _SPECIAL = re.compile(r"([\\*<>|\[\]])")
 _INTRODUCTION = """\
 # Commands and tasks
@@ -168,7 +170,12 @@ def prose(text: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return "".join(f"| {' | '.join(map(_in_cell, cells))} |\n" for cells in lines)
+
+
+def _in_cell(text: str) -> str:
+    """Return text whose code has no bar: GitHub takes it for the end of a cell, and the site shows an escaped one."""
+    return _CODE_WITH_BAR.sub(lambda code: f"<code>{html.escape(code[1]).replace('|', '&#124;')}</code>", text)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from lmsat_plugin.measuring import measure
-    from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, report, saturation, sweep
+    from lmsat_plugin.notebooks import compare, emergence, fit, leaderboard, learning, report, saturation, sweep
     from lmsat_plugin.probe import Maxima, Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums, TokenBatch
     from lmsat_plugin.probe_checks import check_probe, tiny_model
     from lmsat_plugin.results.framed import Answers
@@ -57,6 +57,7 @@ __all__ = [
     "fit",
     "hookimpl",
     "leaderboard",
+    "learning",
     "load_results",
     "measure",
     "plot",
@@ -78,7 +79,7 @@ __getattr__ = lazy_names(
         ],
         "figures.drawing": ["plot"],
         "measuring": ["measure"],
-        "notebooks": ["compare", "emergence", "fit", "leaderboard", "report", "saturation", "sweep"],
+        "notebooks": ["compare", "emergence", "fit", "leaderboard", "learning", "report", "saturation", "sweep"],
         "probe": ["Maxima", "Measurement", "Need", "NoReferenceError", "Probe", "ProbeContext", "Sums", "TokenBatch"],
         "results.framed": ["Answers"],
         "probe_checks": ["check_probe", "tiny_model"],

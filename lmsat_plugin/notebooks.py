@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmsat_plugin.errors import LmsatError
 from lmsat_plugin.files import kind_of, user_path
 from lmsat_plugin.results.framed import Answers
 from lmsat_plugin.results.tree import Results
+from lmsat_plugin.settings import closest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lmsat_plugin.analysis.analyses import Analyses
     from lmsat_plugin.analysis.comparison import Comparison
-    from lmsat_plugin.analysis.emergence import Emergence
+    from lmsat_plugin.analysis.emergence import DirectFit, Emergence
+    from lmsat_plugin.analysis.learning import RunLearning
     from lmsat_plugin.analysis.saturation import Saturation
     from lmsat_plugin.analysis.scaling_laws import FittedLaw
+    from lmsat_plugin.analysis.scaling_laws.isoflops import IsoFlops
+    from lmsat_plugin.analysis.scaling_laws.run_curves import RunCurve
     from lmsat_plugin.ranking.leaderboard import Leaderboard
 
     Paths = str | Path | Sequence[str | Path]
@@ -27,8 +34,64 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+_FunctionT = TypeVar("_FunctionT", bound=Callable[..., Any])
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z_=]*)(?![a-z])| (end|tokens|compute)\b(?= or|,|$))?")
+"""An option in a sentence, with the name of what it takes, or one of the words that it takes."""
+_OF_READING = ("tokens_per_step", "step_pattern")
+"""What is given where results are read."""
 
 
+def _in_python(function: _FunctionT) -> _FunctionT:
+    """Let a function refuse keywords that it does not know, and name keywords where errors name a command's options."""
+    known = {
+        name: each for name, each in inspect.signature(function).parameters.items() if each.kind != each.VAR_KEYWORD
+    }
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if len(known) == len(inspect.signature(function).parameters):
+            _check_keywords(f"{function.__name__}()", named, known)
+        try:
+            return function(*arguments, **named)
+        except LmsatError as error:
+            error.args = (_FLAG.sub(_keyword, str(error)),)
+            raise
+
+    return call  # type: ignore[return-value]
+
+
+def _keyword(flag: re.Match[str]) -> str:
+    """Return an option of a command as Python has it; as it is where it is none of these functions'."""
+    option, placeholder, word = flag.groups()
+    name = option.replace("-", "_")
+    if name in _OF_READING:
+        return f"lmsat_plugin.Results.read(FOLDER, {name}={placeholder or '...'}) as the data"
+    if name not in _KEYWORDS:
+        return flag[0]
+    value = repr(placeholder) if placeholder and "=" in placeholder else placeholder
+    return f"{name}={value or repr(word)}" if value or word else name
+
+
+_KEYWORDS = ("corpus", "variant", "task", "metric", "given", "min_step", "at", "model", "robust", "loss", "tolerance")
+
+
+def _check_keywords(name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise `LmsatError` for a keyword that is not known."""
+    for key in given:
+        if key not in known:
+            meant = closest(key, known)
+            hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known)}"
+            raise LmsatError(f"{name} takes no '{key}': {hint}")
+
+
+def _options(name: str, given: Mapping[str, Any], analysis: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of an analysis. Raises `LmsatError` for one that neither it nor the function has."""
+    _, *parameters = inspect.signature(analysis).parameters
+    _check_keywords(name, given, dict.fromkeys((*parameters, "corpus", "variant")))
+    return dict(given)
+
+
+@_in_python
 def sweep(
     models: str | Path | Sequence[str | Path | Mapping[str, Any]],
     tasks: str | Sequence[str] | None = None,
@@ -91,6 +154,7 @@ def sweep(
     return Results.read(config.output)
 
 
+@_in_python
 def report(
     data: Results | Paths,
     output: str | Path | None = None,
@@ -121,6 +185,7 @@ def report(
     return write_report(_analyses(data, corpus, variant), place)
 
 
+@_in_python
 def leaderboard(
     data: Results | Paths, *, corpus: str | Sequence[str] | None = None, variant: str | None = None
 ) -> Leaderboard:
@@ -138,6 +203,7 @@ def leaderboard(
     return leaderboard_of(_analyses(data, corpus, variant))
 
 
+@_in_python
 def saturation(
     data: Results | pd.DataFrame | Paths,
     task: str | None = None,
@@ -162,9 +228,11 @@ def saturation(
     """
     from lmsat_plugin.analysis import find_saturation
 
+    options = _options("saturation()", options, find_saturation)
     return Answers(find_saturation(_data(data, corpus, variant), task, metric, **options))
 
 
+@_in_python
 def emergence(
     data: Results | pd.DataFrame | Paths,
     *,
@@ -185,9 +253,11 @@ def emergence(
     """
     from lmsat_plugin.analysis import find_emergence
 
+    options = _options("emergence()", options, find_emergence)
     return Answers(find_emergence(_data(data, corpus, variant), **options))
 
 
+@_in_python
 def fit(
     law: str,
     data: Results | pd.DataFrame | Paths,
@@ -196,10 +266,12 @@ def fit(
     corpus: str | Sequence[str] | None = None,
     variant: str | None = None,
     **options: Any,
-) -> FittedLaw:
+) -> FittedLaw | IsoFlops | Answers[RunCurve] | Answers[DirectFit]:
     """Fit a scaling law, as ``lmsat fit`` does; its `to_frame` has a row a constant.
 
-    ``options`` are those of `lmsat_plugin.analysis.fit`, and ``corpus`` and ``variant`` as in `report`.
+    ``curve`` returns the learning curve of each run, ``isoflop`` the size of least loss at each compute, and ``direct``
+    the law of each benchmark's scores. ``options`` are those of `lmsat_plugin.analysis.fit`, and of `fit_curves`,
+    `fit_isoflops` and `fit_direct` beside it; ``corpus`` and ``variant`` are as in `report`.
 
     Raises:
         LmsatError: For an unknown law, and for too few points.
@@ -211,11 +283,55 @@ def fit(
         >>> law.to_frame().columns[:2].tolist()
         ['constant', 'value']
     """
-    from lmsat_plugin.analysis import fit as fit_law
+    from lmsat_plugin import analysis
+    from lmsat_plugin.analysis.scaling_laws import LAWS
 
-    return fit_law(law, _data(data, corpus, variant), given, **options)
+    others: dict[str, Callable[..., Any]] = {
+        "curve": analysis.fit_curves,
+        "isoflop": analysis.fit_isoflops,
+        "direct": analysis.fit_direct,
+    }
+    if law in LAWS:
+        _, *taken = inspect.signature(analysis.fit).parameters
+        _check_keywords("fit()", options, dict.fromkeys((*taken, "corpus", "variant")))
+        return analysis.fit(law, _data(data, corpus, variant), given, **options)
+    if law not in others:
+        raise LmsatError(f"'{law}' is not a law: give one of {', '.join((*LAWS, *others))}")
+    if given is not None:
+        raise LmsatError(f"{law} takes no given: leave it out")
+    found = others[law](_data(data, corpus, variant), **_options(f"fit('{law}')", options, others[law]))
+    return Answers(found) if isinstance(found, list) else found
 
 
+@_in_python
+def learning(
+    data: Results | Paths,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    variant: str | None = None,
+    repetitions: int = 200,
+    seed: int = 0,
+) -> Answers[RunLearning]:
+    """Return for each run how much of the loss's change cancels between tokens, as ``lmsat learning`` does.
+
+    ``repetitions`` and ``seed`` are those of `lmsat_plugin.analysis.find_learning`, ``corpus`` and ``variant`` as in
+    `report`.
+
+    Raises:
+        LmsatError: Without lmsat_loss and its arrays.
+
+    Example:
+        >>> [run] = lmsat_plugin.learning("token-losses", repetitions=0)
+        >>> run.model, len(run.changes)
+        ('m', 2)
+    """
+    from lmsat_plugin.analysis import find_learning
+
+    results = _data(_results(data), corpus, variant)
+    return Answers(find_learning(results, repetitions=repetitions, seed=seed))  # type: ignore[arg-type]
+
+
+@_in_python
 def compare(*given: Results | str | Path | tuple[Results | str | Path, str], at: Any = "end") -> Comparison:
     """Compare models with the first of them, as ``lmsat compare`` does; the result's `to_frame` has a row a metric.
 

@@ -34,7 +34,12 @@ SLOW = (
     *("sweeps/test_interrupts.py", "sweeps/test_lifeline.py", "cli/test_demo.py", "test_plugins.py"),
     *("sweeps/test_adapters.py", "harness/test_processes.py", "sweeps/test_injected_hub_faults.py"),
     *("sweeps/test_injected_faults.py", "sweeps/test_injected_collective_faults.py", "cli/test_injected_faults.py"),
-    *("sweeps/test_several_processes.py", "docs/test_tutorial.py", "page/sections/test_sections.py"),
+    *(
+        "sweeps/test_several_processes.py",
+        "docs/test_tutorial.py",
+        "docs/test_commands.py",
+        "page/sections/test_sections.py",
+    ),
     *("harness/test_autoload.py", "cli/test_eval.py", "sweeps/test_adapters_on_hub.py", "page/test_charts.py"),
     *("cli/test_light_imports.py", "test_real_model.py", "test_probe_checks.py", "sweeps/test_conversions.py"),
 )

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from result_trees import STEPS, Made, write_result, write_tree
+from token_loss_trees import MadeText
 
 import lmsat_plugin
 from lmsat_plugin import Answers
@@ -34,6 +35,9 @@ def place(tmp_path_factory, checkpoint):
     write_tree(folder / "results", [Made("small", 10**6, rises_from=2000), Made("large", 10**8)], steps=STEPS)
     for step in (1, 8):
         shutil.copytree(checkpoint("gpt_neox"), folder / "run" / f"step{step}")
+    text = MadeText()
+    for step in (1, 2, 3):
+        text.write(folder / "token-losses", step, np.full(len(text.ids_N), 3.0 / step))
     return folder
 
 
@@ -145,6 +149,95 @@ def test_verdicts_are_drawn_over_tokens(place):
         lmsat_plugin.plot(lmsat_plugin.saturation(pd.DataFrame(unknown)), x="tokens")
     with pytest.raises(LmsatError, match="x=tokens cannot be drawn: give x='step'"):
         lmsat_plugin.plot(lmsat_plugin.leaderboard(place / "results"), x="tokens")
+
+
+def test_fit_knows_what_the_command_knows(tmp_path):
+    steps = np.arange(1, 31) * 100
+    losses = pd.DataFrame({"model": "m", "step": steps, "loss": 2 + 9 * steps**-0.4})
+    [curve] = lmsat_plugin.fit("curve", losses, at=6000, repetitions=0)
+    assert curve == fit_curves(losses, at=6000, repetitions=0)[0]
+    assert curve.final.value == pytest.approx(2 + 9 * 6000**-0.4, rel=1e-3)
+    n = np.tile(np.geomspace(3e7, 3e9, 9), 3)
+    tokens = np.repeat([1e18, 1e19, 1e20], 9) / 6 / n
+    runs = pd.DataFrame({"n_params": n, "tokens": tokens, "loss": 1.69 + 406.4 / n**0.34 + 410.7 / tokens**0.28})
+    found = lmsat_plugin.fit("isoflop", runs, repetitions=0)
+    assert found.a.value == pytest.approx(0.28 / (0.34 + 0.28), abs=0.01)
+    assert len(found.to_frame()) == 3
+    flops = 6 * n * 20 * n
+    scores = pd.DataFrame({"n_params": n, "tokens": 20 * n, "score": np.exp(-3e4 / flops**0.22)})[:9]
+    scores = scores.assign(model=[f"m{index}" for index in range(9)], step=1, task="quiz", metric="acc", chance=0.0)
+    [direct] = lmsat_plugin.fit("direct", scores, repetitions=0)
+    assert direct.laws[0].fitted.params["alpha"].value == pytest.approx(0.22, abs=1e-3)
+    with pytest.raises(LmsatError, match="curve takes no given: leave it out"):
+        lmsat_plugin.fit("curve", losses, {"E": 2.0})
+    with pytest.raises(LmsatError, match=r"'curves' is not a law: give one of .*curve, isoflop, direct"):
+        lmsat_plugin.fit("curves", losses)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda tree: lmsat_plugin.saturation(tree, repetition=3),
+            r"saturation\(\) takes no 'repetition': .*repetitions?",
+        ),
+        (
+            lambda tree: lmsat_plugin.report(tree, variants="a"),
+            r"report\(\) takes no 'variants': did you mean variant\?",
+        ),
+        (lambda tree: lmsat_plugin.compare(tree, to="end"), r"compare\(\) takes no 'to': it takes given, at"),
+        (lambda tree: lmsat_plugin.fit("curve", tree, robust=True), r"fit\('curve'\) takes no 'robust': it takes at,"),
+        (lambda tree: lmsat_plugin.fit("kaplan-n", tree, robst=True), "did you mean robust"),
+        (lambda tree: lmsat_plugin.learning(tree, seeds=1), "did you mean seed"),
+        (lambda tree: lmsat_plugin.sweep(tree / "run", tasks="lmsat_head", devise="cpu"), "device"),
+    ],
+)
+def test_unknown_keywords_are_sentences(place, call, said):
+    with pytest.raises(LmsatError, match=said):
+        call(place)
+
+
+def test_errors_name_what_python_takes(tmp_path):
+    for step in STEPS:
+        for corpus in ("one", "two"):
+            write_result(tmp_path, "m", step, {"lmsat_loss": {"loss": 3.0}}, corpus=corpus)
+    few = pd.DataFrame({"n_params": [1e6, 1e7], "tokens": [1e9, 1e9], "loss": [4.0, 3.0]})
+    both = (tmp_path, tmp_path)
+    for call, said in [
+        (lambda: lmsat_plugin.report(tmp_path), "corpus=NAME"),
+        (lambda: lmsat_plugin.fit("curve", tmp_path), "corpus=NAME"),
+        (lambda: lmsat_plugin.fit("chinchilla", few), "fix constants with given"),
+        (lambda: lmsat_plugin.saturation(few.assign(step=1), task="a"), "leave out task and metric"),
+        (lambda: lmsat_plugin.compare(*both, at="tokens"), "Results.read"),
+    ]:
+        with pytest.raises(LmsatError) as error:
+            call()
+        assert said in str(error.value)
+        assert "--" not in str(error.value)
+
+
+def test_learning_curves_are_drawn_over_tokens(tmp_path):
+    steps = np.arange(1, 31) * 100
+    losses = np.where(steps < 900, 6 * (steps / 900) ** -0.3, 6 * (steps / 900) ** -0.05)
+    table = pd.DataFrame({"model": "m", "step": steps, "tokens": 2000 * steps, "loss": losses})
+    by_steps = lmsat_plugin.fit("curve", table, repetitions=20)
+    over_tokens = by_steps[0].over_tokens()
+    assert by_steps[0].form == "broken"
+    np.testing.assert_allclose(over_tokens.losses_at(2000.0 * steps), by_steps[0].losses_at(steps), rtol=1e-9)
+    assert over_tokens.deceleration.value == pytest.approx(2000 * by_steps[0].deceleration.value)
+    [axes] = [panel for panel in lmsat_plugin.plot(by_steps, x="tokens").axes if panel.lines]
+    assert axes.lines[0].get_xdata().tolist() == (2000 * steps).tolist()
+    assert axes.get_xlabel() == "tokens"
+    uneven = lmsat_plugin.fit("curve", table.assign(tokens=steps**2), repetitions=0)
+    with pytest.raises(LmsatError, match="not the same at each step"):
+        lmsat_plugin.plot(uneven, x="tokens")
+
+
+def test_learning_is_drawn_over_tokens(place):
+    runs = lmsat_plugin.learning(place / "token-losses", repetitions=0)
+    [axes] = lmsat_plugin.plot(runs, x="tokens").axes
+    assert axes.lines[0].get_xdata().tolist() == [2000, 3000]
+    assert "tokens_at" not in runs[0].to_dict()
 
 
 def test_notebooks_cut_no_legend_off(place):

@@ -23,7 +23,7 @@ class ConvertCommand(Command):
     help = "write a training's checkpoint as a folder for transformers"
     examples = (
         "lmsat convert checkpoint-1000 converted/step1000 --config EleutherAI/pythia-160m",
-        "lmsat convert model.ckpt converted/last --config config.json --rename 'model\\.(.*)=\\1'",
+        "lmsat convert model.ckpt converted/last --config runs/my-model-config --rename 'model\\.(.*)=\\1'",
     )
     repeats_warnings = True
 

@@ -8,8 +8,9 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from lmsat_plugin.cli.command import Command
-from lmsat_plugin.cli.tables import print_table
+from lmsat_plugin.cli.answers import Answer
+from lmsat_plugin.cli.command import AnsweringCommand
+from lmsat_plugin.cli.tables import TextTable
 
 _PACKAGES = (
     *("lmsat-plugin", "lm_eval", "torch", "transformers", "accelerate"),
@@ -17,7 +18,7 @@ _PACKAGES = (
 )
 
 
-class DoctorCommand(Command):
+class DoctorCommand(AnsweringCommand):
     """Check the installation: versions, devices, plugins, and whether plain lm_eval finds the model and the tasks.
 
     The exit code is 1 if something is missing.
@@ -25,10 +26,12 @@ class DoctorCommand(Command):
 
     name = "doctor"
     help = "check the installation"
-    examples = ("lmsat doctor", "LMSAT_PLUGINS=0 lmsat doctor")
+    examples = ("lmsat doctor", "LMSAT_PLUGINS=0 lmsat doctor", "lmsat doctor --json")
 
-    def run(self, args: argparse.Namespace) -> int:
-        """Print the findings."""
+    has_figure = False
+
+    def answer(self, args: argparse.Namespace) -> Answer:
+        """Return the findings; the result is whether all is well."""
         import torch
 
         from lmsat_plugin.harness.command import finds_model, finds_tasks
@@ -55,5 +58,11 @@ class DoctorCommand(Command):
         ]
         if hook and without_task:
             rows.append(("probes without a task", ", ".join(without_task)))
-        print_table("lmsat doctor", ("what", "found"), rows)
-        return int(bool(plugins().failures) or not hook or bool(without_task))
+        table = TextTable("lmsat doctor", ("what", "found"), rows)
+        is_well = hook and not plugins().failures and not without_task
+        return Answer(data={**dict(rows), "lm_eval --tasks": tasks}, parts=[table], result=is_well)
+
+    def present(self, args: argparse.Namespace, answer: Answer) -> int:
+        """Print the findings."""
+        super().present(args, answer)
+        return int(not answer.result)

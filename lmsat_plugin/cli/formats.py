@@ -37,10 +37,15 @@ def table_of(answer: Answer) -> pd.DataFrame:
 
 
 def shown_table_of(answer: Answer) -> pd.DataFrame:
-    """Return the rows of an answer's tables for people; of several, with the name of each in the column ``table``."""
+    """Return the rows of an answer's tables for people; of several, with the name of each in the column ``table``.
+
+    An answer in sentences alone has its data as rows.
+    """
     import pandas as pd
 
     tables = [part for part in answer.parts if isinstance(part, TextTable)]
+    if not tables and isinstance(answer.data, list):
+        return table_of(answer)
     rows = [
         {**({"table": table.title} if len(tables) > 1 else {}), **dict(zip(table.columns, row, strict=True))}
         for table in tables

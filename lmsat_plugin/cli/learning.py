@@ -95,7 +95,10 @@ def _rise_shares(change: LossChange, named: Sequence[str]) -> list[Any]:
 
 
 def _signed(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.4f}"
+    if value is None:
+        return None
+    # Four decimals of a small change would be 0, with a sign.
+    return f"{value:+.1e}" if 0 < abs(value) < 5e-5 else f"{value + 0.0:+.4f}"
 
 
 def _d(change: LossChange) -> str | None:

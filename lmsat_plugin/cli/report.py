@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import webbrowser
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,21 +48,27 @@ class ReportCommand(Command):
             help="where the page goes (default: DIR/report; of several DIR, report)",
         )
         parser.add_argument("--open", action="store_true", help="open the page in the browser")
+        parser.add_argument("--json", action="store_true", help="print the verdicts and what was written as JSON")
         add_watch(parser, "write the page anew as results come")
         parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> None:
         """Write the report; print the verdicts and its path."""
-        from lmsat_plugin.page.verdicts import verdicts_of
-
         if args.watch is not None:
             check_watch(args.watch)
+            if args.json:
+                raise LmsatError("--json prints once, and --watch writes the page again and again: leave one out")
             _watch(args)
             return
         analyses, page = _write(args)
-        for verdicts in verdicts_of(analyses):
-            show(verdicts)
-        show(page)
+        if args.json:
+            print(json.dumps(_written(analyses, page), indent=2))
+        else:
+            from lmsat_plugin.page.verdicts import verdicts_of
+
+            for verdicts in verdicts_of(analyses):
+                show(verdicts)
+            show(page)
         if args.open:
             _open(page)
 
@@ -81,6 +89,19 @@ def _write(args: argparse.Namespace) -> tuple[Analyses, Path]:
 
     analyses = Analyses.of(read_tree(args), args.corpus, args.variant)
     return analyses, write_report(analyses, _folder(args), reload_every=args.watch)
+
+
+def _written(analyses: Analyses, page: Path) -> dict[str, Any]:
+    """Return the page, the files beside it, and the verdicts, as plain data."""
+    from lmsat_plugin.page.verdicts import verdicts_of
+
+    beside = sorted(file for file in page.parent.rglob("*") if file.is_file() and file != page)
+    return {
+        "page": str(page),
+        "files": [file.relative_to(page.parent).as_posix() for file in beside],
+        "values": len(analyses.table),
+        "verdicts": [asdict(verdicts) for verdicts in verdicts_of(analyses)],
+    }
 
 
 def _open(page: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -65,7 +65,8 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
 
     Args:
         result: What to draw.
-        x: ``tokens`` draws verdicts on saturation over training tokens; by default what most checkpoints' names state.
+        x: ``tokens`` draws verdicts on saturation, learning curves and learning over training tokens; by default what
+            most checkpoints' names state.
         ax: Where to draw, of a figure of the caller's own, which is returned; several panels share its place.
         options: Of the kind of result.
 
@@ -92,11 +93,17 @@ def plot(result: Any, *, x: str | None = None, ax: Axes | None = None, **options
 
 def _over(x: str, result: Any) -> Any:
     several = result if isinstance(result, list) else [result]
-    if not all(isinstance(each, Saturation) for each in several) or x not in ("step", "tokens"):
+    moved: dict[type, Callable[[Any], Any]] = {
+        Saturation: over_tokens,
+        RunCurve: RunCurve.over_tokens,
+        RunLearning: RunLearning.over_tokens,
+    }
+    if not {type(each) for each in several} <= moved.keys() or x not in ("step", "tokens"):
         raise LmsatError(
-            f"x={x} cannot be drawn: give x='step' or x='tokens' with verdicts on saturation, and no x with others"
+            f"x={x} cannot be drawn: give x='step' or x='tokens' with verdicts on saturation, learning curves and "
+            "results of learning(), and no x with others"
         )
-    return [over_tokens(each) for each in several] if x == "tokens" else result
+    return [moved[type(each)](each) for each in several] if x == "tokens" else result
 
 
 @singledispatch

@@ -117,7 +117,7 @@ def _add_errors(
     error of the mean of the runs' values of each document, or about the mean of the runs' errors. How runs differ adds
     s / √N, with Student's t of N − 1 degrees of freedom in the interval.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     for name in ("loss", "bits_per_byte", "downstream"):
         if row.get(name) is None:
@@ -138,5 +138,5 @@ def _add_errors(
             continue
         row[f"{name}_stderr"] = float(np.hypot(sample or 0.0, between))
         if len(runs) > 1:
-            half = np.hypot(NORMAL * (sample or 0.0), t.ppf(1 - TAIL, len(runs) - 1) * between)
+            half = np.hypot(NORMAL * (sample or 0.0), stdtrit(len(runs) - 1, 1 - TAIL) * between)
             row |= {f"{name}_low": float(row[name] - half), f"{name}_high": float(row[name] + half)}

@@ -171,6 +171,8 @@ class Results:
         Raises:
             LmsatError: For a corpus, a variant or a pattern that no result has.
         """
+        if corpora is None and variant is None and not any(of is not None for of in (patterns or {}).values()):
+            return self
         tasks: Sequence[TaskResult] = self.tasks
         for column, of_column in (patterns or {}).items():
             if of_column is not None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from socket import EAI_AGAIN, EAI_NONAME
 from types import MappingProxyType
 from typing import Any
 
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.files import similar_path
 from lmsat_plugin.model.checkpoint_files import local_folder
-from lmsat_plugin.passing import patiently
+from lmsat_plugin.passing import causes, patiently
 from lmsat_plugin.results.checkpoint_names import compile_pattern, is_another_form, parse_progress
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.series.checkpoint import (
@@ -36,6 +37,10 @@ from lmsat_plugin.series.same_place import set_aside
 Stated = Mapping[str, Mapping[str, Any]]
 """From the names of checkpoints to what a user states of them: step, tokens, words, stage, run."""
 _NOTHING: Stated = MappingProxyType({})
+_NO_ADDRESS = tuple(f"[Errno {number}]" for number in (EAI_NONAME, EAI_AGAIN))
+"""What an error says where a server's name leads nowhere; the HTTP library keeps the text alone."""
+_TRIES_WITHOUT_HUB = 2
+"""How often a repository is asked for where the Hub's address is not known."""
 
 
 def find_checkpoints(
@@ -78,7 +83,21 @@ def find_series(
     naming = Naming(compile_pattern(step_pattern) if step_pattern else None, tokens_per_step)
 
     def of_one(part: str) -> Series:
-        find = partial(_of_one, part, name, naming, commits=commits)
+        def find() -> Series:
+            try:
+                return _of_one(part, name, naming, commits=commits)
+            except PassingError as error:
+                if not any(stated in str(each) for each in causes(error) for stated in _NO_ADDRESS):
+                    raise
+                without = PassingError(
+                    f"there is no folder {part}, and the Hub cannot be reached to ask for a repository of this name: "
+                    "correct the name, check the connection, or set HF_HUB_OFFLINE=1 to use what is cached",
+                    source=error.source,
+                )
+                # The name may be wrong as well as the network.
+                without.tries = _TRIES_WITHOUT_HUB
+                raise without from error
+
         # A folder of a similar name was meant, most likely: waiting for the Hub would hide that.
         return patiently(find) if wait and similar_path(Path(part)) is None else find()
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from lm_eval._cli.harness import HarnessCLI
+from documentation import DOCS, PAGES, without_code
 from places import ROOT
 
 from lmsat_plugin.cli.guide import COMMANDS
@@ -21,10 +20,7 @@ from lmsat_plugin.cli.parser import build_parser
 if TYPE_CHECKING:
     from pathlib import Path
 
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 NAMES = {command.name for command in COMMANDS}
-FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -51,22 +47,9 @@ def section(name: str) -> str:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
-    text = FENCED.sub("", page.read_text("utf-8"))
+    text = without_code(page)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
-def lines_of(page: Path, program: str) -> list[list[str]]:
-    """Return the arguments of each line of a program's in a page's code blocks, up to where output goes.
-
-    In a block with lines that begin with $, the others are output.
-    """
-    found = []
-    for block in FENCED.findall(page.read_text("utf-8")):
-        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
-        asked = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        found += [line.split(" > ")[0] for line in asked or lines]
-    return [shlex.split(line, comments=True)[1:] for line in found if line.startswith(f"{program} ")]
 
 
 def test_commands_page_is_not_stale():
@@ -92,7 +75,7 @@ def test_commands_page_has_every_task():
 
 @pages
 def test_relative_links_point_to_something(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text("utf-8"))):
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -102,32 +85,9 @@ def test_relative_links_point_to_something(page):
 
 
 @pages
-def test_code_blocks_name_commands_that_there_are(page):
-    for words in lines_of(page, "lmsat"):
-        args, rest = build_parser().parse_known_args(words)
-        # As `main` does: what is no option may be a word of a sweep's.
-        if hasattr(args, "words"):
-            rest = [word for word in rest if word.startswith("-")]
-        assert args.passes_on or not rest, words
-
-
-@pages
-def test_code_blocks_name_options_that_lm_eval_has(page, monkeypatch):
-    for words in lines_of(page, "lm_eval"):
-        monkeypatch.setattr("sys.argv", ["lm_eval", "run", *(word for word in words if word != "...")])
-        assert HarnessCLI().parse_args().tasks, words
-
-
-@pages
 def test_prose_names_commands_that_there_are(page):
-    text = FENCED.sub("", page.read_text("utf-8"))
+    text = without_code(page)
     assert set(re.findall(r"`lmsat ([a-z]+)", text)) <= NAMES
-
-
-def test_code_blocks_are_found():
-    assert len(lines_of(DOCS / "index.md", "lmsat")) >= 6
-    assert len(lines_of(ROOT / "README.md", "lmsat")) >= 8
-    assert len(lines_of(DOCS / "measuring.md", "lm_eval")) >= 3
 
 
 def test_every_page_is_in_the_navigation():

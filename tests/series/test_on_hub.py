@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from sweep_outputs import content_of, files_of
 
 import lmsat_plugin
 from lmsat_plugin import hub as hub_module
-from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.errors import LmsatError, PassingError
 from lmsat_plugin.results.origins import Naming
 from lmsat_plugin.series.finding import find_series
 from lmsat_plugin.series.on_hub import find_on_hub
@@ -332,3 +333,18 @@ def test_titles_of_commits(in_process, tmp_path):
         find_series("org/titles", step_pattern=r"version (?P<step>\d+)", commits=True)
     with pytest.raises(LmsatError, match="is a folder, which has no commits"):
         find_series(str(tmp_path), commits=True)
+
+
+def test_without_a_network_a_wrong_name_is_said_soon(monkeypatch, capsys):
+    asked, slept = [], []
+
+    def find(pretrained, *arguments, **named):
+        asked.append(pretrained)
+        raise PassingError("no answer", source="the server") from socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("lmsat_plugin.series.finding.find_on_hub", find)
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(LmsatError, match="there is no folder my-modle, and the Hub cannot be reached"):
+        find_series("my-modle", wait=True)
+    assert asked == ["my-modle"] * 2
+    assert sum(slept) < 3

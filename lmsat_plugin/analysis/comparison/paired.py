@@ -145,14 +145,14 @@ def _by_signs(values: Tested, sums_C: np.ndarray, counts_C: np.ndarray) -> Teste
 
 def _by_errors(a: float, b: float, errors: Sequence[tuple[float, float]]) -> Tested:
     """Return the difference of two values, by the independent parts of its standard error."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     stderr, freedom = combined(errors)
     found = Tested(a=a, b=b, difference=b - a, p=two_sided(b - a, stderr, freedom))
     if stderr <= _NOTHING * max(abs(a), abs(b)):
         # No unit differs from the others, which says nothing of units that were not drawn.
         return found
-    half = float(t.ppf(1 - SIGNIFICANT / 2, freedom)) * stderr
+    half = float(stdtrit(freedom, 1 - SIGNIFICANT / 2)) * stderr
     return replace(found, low=b - a - half, high=b - a + half, mde=smallest_detectable(stderr, freedom=freedom))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +54,38 @@ class RunLearning(Framed):
     deceleration and over those that begin after it."""
     notes: tuple[str, ...]
     """Which checkpoints are not compared, and why."""
+    tokens_at: Mapping[float, float] = field(default_factory=dict, repr=False, compare=False)
+    """The tokens of the checkpoints whose tokens are known, by their places."""
+
+    def over_tokens(self) -> RunLearning:
+        """Return the same with tokens as places. Raises `LmsatError` where the tokens are not known."""
+        if self.axis == "tokens":
+            return self
+        at, tokens = list(self.tokens_at), list(self.tokens_at.values())
+        if not {place for change in self.changes for place in (change.before, change.at)} <= self.tokens_at.keys():
+            raise LmsatError(
+                f"the tokens of {self.model} are not known at all checkpoints: give tokens_per_step, or draw over steps"
+            )
+
+        def moved(place: float | None) -> float | None:
+            return None if place is None else float(np.interp(place, at, tokens))
+
+        slows = self.deceleration
+        changes = [
+            replace(change, before=self.tokens_at[change.before], at=self.tokens_at[change.at])
+            for change in self.changes
+        ]
+        return replace(
+            self,
+            axis="tokens",
+            changes=tuple(changes),
+            deceleration=replace(slows, value=moved(slows.value), low=moved(slows.low), high=moved(slows.high)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        own = asdict(self)
+        own = asdict(replace(self, tokens_at={}))
+        del own["tokens_at"]
         return {**own, "changes": [change.to_dict() for change in self.changes], "notes": list(self.notes)}
 
     def frame_rows(self) -> Sequence[Mapping[str, Any]]:
@@ -164,6 +192,7 @@ def _run(
         interference_before=_mean(before),
         interference_after=_mean(after),
         notes=tuple(notes),
+        tokens_at={float(at): float(tokens) for at, tokens in rows[["at", "tokens"]].dropna().itertuples(index=False)},
     )
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SIMULATED_ONSETS = 1000
+_OF_GEOMETRY = ("model", "at", "branch", "replicate", "corpus", "variant", "task", "metric", "value")
+"""The columns by which a series' rows are chosen, and which the geometry reads."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,9 @@ def verdicts_by(
     if isinstance(data, Results) and task in (None, DEFAULT[0]):
         documents = document_losses(data)
     verdicts = []
+    # To choose rows takes the longer the more rows and columns there are.
+    narrow = table[[name for name in _OF_GEOMETRY if name in table.columns]] if is_tidy(table) else table
+    by_model = dict(list(narrow.groupby("model", sort=False))) if is_tidy(table) else {}
     for whole in series_of(table, task, metric):
         series = whole.since(options.min_step)
         if not len(series.at_K) and whole.diverged is not None:
@@ -192,7 +197,11 @@ def verdicts_by(
                 f"{whole.label} has no checkpoint from {whole.axis} {options.min_step} on: "
                 f"set --min-step below {whole.at_K[-1]}"
             )
-        rows = rows_of(data, table, series) if is_tidy(table) and series.axis == "step" else None
+        rows = (
+            rows_of(data, by_model.get(series.model, narrow), series)
+            if is_tidy(table) and series.axis == "step"
+            else None
+        )
         simulation = Simulation(options.repetitions, np.random.default_rng(options.seed))
         paired = _paired(series, documents)
         verdicts.append(_saturation(series, rows, paired, options.tolerance, simulation=simulation))

@@ -67,11 +67,12 @@ def geometry_of(results: pd.DataFrame, steps: np.ndarray, values: np.ndarray, be
 
 def _series(results: pd.DataFrame, task: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return steps above 0 and values; None for fewer than four."""
-    rows = results[(results.task == task) & (results.metric == metric) & (results.step > 0)]
-    rows = rows[np.isfinite(rows.value)].drop_duplicates("step").sort_values("step")
-    if len(rows) < _LEAST:
-        return None
-    return rows.step.to_numpy(np.int64), rows.value.to_numpy(np.float64)
+    rows = results[(results.task == task) & (results.metric == metric)]
+    steps, values = (rows[name].to_numpy(np.float64, na_value=np.nan) for name in ("step", "value"))
+    known = (steps > 0) & np.isfinite(values)
+    # The first of each step.
+    steps, first = np.unique(steps[known], return_index=True)
+    return None if len(steps) < _LEAST else (steps.astype(np.int64), values[known][first])
 
 
 def _rates(steps: np.ndarray, values: np.ndarray) -> np.ndarray:

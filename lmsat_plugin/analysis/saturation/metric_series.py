@@ -199,8 +199,10 @@ def series_of(table: pd.DataFrame, task: str | None = None, metric: str | None =
         check_nats(rows)
     chance = None if task is None else chance_level(task, metric, measured_chances(table))
     several = [
-        replace(_series(group.sort_values("step"), task, metric, chance), diverged=diverged.get(int(number)))
-        for number, group in ((number, rows[rows[_NUMBER] == number]) for number in rows[_NUMBER].unique())
+        replace(
+            _series(group.sort_values("step"), task, metric, chance), diverged=diverged.get(int(group[_NUMBER].iloc[0]))
+        )
+        for _, group in rows.groupby(_NUMBER, sort=False)
     ]
     models = list(dict.fromkeys(series.model for series in several))
     return sorted(several, key=lambda series: (models.index(series.model), stage_order(series.stage)))
@@ -315,8 +317,9 @@ def _listed(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _series(rows: pd.DataFrame, task: str | None, metric: str, chance: float | None) -> MetricSeries:
-    first = records(rows.head(1))[0]
     types = {"model": str, "variant": str, "run": str, "corpus": str, "num_fewshot": int, "filter": str}
+    read = [name for name in dict.fromkeys((*types, *SERIES, "axis")) if name in rows.columns]
+    first = records(rows[read].head(1))[0]
     keys: dict[str, Any] = {
         name: None if first.get(name) is None else kind(first[name]) for name, kind in types.items()
     }

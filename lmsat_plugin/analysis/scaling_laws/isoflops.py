@@ -5,6 +5,7 @@ Shapes: P points of one compute, B computes, R samples of the bootstrap.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from lmsat_plugin.analysis.scaling_laws.fitted_law import Derived
 from lmsat_plugin.analysis.scaling_laws.laws import NON_EMBEDDING, TOTAL
 from lmsat_plugin.analysis.stats.bootstrap import CONFIDENCE, interval
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.results.framed import Framed
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.results.tree import Results
 
@@ -54,7 +56,7 @@ class IsoFlop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsoFlops:
+class IsoFlops(Framed):
     """N_opt ∝ C^a and D_opt ∝ C^b from runs of equal compute (Hoffmann et al. 2022, Sec. 3.2)."""
 
     count: str
@@ -79,6 +81,10 @@ class IsoFlops:
             }
             | {"computes": [asdict(one) for one in self.computes], "warnings": list(self.warnings)}
         )
+
+    def frame_rows(self) -> Sequence[Mapping[str, Any]]:
+        """Return the computes."""
+        return [asdict(one) for one in self.computes]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class RunCurve:
     t_K: np.ndarray = field(repr=False, compare=False)
     losses_K: np.ndarray = field(repr=False, compare=False)
     """``t_K`` and ``losses_K`` are the checkpoints that were fitted."""
+    tokens_K: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Their tokens, where t is steps and the data have them."""
 
     def losses_at(self, t_M: np.ndarray) -> np.ndarray:
         """Return the losses of the curve at some t, shape [M]."""
@@ -75,7 +77,34 @@ class RunCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as ``lmsat fit curve --json`` prints it: all but the checkpoints."""
-        return {name: value for name, value in asdict(self).items() if name not in ("t_K", "losses_K")}
+        return {name: value for name, value in asdict(self).items() if not name.endswith("_K")}
+
+    def over_tokens(self) -> RunCurve:
+        """Return the same curve with tokens as t. Raises `LmsatError` where a step is not always as many tokens."""
+        if self.axis == "tokens":
+            return self
+        ratio_K = np.array([]) if self.tokens_K is None else self.tokens_K / self.t_K
+        if not len(ratio_K) or not np.allclose(ratio_K, ratio_K[-1], rtol=1e-6):
+            raise LmsatError(
+                f"the tokens of {self.model} are not known, or not the same at each step: give tokens_per_step, "
+                "or draw over steps"
+            )
+        k = float(ratio_K[-1])
+        scales = {"B": k ** self.params["c"], "d": k}
+        slows = {
+            name: None if value is None else k * value
+            for name, value in asdict(self.deceleration).items()
+            if name != "reason"
+        }
+        return replace(
+            self,
+            axis="tokens",
+            params={name: value * scales.get(name, 1.0) for name, value in self.params.items()},
+            deceleration=replace(self.deceleration, **slows),
+            at=k * self.at,
+            held_out=None if self.held_out is None else {**self.held_out, "until": k * self.held_out["until"]},
+            t_K=k * self.t_K,
+        )
 
 
 def fit_curves(
@@ -120,7 +149,9 @@ def fit_curves(
             continue
         rows = rows.iloc[:: -(-len(rows) // _MOST_POINTS)] if len(rows) > _MOST_POINTS else rows
         t_K, losses_K = rows[axis].to_numpy(), rows["loss"].to_numpy()
-        curves.append(_curve(str(model), axis, t_K, losses_K, at=at, repetitions=repetitions, seed=seed))
+        curve = _curve(str(model), axis, t_K, losses_K, at=at, repetitions=repetitions, seed=seed)
+        tokens_K = rows["tokens"].to_numpy(np.float64, na_value=np.nan) if "tokens" in rows.columns else None
+        curves.append(replace(curve, tokens_K=tokens_K))
     if not curves:
         raise LmsatError(short[0] if short else "no checkpoint lies after the first step: give some")
     for sentence in short:
