@@ -110,9 +110,11 @@ def measure_probes(
         with _contained(name), _memory_named(probe), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
-        forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
-        with foreign.watched(*(name for name, probe in probes.items() if probe.needs & FORWARD)):
-            forward.run(_callbacks(context, probes, foreign))
+        passing = {name: probe for name, probe in probes.items() if probe.needs & FORWARD}
+        windows = max((probe.pass_windows(corpus) for probe in passing.values()), key=len)
+        forward = ForwardPass(anatomy, windows, corpus.window, execution)
+        with foreign.watched(*passing):
+            forward.run(_callbacks(context, passing, foreign))
     measurements = {}
     for name, probe in probes.items():
         with _contained(name), _memory_named(probe), foreign.watched(name):

@@ -96,6 +96,30 @@ def test_a_part_of_the_text(tokenizer, documents):
     assert whole.provenance["probes"]["quantization"]["changed_tokens"] > noted["changed_tokens"]
 
 
+def test_the_pass_goes_no_further_than_asked(tokenizer, documents, monkeypatch):
+    """Alone the probe runs four passes over the first windows; beside another it takes their losses from its pass."""
+    from lmsat_plugin.measurement import forward
+
+    texts = [text for text in documents if text][:4]
+    settings = {"corpus": texts, "tokenizer": tokenizer, "max_length": WINDOW, "changed_tokens": 100}
+    real, scored = forward.token_losses, []
+
+    def counting(states_ND, *arguments, **options):
+        scored.append(len(states_ND))
+        return real(states_ND, *arguments, **options)
+
+    monkeypatch.setattr(forward, "token_losses", counting)
+    alone = measure(make_model("llama").double(), ["quantization"], **settings)
+    tokens = alone.provenance["probes"]["quantization"]["changed_tokens"]
+    assert sum(scored) == 4 * tokens
+    scored.clear()
+    both = measure(make_model("llama").double(), ["loss", "quantization"], **settings)
+    # The shared pass reads its losses off the logits, with what else `lmsat_loss` needs of them.
+    assert sum(scored) == 3 * tokens < 3 * both.metrics["lmsat_loss/tokens"]
+    for name, value in alone.metrics.items():
+        assert both.metrics[name] == pytest.approx(value, rel=1e-9)
+
+
 def test_weights_come_back_after_an_error_and_out_of_memory(tokenizer, documents, monkeypatch):
     model = make_model("llama")
     before = model_digest(model)
