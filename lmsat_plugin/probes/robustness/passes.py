@@ -45,6 +45,12 @@ class LossIncreaseProbe(Probe[SettingsT]):
         ends = np.cumsum([window.scored for window in corpus.windows])
         return corpus.windows[: int(np.searchsorted(ends, min(self.settings.changed_tokens, ends[-1]))) + 1]
 
+    def prepare(self, context: ProbeContext) -> None:
+        """Find the matrices, before there is a pass. Raises `LmsatError` where there is none, and as `matrices_of`."""
+        self.matrices = [matrix for matrix in matrices_of(context.model) if matrix.is_linear]
+        if not self.matrices:
+            raise LmsatError(f"the model has no linear layers: leave out {self.task()}")
+
     def start(self, context: ProbeContext) -> None:
         """Choose the windows, and make the sums empty."""
         assert context.corpus is not None
@@ -80,13 +86,10 @@ class LossIncreaseProbe(Probe[SettingsT]):
         sums = self.sums.totals()
         if not torch.isfinite(sums["losses"]).all():
             raise DivergedError("the model's loss is not finite, also without a change of its weights")
-        matrices = [matrix for matrix in matrices_of(self.context.model) if matrix.is_linear]
-        if not matrices:
-            raise LmsatError(f"the model has no linear layers: leave out {self.task()}")
         rises: dict[str, list[torch.Tensor]] = {}
-        with torch.no_grad(), restored([matrix.weight_OI for matrix in matrices]) as starts:
+        with torch.no_grad(), restored([matrix.weight_OI for matrix in self.matrices]) as starts:
             for name, change in self.changes():
-                for matrix, start_OI in zip(matrices, starts, strict=True):
+                for matrix, start_OI in zip(self.matrices, starts, strict=True):
                     weight_OI = matrix.weight_OI
                     weight_OI.copy_(change(replace(matrix, weight_OI=start_OI.to(weight_OI.device))))
                 rises.setdefault(name, []).append(self.context.losses_again(self.windows) - sums["losses"])
@@ -99,5 +102,5 @@ class LossIncreaseProbe(Probe[SettingsT]):
                 continue
             metrics[name] = float(rise_M.sum() / sums["tokens"].sum())
             metrics |= stderr_by_document(name, rise_M, sums["tokens"])
-        details = {"changed_tokens": int(sums["tokens"].sum()), "changed_matrices": len(matrices)}
+        details = {"changed_tokens": int(sums["tokens"].sum()), "changed_matrices": len(self.matrices)}
         return Measurement.with_gaps(metrics, reasons, {}, details)

@@ -176,5 +176,21 @@ def test_what_cannot_be_changed(tokenizer, documents):
         measure(model, ["quantization"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
     model = make_model("llama")
     model.config.quantization_config = {"bits": 4}
+    passes = []
+    model.model.register_forward_pre_hook(lambda *_: passes.append(1), with_kwargs=False)
     with pytest.raises(LmsatError, match="is quantised"):
-        measure(model, ["weight_noise"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
+        measure(model, ["weight_noise"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW, batch_size=1)
+    # Two to take the model apart.
+    assert len(passes) <= 2, "no pass is run for nothing"
+
+
+def test_a_probe_without_any_value_says_why(tokenizer, documents, caplog):
+    model = make_model("llama")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    texts = [text for text in documents if text][:2]
+    outcome = measure(model, ["sharpness"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
+    assert set(outcome.metrics.values()) == {None}
+    [said] = [record.getMessage() for record in caplog.records if "no value" in record.getMessage()]
+    assert said.endswith("has no value: the gradient is zero, so that no step changes the loss")
