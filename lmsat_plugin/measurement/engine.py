@@ -140,6 +140,8 @@ def _say_why_empty(model: str, probe: Probe, measurement: Measurement) -> None:
     reasons = measurement.details.get("reasons") or {}
     if reasons and all(value is None for value in measurement.metrics.values()):
         logger.warning("%s of %s has no value: %s", probe.task(), model, "; ".join(dict.fromkeys(reasons.values())))
+
+
 def _context(
     loaded: LoadedModel, corpus: TokenizedCorpus | None, anatomy: Anatomy | None, execution: Execution
 ) -> ProbeContext:
