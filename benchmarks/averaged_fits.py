@@ -95,6 +95,16 @@ def losses(results: Any) -> dict[tuple[int, int], float]:
     return dict(zip(zip(table.n_params, table.step, strict=True), table.value, strict=True))
 
 
+def extrapolated(results: Any, annealed: Any) -> float:
+    """Return by how much the annealed losses at the largest D lie above a law that is fitted to smaller D."""
+    columns = ["model", "step", "n_params", "tokens", "loss"]
+    rows, those = (
+        one.table[one.table.metric == "loss"].rename(columns={"value": "loss"})[columns] for one in (results, annealed)
+    )
+    law = fit("chinchilla", rows[rows.step < STEPS[-1]], repetitions=0)
+    return float(law.predict(those[those.step == STEPS[-1]]).rows.gap.mean())
+
+
 def main() -> int:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     common.silence()
@@ -102,7 +112,7 @@ def main() -> int:
     results = measure(root, train(root))
     finished = losses(results["annealed"])
     print(f"\nentropy rate of the language: {known_language().entropy_rate:.3f} nats\n")
-    header = ("losses", "above the annealed", "at each D", "E", "alpha", "beta", "the annealed lie")
+    header = ("losses", "above the annealed", "at each D", "E", "alpha", "beta", "the annealed lie", "extrapolated")
     print("| " + " | ".join(header) + " |\n" + "| --- " * len(header) + "|")
     for kind, words in KINDS.items():
         own = losses(results[kind])
@@ -121,6 +131,7 @@ def main() -> int:
             ", ".join(f"{100 * gap:+.2f}" for gap in at_each),
             *shown,
             f"{100 * predicted.gap.mean():+.2f} %",
+            f"{100 * extrapolated(results[kind], results['annealed']):+.2f} %",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
     return 0

@@ -193,4 +193,4 @@ def test_a_probe_without_any_value_says_why(tokenizer, documents, caplog):
     outcome = measure(model, ["sharpness"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
     assert set(outcome.metrics.values()) == {None}
     [said] = [record.getMessage() for record in caplog.records if "no value" in record.getMessage()]
-    assert said.endswith("has no value: the gradient is zero, so that no step changes the loss")
+    assert said.endswith("no step changes the loss")
