@@ -9,7 +9,7 @@ Models of seven widths learn a language of known entropy rate, each token seen o
 
 Of the last two the means of five checkpoints, too, which lie in the last fifth before each number. All are swept with
 `lmsat_loss`, and each kind is fitted with L = E + A/N^alpha + B/D^beta, as ``lmsat fit chinchilla`` does. The table for
-docs/scaling.md is printed. About six minutes of CPU; ``python benchmarks/averaged_fits.py [FOLDER]`` keeps the
+docs/scaling.md is printed. About nine minutes of CPU; ``python benchmarks/averaged_fits.py [FOLDER]`` keeps the
 trainings and the results in a folder, and goes on with what is there.
 """
 
