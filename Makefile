@@ -45,7 +45,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 bench: $(VENV)/.developing
-	for script in startup rolling_parity exactness loss_memory_speed one_pass downstream downstream_sweep sweep_loop sweep_memory adapters averages load_results rank_heads ngrams fits report half_types; do \
+	for script in startup rolling_parity exactness loss_memory_speed one_pass downstream downstream_sweep sweep_loop sweep_memory adapters averages robustness load_results rank_heads ngrams fits report half_types; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

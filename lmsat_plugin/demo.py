@@ -36,6 +36,8 @@ class Training:
     """Sequences of tokens [N, T], T the context; after all of them they are repeated in another order."""
     learning_rate: float
     """The learning rate at its peak."""
+    last_rate: float = 0.1
+    """The learning rate at the end, of its peak: with 1 it stays there after the warm-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Demonstration:
         """Train one model; yield each checkpoint's step as soon as it is saved.
 
         The optimiser is Pythia's AdamW: betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a short
-        warm-up, and a cosine to a tenth of the peak.
+        warm-up, and a cosine, by default to a tenth of the peak.
         """
         generator = torch.Generator().manual_seed(0)
         model = self.make_model(training.width)
@@ -93,7 +95,7 @@ class Demonstration:
             model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
         )
         schedule = get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
-            optimiser, num_warmup_steps=16, num_training_steps=self.steps[-1], min_lr_rate=0.1
+            optimiser, num_warmup_steps=16, num_training_steps=self.steps[-1], min_lr_rate=training.last_rate
         )
         order = torch.empty(0, dtype=torch.long)
         for step in itertools.count():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from lmsat_plugin.plugin_code import contained
 from lmsat_plugin.probe import (
     CORPUS,
     FORWARD,
+    Measurement,
     Need,
     Probe,
     ProbeContext,
@@ -42,6 +44,8 @@ from lmsat_plugin.text.windows import DEFAULT_WINDOW, Window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,21 +114,32 @@ def measure_probes(
         with _contained(name), _memory_named(probe), foreign.watched(name):
             probe.prepare(context)
     if corpus and anatomy and needs & FORWARD:
-        forward = ForwardPass(anatomy, corpus.windows, corpus.window, execution)
-        with foreign.watched(*(name for name, probe in probes.items() if probe.needs & FORWARD)):
-            forward.run(_callbacks(context, probes, foreign))
+        passing = {name: probe for name, probe in probes.items() if probe.needs & FORWARD}
+        windows = max((probe.pass_windows(corpus) for probe in passing.values()), key=len)
+        forward = ForwardPass(anatomy, windows, corpus.window, execution)
+        with foreign.watched(*passing):
+            forward.run(_callbacks(context, passing, foreign))
     measurements = {}
     for name, probe in probes.items():
         with _contained(name), _memory_named(probe), foreign.watched(name):
             if not probe.needs & FORWARD:
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
+        if execution.processes.rank == 0:
+            _say_why_empty(loaded.name, probe, measurements[name])
     provenance = describe_run(context, probes, anatomy, execution)
     if adapter := loaded.adapter or _adapter_of(loaded.model):
         provenance["adapter"] = dict(adapter)
     for name, measurement in measurements.items():
         provenance["probes"][name].update(measurement.details)
     return Outcome(measurements, provenance)
+
+
+def _say_why_empty(model: str, probe: Probe, measurement: Measurement) -> None:
+    """Log why a measurement has no number at all; of single ones the reason is in the result."""
+    reasons = measurement.details.get("reasons") or {}
+    if reasons and all(value is None for value in measurement.metrics.values()):
+        logger.warning("%s of %s has no value: %s", probe.task(), model, "; ".join(dict.fromkeys(reasons.values())))
 
 
 def _context(

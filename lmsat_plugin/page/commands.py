@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,7 @@ import pandas as pd
 from lmsat_plugin.analysis.analyses import Analyses
 from lmsat_plugin.metrics import is_measurement, probe_of_task
 from lmsat_plugin.outside_text import printable
-from lmsat_plugin.results.json_values import as_dict, as_text
+from lmsat_plugin.results.json_values import as_dict, as_dicts, as_text
 from lmsat_plugin.results.reading import ResultFile
 
 NAME = "\x00"
@@ -21,6 +23,8 @@ NAME = "\x00"
 _SECRET = re.compile(r"(^|_)(token|auth|api|secret|password|key)($|_)")
 _CORPUS = ("corpus", "max_tokens", "seed", "text_field", "prefix")
 _MOST_TASKS = 40
+_PLACE = ("pretrained", "revision", "subfolder")
+"""The arguments of a model that say where it is."""
 
 
 def commands_of(analyses: Analyses, checkpoints: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -64,6 +68,10 @@ def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]
         if task not in members:
             by_shots.setdefault(None if is_measurement(task) else shot, []).append(task)
     for shot, tasks in by_shots.items():
+        average = as_dict(as_dict(file.notes(tasks[0]).get("checkpoint")).get("average"))
+        if average:
+            yield from _of_average(file, average, tasks, shot)
+            continue
         words = ["lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(tasks[:_MOST_TASKS])]
         if shot is not None:
             words += ["--num_fewshot", str(shot)]
@@ -85,16 +93,62 @@ def _arguments(given: Any) -> str | None:
     return ",".join(f"{key}={value}" for key, value in known.items()) if simple else json.dumps(known)
 
 
+def _of_average(file: ResultFile, average: Mapping[str, Any], tasks: Sequence[str], shot: int | None) -> Iterator[str]:
+    """Yield the sweep that makes an average, which no file holds, and measures it, into a folder of its own.
+
+    None where its parts were converted from a format of training, of which the result does not say all.
+    """
+    config, parts = as_dict(file.header.get("config")), as_dicts(average.get("of"))
+    checkpoint = as_dict(file.notes(tasks[0]).get("checkpoint"))
+    places = list(dict.fromkeys(place for part in parts if (place := as_text(part.get("pretrained")))))
+    if not places or any("conversion" in part for part in parts):
+        return
+    default = places[0]
+    if not any("commit" in part for part in parts):
+        if not all(map(os.path.isabs, places)):
+            return
+        # The folder of the run: an average's place among its checkpoints depends on all of them.
+        places = [os.path.commonpath([Path(place).parent for place in places])]
+        default = Path(places[0]).name
+    name, corpus = as_text(checkpoint.get("model")), _corpus_of(file, tasks)
+    words = ["lmsat", "sweep", *places]
+    if name is not None and [name] != [default, *places[1:]]:
+        words += ["--name", name]
+    words += ["--revisions", str(checkpoint.get("revision")), "--tasks", ",".join(tasks[:_MOST_TASKS])]
+    if text := corpus.pop("corpus", None):
+        words += ["--corpus", str(text)]
+    arguments = {
+        k: v for k, v in as_dict(config.get("model_args")).items() if k not in _PLACE and not _SECRET.search(k)
+    }
+    keys: dict[str, Any] = {**corpus, "limit": config.get("limit"), "num_fewshot": shot}
+    keys |= {"metadata": _probe_settings(file, tasks), "model_args": arguments}
+    yield shlex.join([*words, *_pairs({k: v for k, v in keys.items() if v not in (None, {})}), "--output", "again"])
+
+
 def _metadata(file: ResultFile, tasks: Sequence[str]) -> list[str]:
     """Return what ``--metadata`` has to say: the text, and the settings of probes."""
+    return _pairs({**_corpus_of(file, tasks), **_probe_settings(file, tasks)})
+
+
+def _corpus_of(file: ResultFile, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the text that tasks were measured on, and what of it."""
+    noted = [as_dict(file.notes(task).get("corpus")) for task in tasks]
+    return {name: own[name] for own in noted for name in _CORPUS if own.get(name) is not None}
+
+
+def _probe_settings(file: ResultFile, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the probes of tasks."""
     settings: dict[str, Any] = {}
     for task in tasks:
         notes = file.notes(task)
-        corpus = as_dict(notes.get("corpus"))
-        settings |= {name: corpus[name] for name in _CORPUS if corpus.get(name) is not None}
         probe = as_dict(notes.get("tasks")).get(task, probe_of_task(task))
         own = as_dict(as_dict(as_dict(notes.get("probes")).get(probe)).get("settings"))
         settings |= {name: value for name, value in own.items() if value is not None}
+    return settings
+
+
+def _pairs(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as ``NAME=VALUE``."""
     return [
         f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
         for name, value in settings.items()

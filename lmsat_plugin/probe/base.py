@@ -6,7 +6,7 @@ Shapes: N tokens of one batch that are scored, D width of a layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -18,6 +18,8 @@ from lmsat_plugin.probe.context import ProbeContext, TokenBatch
 from lmsat_plugin.probe.needs import FORWARD, Need
 from lmsat_plugin.settings import Settings
 from lmsat_plugin.text.corpora import CorpusSettings
+from lmsat_plugin.text.tokenization import TokenizedCorpus
+from lmsat_plugin.text.windows import Window
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +119,13 @@ class Probe(ABC, Generic[SettingsT]):
         each, as ``NAME_sha256``.
         """
         return {}
+
+    def pass_windows(self, corpus: TokenizedCorpus) -> Sequence[Window]:
+        """Return the first windows of a corpus, as many as the probe needs the pass to cover: by default all.
+
+        The pass covers what the probe of a run needs that needs most.
+        """
+        return corpus.windows
 
     def prepare(self, context: ProbeContext) -> None:
         """Prepare the pass over the corpus, for example by training. Called once."""

@@ -57,7 +57,7 @@ class WeightsProbe(Probe[WeightsSettings]):
 
     name = "weights"
     is_expensive = True
-    cost = "no pass; all singular values of the model, about a quarter of a pass, and as much for those of its change"
+    cost = "no pass; all singular values of the model, a tenth of a pass over 50,000 tokens; as much for its change"
     needs = Need.WEIGHTS | Need.REFERENCE
     looks_back = True
     settings_type = WeightsSettings

@@ -111,6 +111,11 @@ class Results:
         for warning in warnings:
             logger.warning("%s", warning)
         if not any(task.metrics for task in tasks):
+            if any(file.tasks for file in measured):
+                raise LmsatError(
+                    f"the results in {cache.root} hold no number: their files say why, under reasons; measure "
+                    "another task"
+                )
             raise LmsatError(
                 f"{cache.root} holds no lm-eval results: give a folder with files that lm-eval wrote, or another tool "
                 "that lmsat reads"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from lmsat_plugin.conversion.averages import average_checkpoints, move_average
 from lmsat_plugin.results.checkpoint_names import averaging_of
 from lmsat_plugin.series.averages import decay_of
 from lmsat_plugin.series.checkpoint import Checkpoint
-from lmsat_plugin.sweeps.fingerprint import ChangedError, Stamp, weights_of
+from lmsat_plugin.sweeps.fingerprint import ChangedError, Stamp, comparable, content_of, stamp_sha256
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.made_folders import MadeFolders
 
@@ -51,9 +51,13 @@ class Averages:
         Adds to ``noted`` the stamp of the parts' files, and the parts. Raises `LmsatError` where it cannot be made, and
         `ChangedError` where files of the parts change meanwhile.
         """
-        noted["files"] = stamp = job.stamp()
+        stamps = job.part_stamps()
+        noted["files"] = stamp = job.over_parts(stamps)
         place, make = self._place(job, stamp), partial(self._make, job, stamp)
-        folder, noted["average"] = self._made.fetch(job.checkpoint, place, make)
+        folder, made = self._made.fetch(job.checkpoint, place, make)
+        # An average that was made before may be of folders that have been moved since.
+        parts = zip(made["of"], job.parts, stamps, strict=True)
+        noted["average"] = made | {"of": [hashes | _described(part, seen) for hashes, part, seen in parts]}
         return folder
 
     def _place(self, job: Job, stamp: Stamp) -> Path:
@@ -64,7 +68,7 @@ class Averages:
         if decay is None:
             with self._fetched(job.parts) as folders:
                 average_checkpoints(folders, out)
-                parts = _described(job.parts, folders)
+                parts = _hashed(job.parts, folders)
         else:
             parts = self._move(job, decay, out)
         if job.stamp() != stamp:
@@ -82,7 +86,7 @@ class Averages:
             new = job.parts if state is None else job.parts[-1:]
             with self._fetched(new) as folders:
                 move_average(state, folders, decay=decay, out=out, new_state=out.with_name(_STATE))
-                return [*([] if notes is None else notes["of"]), *_described(new, folders)]
+                return [*([] if notes is None else notes["of"]), *_hashed(new, folders)]
 
     def _before(self, job: Job) -> Path | None:
         """Return where the moving average one checkpoint before is, if it is there; None for that of the first."""
@@ -110,13 +114,22 @@ class Averages:
         self._made.clean()
 
 
-def _described(parts: Sequence[Job], folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what results note of the checkpoints that an average is made of."""
-    described = []
-    for part, folder in zip(parts, folders, strict=True):
-        checkpoint = part.checkpoint
-        own = {name: getattr(checkpoint, name) for name in ("revision", "step", "tokens", "commit", "subfolder")}
-        if not checkpoint.on_hub:
-            own["weights_sha256"] = weights_of(folder)
-        described.append({name: value for name, value in own.items() if value is not None})
-    return described
+def _hashed(parts: Sequence[Job], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return what identifies the content of an average's parts; that of the Hub is known by its commit."""
+    return [
+        {} if part.checkpoint.on_hub else asdict(content_of(folder))
+        for part, folder in zip(parts, folders, strict=True)
+    ]
+
+
+def _described(part: Job, seen: Stamp | str | None) -> dict[str, Any]:
+    """Return what results note of a checkpoint that an average is made of, beside its content."""
+    checkpoint = part.checkpoint
+    described = {
+        name: getattr(checkpoint, name) for name in ("pretrained", "revision", "step", "tokens", "commit", "subfolder")
+    }
+    if isinstance(seen, dict):
+        described["files_sha256"] = stamp_sha256(comparable(seen) if part.converts else seen)
+    if part.converts and part.recipe is not None:
+        described["conversion"] = part.recipe.describe()
+    return {name: value for name, value in described.items() if value is not None}

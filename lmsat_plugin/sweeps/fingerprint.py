@@ -126,6 +126,16 @@ def stamp_of(folder: Path, *, whole: bool = False) -> Stamp:
     return SeenFiles(folder, _look(folder, whole)).stamp
 
 
+def comparable(stamp: Mapping[str, Any]) -> Stamp:
+    """Return a stamp of what is converted without the recipe and the times of change, which a copy does not keep."""
+    return {name: list(seen)[:2] for name, seen in stamp.items() if not name.startswith(RECIPE)}
+
+
+def stamp_sha256(stamp: Stamp) -> str:
+    """Return the hash of a stamp, which takes less room."""
+    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()
+
+
 def fingerprint(folder: Path) -> Fingerprint:
     """Read a checkpoint's files, and those of an adapter's base model.
 
@@ -161,13 +171,12 @@ def _of_base(adapter: Adapter) -> Fingerprint:
         # It is fetched here, while another checkpoint is measured.
         _ = adapter.base_folder
         return Fingerprint(named, named)
-    folder = adapter.base_folder
+    return content_of(adapter.base_folder)
+
+
+def content_of(folder: Path) -> Fingerprint:
+    """Return the fingerprint of a whole model's folder, which is read once in each process. Raises as `fingerprint`."""
     return _of_folder(folder, tuple(sorted(_stamps(folder))))
-
-
-def weights_of(folder: Path) -> str:
-    """Return the hash of a folder's weights, which are read once in each process. Raises as `fingerprint`."""
-    return _of_folder(folder, tuple(sorted(_stamps(folder)))).weights_sha256
 
 
 @lru_cache(maxsize=1024)

@@ -74,13 +74,20 @@ class Job:
         folder = self.checkpoint.folder
         return self.recipe is not None and folder is not None and not (holds_config(folder) and holds_weights(folder))
 
+    def part_stamps(self) -> list[Stamp | str | None]:
+        """Return what the files of an average's parts look like now; of those on the Hub what identifies them."""
+        return [part.stamp() if part.checkpoint.folder else part.checkpoint.content for part in self.parts]
+
+    def over_parts(self, stamps: Sequence[Stamp | str | None]) -> Stamp:
+        """Return the stamp of an average whose parts have these."""
+        digest = hashlib.sha256(canonical({"parts": list(stamps)}).encode()).hexdigest()
+        return {f"{averaging_of(self.checkpoint.revision)} of {digest}": []}
+
     def stamp(self) -> Stamp:
         """Return what the files of a checkpoint look like now, and how they are converted; of an average its parts'."""
         checkpoint = self.checkpoint
         if checkpoint.parts:
-            of_parts = [p.stamp() if p.checkpoint.folder else p.checkpoint.content for p in self.parts]
-            digest = hashlib.sha256(canonical({"parts": of_parts}).encode()).hexdigest()
-            return {f"{averaging_of(checkpoint.revision)} of {digest}": []}
+            return self.over_parts(self.part_stamps())
         assert checkpoint.folder is not None
         if not self.converts:
             return stamp_of(checkpoint.folder)

@@ -20,7 +20,7 @@ from lmsat_plugin.results.json_values import as_dict, as_dicts, as_number, as_te
 from lmsat_plugin.results.reading import BrokenResultError, parse_result_file
 from lmsat_plugin.results.tree_files import tree_files
 from lmsat_plugin.settings import Settings, parse_settings
-from lmsat_plugin.sweeps.fingerprint import RECIPE, fingerprint, on_base, stamp_of
+from lmsat_plugin.sweeps.fingerprint import Stamp, comparable, fingerprint, on_base, stamp_of, stamp_sha256
 from lmsat_plugin.sweeps.store import claim_file, quarantine
 from lmsat_plugin.sweeps.stored import canonical, files_of, identities_in, is_held, strays_of
 
@@ -198,29 +198,40 @@ def _checkpoint(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> It
     tasks = {(result.path, identity["task"]) for identity in result.identities}
     checkpoint = as_dict(result.parts[0].get("checkpoint")) if tasks - superseded else {}
     arguments = as_dict(as_dict(result.document.get("config")).get("model_args"))
-    pretrained, identity = as_text(arguments.get("pretrained")), as_text(checkpoint.get("identity"))
-    if pretrained is None or identity is None:
+    pretrained = as_text(arguments.get("pretrained"))
+    if pretrained is None or as_text(checkpoint.get("identity")) is None:
         return
+    if average := as_dict(checkpoint.get("average")):
+        # Those on the Hub have no identity.
+        parts = [part for part in as_dicts(average.get("of")) if part.keys() >= {"pretrained", "identity"}]
+        faults = [_fault(str(part["pretrained"]), part, "averaged") for part in parts]
+    else:
+        faults = [_fault(pretrained, checkpoint, "measured")]
+    for fault in filter(None, faults):
+        yield TreeProblem(path=result.path, kind="checkpoint", what=fault)
+
+
+def _fault(pretrained: str, noted: Mapping[str, Any], done: str) -> str | None:
+    """Return what is wrong with a checkpoint's folder by what is noted of it; None where it is as it was, or gone."""
     try:
         folder = user_path(pretrained)
     except LmsatError:
-        return  # nobody here has that home folder
-    if "average" in checkpoint:
-        return  # its parts are checked by their own results
-    if "conversion" in checkpoint:
-        stated = {name: seen for name, seen in as_dict(checkpoint.get("files")).items() if not name.startswith(RECIPE)}
-        if kind_of(folder) is not None and _unseen(stamp_of(folder, whole=True)) != _unseen(stated):
-            what = f"{folder} holds other files now than were converted"
-            yield TreeProblem(path=result.path, kind="checkpoint", what=what)
-    elif kind_of(folder) == "folder" and stamp_of(folder) != checkpoint.get("files"):
-        now, what = _identity_of(folder)
-        if now != identity:
-            yield TreeProblem(path=result.path, kind="checkpoint", what=what)
+        return None  # nobody here has that home folder
 
+    def is_noted(stamp: Stamp) -> bool:
+        if "files_sha256" in noted:
+            return stamp_sha256(stamp) == noted["files_sha256"]
+        return stamp == (comparable(noted_files) if "conversion" in noted else noted_files)
 
-def _unseen(stamp: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return a stamp without the times of change, which a copy does not keep: a conversion cannot be read again."""
-    return {name: list(seen)[:2] for name, seen in stamp.items()}
+    noted_files = as_dict(noted.get("files"))
+    if "conversion" in noted:
+        if kind_of(folder) is not None and not is_noted(comparable(stamp_of(folder, whole=True))):
+            return f"{folder} holds other files now than were converted"
+    elif kind_of(folder) == "folder" and not is_noted(stamp_of(folder)):
+        now, reason = _identity_of(folder)
+        if now != noted["identity"]:
+            return reason or f"{folder} holds other files now than were {done}"
+    return None
 
 
 def _version(result: _CheckedResult, superseded: set[tuple[Path, str]]) -> Iterator[TreeProblem]:
@@ -259,9 +270,10 @@ def _probes() -> dict[str, tuple[int, type[Settings], frozenset[str]]]:
 
 
 @cache
-def _identity_of(folder: Path) -> tuple[str | None, str]:
+def _identity_of(folder: Path) -> tuple[str | None, str | None]:
+    """Return what identifies a checkpoint's folder, or why it has nothing that does."""
     try:
-        return fingerprint(folder).identity, f"{folder} holds other files now than were measured"
+        return fingerprint(folder).identity, None
     except LmsatError as error:
         return None, f"{folder} cannot be measured now ({error})"
 

@@ -13,6 +13,7 @@ from tiny_models import make_model
 
 from lmsat_plugin import measure
 from lmsat_plugin.harness.model import SaturationLM
+from lmsat_plugin.model.fixed import model_digest
 
 CPU = torch.device("cpu")
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -74,6 +75,44 @@ def test_probes(name, dtype, device, documents, tokenizer):
     assert found.keys() == expected.keys()
     for metric, value in expected.items():
         assert found[metric] == pytest.approx(value, rel=tolerance(metric, dtype), abs=1e-6), metric
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama", "gemma2", "opt_narrow"])
+def test_changed_weights(name, device, documents, tokenizer):
+    """The noise is the same, and a rise differs by no more than the losses do whose difference it is."""
+    model = make_model(name, spread=5.0)
+    settings = {"changed_tokens": 500, "noise_draws": 2, "sharpness_tokens": 512, **SETTINGS}
+    probes = ["loss", "weights", "quantization", "weight_noise", "sharpness"]
+    there, here = (
+        measure(model.to(where), probes, corpus=documents, tokenizer=tokenizer, **settings).metrics
+        for where in (device, CPU)
+    )
+    assert there.keys() == here.keys()
+    loss = here["lmsat_loss/loss"]
+    for metric, value in here.items():
+        task = metric.partition("/")[0]
+        if task in ("lmsat-quantization", "lmsat-weight-noise"):
+            assert there[metric] == pytest.approx(value, abs=(20 if "stderr" in metric else 2) * 1e-5 * loss), metric
+        elif value is None:
+            assert there[metric] is None, metric
+        elif task != "lmsat_loss":
+            # Steps follow from losses and gradients, and the ends of the bracket from the steps.
+            assert there[metric] == pytest.approx(value, rel=1e-2 if task == "lmsat-sharpness" else 1e-8), metric
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_changed_weights_come_back(dtype, device, documents, tokenizer, memory):
+    """Bit for bit on the device, and no copy of them stays there."""
+    model = make_model("llama").to(dtype).to(device)
+    settings = {"changed_tokens": 200, "noise_draws": 1, "sharpness_tokens": 128, **SETTINGS}
+    before, held = model_digest(model), []
+    for _ in range(2):
+        # The first run leaves what libraries of the GPU keep for themselves.
+        measure(model, ["quantization", "weight_noise", "sharpness"], corpus=documents, tokenizer=tokenizer, **settings)
+        held.append(memory())
+        assert model_digest(model) == before
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert held[1] <= held[0] + 2**16
 
 
 def test_trained_heads(device, documents, tokenizer):

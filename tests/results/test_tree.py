@@ -124,6 +124,12 @@ def test_nothing_to_read_is_one_sentence(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_results_without_any_number_are_told_from_none(tmp_path):
+    write(tmp_path / "results_1.json", new({"lmsat-sharpness": {"critical_sharpness,none": None}}))
+    with pytest.raises(LmsatError, match="hold no number"):
+        Results.read(tmp_path)
+
+
 def test_neither_torch_nor_lm_eval_is_imported(tmp_path):
     write(tmp_path / "results_1.json", new())
     code = (

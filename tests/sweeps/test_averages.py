@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from report_trees import read_analyses
 from safetensors.torch import load_file, save_file
 from sweep_outputs import files_of
 
 from lmsat_plugin import load_results
 from lmsat_plugin.cli.main import main
 from lmsat_plugin.errors import LmsatError
+from lmsat_plugin.page.chart_data import chart_data
+from lmsat_plugin.page.commands import NAME
 from lmsat_plugin.results.series import labelled
 from lmsat_plugin.sweeps import averages
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.local import run_sweep
 from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.verification import verify
 
 
 def entry(folder: Path, *revisions: str, **more: object) -> list[dict[str, object]]:
@@ -107,6 +113,45 @@ def test_a_part_that_changes_has_its_averages_measured_again(configure, run_fold
     assert len(made) == 3
 
 
+@pytest.mark.parametrize("change", ["weights", "times", "gone", "cut"])
+def test_verify_tells_which_part_has_changed_since(configure, run_folder, save, tmp_path, change):
+    run_sweep(load_config(configure(models=entry(run_folder, "average:2", "ema:0.5"), keep=0)))
+    folder = run_folder / "step0"
+    weights = folder / "model.safetensors"
+    if change in ("weights", "gone"):
+        shutil.rmtree(folder)
+    if change == "weights":
+        save(folder, 7)
+    elif change == "times":
+        os.utime(weights, (1, 1))
+    elif change == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    problems = verify(tmp_path / "out").problems
+    # The mean of the last two has no part in it.
+    assert len(problems) == (4 if change in ("weights", "cut") else 0)
+    assert {problem.kind for problem in problems} <= {"checkpoint"}
+    assert all(str(folder) in problem.what for problem in problems)
+
+
+def test_the_command_of_the_page_measures_an_average_again(configure, run_folder, tmp_path, monkeypatch):
+    changes = {"tasks": ["lmsat_loss", "lmsat-quantization"], "metadata": {"changed_tokens": 100}}
+    models = entry(run_folder, "average:2", "ema:0.5", name="my run")
+    run_sweep(load_config(configure(models=models, model_args={"dtype": "bfloat16"}, **changes)))
+    content = chart_data(read_analyses(tmp_path / "out")).content
+    [command] = content["commands"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("average:2@step100", "ema:0.5@step0"):
+        program, *arguments = shlex.split(command.replace(NAME, name))
+        assert program == "lmsat"
+        assert main(arguments) == 0
+    again, first = (
+        load_results(folder).set_index(["model", "revision", "metric"])["value"].to_dict()
+        for folder in (tmp_path / "again", tmp_path / "out")
+    )
+    assert {key[1] for key in again} == {"average:2@step100", "ema:0.5@step0"}
+    assert again == {key: first[key] for key in again}
+
+
 def test_what_cannot_be_averaged_fails_alone(configure, run_folder, save, tmp_path):
     shutil.rmtree(run_folder / "step0")
     save(run_folder / "step0", 0, name="llama")
@@ -145,3 +190,8 @@ def test_checkpoints_in_training_formats(configure, run_folder, tmp_path):
     assert run_sweep(load_config(configure(models=models, output=str(output)))).measured == 1
     [ours], [theirs] = losses(output).values(), losses(tmp_path / "out").values()
     assert ours == theirs
+    assert verify(output).problems == []
+    torch.save(load_file(run_folder / "step100" / "model.safetensors"), raw / "step0.pt")
+    [problem] = verify(output).problems
+    assert problem.what == f"{raw / 'step0.pt'} holds other files now than were converted"
+    assert chart_data(read_analyses(output)).content["commands"] == []

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from report_trees import read_analyses
 from sweep_outputs import age, files_of
 from tiny_models import make_model
+
+from lmsat_plugin.page.chart_data import chart_data
+from lmsat_plugin.page.commands import NAME
 
 if TYPE_CHECKING:
     import subprocess
@@ -185,6 +189,11 @@ def test_averages_share_the_downloads_of_their_parts(sweep, hub, tmp_path):
         for document in files_of(tmp_path / "out").values()
         if document["config"]["lmsat"]["checkpoint"]["revision"] == "average:2@step10"
     ]
+    assert {part["pretrained"] for part in notes["average"]["of"]} == {REPOSITORY}
+    [command] = {
+        one for one in chart_data(read_analyses(tmp_path / "out")).content["commands"] if one.startswith("lmsat ")
+    }
+    assert command.startswith(f"lmsat sweep {REPOSITORY} --revisions {NAME} --tasks lmsat_loss ")
     assert [part["commit"] for part in notes["average"]["of"]] == [
         hub.commit(REPOSITORY, "step0"),
         hub.commit(REPOSITORY, "step10"),

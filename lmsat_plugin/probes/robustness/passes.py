@@ -6,8 +6,8 @@ Shapes: N tokens of a batch, M documents.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,8 @@ from lmsat_plugin.model.matrices import Matrix, matrices_of
 from lmsat_plugin.probe import Measurement, Need, Probe, ProbeContext, Sums, TokenBatch
 from lmsat_plugin.probes.loss import stderr_by_document
 from lmsat_plugin.settings import Settings
+from lmsat_plugin.text.tokenization import TokenizedCorpus
+from lmsat_plugin.text.windows import Window
 
 
 class PassSettings(Settings):
@@ -33,18 +35,27 @@ SettingsT = TypeVar("SettingsT", bound=PassSettings)
 
 
 class LossIncreaseProbe(Probe[SettingsT]):
-    """The rise of the loss under changed weights. The loss without a change comes from the run's own pass."""
+    """The rise of the loss under changed weights. The loss without a change comes from the pass of all probes."""
 
     is_expensive = True
     needs = Need.TOKEN_LOSSES | Need.LOSSES_AGAIN
+
+    def pass_windows(self, corpus: TokenizedCorpus) -> Sequence[Window]:
+        """Return the first windows with so many tokens as the settings say, or all."""
+        ends = np.cumsum([window.scored for window in corpus.windows])
+        return corpus.windows[: int(np.searchsorted(ends, min(self.settings.changed_tokens, ends[-1]))) + 1]
+
+    def prepare(self, context: ProbeContext) -> None:
+        """Find the matrices, before there is a pass. Raises `LmsatError` where there is none, and as `matrices_of`."""
+        self.matrices = [matrix for matrix in matrices_of(context.model) if matrix.is_linear]
+        if not self.matrices:
+            raise LmsatError(f"the model has no linear layers: leave out {self.task()}")
 
     def start(self, context: ProbeContext) -> None:
         """Choose the windows, and make the sums empty."""
         assert context.corpus is not None
         self.context = context
-        ends = np.cumsum([window.scored for window in context.corpus.windows])
-        count = int(np.searchsorted(ends, min(self.settings.changed_tokens, ends[-1]))) + 1
-        self.windows = context.corpus.windows[:count]
+        self.windows = self.pass_windows(context.corpus)
         last = self.windows[-1]
         self._end = last.document, last.start + last.scored
         documents = (last.document + 1,)
@@ -67,7 +78,7 @@ class LossIncreaseProbe(Probe[SettingsT]):
 
     @abstractmethod
     def changes(self) -> Iterator[tuple[str, Callable[[Matrix], torch.Tensor]]]:
-        """Yield the changes, each with the name of its metric. Several of one name are averaged."""
+        """Yield the changes of a matrix as it was, each with its metric's name. Several of one name are averaged."""
 
     def finish(self) -> Measurement:
         """Run a pass for each change. Raises `DivergedError` where the loss is not finite without one."""
@@ -75,14 +86,13 @@ class LossIncreaseProbe(Probe[SettingsT]):
         sums = self.sums.totals()
         if not torch.isfinite(sums["losses"]).all():
             raise DivergedError("the model's loss is not finite, also without a change of its weights")
-        matrices = [matrix for matrix in matrices_of(self.context.model) if matrix.is_linear]
-        if not matrices:
-            raise LmsatError(f"the model has no linear layers: leave out {self.task()}")
         rises: dict[str, list[torch.Tensor]] = {}
-        for name, change in self.changes():
-            with self._changed(matrices, change):
-                losses_M = self.context.losses_again(self.windows)
-            rises.setdefault(name, []).append(losses_M - sums["losses"])
+        with torch.no_grad(), restored([matrix.weight_OI for matrix in self.matrices]) as starts:
+            for name, change in self.changes():
+                for matrix, start_OI in zip(self.matrices, starts, strict=True):
+                    weight_OI = matrix.weight_OI
+                    weight_OI.copy_(change(replace(matrix, weight_OI=start_OI.to(weight_OI.device))))
+                rises.setdefault(name, []).append(self.context.losses_again(self.windows) - sums["losses"])
         metrics: dict[str, float] = {}
         reasons: dict[str, str] = {}
         for name, draws in rises.items():
@@ -92,13 +102,5 @@ class LossIncreaseProbe(Probe[SettingsT]):
                 continue
             metrics[name] = float(rise_M.sum() / sums["tokens"].sum())
             metrics |= stderr_by_document(name, rise_M, sums["tokens"])
-        details = {"changed_tokens": int(sums["tokens"].sum()), "changed_matrices": len(matrices)}
+        details = {"changed_tokens": int(sums["tokens"].sum()), "changed_matrices": len(self.matrices)}
         return Measurement.with_gaps(metrics, reasons, {}, details)
-
-    @contextmanager
-    def _changed(self, matrices: list[Matrix], change: Callable[[Matrix], torch.Tensor]) -> Iterator[None]:
-        """Have the model's matrices changed within, and as they were afterwards."""
-        with torch.no_grad(), restored([matrix.weight_OI for matrix in matrices]):
-            for matrix in matrices:
-                matrix.weight_OI.copy_(change(matrix))
-            yield

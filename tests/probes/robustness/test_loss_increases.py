@@ -96,6 +96,30 @@ def test_a_part_of_the_text(tokenizer, documents):
     assert whole.provenance["probes"]["quantization"]["changed_tokens"] > noted["changed_tokens"]
 
 
+def test_the_pass_goes_no_further_than_asked(tokenizer, documents, monkeypatch):
+    """Alone the probe runs four passes over the first windows; beside another it takes their losses from its pass."""
+    from lmsat_plugin.measurement import forward
+
+    texts = [text for text in documents if text][:4]
+    settings = {"corpus": texts, "tokenizer": tokenizer, "max_length": WINDOW, "changed_tokens": 100}
+    real, scored = forward.token_losses, []
+
+    def counting(states_ND, *arguments, **options):
+        scored.append(len(states_ND))
+        return real(states_ND, *arguments, **options)
+
+    monkeypatch.setattr(forward, "token_losses", counting)
+    alone = measure(make_model("llama").double(), ["quantization"], **settings)
+    tokens = alone.provenance["probes"]["quantization"]["changed_tokens"]
+    assert sum(scored) == 4 * tokens
+    scored.clear()
+    both = measure(make_model("llama").double(), ["loss", "quantization"], **settings)
+    # The shared pass reads its losses off the logits, with what else `lmsat_loss` needs of them.
+    assert sum(scored) == 3 * tokens < 3 * both.metrics["lmsat_loss/tokens"]
+    for name, value in alone.metrics.items():
+        assert both.metrics[name] == pytest.approx(value, rel=1e-9)
+
+
 def test_weights_come_back_after_an_error_and_out_of_memory(tokenizer, documents, monkeypatch):
     model = make_model("llama")
     before = model_digest(model)
@@ -152,5 +176,21 @@ def test_what_cannot_be_changed(tokenizer, documents):
         measure(model, ["quantization"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
     model = make_model("llama")
     model.config.quantization_config = {"bits": 4}
+    passes = []
+    model.model.register_forward_pre_hook(lambda *_: passes.append(1), with_kwargs=False)
     with pytest.raises(LmsatError, match="is quantised"):
-        measure(model, ["weight_noise"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
+        measure(model, ["weight_noise"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW, batch_size=1)
+    # Two to take the model apart.
+    assert len(passes) <= 2, "no pass is run for nothing"
+
+
+def test_a_probe_without_any_value_says_why(tokenizer, documents, caplog):
+    model = make_model("llama")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    texts = [text for text in documents if text][:2]
+    outcome = measure(model, ["sharpness"], corpus=texts, tokenizer=tokenizer, max_length=WINDOW)
+    assert set(outcome.metrics.values()) == {None}
+    [said] = [record.getMessage() for record in caplog.records if "no value" in record.getMessage()]
+    assert said.endswith("no step changes the loss")
