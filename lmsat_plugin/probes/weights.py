@@ -74,7 +74,9 @@ class WeightsProbe(Probe[WeightsSettings]):
         values_MQ = self._of_each(len(_QUANTITIES), lambda i: astuple(matrix_statistics(self.matrices[i].weight_OI)))
         if (broken := np.isnan(values_MQ[:, 0])).any():
             name = self.matrices[int(broken.argmax())].name
-            raise DivergedError(f"the weights of {name} are not finite, or all zero, as are {broken.sum()} matrices")
+            others = int(broken.sum()) - 1
+            also = f", and of {others} more matrices" if others else ""
+            raise DivergedError(f"the weights of {name}{also} are not finite, or all zero")
         by_name = dict(zip(_QUANTITIES, values_MQ.T, strict=True))
         alphas = by_name["alpha"][~np.isnan(by_name["alpha"])]
         kinds = list(dict.fromkeys(matrix.kind for matrix in self.matrices))
