@@ -65,6 +65,7 @@ SMALLER = {
     "report results": "report demo/results",
     "--probe mine.py --report": "--probe mine.py",
     "demo-long/checkpoints/*": "demo-long/checkpoints/fresh-w8",
+    "saturation all --events": "saturation results/ --events",
     "convert runs/my-model/step-1000": "convert runs/other/step-1000",
 }
 """What is given another value, so that a tiny model and a short text do."""
