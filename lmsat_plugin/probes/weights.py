@@ -118,7 +118,10 @@ class WeightsProbe(Probe[WeightsSettings]):
         )
         by_name = dict(zip(_CHANGES, values_MQ.T, strict=True))
         ranks = by_name["change_stable_rank"][~np.isnan(by_name["change_stable_rank"])]
-        metrics["relative_change"] = size / norm
+        if norm:
+            metrics["relative_change"] = size / norm
+        else:
+            reasons["relative_change"] = "the reference's weights are all zero"
         if len(ranks):
             metrics["change_stable_rank_mean"] = float(ranks.mean())
         else:
