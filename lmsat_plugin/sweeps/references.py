@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
@@ -13,6 +15,7 @@ from lmsat_plugin.sweeps.config import ModelEntry
 from lmsat_plugin.sweeps.jobs import Job, find_entry
 
 PREVIOUS = "previous"
+logger = logging.getLogger(__name__)
 
 
 def find_reference(
@@ -83,8 +86,15 @@ def find_outside(setting: str) -> Checkpoint | str:
         source, revision = split_name(setting)
         found = find_entry(ModelEntry(pretrained=source)).checkpoints
     except LmsatError as error:
-        return f"reference={setting} is no checkpoint of the run, no other run, and is not found ({error})"
+        return _said(f"reference={setting} is no checkpoint of the run, no other run, and is not found ({error})")
     wanted = [checkpoint for checkpoint in found if revision in ("", checkpoint.name, checkpoint.revision)]
     if len(wanted) != 1:
-        return f"reference={setting} has {len(wanted)} checkpoints: name one, as {source}@NAME"
+        return _said(f"reference={setting} has {len(wanted)} checkpoints: name one, as {source}@NAME")
     return wanted[0]
+
+
+@cache
+def _said(reason: str) -> str:
+    """Warn, once, that no checkpoint is seen beside the one that a setting names, and return why."""
+    logger.warning("%s; nothing is compared with it", reason)
+    return reason

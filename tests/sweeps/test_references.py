@@ -367,3 +367,15 @@ def test_a_run_of_the_same_name_in_another_model_is_no_reference(configure, save
 
     assert labels("seed0")["two seed1/step10"] == "two seed0/step10"
     assert labels("one")["two seed1/step10"] == "one seed1/step10"
+
+
+def test_names_that_are_numbers_or_empty_or_nowhere(configure, run_folder, tmp_path, caplog):
+    (run_folder / "step100").rename(run_folder / "100")
+    given = [str(run_folder), "--tasks", "lmsat-weights,lmsat-sharpness", "--dry-run", "metadata.reference=100"]
+    assert main(["sweep", *given, f"output={tmp_path / 'numbers'}"]) == 0
+    assert main(["sweep", *given[:-1], "metadata.reference=", f"output={tmp_path / 'none'}"]) == 0
+    plan = Plan(load_config(configure(tasks=["lmsat-weights"], metadata={"reference": 100})))
+    assert {getattr(plan.reference(job, "100"), "label", None) for job in plan.jobs} == {"run 100"}
+    caplog.clear()
+    assert all("is not found" in str(plan.reference(job, "previuos")) for job in plan.jobs)
+    assert [record.getMessage().partition(" is ")[0] for record in caplog.records] == ["reference=previuos"]
