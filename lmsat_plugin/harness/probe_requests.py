@@ -95,8 +95,6 @@ def run_probe_requests(
         # Readers find a task's notes and arrays by it.
         outcomes[text].provenance.setdefault("tasks", {})[request.task_name] = of_task.probe
     lm.lmsat_outcomes = list(outcomes.values())
-    if getattr(lm, "lmsat_cache", None) is None:
-        _say_what_is_null(lm.lmsat_outcomes)
     # Under tensor parallelism every process has measured the whole text.
     if Processes.current().rank == 0:
         _finish(lm)
@@ -107,17 +105,6 @@ def _references_of(lm: HFLM) -> References | None:
     """Return how a model that is measured alone loads others; None for one of another class than lmsat's."""
     load = getattr(lm, "load_reference", None)
     return None if load is None else References(load=load)
-
-
-def _say_what_is_null(outcomes: Sequence[Outcome]) -> None:
-    """Warn of metrics that are null, of which lm-eval's table shows nothing, with the reasons."""
-    for outcome in outcomes:
-        for probe, measurement in outcome.measurements.items():
-            names: dict[str, list[str]] = {}
-            for name, reason in measurement.details.get("reasons", {}).items():
-                names.setdefault(reason, []).append(name)
-            for reason, metrics in names.items():
-                logger.warning("%s: no value of %s: %s", probe, ", ".join(metrics), reason)
 
 
 def _sort_into_passes(asked: Sequence[ProbeRequest]) -> tuple[dict[Text, dict[str, Probe]], list[Text]]:
