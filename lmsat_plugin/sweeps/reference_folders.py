@@ -101,10 +101,11 @@ class JobReferences:
         return Reference(name=name, source=str(folder), identity=identity, weights=weights)
 
     def _note(self, reference: Job, stamp: Any, weights: str) -> None:
-        if reference.checkpoint.on_hub:
-            return  # its commit identifies it
-        self.plan.note_weights(reference, stamp, weights)
-        self.store.note_reference(reference.checkpoint, stamp, weights)
+        on_hub = reference.checkpoint.on_hub
+        if not (on_hub and weights == _UNREADABLE):
+            self.plan.note_weights(reference, stamp, weights)
+        if not on_hub:
+            self.store.note_reference(reference.checkpoint, stamp, weights)
 
 
 def _looks_back(probe: str) -> bool:
