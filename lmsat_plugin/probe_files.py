@@ -12,8 +12,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
 from lmsat_plugin.files import kind_of, user_path, write_atomically
@@ -119,17 +121,31 @@ def source_of(kind: type[Probe]) -> Path | None:
     return Path(str(vars(module)["__file__"])) if module is not None and hasattr(module, _SOURCE) else None
 
 
-@functools.cache
-def source_sha256(kind: type[Probe]) -> str | None:
-    """Return the SHA-256 of the code of the file that defines a probe; comments, docstrings and spaces do not count.
+def is_own(defined: Any) -> bool:
+    """Return whether a class or a function is lmsat's own."""
+    return str(getattr(defined, "__module__", "")).startswith(_OWN)
+
+
+def source_sha256(kind: Any) -> str | None:
+    """Return the SHA-256 of the code of the file that defines a probe, or a function of it.
+
+    Comments, docstrings and spaces do not count.
 
     None for lmsat's own probes, which have versions, and for a class that was defined in no file.
     """
-    if kind.__module__.startswith(_OWN):
+    if is_own(kind):
         return None
     source = getattr(sys.modules.get(kind.__module__), _SOURCE, None)
+    with suppress(TypeError):
+        return _code_sha256(source, None if source is not None else inspect.getsourcefile(kind))
+    return None
+
+
+@functools.cache
+def _code_sha256(source: Any, file: str | None) -> str | None:
+    """Return the hash of a source, or of the code that a file has when it is asked for first."""
     try:
-        tree = ast.parse(source if source is not None else Path(inspect.getsourcefile(kind) or "").read_bytes())
+        tree = ast.parse(source if source is not None else Path(file or "").read_bytes())
     except (OSError, SyntaxError, TypeError, ValueError):
         return None
     for node in ast.walk(tree):

@@ -94,6 +94,8 @@ def _is_key(key: str) -> bool:
 
 
 def _value(key: str, text: str) -> Any:
+    if not text and key.startswith(_METADATA):
+        return text  # as lm_eval's --metadata KEY= does
     try:
         return parse_yaml(text, f"{key}=")[1]
     except LmsatError:

@@ -33,18 +33,20 @@ class BesideReference:
     open: Callable[[Any], ProbeContext]
     """Makes the context of another model, a `LoadedModel`, on the same corpus."""
     processes: Processes
+    code_of: Callable[[Computation], Any] = lambda compute: None
+    """Returns what identifies a computation's code, as far as the version of lmsat does not."""
     computed: dict[tuple[str | None, str], Mapping[str, torch.Tensor]] = field(default_factory=dict)
     """What was computed of the measured checkpoint and of its reference, by identity and name."""
     _opened: dict[str, ProbeContext] = field(default_factory=dict)
 
     def own(self, name: str, compute: Computation, *, of_text: bool = True) -> Mapping[str, torch.Tensor]:
         """Return what ``compute`` returns for the measured checkpoint, and keep it where others will ask for it."""
-        key = ("own", name)
+        key = (None, name)
         if key not in self.computed:
             self.computed[key] = tensors = self._compute(compute, self.context)
             kept, identity = self.references.kept, self.references.identity
             if kept is not None and identity is not None and self.processes.rank == 0:
-                kept.write(identity, name, self._text if of_text else "", tensors)
+                kept.write(identity, name, self._key(compute, of_text=of_text), tensors)
         return self.computed[key]
 
     def other(
@@ -56,7 +58,7 @@ class BesideReference:
             return self.own(name, compute, of_text=of_text)
         key = (reference.name, name)
         if key not in self.computed:
-            kept = self._read(reference, name, self._text if of_text else "")
+            kept = self._read(reference, name, self._key(compute, of_text=of_text))
             with _named(reference):
                 self.computed[key] = kept or self._compute(compute, self._open(reference))
         return self.computed[key]
@@ -80,6 +82,10 @@ class BesideReference:
         if reference.reason is not None:
             raise NoReferenceError(reference.reason)
         return reference
+
+    def _key(self, compute: Computation, *, of_text: bool) -> str:
+        """Return what tensors depend on besides the checkpoint and their name: the text, and the code of a plugin."""
+        return json.dumps([self.code_of(compute), self._text if of_text else ""])
 
     @cached_property
     def _text(self) -> str:
@@ -105,8 +111,12 @@ class BesideReference:
         return self._opened[reference.name]
 
     def _load(self, reference: Reference) -> Any:
-        if self.references.load is None or reference.source is None:
-            raise LmsatError("it cannot be loaded here: use `lmsat sweep` or lm_eval")
+        if self.references.load is None:
+            raise LmsatError("this model loads no second checkpoint: use --model lmsat of lm_eval, or `lmsat sweep`")
+        if reference.source is None:
+            # Other workers may have kept newer ones instead; another try fetches it.
+            message = f"what was kept of {reference.name} is there no more"
+            raise PassingError(f"{message}: start again", source="what is kept of checkpoints")
         try:
             loaded = self.references.load(reference)
         except (RuntimeError, MemoryError) as error:

@@ -38,6 +38,7 @@ from lmsat_plugin.probe import (
     TokenBatch,
     TrainingStream,
 )
+from lmsat_plugin.probe_files import is_own, source_sha256
 from lmsat_plugin.text.corpora import Corpus, CorpusSettings, load_corpus
 from lmsat_plugin.text.tokenization import TokenizedCorpus, check_tokenizer, check_tokens, tokenize
 from lmsat_plugin.text.windows import DEFAULT_WINDOW, Window
@@ -108,7 +109,7 @@ def measure_probes(
         context = replace(context, open_training=_training_opener(anatomy, text, execution))
     if Need.REFERENCE in needs:
         opener = partial(_open_reference, corpus=corpus, takes_apart=anatomy is not None, execution=execution)
-        context = replace(context, beside=_beside(context, opener, execution))
+        context = replace(context, beside=_beside(context, opener, execution, partial(_code_of, probes=probes)))
     foreign = Foreign.among(probes, context)
     for name, probe in probes.items():
         with _contained(name), _memory_named(probe), foreign.watched(name):
@@ -184,7 +185,10 @@ def _open_reference(
 
 
 def _beside(
-    context: ProbeContext, opener: Callable[[LoadedModel], ProbeContext], execution: Execution
+    context: ProbeContext,
+    opener: Callable[[LoadedModel], ProbeContext],
+    execution: Execution,
+    code_of: Callable[[Any], Any],
 ) -> Callable[[str], BesideReference]:
     """Return what gives the checkpoints beside which this one is seen, each once."""
     references = execution.references or References()
@@ -198,10 +202,22 @@ def _beside(
                 references=references,
                 open=opener,
                 processes=execution.processes,
+                code_of=code_of,
             )
         return made[setting]
 
     return beside
+
+
+def _code_of(compute: Any, *, probes: Mapping[str, Probe]) -> Any:
+    """Return what identifies a plugin's code that computes tensors: its file's, and the versions of its probes.
+
+    None for lmsat's own.
+    """
+    if is_own(compute):
+        return None
+    kinds = [type(probe) for probe in probes.values() if not is_own(type(probe))]
+    return [source_sha256(compute), sorted([kind.name, str(kind.version), str(source_sha256(kind))] for kind in kinds)]
 
 
 def _pass_again(anatomy: Anatomy, corpus: TokenizedCorpus, execution: Execution) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError, first_sentence
-from lmsat_plugin.files import safe_name, write_atomically
+from lmsat_plugin.files import safe_name, user_path, write_atomically
 from lmsat_plugin.lazy import torch
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,22 @@ def named(setting: str) -> Reference:
             "or measure the series with `lmsat sweep`"
         )
         return Reference(name=setting, reason=reason)
-    source, _, revision = setting.partition("@") if not Path(setting).exists() else (setting, "", "")
+    try:
+        source, revision = split_name(setting)
+    except LmsatError as error:
+        return Reference(name=setting, reason=str(error))
     return Reference(name=setting, source=source, revision=revision or "main")
+
+
+def split_name(setting: str) -> tuple[str, str]:
+    """Return the folder or the name on the Hub that a setting states, and the revision after an @, which may be empty.
+
+    Raises `LmsatError` for the home folder of nobody.
+    """
+    if (folder := user_path(setting)).exists():
+        return str(folder), ""
+    source, _, revision = setting.partition("@")
+    return str(user_path(source)), revision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,11 @@ def matrix_change(weight_OI: torch.Tensor, reference_OI: torch.Tensor) -> Matrix
 def sample_of(weight_OI: torch.Tensor) -> torch.Tensor:
     """Return at most 65,536 entries of a matrix, evenly spread, always the same ones, in its own type."""
     entries = weight_OI.detach().reshape(-1)
-    return entries[:: -(-len(entries) // SAMPLE)].clone()
+    step = -(-len(entries) // SAMPLE)
+    # One that divides the width would meet a few columns alone.
+    while step > 1 and math.gcd(step, weight_OI.shape[-1]) > 1:
+        step += 1
+    return entries[::step].clone()
 
 
 def cosine(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.lazy import torch
@@ -30,7 +31,7 @@ _CHANGES = tuple(field.name for field in fields(MatrixChange))
 class WeightsSettings(Settings):
     """The settings of lmsat-weights."""
 
-    reference: str = "previous"
+    reference: Annotated[str, Field(coerce_numbers_to_str=True)] = "previous"
     """The checkpoint from which the weights have changed: as in `SimilaritySettings`; empty for none."""
 
 
@@ -118,7 +119,10 @@ class WeightsProbe(Probe[WeightsSettings]):
         )
         by_name = dict(zip(_CHANGES, values_MQ.T, strict=True))
         ranks = by_name["change_stable_rank"][~np.isnan(by_name["change_stable_rank"])]
-        metrics["relative_change"] = size / norm
+        if norm:
+            metrics["relative_change"] = size / norm
+        else:
+            reasons["relative_change"] = "the reference's weights are all zero"
         if len(ranks):
             metrics["change_stable_rank_mean"] = float(ranks.mean())
         else:

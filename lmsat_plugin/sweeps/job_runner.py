@@ -93,7 +93,7 @@ class JobRunner:
     def __post_init__(self) -> None:
         """Keep what checkpoints are compared by in the sweep's own folder."""
         kept = KeptTensors(self.store.private / "compared")
-        self.references = JobReferences(plan=self.plan, folders=self.folders, kept=kept)
+        self.references = JobReferences(plan=self.plan, store=self.store, folders=self.folders, kept=kept)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run the jobs; `summary` counts what became of them.

@@ -100,7 +100,7 @@ def _watch(runner: JobRunner, seconds: float) -> None:
             if str(error) != waiting:
                 show(f"Waiting: {error}")
             jobs, waiting = [], str(error)
-        now = {job: None if job.checkpoint.on_hub else job.stamp() for job in jobs}
+        now = {job: runner.plan.seen(job) for job in jobs}
         ready = [job for job in jobs if job in before and before[job] == now[job] != through.get(job, {})]
         if ready:
             runner.display.expect(len(through.keys() | set(ready)))

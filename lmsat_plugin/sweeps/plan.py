@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from lmsat_plugin.sweeps.config import Options, SweepConfig
 from lmsat_plugin.sweeps.jobs import Job, find_entry, jobs_of
 from lmsat_plugin.sweeps.named_inputs import INPUTS, by_content
 from lmsat_plugin.sweeps.prefixes import auto_prefix, with_prefix
-from lmsat_plugin.sweeps.references import find_reference, order_of
+from lmsat_plugin.sweeps.references import find_outside, find_reference, order_of
 from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.stored import AUTO_PREFIX, Identity, Stored, canonical
 from lmsat_plugin.sweeps.units import Batch, Unit, find_batches, probe_settings, reference_setting
@@ -32,6 +32,7 @@ _HOW = {
     *("device", "batch_size", "max_batch_size", "parallelize", "device_map", "tp_plan", "logits_cache"),
     *("max_memory_per_gpu", "max_cpu_memory", "offload_folder", "trust_remote_code", "attn_implementation"),
 }
+_UNKNOWN = "unknown"
 # What of them only a log-likelihood of whole texts sees.
 _ROLLING = "rolling_prefix"
 # What of them a probe of weights alone does not see.
@@ -59,9 +60,12 @@ class Plan:
         self.batches = find_batches(config)
         self._auto: dict[Job, str] = {}
         """What ``prefix=auto`` is for a checkpoint, where that is known."""
+        self._weights: dict[Job, tuple[Any, str]] = {}
+        """What identifies the weights of references whose files were read, each with what these looked like."""
         self._known_weights: dict[Job, tuple[Any, str | None]] = {}
         """What identifies the weights of references, with the state of the files and results that it was read from."""
         self._found_references: dict[tuple[Job, str], Job | str] = {}
+        self._outside = cache(find_outside)
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -78,7 +82,14 @@ class Plan:
         for name in ("jobs", "series"):
             self.__dict__.pop(name, None)
         self._found_references.clear()
+        self._outside = cache(find_outside)
         return self.jobs
+
+    def seen(self, job: Job) -> Any:
+        """Return what a checkpoint and its references look like now: where it changes, there may be more to measure."""
+        references = [self.reference(job, setting) for setting in self.reference_settings]
+        named = [each if isinstance(each, str) else (each.label, _stamp(each)) for each in references]
+        return _stamp(job), named
 
     @cached_property
     def reference_settings(self) -> list[str]:
@@ -94,25 +105,24 @@ class Plan:
         """Return the checkpoint that a setting names as a job's reference, or why there is none."""
         key = (job, setting)
         if key not in self._found_references:
-            self._found_references[key] = find_reference(setting, job, self.jobs)
+            self._found_references[key] = find_reference(setting, job, self.jobs, self._outside)
         return self._found_references[key]
 
-    def note_weights(self, reference: Job, weights: str) -> None:
-        """Note what identifies the weights of a reference, whose files were read."""
-        self._known_weights[reference] = self._state_of(reference), weights
+    def note_weights(self, reference: Job, stamp: Any, weights: str) -> None:
+        """Note what identifies the weights of a reference, whose files had this stamp when they were read."""
+        self._weights[reference] = stamp, weights
 
     def weights_of(self, reference: Job) -> str | None:
         """Return what identifies a reference's weights, if that is known without reading them."""
-        state = self._state_of(reference)
-        if self._known_weights.get(reference, (None, None))[0] != state:
-            stored = Store(self.config.output).read(reference.checkpoint)
-            known = reference.known_weights(stored)
-            self._known_weights[reference] = state, known
+        files = _stamp(reference)
+        if reference in self._weights and self._weights[reference][0] == files:
+            return self._weights[reference][1]
+        store, checkpoint = Store(self.config.output), reference.checkpoint
+        stamps = (store.stamp(checkpoint), files)
+        if self._known_weights.get(reference, ((), None))[0] != stamps:
+            known = reference.known_weights(store.read(checkpoint)) or store.recall_reference(checkpoint, files)
+            self._known_weights[reference] = stamps, known
         return self._known_weights[reference][1]
-
-    def _state_of(self, reference: Job) -> tuple[Any, ...]:
-        checkpoint = reference.checkpoint
-        return Store(self.config.output).stamp(checkpoint), None if checkpoint.on_hub else reference.stamp()
 
     def loaded(self, job: Job, weights: str | None) -> str | None:
         """Return what identifies a checkpoint as it is loaded; None if its weights are not known."""
@@ -184,7 +194,9 @@ class Plan:
             identity = {**result.identity, "weights": weights, "model_args": seen}
             if setting := reference_setting(unit, self.config):
                 reference = self.reference(job, setting)
-                identity["reference"] = None if isinstance(reference, str) else self.weights_of(reference)
+                # That there is none is known; what is not known yet is like no result.
+                known = None if isinstance(reference, str) else self.weights_of(reference) or _UNKNOWN
+                identity["reference"] = known
             if unit.reads_windows:
                 policy = self.batches[result.batch].corpus.prefix
                 identity = with_prefix(identity, self._auto.get(job, policy) if policy == "auto" else policy)
@@ -281,3 +293,8 @@ class Plan:
         """Return what lm-eval's ``--metadata`` would be: the model's arguments among it."""
         corpus = batch.corpus.model_dump(exclude_none=True) | {"max_tokens": batch.corpus.max_tokens}
         return {**job.model_args, "pretrained": job.checkpoint.pretrained, **self.config.metadata, **corpus}
+
+
+def _stamp(job: Job) -> Any:
+    """Return what a checkpoint's files look like now; None for one of the Hub, which its commit identifies."""
+    return None if job.checkpoint.on_hub else job.stamp()

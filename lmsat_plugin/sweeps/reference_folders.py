@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lmsat_plugin.measurement.references import KeptTensors, Reference, References
 from lmsat_plugin.plugins import plugins
@@ -13,9 +14,11 @@ from lmsat_plugin.sweeps.job_errors import raise_outside, reason_of
 from lmsat_plugin.sweeps.jobs import Job
 from lmsat_plugin.sweeps.plan import Plan, PlannedResult
 from lmsat_plugin.sweeps.references import PREVIOUS
+from lmsat_plugin.sweeps.store import Store
 from lmsat_plugin.sweeps.units import reference_setting
 
 _KEPT_AT_THE_END = 2
+_UNREADABLE = "unreadable"
 
 
 @dataclass(kw_only=True)
@@ -23,6 +26,7 @@ class JobReferences:
     """The references of jobs, and where their files are."""
 
     plan: Plan
+    store: Store
     folders: CheckpointFolders
     kept: KeptTensors
     """Where tensors that are computed of checkpoints are kept for those measured later."""
@@ -76,22 +80,32 @@ class JobReferences:
     def _fetch_job(self, reference: Job, job: Job, seen: list[SeenFiles]) -> Reference:
         own = _apart(reference, job)
         self._fetched.setdefault(job, []).append(own)
+        stamp = None if reference.checkpoint.on_hub else reference.stamp()
         try:
             folder = self.folders.fetch(own, {})
             files = SeenFiles.of(folder)
             weights = self.plan.weights_of(reference)
-            if weights is None:
+            if weights in (None, _UNREADABLE):
                 weights = fingerprint(folder).identity
                 files.check(may_grow=reference.checkpoint.on_hub)
-                self.plan.note_weights(reference, weights)
+                self._note(reference, stamp, weights)
         except Exception as error:
             raise_outside(error)
+            # Tried again once its files are others.
+            self._note(reference, stamp, _UNREADABLE)
             return Reference(name=reference.label, reason=f"the reference {reference.label} failed: {reason_of(error)}")
         if not (reference.checkpoint.on_hub or reference.checkpoint.parts):
             seen.append(files)
         identity, is_same = self.plan.loaded(reference, weights), reference.checkpoint.model == job.checkpoint.model
         name = reference.checkpoint.name if is_same else reference.label
         return Reference(name=name, source=str(folder), identity=identity, weights=weights)
+
+    def _note(self, reference: Job, stamp: Any, weights: str) -> None:
+        on_hub = reference.checkpoint.on_hub
+        if not (on_hub and weights == _UNREADABLE):
+            self.plan.note_weights(reference, stamp, weights)
+        if not on_hub:
+            self.store.note_reference(reference.checkpoint, stamp, weights)
 
 
 def _looks_back(probe: str) -> bool:

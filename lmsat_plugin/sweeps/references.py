@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from lmsat_plugin.errors import LmsatError
-from lmsat_plugin.measurement.references import PLACES
+from lmsat_plugin.measurement.references import PLACES, split_name
 from lmsat_plugin.series.checkpoint import Checkpoint
 from lmsat_plugin.sweeps.config import ModelEntry
 from lmsat_plugin.sweeps.jobs import Job, find_entry
 
 PREVIOUS = "previous"
+logger = logging.getLogger(__name__)
 
 
-def find_reference(setting: str, job: Job, jobs: Sequence[Job]) -> Job | str:
+def find_reference(
+    setting: str, job: Job, jobs: Sequence[Job], outside: Callable[[str], Checkpoint | str]
+) -> Job | str:
     """Return the reference that a setting names for a job, among the jobs of a sweep in the order of training.
 
     It is one of the same run, by its place or its name; or that of another run or model, at the same place in training;
-    or a checkpoint that is none of the sweep's: a folder, or a name on the Hub. A sentence says why there is none.
+    or a checkpoint that is none of the sweep's, which `find_outside` returns. A sentence says why there is none.
     """
     own = [other for other in jobs if _series(other.checkpoint) == _series(job.checkpoint)]
     if setting in PLACES:
@@ -36,8 +40,16 @@ def find_reference(setting: str, job: Job, jobs: Sequence[Job]) -> Job | str:
     if others := [other for other in jobs if setting in _names(other.checkpoint)]:
         here = _place(job.checkpoint)
         same = [other for other in others if _place(other.checkpoint) == here]
+        # An average has the place of its last part; a run may be called the same in each model.
+        for name in ("branch", "model", "run"):
+            mine = [other for other in same if getattr(other.checkpoint, name) == getattr(job.checkpoint, name)]
+            same = mine or same
+        if len(same) > 1:
+            labels = ", ".join(other.label for other in same)
+            return f"{setting} has {len(same)} checkpoints at the same step ({labels}): name the one run, as MODEL/RUN"
         return same[0] if same else f"{setting} has no checkpoint at the same step"
-    return _outside(setting, job)
+    found = outside(setting)
+    return found if isinstance(found, str) else replace(job, checkpoint=found)
 
 
 def order_of(settings: Sequence[str], jobs: Sequence[Job]) -> list[Job]:
@@ -68,14 +80,21 @@ def _place(checkpoint: Checkpoint) -> tuple[Any, ...]:
     return tuple(checkpoint.place[name] for name in ("stage", "step", "tokens", "words"))
 
 
-def _outside(setting: str, job: Job) -> Job | str:
-    """Return a checkpoint that is none of the sweep's, which is loaded as the job's is."""
-    source, _, revision = (setting, "", "") if Path(setting).exists() else setting.partition("@")
+def find_outside(setting: str) -> Checkpoint | str:
+    """Return a checkpoint that is none of the sweep's: of a folder, or of a name on the Hub; or why there is none."""
     try:
+        source, revision = split_name(setting)
         found = find_entry(ModelEntry(pretrained=source)).checkpoints
     except LmsatError as error:
-        return f"reference={setting} is no checkpoint of the run, no other run, and is not found ({error})"
+        return _said(f"reference={setting} is no checkpoint of the run, no other run, and is not found ({error})")
     wanted = [checkpoint for checkpoint in found if revision in ("", checkpoint.name, checkpoint.revision)]
     if len(wanted) != 1:
-        return f"reference={setting} has {len(wanted)} checkpoints: name one, as {source}@NAME"
-    return replace(job, checkpoint=wanted[0])
+        return _said(f"reference={setting} has {len(wanted)} checkpoints: name one, as {source}@NAME")
+    return wanted[0]
+
+
+@cache
+def _said(reason: str) -> str:
+    """Warn, once, that no checkpoint is seen beside the one that a setting names, and return why."""
+    logger.warning("%s; nothing is compared with it", reason)
+    return reason

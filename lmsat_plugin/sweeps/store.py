@@ -30,7 +30,7 @@ from lmsat_plugin.passing import patiently
 from lmsat_plugin.results.array_files import pack_arrays
 from lmsat_plugin.results.digests import PRIVATE, with_digest
 from lmsat_plugin.results.failures import FAILURES, Failures, read_failures
-from lmsat_plugin.results.json_values import as_dict
+from lmsat_plugin.results.json_values import as_dict, as_text
 from lmsat_plugin.results.reading import parse_result_file
 from lmsat_plugin.series.checkpoint import Checkpoint
 from lmsat_plugin.sweeps.config import SweepConfig, config_to_yaml
@@ -214,6 +214,22 @@ class Store:
         if any(_same_weights(noted, known) for known in stored.checkpoints):
             with suppress(LmsatError):
                 write_atomically(self._seen_of(checkpoint), json.dumps(dict(noted)).encode())
+
+    def note_reference(self, checkpoint: Checkpoint, stamp: Any, weights: str) -> None:
+        """Note what identifies the weights of a reference that has no results, with what its files looked like."""
+        with suppress(LmsatError):
+            write_atomically(self._reference_of(checkpoint), json.dumps({"files": stamp, "identity": weights}).encode())
+
+    def recall_reference(self, checkpoint: Checkpoint, stamp: Any) -> str | None:
+        """Return what was noted of the very same files; None if nothing was."""
+        with suppress(OSError, ValueError, RecursionError):
+            noted = as_dict(json.loads(read_file(self._reference_of(checkpoint))))
+            if noted.get("files") == stamp:
+                return as_text(noted.get("identity"))
+        return None
+
+    def _reference_of(self, checkpoint: Checkpoint) -> Path:
+        return self._seen_of(checkpoint).with_suffix(".reference.json")
 
     def _seen_of(self, checkpoint: Checkpoint) -> Path:
         return self._seen / self._lock_of(checkpoint).with_suffix(".json").name

@@ -197,3 +197,19 @@ def test_what_cannot_be_compared_is_null_with_a_sentence(tokenizer, documents, t
     assert "other weight matrices" in why["relative_change"]
     values, why = reasons("sharpness", reference=str(tmp_path / "wider"), sharpness_tokens=100)
     assert "other parameters" in why["critical_sharpness"]
+
+
+def test_a_reference_may_have_any_name(tokenizer, documents, tmp_path, monkeypatch):
+    """What is computed of the checkpoint itself is never taken for what is computed of the reference."""
+    monkeypatch.chdir(tmp_path)
+    make_model("gpt2", 1).save_pretrained("own")
+    tokenizer.save_pretrained("own")
+    outcome = measure(
+        make_model("gpt2", 0),
+        "similarity",
+        corpus=documents,
+        tokenizer=tokenizer,
+        reference="own",
+        similarity_tokens=50,
+    )
+    assert outcome.measurements["similarity"].metrics["agreement"] < 1

@@ -13,6 +13,7 @@ from tiny_models import GROUPED, make_model
 from lmsat_plugin import measure
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.model.matrices import matrices_of
+from lmsat_plugin.model.matrix_changes import SAMPLE, cosine, sample_of
 from lmsat_plugin.model.matrix_statistics import matrix_statistics, power_law_tail
 
 SIX = ["gpt2", "gpt_neox", "opt_narrow", "llama", "gemma2", "mamba"]
@@ -160,3 +161,14 @@ def test_a_quantised_model_is_refused(tokenizer):
     model.config.quantization_config = {"bits": 4}
     with pytest.raises(LmsatError, match="is quantised"):
         measure(model, ["weights"], tokenizer=tokenizer)
+
+
+def test_entries_of_all_columns_are_sampled():
+    """Changes of one common direction of outputs, and independent ones of inputs, have a cosine near 0."""
+    generator = torch.Generator().manual_seed(0)
+    common_O1 = torch.randn(2048, 1, generator=generator)
+    for inputs in (2048, 3072):
+        first, second = (common_O1 @ torch.randn(1, inputs, generator=generator) for _ in range(2))
+        whole = cosine([first.flatten()], [second.flatten()])
+        assert 60_000 < len(sample_of(first)) <= SAMPLE
+        assert cosine([sample_of(first)], [sample_of(second)]) == pytest.approx(whole, abs=3 * 0.004)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import pytest
 from sweep_outputs import files_of
+from warm_lmsat import shared
 
 import lmsat_plugin
 from lmsat_plugin.cli.main import main
@@ -15,8 +17,35 @@ from lmsat_plugin.measurement.references import KeptTensors
 from lmsat_plugin.results import Results
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.plan import Plan
+from lmsat_plugin.sweeps.store import Store
 
 SIMILARITY = "lmsat-similarity"
+_DRIFT = """
+from lmsat_plugin import Measurement, Need, NoReferenceError, Probe, Settings
+
+
+class DriftSettings(Settings):
+    reference: str = "previous"
+
+
+class DriftProbe(Probe[DriftSettings]):
+    name, needs, settings_type = "drift", Need.WEIGHTS | Need.REFERENCE, DriftSettings
+
+    def start(self, context):
+        self.context = context
+
+    def finish(self):
+        def head(context):
+            return {"weight": FACTOR * context.head_weight_VD}
+
+        beside = self.context.beside(self.settings.reference)
+        own = beside.own("drift", head, of_text=False)["weight"]
+        try:
+            other = beside.other("drift", head, of_text=False)["weight"]
+        except NoReferenceError as error:
+            return Measurement.with_gaps({}, {"distance": str(error)}, {})
+        return Measurement({"distance": float((own.double() - other.double()).norm())})
+"""
 SHOWN = {
     *("cka_last", "cka_mean", "principal_angle_last", "agreement", "jensen_shannon", "relative_change"),
     *("change_cosine", "spectral_norm_max", "loss"),
@@ -256,3 +285,97 @@ def test_what_is_computed_of_files_that_change_is_not_compared_with(configure, r
     whole = str(configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100}, output=str(tmp_path / "whole")))
     assert main(["sweep", whole]) == 0
     assert metrics_of(tmp_path / "whole") == found
+
+
+def test_what_was_computed_by_other_code_of_a_plugin_is_not_compared_with(configure, run_folder, tmp_path):
+    """The last two checkpoints' tensors stay for the next sweep; with other code they are of no use to it."""
+    probe = tmp_path / "mine.py"
+    config = str(configure(tasks=["lmsat_head"], probes=[str(probe)]))
+
+    def distances(factor: float, *arguments: str) -> dict[str, float]:
+        probe.write_text(_DRIFT.replace("FACTOR", str(factor)), "utf-8")
+        assert shared().run("sweep", config, *arguments).returncode == 0
+        found = {}
+        for path, document in sorted(files_of(tmp_path / "out").items()):
+            if "lmsat_drift" in document["results"]:
+                found[path.split("/")[1]] = document["results"]["lmsat_drift"]["distance,none"]
+        return found
+
+    once = distances(1.0)
+    twice = distances(2.0, "--only", "run@step100")
+    assert twice["step100"] == pytest.approx(2 * once["step100"])
+
+
+def test_watching_measures_again_where_a_reference_is_another(configure, run_folder, save, tmp_path, monkeypatch):
+    """A checkpoint that had no next one has one later, and it is exchanged while the sweep waits."""
+    config = str(configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100, "reference": "next"}))
+    aside = (run_folder / "step100").rename(tmp_path / "aside")
+    looks = itertools.count()
+
+    def between_looks(_: float) -> None:
+        look = next(looks)
+        if look == 2:
+            assert metrics_of(tmp_path / "out")["step10"]["cka_last"] is None
+            aside.rename(run_folder / "step100")
+        if look == 5:
+            shutil.rmtree(run_folder / "step100")
+            save(run_folder / "step100", 17)
+        if look == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmsat_plugin.sweeps.local.time.sleep", between_looks)
+    assert main(["sweep", config, "--watch", "1"]) == 130
+    monkeypatch.undo()
+    watched = metrics_of(tmp_path / "out")
+    whole = configure(
+        tasks=[SIMILARITY], metadata={"similarity_tokens": 100, "reference": "next"}, output=str(tmp_path / "whole")
+    )
+    assert main(["sweep", str(whole)]) == 0
+    assert watched == metrics_of(tmp_path / "whole")
+
+
+def test_a_dry_run_knows_what_was_compared_with_a_folder_elsewhere(configure, save, tmp_path):
+    config = configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100, "reference": str(tmp_path / "teacher")})
+
+    def left() -> int:
+        plan, store = Plan(load_config(config)), Store(tmp_path / "out")
+        stored = {job: store.read(job.checkpoint) for job in plan.jobs}
+        return sum(len(plan.pending(job, stored[job], job.known_weights(stored[job]))) for job in plan.jobs)
+
+    assert main(["sweep", str(config)]) == 0
+    assert left() == 0, "it is known that there is none"
+    save(tmp_path / "teacher", 3)
+    assert left() == 3
+    assert main(["sweep", str(config)]) == 0
+    assert left() == 0
+    assert all(0 < each["cka_last"] < 1 for each in metrics_of(tmp_path / "out").values())
+    shutil.rmtree(tmp_path / "teacher")
+    save(tmp_path / "teacher", 4)
+    assert left() == 3
+
+
+def test_a_run_of_the_same_name_in_another_model_is_no_reference(configure, save, tmp_path):
+    for number, name in enumerate(("one/seed0", "one/seed1", "two/seed0", "two/seed1")):
+        (tmp_path / name).mkdir(parents=True)
+        save(tmp_path / name / "step10", number)
+    models = [str(tmp_path / "one"), str(tmp_path / "two")]
+
+    def labels(setting: str) -> dict[str, str]:
+        plan = Plan(load_config(configure(models=models, tasks=[SIMILARITY], metadata={"reference": setting})))
+        found = {job.label: plan.reference(job, setting) for job in plan.jobs}
+        return {label: each if isinstance(each, str) else each.label for label, each in found.items()}
+
+    assert labels("seed0")["two seed1/step10"] == "two seed0/step10"
+    assert labels("one")["two seed1/step10"] == "one seed1/step10"
+
+
+def test_names_that_are_numbers_or_empty_or_nowhere(configure, run_folder, tmp_path, caplog):
+    (run_folder / "step100").rename(run_folder / "100")
+    given = [str(run_folder), "--tasks", "lmsat-weights,lmsat-sharpness", "--dry-run", "metadata.reference=100"]
+    assert main(["sweep", *given, f"output={tmp_path / 'numbers'}"]) == 0
+    assert main(["sweep", *given[:-1], "metadata.reference=", f"output={tmp_path / 'none'}"]) == 0
+    plan = Plan(load_config(configure(tasks=["lmsat-weights"], metadata={"reference": 100})))
+    assert {getattr(plan.reference(job, "100"), "label", None) for job in plan.jobs} == {"run 100"}
+    caplog.clear()
+    assert all("is not found" in str(plan.reference(job, "previuos")) for job in plan.jobs)
+    assert [record.getMessage().partition(" is ")[0] for record in caplog.records] == ["reference=previuos"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.lazy import torch
@@ -37,7 +37,7 @@ class SharpnessSettings(Settings):
 
     sharpness_tokens: PositiveInt = 4096
     """The loss and its gradient are those of sequences that score so many tokens."""
-    reference: str = ""
+    reference: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
     """The checkpoint towards which the steps go, such as ``next``: as in `SimilaritySettings`; empty for steps along
     the negative gradient."""
 

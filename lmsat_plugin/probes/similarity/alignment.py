@@ -74,12 +74,6 @@ def _angle(own_DD: torch.Tensor, own_EE: torch.Tensor, cross_DE: torch.Tensor) -
     return float(cosines_K.arccos().mean()) * 180 / math.pi
 
 
-def _rank(eigenvalues: torch.Tensor) -> int:
-    """Return how many rising eigenvalues are not rounding alone."""
-    least = float(eigenvalues[-1]) * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
-    return int((eigenvalues > max(least, 0.0)).sum())
-
-
 def jensen_shannon(p_NV: torch.Tensor, q_NV: torch.Tensor) -> float:
     """Return the mean over tokens of the Jensen-Shannon distance of two predictions, given as log probabilities.
 

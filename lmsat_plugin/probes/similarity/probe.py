@@ -32,7 +32,7 @@ _OF_PREDICTIONS = ("agreement", "jensen_shannon")
 class SimilaritySettings(Settings):
     """The settings of lmsat-similarity."""
 
-    reference: Annotated[str, Field(min_length=1)] = "previous"
+    reference: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] = "previous"
     """The checkpoint to compare with: in a sweep ``previous``, ``next``, ``first`` or ``last`` of the same run, another
     name in it, or another model or run, whose checkpoint of the same step it is; or a folder, or a name on the Hub."""
     similarity_tokens: Annotated[int, Field(ge=_FEWEST)] = 2048
