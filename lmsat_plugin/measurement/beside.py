@@ -69,8 +69,9 @@ class BesideReference:
             return self._open(self._back(1)).model
 
     def note(self) -> dict[str, Any]:
-        """Return the reference's name and what identifies its weights."""
-        noted = {"name": self.reference.name, "weights": self.reference.weights}
+        """Return the reference's name, where it is, and what identifies its weights."""
+        reference = self.reference
+        noted = {"name": reference.name, "pretrained": reference.place, "weights": reference.weights}
         return {key: value for key, value in noted.items() if value is not None}
 
     def _back(self, back: int) -> Reference:

@@ -31,6 +31,8 @@ class Reference:
     source: str | None = None
     """Its folder, or its name on the Hub; None where it is not at hand."""
     revision: str = "main"
+    place: str | None = None
+    """What ``reference=`` calls it where a checkpoint is measured alone; None for an average, which is in no file."""
     identity: str | None = None
     """What identifies its weights and how they are loaded; None where nothing is kept of it."""
     weights: str | None = None

@@ -63,12 +63,14 @@ def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]
     if model is None or arguments is None:
         return
     members = {member for group in shots for member in file.group_members.get(group, [])}
-    by_shots: dict[int | None, list[str]] = {}
+    alike: dict[tuple[int | None, str | None], list[str]] = {}
     for task, shot in shots.items():
         if task not in members:
-            by_shots.setdefault(None if is_measurement(task) else shot, []).append(task)
-    for shot, tasks in by_shots.items():
+            alike.setdefault((None if is_measurement(task) else shot, _reference_of(file, task)), []).append(task)
+    for (shot, reference), tasks in alike.items():
         average = as_dict(as_dict(file.notes(tasks[0]).get("checkpoint")).get("average"))
+        if reference == "" or (average and reference is not None):
+            continue
         if average:
             yield from _of_average(file, average, tasks, shot)
             continue
@@ -77,7 +79,7 @@ def _of_file(file: ResultFile, shots: Mapping[str, int | None]) -> Iterator[str]
             words += ["--num_fewshot", str(shot)]
         if config.get("limit") is not None:
             words += ["--limit", str(config["limit"])]
-        metadata = _metadata(file, tasks)
+        metadata = _metadata(file, tasks, reference)
         yield shlex.join([*words, *(["--metadata", *metadata] if metadata else [])])
 
 
@@ -125,9 +127,18 @@ def _of_average(file: ResultFile, average: Mapping[str, Any], tasks: Sequence[st
     yield shlex.join([*words, *_pairs({k: v for k, v in keys.items() if v not in (None, {})}), "--output", "again"])
 
 
-def _metadata(file: ResultFile, tasks: Sequence[str]) -> list[str]:
+def _reference_of(file: ResultFile, task: str) -> str | None:
+    """Return the checkpoint beside which a task has seen its own; None if it needs none, "" where that is not known."""
+    notes = _notes_of_probe(file, task)
+    if not as_dict(notes.get("settings")).get("reference"):
+        return None
+    return as_text(as_dict(notes.get("reference")).get("pretrained")) or ""
+
+
+def _metadata(file: ResultFile, tasks: Sequence[str], reference: str | None) -> list[str]:
     """Return what ``--metadata`` has to say: the text, and the settings of probes."""
-    return _pairs({**_corpus_of(file, tasks), **_probe_settings(file, tasks)})
+    settings = {**_corpus_of(file, tasks), **_probe_settings(file, tasks)}
+    return _pairs(settings if reference is None else {**settings, "reference": reference})
 
 
 def _corpus_of(file: ResultFile, tasks: Sequence[str]) -> dict[str, Any]:
@@ -140,11 +151,15 @@ def _probe_settings(file: ResultFile, tasks: Sequence[str]) -> dict[str, Any]:
     """Return the settings of the probes of tasks."""
     settings: dict[str, Any] = {}
     for task in tasks:
-        notes = file.notes(task)
-        probe = as_dict(notes.get("tasks")).get(task, probe_of_task(task))
-        own = as_dict(as_dict(as_dict(notes.get("probes")).get(probe)).get("settings"))
+        own = as_dict(_notes_of_probe(file, task).get("settings"))
         settings |= {name: value for name, value in own.items() if value is not None}
     return settings
+
+
+def _notes_of_probe(file: ResultFile, task: str) -> dict[str, Any]:
+    notes = file.notes(task)
+    probe = as_dict(notes.get("tasks")).get(task, probe_of_task(task))
+    return as_dict(as_dict(notes.get("probes")).get(probe))
 
 
 def _pairs(settings: Mapping[str, Any]) -> list[str]:

@@ -98,7 +98,8 @@ class JobReferences:
             seen.append(files)
         identity, is_same = self.plan.loaded(reference, weights), reference.checkpoint.model == job.checkpoint.model
         name = reference.checkpoint.name if is_same else reference.label
-        return Reference(name=name, source=str(folder), identity=identity, weights=weights)
+        place = _place_of(reference)
+        return Reference(name=name, source=str(folder), place=place, identity=identity, weights=weights)
 
     def _note(self, reference: Job, stamp: Any, weights: str) -> None:
         on_hub = reference.checkpoint.on_hub
@@ -110,6 +111,14 @@ class JobReferences:
 
 def _looks_back(probe: str) -> bool:
     return plugins().probe(probe).looks_back
+
+
+def _place_of(reference: Job) -> str | None:
+    """Return what is given to measure beside a checkpoint; None where it is not at hand as a model."""
+    checkpoint = reference.checkpoint
+    if checkpoint.parts or checkpoint.subfolder or reference.converts:
+        return None
+    return checkpoint.pretrained if checkpoint.folder else f"{checkpoint.pretrained}@{checkpoint.ref}"
 
 
 def _apart(reference: Job, job: Job) -> Job:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shlex
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 from sweep_outputs import files_of
@@ -14,6 +18,7 @@ from lmsat_plugin.cli.main import main
 from lmsat_plugin.harness.checkpoint_evaluator import CheckpointEvaluator
 from lmsat_plugin.measurement.beside import BesideReference
 from lmsat_plugin.measurement.references import KeptTensors
+from lmsat_plugin.page.commands import _of_file
 from lmsat_plugin.results import Results
 from lmsat_plugin.sweeps.config import load_config
 from lmsat_plugin.sweeps.plan import Plan
@@ -310,9 +315,12 @@ def test_watching_measures_again_where_a_reference_is_another(configure, run_fol
     """A checkpoint that had no next one has one later, and it is exchanged while the sweep waits."""
     config = str(configure(tasks=[SIMILARITY], metadata={"similarity_tokens": 100, "reference": "next"}))
     aside = (run_folder / "step100").rename(tmp_path / "aside")
-    looks = itertools.count()
+    looks, sleep = itertools.count(), time.sleep
 
-    def between_looks(_: float) -> None:
+    def between_looks(seconds: float) -> None:
+        if seconds != 77:
+            sleep(seconds)  # of what waits for the clock of a file system
+            return
         look = next(looks)
         if look == 2:
             assert metrics_of(tmp_path / "out")["step10"]["cka_last"] is None
@@ -324,7 +332,7 @@ def test_watching_measures_again_where_a_reference_is_another(configure, run_fol
             raise KeyboardInterrupt
 
     monkeypatch.setattr("lmsat_plugin.sweeps.local.time.sleep", between_looks)
-    assert main(["sweep", config, "--watch", "1"]) == 130
+    assert main(["sweep", config, "--watch", "77"]) == 130
     monkeypatch.undo()
     watched = metrics_of(tmp_path / "out")
     whole = configure(
@@ -379,3 +387,23 @@ def test_names_that_are_numbers_or_empty_or_nowhere(configure, run_folder, tmp_p
     caplog.clear()
     assert all("is not found" in str(plan.reference(job, "previuos")) for job in plan.jobs)
     assert [record.getMessage().partition(" is ")[0] for record in caplog.records] == ["reference=previuos"]
+
+
+def test_the_command_that_measures_again_names_the_reference(configure, run_folder, tmp_path, capsys):
+    config = configure(
+        tasks=[SIMILARITY, "lmsat-sharpness"], metadata={"similarity_tokens": 100, "sharpness_tokens": 100}
+    )
+    assert main(["sweep", str(config)]) == 0
+    [path] = (tmp_path / "out/run/step100").glob("results_*.json")
+    files = {Path(name).parent.name: file for name, file in Results.read(tmp_path / "out").files.items()}
+    file = files["step100"]
+    commands = list(_of_file(file, {SIMILARITY: None, "lmsat-sharpness": None}))
+    assert len(commands) == 2
+    assert f"reference={run_folder / 'step10'}" in commands[0]
+    assert "reference= " in f"{commands[1]} "
+    capsys.readouterr()
+    assert main(["eval", *shlex.split(commands[0])[1:], "--output_path", str(tmp_path / "again")]) == 0
+    [again] = (tmp_path / "again").rglob("results_*.json")
+    first, second = (json.loads(each.read_text())["results"][SIMILARITY] for each in (path, again))
+    assert first == second
+    assert list(_of_file(files["step0"], {SIMILARITY: None})) == []

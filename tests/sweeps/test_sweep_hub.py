@@ -221,7 +221,7 @@ def test_a_checkpoint_that_is_a_reference_is_fetched_once(sweep, hub, tmp_path, 
     commits = [hub.commit(REPOSITORY, revision) for revision in ("step0", "step10")]
     assert [note.get("reference") for note in notes] == [
         None,
-        {"name": "step0", "weights": commits[0]},
-        {"name": "step10", "weights": commits[1]},
+        {"name": "step0", "pretrained": f"{REPOSITORY}@step0", "weights": commits[0]},
+        {"name": "step10", "pretrained": f"{REPOSITORY}@step10", "weights": commits[1]},
     ]
     assert len(list((tmp_path / "out/.lmsat/downloads").rglob(".complete"))) == keep

@@ -62,16 +62,18 @@ def _hsic(x_ND: torch.Tensor, y_NE: torch.Tensor, cross_DE: torch.Tensor) -> flo
 def _angle(own_DD: torch.Tensor, own_EE: torch.Tensor, cross_DE: torch.Tensor) -> float:
     """Return the mean principal angle, degrees, of XᵀX, YᵀY and XᵀY."""
     (values_D, vectors_DD), (values_E, vectors_EE) = (torch.linalg.eigh(own) for own in (own_DD, own_EE))
-    ranks = [
-        int((values > values[-1] * len(values) * torch.finfo(values.dtype).eps).sum())
-        for values in (values_D, values_E)
-    ]
-    k = min(DIRECTIONS, *ranks)
-    if not k or values_D[-1] <= 0 or values_E[-1] <= 0:
+    k = min(DIRECTIONS, _rank(values_D), _rank(values_E))
+    if not k:
         return math.nan
     left_DK, right_EK = vectors_DD[:, -k:] / values_D[-k:].sqrt(), vectors_EE[:, -k:] / values_E[-k:].sqrt()
     cosines_K = torch.linalg.svdvals(left_DK.T @ cross_DE @ right_EK).clamp(max=1.0)
     return float(cosines_K.arccos().mean()) * 180 / math.pi
+
+
+def _rank(eigenvalues: torch.Tensor) -> int:
+    """Return how many rising eigenvalues are not rounding alone."""
+    least = float(eigenvalues[-1]) * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    return int((eigenvalues > max(least, 0.0)).sum())
 
 
 def jensen_shannon(p_NV: torch.Tensor, q_NV: torch.Tensor) -> float:
