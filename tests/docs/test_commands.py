@@ -55,7 +55,7 @@ NOT_RUN = {
 PLANNED = {
     r"lmsat sweep configs/pythia.yaml$": "measures terabytes",
     r"lmsat sweep 'EleutherAI/pythia-410m-seed\{1..9\}'": "measures nine models",
-    r"lmsat sweep .*metadata.reference=other": "has no two runs with equal steps here; tests/sweeps/test_references.py has",
+    r"lmsat sweep .*metadata.reference=other": "needs two runs with equal steps; tests/sweeps/test_references.py has",
 }
 """Sweeps that run with --dry-run."""
 SMALLER = {
