@@ -127,7 +127,7 @@ def measure_probes(
                 probe.start(context)
             measurements[name] = checked(name, probe.finish())
         if execution.processes.rank == 0:
-            _say_why_empty(loaded.name, probe, measurements[name])
+            _say_what_is_null(loaded.name, probe, measurements[name], alone=execution.cache is None)
     provenance = describe_run(context, probes, anatomy, execution)
     if adapter := loaded.adapter or _adapter_of(loaded.model):
         provenance["adapter"] = dict(adapter)
@@ -136,11 +136,15 @@ def measure_probes(
     return Outcome(measurements, provenance)
 
 
-def _say_why_empty(model: str, probe: Probe, measurement: Measurement) -> None:
-    """Log why a measurement has no number at all; of single ones the reason is in the result."""
-    reasons = measurement.details.get("reasons") or {}
-    if reasons and all(value is None for value in measurement.metrics.values()):
-        logger.warning("%s of %s has no value: %s", probe.task(), model, "; ".join(dict.fromkeys(reasons.values())))
+def _say_what_is_null(model: str, probe: Probe, measurement: Measurement, *, alone: bool) -> None:
+    """Log why metrics are null; of a checkpoint of a series only if all are, since the results have the reasons."""
+    of_reasons: dict[str, list[str]] = {}
+    for metric, reason in (measurement.details.get("reasons") or {}).items():
+        of_reasons.setdefault(reason, []).append(metric)
+    empty = all(value is None for value in measurement.metrics.values())
+    for reason, metrics in of_reasons.items() if alone or empty else ():
+        what = "no value" if empty else f"no {', '.join(metrics)}"
+        logger.warning("%s of %s has %s: %s", probe.task(), model, what, reason)
 
 
 def _context(

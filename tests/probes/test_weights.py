@@ -88,6 +88,12 @@ def test_changes_against_numpy(architecture, tokenizer, tmp_path):
     assert metrics["change_cosine"] is None, "the reference has none before it"
 
 
+def test_why_metrics_are_null_is_said(checkpoint, caplog):
+    measure(str(checkpoint("llama")), "weights", device="cpu")
+    [said] = [record.getMessage() for record in caplog.records if "has no" in record.getMessage()]
+    assert "has no relative_change, change_stable_rank_mean, change_cosine: a checkpoint that is measured alone" in said
+
+
 def test_a_checkpoint_that_is_its_own_reference_has_not_changed(checkpoint):
     folder = str(checkpoint("llama"))
     outcome = measure(folder, "weights", reference=folder, device="cpu")
