@@ -115,6 +115,21 @@ def test_changed_weights_come_back(dtype, device, documents, tokenizer, memory):
     assert held[1] <= held[0] + 2**16
 
 
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_beside_another_checkpoint(name, device, documents, tokenizer, tmp_path):
+    make_model(name, 1).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, settings = make_model(name), {**SETTINGS, "reference": str(tmp_path), "similarity_tokens": 300}
+    there, here = (
+        measure(model.to(where), ["similarity", "weights"], corpus=documents, tokenizer=tokenizer, **settings)
+        for where in (device, CPU)
+    )
+    assert there.metrics.keys() == here.metrics.keys()
+    for metric, value in here.metrics.items():
+        expected = value if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)
+        assert there.metrics[metric] == expected, metric
+
+
 def test_trained_heads(device, documents, tokenizer):
     """They end where those of the CPU end, though neither device adds in the other's order, and twice at the same."""
     settings = {"batch_size": 4, "ranks": [4, 48], "max_tokens": 500, "train_tokens": 1500, "batch_tokens": 250}
