@@ -129,14 +129,14 @@ class SaturationCommand(AnsweringCommand):
             if args.task is None and args.metric is None:
                 sentences.append(_ONE_EACH)
         data = [result.to_dict() for result in results]
-        sentences += sentences_on_runs(results)
         if args.forecast:
             forecasts = forecast_saturation(results, until=until)
             data = [row | forecast.to_dict() for row, forecast in zip(data, forecasts, strict=True)]
             sentences += [said for forecast in forecasts for said in _forecast(forecast)]
             sentences += dict.fromkeys(forecast.skill.sentence() for forecast in forecasts)
         data = [row | own for row, own in zip(data, events_data(results, events), strict=True)]
-        return Answer(data=data, parts=[_table(results), *sentences, *event_parts(events)], result=results)
+        parts = [_table(results), *sentences, *event_parts(events), *sentences_on_runs(results)]
+        return Answer(data=data, parts=parts, result=results)
 
 
 def _until(args: argparse.Namespace) -> int | None:

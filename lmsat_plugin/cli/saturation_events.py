@@ -38,7 +38,10 @@ def events_data(results: Sequence[Saturation], events: Events) -> Iterator[dict[
 def event_parts(events: Events) -> Iterator[TextTable | str]:
     """Yield the tables of events and of their order, and what was tested."""
     runs = [run for run in events.runs if run.tests]
-    if not runs:
+    if not any(run.events for run in runs):
+        # Of the loss alone nobody asks what happens when.
+        if any(run.metrics > 1 for run in runs):
+            yield _said(runs)
         return
     shown = _shown(runs)
     several = len(runs) > 1
