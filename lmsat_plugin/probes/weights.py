@@ -58,7 +58,7 @@ class WeightsProbe(Probe[WeightsSettings]):
 
     name = "weights"
     is_expensive = True
-    cost = "no pass; all singular values of the model, a tenth of a pass over 50,000 tokens; as much for its change"
+    cost = "no pass; all singular values of the model, a twentieth of a pass over 50,000 tokens; as much for its change"
     needs = Need.WEIGHTS | Need.REFERENCE
     looks_back = True
     settings_type = WeightsSettings
