@@ -35,6 +35,8 @@ _RESTATED = {
     }
 }
 """Metrics that are another one in other units: their events are its own."""
+_WAYS = ("num_fewshot", "filter")
+_READ = (*("model", "at", "step", "branch", "replicate", "corpus", "variant", "task", "metric", "value"), *_WAYS)
 _WIDE = 10.0
 """A quantity without an upper end whose largest value is so many times the least is taken by its logarithm."""
 
@@ -177,6 +179,8 @@ def find_events(data: Results | pd.DataFrame, verdicts: Sequence[Saturation] | N
     if not is_tidy(table) or has_several_metrics(verdicts):
         return Events(runs=(), order=Answers())
     scores = shown_scores(table)
+    # A row of fewer columns is chosen sooner.
+    table = table[[name for name in _READ if name in table.columns]]
     of_model = {str(name): own for name, own in table.groupby("model", sort=False)}
     tested: list[set[tuple[str, str]]] = []
     runs = []
@@ -197,14 +201,20 @@ def _series_in(
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """Yield task, metric, places and finite values of every metric of a run; of several shots or filters, the most."""
     rows = rows[np.isfinite(rows.value.to_numpy("float64")) & (rows.step > 0).to_numpy(bool)]
-    for (task, metric), own in rows.groupby(["task", "metric"], sort=True):
+    steps, values = rows.step.to_numpy(np.int64), rows.value.to_numpy(np.float64)
+    varied = [name for name in _WAYS if name in rows.columns and rows[name].nunique() > 1]
+    of_metrics: dict[Any, Any] = rows.groupby(["task", "metric"]).indices
+    for (task, metric), found in sorted(of_metrics.items()):
+        places = np.asarray(found)
         if (task, metric) in left_out or not (is_measurement(str(task)) or (task, metric) in scores):
             continue
-        ways = [name for name in ("num_fewshot", "filter") if name in own.columns and own[name].nunique() > 1]
-        if ways:
-            own = max((way for _, way in own.groupby(ways, dropna=False)), key=len)
-        own = own.drop_duplicates("step", keep="last").sort_values("step")
-        yield str(task), str(metric), own.step.to_numpy(np.int64), own.value.to_numpy(np.float64)
+        if ways := [name for name in varied if rows[name].iloc[places].nunique() > 1]:
+            alike: dict[Any, Any] = rows.iloc[places].groupby(ways, dropna=False).indices
+            places = places[np.asarray(max(alike.values(), key=len))]
+        places = places[np.argsort(steps[places], kind="stable")]
+        # Of several values at one step the last.
+        places = places[np.append(np.diff(steps[places]) != 0, True)]
+        yield str(task), str(metric), steps[places], values[places]
 
 
 def _run(

@@ -192,7 +192,8 @@ def _spread(least: int, most: int) -> list[int]:
 
 
 def _running_means(values_RC: np.ndarray, length: int) -> np.ndarray:
-    sums = np.cumsum(np.pad(values_RC, ((0, 0), (1, 0))), axis=1)
+    sums = np.zeros((len(values_RC), values_RC.shape[1] + 1))
+    np.cumsum(values_RC, axis=1, out=sums[:, 1:])
     means_RS: np.ndarray = (sums[:, length:] - sums[:, :-length]) / length
     return means_RS
 
