@@ -144,7 +144,7 @@ def _say_what_is_null(model: str, probe: Probe, measurement: Measurement, *, alo
     empty = all(value is None for value in measurement.metrics.values())
     for reason, metrics in of_reasons.items() if alone or empty else ():
         what = "no value" if empty else f"no {', '.join(metrics)}"
-        logger.warning("%s of %s has %s: %s", probe.task(), model, what, reason)
+        logger.warning("%s has %s: %s", f"{probe.task()} of {model}", what, reason)
 
 
 def _context(

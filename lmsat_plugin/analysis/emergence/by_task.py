@@ -5,7 +5,6 @@ Shapes: P checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from lmsat_plugin.analysis.emergence.thresholds import BreakFit, fit_break
 from lmsat_plugin.analysis.emergence.two_step import TwoStep, two_step
 from lmsat_plugin.analysis.emergence.verdict import judge, too_little
 from lmsat_plugin.analysis.given_numbers import check_seed
+from lmsat_plugin.analysis.stats.correlations import pearson, spearman
 from lmsat_plugin.results.tree import Results
 
 if TYPE_CHECKING:
@@ -94,8 +94,6 @@ def find_emergence(
 
 
 def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
-    from scipy.stats import pearsonr, spearmanr
-
     scores, every = scores.thinned(_MOST_POINTS)
     losses_P, values_P, runs = scores.losses_P, scores.table["score"].to_numpy(), scores.runs
     models = int(scores.table["model"].nunique())
@@ -112,8 +110,8 @@ def _emergence(scores: Scores, factor: str, seed: int) -> Emergence:
         high=fit.high if fit and emergent else None,
         emergent=emergent,
         reason=reason,
-        spearman=_correlation(spearmanr, losses_P, values_P),
-        pearson=_correlation(pearsonr, losses_P, values_P),
+        spearman=spearman(losses_P, values_P),
+        pearson=pearson(losses_P, values_P),
         chance=scores.chance,
         n_points=len(losses_P),
         n_models=models,
@@ -144,10 +142,3 @@ def _verdict(scores: Scores, seed: int) -> tuple[BreakFit, bool | None, str]:
     if scores.chance is None:
         reason += "; chance is not known, so that the plateau stands for it"
     return fit, emergent, reason
-
-
-def _correlation(correlate: Callable[..., Any], losses_P: np.ndarray, values_P: np.ndarray) -> float | None:
-    """Return a correlation; None for fewer than three values, or for values that are all alike."""
-    if len(losses_P) < 3 or np.ptp(losses_P) == 0 or np.ptp(values_P) == 0:
-        return None
-    return float(correlate(losses_P, values_P).statistic)

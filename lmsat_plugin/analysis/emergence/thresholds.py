@@ -133,7 +133,8 @@ def _comparison(curves: _Curves) -> dict[str, Any]:
 
 def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
     """Return the 90 % interval of the threshold, and whether each end lies within the thresholds tried."""
-    from scipy.stats import norm, t
+    # As scipy.stats, whose import takes longer than the rest of it.
+    from scipy.special import ndtri, stdtrit
 
     breaks, etas_C = curves.breaks, curves.etas_C
     forms = breaks // len(np.unique(etas_C))
@@ -142,7 +143,7 @@ def _interval(curves: _Curves, runs: int) -> dict[str, Any]:
     drawn_RP = curves.draw(curves.fits.curve(curves.white_P, nearest), 4)
     left_REF = curves.fits.sums(drawn_RP)[1][:, :breaks].reshape(len(drawn_RP), -1, forms)
     worse_R = np.log(left_REF[:, nearest // forms].min(1) / left_REF.min((1, 2)))
-    student = t.ppf(1 - TAIL, runs - 1) / norm.ppf(1 - TAIL)
+    student = float(stdtrit(runs - 1, 1 - TAIL)) / float(ndtri(1 - TAIL))
     enough = np.quantile(worse_R, CONFIDENCE) * student**2
     etas_E = etas_C[::forms]
     inside_E = np.log(left_EF.min(1) / left_EF.min()) <= enough

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmsat_plugin.analysis.stats.correlations import spearman
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -94,14 +96,10 @@ def _stays_above(steps: np.ndarray, values: np.ndarray) -> int | None:
 
 
 def _correlation(steps: np.ndarray, values: np.ndarray, other_steps: np.ndarray, others: np.ndarray) -> float | None:
-    import pandas as pd
 
     shared = np.intersect1d(steps[steps > 0], other_steps)
     if len(shared) < _LEAST + 1:
         return None
     mine = _rates(shared, values[np.isin(steps, shared)])
     theirs = _rates(shared, others[np.isin(other_steps, shared)])
-    if not np.ptp(mine) or not np.ptp(theirs):
-        return None
-    # As scipy.stats.spearmanr, whose import takes longer than the verdicts.
-    return float(np.corrcoef(pd.Series(mine).rank(), pd.Series(theirs).rank())[0, 1])
+    return spearman(mine, theirs)
