@@ -15,12 +15,12 @@ from pydantic import Field
 
 from lmsat_plugin.errors import DivergedError, LmsatError
 from lmsat_plugin.lazy import torch
-from lmsat_plugin.measurement.execution import Processes
+from lmsat_plugin.measurement.shared_rows import shared_rows
 from lmsat_plugin.model.matrices import Matrix, matrices_of
 from lmsat_plugin.model.matrix_changes import MatrixChange, cosine, matrix_change, sample_of
 from lmsat_plugin.model.matrix_statistics import MatrixStatistics, matrix_statistics
 from lmsat_plugin.model.spectrum import in_float64
-from lmsat_plugin.probe import Beside, Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums
+from lmsat_plugin.probe import Beside, Measurement, Need, NoReferenceError, Probe, ProbeContext
 from lmsat_plugin.settings import Settings
 
 _QUANTITIES = tuple(field.name for field in fields(MatrixStatistics))
@@ -150,17 +150,7 @@ class WeightsProbe(Probe[WeightsSettings]):
 
     def _of_each(self, quantities: int, compute: Callable[[int], Sequence[float]]) -> np.ndarray:
         """Return quantities of all matrices, shape [M, Q], each matrix by its number on one of the processes."""
-        shape = (len(self.matrices), quantities)
-        sums = Sums(self.context, values=shape, missing=shape)
-        processes = Processes.current() if self.context.synchronise else Processes()
-        own_MQ = np.zeros(shape)
-        for number in range(processes.rank, len(self.matrices), processes.size):
-            own_MQ[number] = compute(number)
-        missing_MQ = np.isnan(own_MQ)
-        own = torch.from_numpy(np.where(missing_MQ, 0.0, own_MQ))
-        sums.update(values=own, missing=torch.from_numpy(missing_MQ.astype(float)))
-        totals = sums.totals()
-        return np.where(totals["missing"].numpy() > 0, math.nan, totals["values"].numpy())
+        return shared_rows(self.context, (len(self.matrices), quantities), compute)
 
 
 def _samples(context: ProbeContext) -> dict[str, torch.Tensor]:

@@ -233,9 +233,10 @@ class JobRunner:
                 seen.check()
                 self.store.note_seen(checkpoint, started.stored, {"files": started.noted["files"], **asdict(known)})
         started.noted |= describe_base(folder)
-        weights = known.identity if known is not None and not checkpoint.on_hub else checkpoint.content
-        work = self.plan.work(started.job, weights)
-        started.references, started.seen_references = self.references.fetch(started.job, work)
+        if self.plan.reference_settings:
+            weights = known.identity if known is not None and not checkpoint.on_hub else checkpoint.content
+            work = self.plan.work(started.job, weights)
+            started.references, started.seen_references = self.references.fetch(started.job, work)
         return folder, known
 
     def _measure(self, started: _StartedJob) -> None:

@@ -105,6 +105,6 @@ def probe_settings(probe: str, metadata: dict[str, Any]) -> Settings:
 
 def reference_setting(unit: Unit, config: SweepConfig) -> str:
     """Return what a probe's setting says of the checkpoint beside which others are seen; empty if it needs none."""
-    if unit.probe is None or not plugins().probe(unit.probe).needs & Need.REFERENCE:
+    if unit.probe is None or unit.needs is None or not unit.needs & Need.REFERENCE:
         return ""
     return str(getattr(probe_settings(unit.probe, config.metadata), "reference", ""))

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from lmsat_plugin.errors import DivergedError
 from lmsat_plugin.lazy import torch
-from lmsat_plugin.measurement.execution import Processes
 from lmsat_plugin.measurement.sequences import draw_sequences, longest_sequence
-from lmsat_plugin.probe import Measurement, Need, NoReferenceError, Probe, ProbeContext, Sums, TokenBatch
+from lmsat_plugin.measurement.shared_rows import shared_rows
+from lmsat_plugin.probe import Measurement, Need, NoReferenceError, Probe, ProbeContext, TokenBatch
 from lmsat_plugin.probes.similarity.alignment import align, jensen_shannon
 from lmsat_plugin.settings import Settings
 
@@ -146,20 +146,12 @@ class SimilarityProbe(Probe[SimilaritySettings]):
 
     def _compare_layers(self, own: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> np.ndarray:
         """Return CKA and angle of each layer, [L, 2]."""
-        layers = len(_layers(own))
-        sums = Sums(self.context, values=(layers, 2), missing=(layers, 2))
-        processes = Processes.current() if self.context.synchronise else Processes()
-        values_L2 = np.zeros((layers, 2))
-        for layer in range(processes.rank, layers, processes.size):
+
+        def compute(layer: int) -> tuple[float, ...]:
             states = (tensors[f"states {layer}"].to(self.context.device) for tensors in (own, other))
-            values_L2[layer] = astuple(align(*states))
-        missing_L2 = np.isnan(values_L2)
-        sums.update(
-            values=torch.from_numpy(np.where(missing_L2, 0.0, values_L2)),
-            missing=torch.from_numpy(missing_L2.astype(float)),
-        )
-        totals = sums.totals()
-        return np.where(totals["missing"].numpy() > 0, math.nan, totals["values"].numpy())
+            return astuple(align(*states))
+
+        return shared_rows(self.context, (len(_layers(own)), 2), compute)
 
 
 def _layers(tensors: Mapping[str, torch.Tensor]) -> list[tuple[int, ...]]:
